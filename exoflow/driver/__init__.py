@@ -1,0 +1,1 @@
+"""The shell around the kernel: carries out its commands, brings it events, runs flow bodies."""

@@ -1,0 +1,111 @@
+"""The driver's journal records, as tuples; ``exoflow.journal.records`` has the codes and the encoding.
+
+Every attempt that computed leaves exactly one of SAVED (with its value), MADE (without) and FAILED, in the order in
+which the kernel took them. Versions only grow, so these records alone say which results agree (ADR 0001).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from exoflow.journal.records import Kind
+
+Payload = bytes | list[Any] | None
+"""An encoded value; or ``["@", name, size]``, an object of the store; or nothing."""
+
+
+class Start(NamedTuple):
+    kind: int
+    run: int
+    run_id: str
+    epoch: int
+    time_s: float
+    flow: str
+    module: str
+    file: str | None
+    qualname: str
+    version: str | None
+    code: bytes
+    inputs: Payload
+    labels: dict[str, str]
+    seed: int
+    cwd: str
+    executor: str
+
+
+class Result(NamedTuple):
+    """SAVED, MADE or FAILED."""
+
+    kind: int
+    run: int
+    call: str
+    version: int
+    payload: Payload
+    puts: list[list[Any]] | None
+    """``[id, payload]`` of every value that the task ``put``."""
+    refs: list[str] | None
+    names: list[str] | None
+    reads_at: int
+    inputs: list[str] | None
+    """Ids of the calls whose Refs stood in the arguments."""
+    arguments: object
+    """``codec.fingerprint`` of the arguments."""
+    code: bytes
+    started_s: float
+    seconds: float
+    number: int
+    why: str | None
+    """None for a first attempt; else retry, lost, remade, not saved, ..."""
+    choice: int
+    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow."""
+
+
+class Intent(NamedTuple):
+    kind: int
+    run: int
+    call: str
+    version: int
+    what: str
+    """irrevocable, idempotent or rollback."""
+    names: list[str]
+    releases: list[str]
+    inputs: Payload
+    """For rollback: the arguments by value, for an undo after a crash."""
+    time_s: float
+    key: str
+
+
+class Undone(NamedTuple):
+    kind: int
+    run: int
+    call: str
+    version: int
+    time_s: float
+
+
+class Read(NamedTuple):
+    """Several strands: in which order the body was given what it waited for (L9)."""
+
+    kind: int
+    run: int
+    path: str
+    call: str
+    version: int
+
+
+class Cancel(NamedTuple):
+    kind: int
+    run: int
+    time_s: float
+
+
+class Ended(NamedTuple):
+    kind: int
+    run: int
+    status: str
+    payload: Payload
+    """The result for done, the encoded error for failed."""
+    time_s: float
+
+
+__all__ = ["Cancel", "Ended", "Intent", "Kind", "Payload", "Read", "Result", "Start", "Undone"]

@@ -1,0 +1,62 @@
+"""What the decorators know of a task and of a flow, as the driver needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exoflow.model import Annotations
+from exoflow.protocols import Executor
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds before the n-th retry: ``initial_s * factor ** (n - 1)``, at most ``max_s``, times 1 ± ``jitter``."""
+
+    initial_s: float = 0.1
+    factor: float = 2.0
+    max_s: float = 60.0
+    jitter: float = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskSpec:
+    """A task, with the options of one call already in it."""
+
+    name: str
+    """Without ``/``, ``#``, ``~`` and ``!``: it becomes part of call ids."""
+    function: Callable[..., Any]
+    note: Annotations = Annotations()
+    is_async: bool = False
+    executor: str | Executor | None = None
+    timeout_s: float | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    backoff: Backoff = Backoff()
+    undo: Callable[..., Any] | None = None
+    probe: Callable[..., Any] | None = None
+    ref_parameters: frozenset[str] = frozenset()
+    """Parameters that get the Ref itself."""
+    code: bytes = b""
+    """``codec.code_fingerprint``, or the user's version."""
+    key: str | None = None
+    """The user's key for this call."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowSpec:
+    """A flow."""
+
+    name: str
+    function: Callable[..., Any]
+    is_async: bool = False
+    version: str | None = None
+    executor: str | Executor | None = None
+    undo_on_failure: bool = False
+    strict: bool = False
+    module: str = ""
+    file: str | None = None
+    qualname: str = ""
+    code: bytes = b""
+    task: TaskSpec | None = None
+    """The flow as a child flow: ``note.kind`` is ``Kind.FLOW``."""

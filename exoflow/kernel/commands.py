@@ -1,0 +1,113 @@
+"""What the kernel tells the driver to do. A command is a tuple: its class, then what it is about."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from exoflow.model import CallId, Version
+
+
+class Run(NamedTuple):
+    """Start an attempt. ``why``: first, retry, lost, remade, undone, not saved."""
+
+    call: CallId
+    version: Version
+    number: int
+    why: str
+
+
+class Stop(NamedTuple):
+    """End an attempt, if that can be done: what it computes will not be used."""
+
+    call: CallId
+    version: Version
+
+
+class Save(NamedTuple):
+    """Append the call's SAVED record (FAILED where it failed); the value is small, or stored already."""
+
+    call: CallId
+    version: Version
+    names: tuple[CallId, ...]
+    """Open choices behind a child flow's result (L5); empty for every other call."""
+
+
+class Upload(NamedTuple):
+    """Store the call's value as an object; answer with ``uploaded`` or ``upload_failed``."""
+
+    call: CallId
+    version: Version
+
+
+class Make(NamedTuple):
+    """Append a MADE record: the attempt computed, its value is not saved, or not yet."""
+
+    call: CallId
+    version: Version
+
+
+class Intend(NamedTuple):
+    """Append an INTENT record (L4)."""
+
+    call: CallId
+    version: Version
+    names: tuple[CallId, ...]
+    """Open choices in the lineage: the intent's effect falls when one of them is made again."""
+    releases: tuple[CallId, ...]
+    """Calls with rollback that this effect stands on: never undone from now on (G6)."""
+
+
+class Undo(NamedTuple):
+    """Undo what this version did; answer with ``undone`` or ``undo_failed``."""
+
+    call: CallId
+    version: Version
+
+
+class RecordUndone(NamedTuple):
+    """Append an UNDONE record."""
+
+    call: CallId
+    version: Version
+
+
+class Probe(NamedTuple):
+    """Ask the task's probe whether the effect happened; answer with ``resolved``."""
+
+    call: CallId
+    version: Version
+
+
+class Deliver(NamedTuple):
+    """The call's result, or its error, may be given to the body (or is wanted no longer for the end of the run)."""
+
+    call: CallId
+
+
+class Replay(NamedTuple):
+    """Set the body of this scope aside, and everything below it; run it again from the top (V12)."""
+
+    scope: str
+
+
+class Doubt(NamedTuple):
+    """The run cannot go on before somebody says whether this effect happened."""
+
+    call: CallId
+    version: Version
+
+
+class EndScope(NamedTuple):
+    """Every call of this scope has ended, its body too: its result counts. ``error``: an error that nobody read."""
+
+    scope: str
+    error: CallId | None
+
+
+class Finish(NamedTuple):
+    """The run is over: append ENDED and release the result."""
+
+
+Command = (
+    Run | Stop | Save | Upload | Make | Intend | Undo | RecordUndone | Probe | Deliver | Replay | Doubt | EndScope | Finish
+)

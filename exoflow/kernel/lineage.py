@@ -1,0 +1,278 @@
+"""The graph of calls: what stands on what, and whether all of it is committed.
+
+Lineage has two kinds of edges: the Refs among a call's arguments, and whatever the flow body had read before it made
+the call (G10). The second kind is a prefix of the body's reads, so one number a call stands for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from exoflow.kernel.commands import Command
+from exoflow.kernel.state import Call, Scope
+from exoflow.model import CallId, Kind, Version
+
+
+class Lineage:
+    """Calls, flow bodies and the edges between them. Every flag here is settled once: amortised constant a change."""
+
+    def __init__(self) -> None:
+        self.calls: dict[CallId, Call] = {}
+        self.scopes: dict[str, Scope] = {}
+        self.out: list[Command] = []
+        self.remade = 0  # choices ordered again so far; stamps of unmade calls are cached against it
+        self._closing: list[Call] = []
+
+    # -- edges -----------------------------------------------------------------------------------------------------
+
+    def _link(self, call: Call, scope: Scope, inputs: tuple[Call, ...], passes: tuple[Call, ...]) -> None:
+        """Give an attached call its place in the graph."""
+        call.scope = scope
+        call.inputs = inputs
+        call.passes = passes
+        call.reads_at = len(scope.reads)
+        call.attached = True
+        call.missing = 0
+        call.gated = call.closed = False
+        call.open = 0
+        scope.calls.append(call)
+        for source in inputs:
+            source.takers.append(call)
+            if not source.closed:
+                call.open += 1
+        for source in passes:
+            source.takers.append(call)
+            if not source.closed:
+                call.open += 1
+        if not scope.base_closed or scope.closed_reads < call.reads_at:
+            call.open += 1
+            scope.waiting_prefix.append(call)
+        if call.note.kind is Kind.FLOW:
+            call.base_open = call.open
+            call.open += 1  # what its body is going to read
+
+    def _link_late(self, owner: Call, source: Call) -> None:
+        """A child flow's body has read, or returned, ``source``: its result stands on it."""
+        owner.late.append(source)
+        source.late_takers.append(owner)
+        if not source.closed:
+            owner.open += 1
+
+    def _unlink(self, scope: Scope) -> list[Call]:
+        """Take the calls of a body that is set aside, and of its children's bodies, out of the graph."""
+        gone: list[Call] = []
+        scopes = [scope]
+        while scopes:
+            current = scopes.pop()
+            for call in current.calls:
+                call.attached = False
+                call.scope = None
+                if call.body is not None:
+                    scopes.append(call.body)
+                    call.body = None
+            gone.extend(current.calls)
+            self._unlink_late(current)
+            current.restart()
+        for source in {source for call in gone for source in (*call.inputs, *call.passes)}:
+            source.takers = [taker for taker in source.takers if taker.attached]
+            source.waiters = [waiter for waiter in source.waiters if waiter.attached]
+        return gone
+
+    def _unlink_late(self, scope: Scope) -> None:
+        owner = scope.owner
+        if owner is None:
+            return
+        for source in set(owner.late):
+            source.late_takers = [taker for taker in source.late_takers if taker is not owner]
+        owner.late.clear()
+        owner.open = owner.base_open + 1
+
+    # -- closed: it and every choice behind it are committed -----------------------------------------------------
+
+    def _settle(self, call: Call) -> None:
+        """Mark the call closed if it is, and whatever becomes closed with it."""
+        self._closing.append(call)
+        if len(self._closing) > 1:
+            return  # the loop below, further up the stack, takes it
+        i = 0
+        while i < len(self._closing):
+            self._close(self._closing[i])
+            i += 1
+        self._closing.clear()
+
+    def _close(self, call: Call) -> None:
+        if call.open or call.closed or not call.attached:
+            return
+        if call.must_commit and not call.committed:
+            return
+        call.closed = True
+        for taker in call.takers:
+            self._unblock(taker)
+        for taker in call.late_takers:
+            taker.open -= 1
+            if not taker.open:
+                self._opened(taker)
+        for scope, incarnation, _ in call.read_by:
+            if scope.incarnation == incarnation:
+                self._advance(scope)
+
+    def _advance(self, scope: Scope) -> None:
+        """Move the boundary of closed reads forward; calls made before it lose their hold on the prefix."""
+        reads = scope.reads
+        while scope.closed_reads < len(reads) and reads[scope.closed_reads].closed:
+            scope.closed_reads += 1
+        if not scope.base_closed:
+            return
+        waiting = scope.waiting_prefix
+        while waiting and waiting[0].reads_at <= scope.closed_reads:
+            call = waiting.popleft()
+            if call.attached:
+                self._unblock(call)
+
+    def _unblock(self, call: Call) -> None:
+        """One part of what stands behind the call has closed."""
+        call.open -= 1
+        if call.note.kind is Kind.FLOW:
+            call.base_open -= 1
+            if not call.base_open and call.body is not None:
+                self._base_closed(call.body)
+        if not call.open:
+            self._opened(call)
+
+    def _opened(self, call: Call) -> None:
+        """Nothing open stands behind the call any more."""
+        if call.gated:
+            self._gate_opened(call)
+        self._settle(call)
+
+    def _gate_opened(self, call: Call) -> None:
+        raise NotImplementedError
+
+    def _base_closed(self, scope: Scope) -> None:
+        scope.base_closed = True
+        self._advance(scope)
+
+    # -- stamps: the newest choice behind a call ------------------------------------------------------------------
+
+    def _lineage_stamp(self, call: Call) -> Version:
+        """Newest version among the choices behind an attached call, itself apart.
+
+        Versions only grow, and a call starts after what it stands on, so this one number is the agreement check:
+        a result is usable as long as its own version is greater.
+        """
+        assert call.scope is not None
+        stamp = self._prefix_stamp(call)
+        pending = [*call.inputs, *call.passes, *call.late]
+        seen: set[Call] | None = None
+        while pending:
+            source = pending.pop()
+            if source.version and source.is_choice and source.version > stamp:
+                stamp = source.version
+            if source.stamp_at == self.remade:
+                stamp = max(stamp, source.stamp)
+                continue
+            if seen is None:
+                seen = set()
+            if source in seen or source.scope is None:
+                continue
+            seen.add(source)
+            stamp = max(stamp, self._prefix_stamp(source))
+            pending.extend(source.inputs)
+            pending.extend(source.passes)
+            pending.extend(source.late)
+        call.stamp = stamp
+        call.stamp_at = self.remade
+        return stamp
+
+    def _prefix_stamp(self, call: Call) -> Version:
+        scope = call.scope
+        assert scope is not None
+        stamp = scope.stamp if call.reads_at else Version(0)
+        owner = scope.owner
+        while owner is not None and owner.scope is not None:
+            if owner.stamp_at == self.remade:
+                return max(stamp, owner.stamp)
+            stamp = max(stamp, self._lineage_stamp(owner))
+            owner = None
+        return stamp
+
+    def _stamp(self, call: Call) -> Version:
+        """Newest version among the choices behind a call, itself included."""
+        stamp = self._lineage_stamp(call)
+        return max(stamp, call.version) if call.is_choice else stamp
+
+    # -- derived: who would have to fall -------------------------------------------------------------------------
+
+    def _mark_derived(self, call: Call) -> None:
+        """Note on everything behind the call that something holds a result which stands on it."""
+        stack = [call]
+        while stack:
+            source = stack.pop()
+            if source.has_derived:
+                continue
+            source.has_derived = True
+            stack.extend(source.inputs)
+            stack.extend(source.passes)
+            stack.extend(source.late)
+            if source.scope is not None and source.scope.owner is not None:
+                stack.append(source.scope.owner)
+
+    # -- walks that never visit a call twice ---------------------------------------------------------------------
+
+    def _open_lineage(self, call: Call) -> tuple[CallId, ...]:
+        """The choices behind a call that have no durable-ordered record (L5): what its intent has to name."""
+        names: list[CallId] = []
+        seen = {call}
+        stack = [*call.late, *self._behind(call)]
+        while stack:
+            source = stack.pop()
+            if source in seen or source.closed:
+                continue
+            seen.add(source)
+            if source.is_choice and not source.saved:
+                names.append(source.id)
+            names.extend(source.names)
+            stack.extend(source.late)
+            stack.extend(self._behind(source))
+        return tuple(sorted(names))
+
+    def _behind(self, call: Call) -> Iterator[Call]:
+        yield from call.inputs
+        yield from call.passes
+        scope, upto = call.scope, call.reads_at
+        while scope is not None:
+            yield from scope.reads[min(scope.closed_reads, upto) : upto]
+            owner = scope.owner
+            if owner is None:
+                return
+            yield from owner.inputs
+            yield from owner.passes
+            scope, upto = owner.scope, owner.reads_at
+
+    def _sweep(self, call: Call) -> tuple[CallId, ...]:
+        """Release every call with rollback that an effect stands on; the ids of those not released before (G6)."""
+        released: list[CallId] = []
+        stack = [call]
+        while stack:
+            source = stack.pop()
+            if source.swept:
+                continue
+            source.swept = True
+            if source is not call and source.note.rollback and not source.released:
+                source.released = True
+                released.append(source.id)
+            stack.extend(source.inputs)
+            stack.extend(source.passes)
+            stack.extend(source.late)
+            scope, upto = source.scope, source.reads_at
+            while scope is not None:
+                stack.extend(scope.reads[scope.swept_reads : upto])
+                scope.swept_reads = max(scope.swept_reads, upto)
+                owner = scope.owner
+                if owner is None:
+                    break
+                stack.extend(owner.inputs)
+                stack.extend(owner.passes)
+                scope, upto = owner.scope, owner.reads_at
+        return tuple(sorted(released))
+

@@ -1,0 +1,181 @@
+"""What falls when a choice is made again: results derived from it, bodies that read them, effects that can be undone."""
+
+from __future__ import annotations
+
+from exoflow.errors import Corrupt
+from exoflow.kernel.commands import RecordUndone, Replay, Stop, Undo
+from exoflow.kernel.lineage import Lineage
+from exoflow.kernel.state import Call, Scope, State
+from exoflow.model import CallId, Kind, Version, show_version
+
+
+class Retirement(Lineage):
+    """V3 and V4: the fixpoint is one walk over what holds a result; undos go newest first and come before any new run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stale: dict[Version, Call] = {}  # attempts that still run though their result will not be used
+        self.standing: dict[CallId, list[Call]] = {}  # open choice -> calls of older epochs whose intent names it
+        self.unattached = 0  # recalled results and intents that the body has not asked for yet
+        self.unattached_effects = 0
+        self.seq = 0  # records appended so far
+        self._to_undo: dict[Version, Call] = {}
+        self._undoing = Version(0)
+        self._undone_seq = 0  # its record has to be durable before anything runs again
+        self._held_back: list[Call] = []
+        self.durable_seq = 0
+
+    # -- retire ----------------------------------------------------------------------------------------------------
+
+    def _retire_derived(self, choice: Call) -> None:
+        """The choice is about to be made again: whatever was derived from its old result is not true any more."""
+        aside: dict[Scope, None] = {}
+        voided: list[Call] = []
+        choice.has_derived = False
+        stack = [choice]
+
+        def visit(call: Call, *, base: bool) -> None:
+            if base and call.body is not None:
+                aside[call.body] = None
+                for inner in call.body.calls:
+                    visit(inner, base=True)
+            if call.has_derived:
+                call.has_derived = False
+                self._void(call)
+                voided.append(call)
+                stack.append(call)
+
+        while stack:
+            source = stack.pop()
+            for taker in source.takers:
+                visit(taker, base=True)
+            for taker in source.late_takers:
+                visit(taker, base=False)
+            for scope, incarnation, index in source.read_by:
+                if scope.incarnation == incarnation:
+                    aside[scope] = None
+                    for call in scope.calls:
+                        if call.reads_at > index:
+                            visit(call, base=True)
+                    if scope.owner is not None and scope.owner.attached:
+                        visit(scope.owner, base=False)
+            source.read_by = [entry for entry in source.read_by if entry[0].incarnation == entry[1] and entry[0] not in aside]
+        for call in self.standing.pop(choice.id, ()):
+            if call.intent and not call.attached:
+                self._void(call)
+        for scope in aside:
+            self._set_aside(scope)
+        for call in voided:
+            if call.attached:
+                self._renew(call)
+
+    def _set_aside(self, scope: Scope) -> None:
+        """The body of this scope has read something that is not true any more (V12)."""
+        if scope.owner is not None and not scope.owner.attached:
+            return  # it went with its parent
+        for call in self._unlink(scope):
+            if call.state in (State.NEEDED, State.RUNNING) and call.note.kind is Kind.FLOW:
+                call.state = State.IDLE
+            elif call.state is State.NEEDED:
+                call.state = State.IDLE
+            if call.state is State.DONE or call.intent:
+                self._detached(call)
+        self.out.append(Replay(scope.path))
+        owner = scope.owner
+        if owner is not None:
+            owner.body = None
+            if owner.state is State.RUNNING:
+                owner.state = State.IDLE
+                self._ended(owner)
+                self._renew(owner)
+
+    def _detached(self, call: Call) -> None:
+        self.unattached += 1
+        if call.note.effect is not None:
+            self.unattached_effects += 1
+
+    def _void(self, call: Call) -> None:
+        """Take the call's result back. Its effect too, where it has one; an effect without rollback is never here."""
+        if call.note.effect is not None and (call.state in (State.RUNNING, State.DONE, State.DOUBT)):
+            raise Corrupt(
+                f"{call.id} had an effect that cannot be undone, and a result that it stands on is gone from the "
+                f"journal (version {show_version(call.version or call.attempt)}). Nothing was run again: look at what "
+                f"the effect did, then use `exoflow fork` or start a new run."
+            )
+        if call.state is State.RUNNING:
+            if call.note.kind is not Kind.FLOW:
+                self.stale[call.attempt] = call
+                self.out.append(Stop(call.id, call.attempt))
+            call.state = State.IDLE
+            self._ended(call)
+        elif call.state is State.DONE:
+            if not call.attached and (call.saved or call.intent):
+                self.unattached -= 1
+            call.state = State.IDLE
+        call.held = call.committed = call.failed = call.propagated = False
+        call.saved = 0
+        call.closed = False
+        call.refs = ()
+        call.upload = Version(0)
+        call.why = "remade"
+        if call.intent and call.note.rollback:
+            self._queue_undo(call)
+
+    # -- undo ------------------------------------------------------------------------------------------------------
+
+    def _queue_undo(self, call: Call) -> None:
+        if not call.released:
+            self._to_undo[call.intent] = call
+
+    def _undo_next(self) -> None:
+        """Undo the newest intent that waits, once no attempt that stands on what was retired runs any more."""
+        if self._undoing or self.stale or not self._to_undo:
+            return
+        newest = max(self._to_undo)
+        self._undoing = newest
+        self.out.append(Undo(self._to_undo[newest].id, newest))
+
+    def undone(self, id: CallId, version: Version) -> None:
+        """The undo of this version has been carried out."""
+        if self._undoing != version:
+            return
+        call = self._to_undo.pop(version)
+        self._undoing = Version(0)
+        self._forget_intent(call, version)
+        self._undone_seq = self.seq
+        self._undo_next()
+        self._lift_barrier()
+
+    def _forget_intent(self, call: Call, version: Version) -> None:
+        """Record that nothing is left of this version's effect."""
+        call.intent = Version(0)
+        call.intent_durable = False
+        call.intent_names = ()
+        self.seq += 1
+        self.out.append(RecordUndone(call.id, version))
+
+    @property
+    def _blocked(self) -> bool:
+        """Nothing starts while something is to be undone, or its record is not durable (V4)."""
+        return bool(self._to_undo) or self.durable_seq < self._undone_seq
+
+    def _lift_barrier(self) -> None:
+        if self._blocked or not self._held_back:
+            return
+        held_back, self._held_back = self._held_back, []
+        for call in held_back:
+            if call.attached and call.state is State.NEEDED:
+                self._start(call)
+            elif call.fail_after_undo:
+                self._start(call)
+
+    # -- what the running kernel adds -----------------------------------------------------------------------------
+
+    def _ended(self, call: Call) -> None:
+        raise NotImplementedError
+
+    def _renew(self, call: Call) -> None:
+        raise NotImplementedError
+
+    def _start(self, call: Call) -> None:
+        raise NotImplementedError

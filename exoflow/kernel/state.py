@@ -1,0 +1,125 @@
+"""What the kernel knows of a call and of a flow body. Data only."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+
+from exoflow.model import Annotations, CallId, Kind, Version
+
+
+class State(enum.IntEnum):
+    """Where a call stands."""
+
+    IDLE = 0  # nobody needs it, or its result was lost or retired
+    NEEDED = 1  # waits for inputs, a gate or an undo
+    RUNNING = 2
+    DONE = 3  # has a usable result, or an error
+    DOUBT = 4  # an irrevocable effect: happened or not?
+
+
+class Call:
+    """One task call: what was asked, and what became of it."""
+
+    __slots__ = (
+        "id", "note", "scope", "inputs", "passes", "late", "reads_at", "takers", "late_takers", "waiters", "read_by", "attached",
+        "state", "version", "attempt", "held", "saved", "committed", "failed", "propagated", "refs", "names",
+        "tries", "losses", "missing", "open", "base_open", "closed", "gated", "forced", "has_derived", "wanted", "seen",
+        "intent", "intent_durable", "intent_names", "releases", "released", "swept", "fail_after_undo",
+        "upload", "recalled", "why", "cost_s", "body", "stamp", "stamp_at", "recorded_reads_at",
+    )  # fmt: skip
+
+    def __init__(self, id: CallId, note: Annotations) -> None:
+        self.id = id
+        self.note = note
+        self.scope: Scope | None = None
+        self.inputs: tuple[Call, ...] = ()
+        self.passes: tuple[Call, ...] = ()  # handed on as Refs: lineage, but their values are not needed
+        self.late: list[Call] = []  # of a child flow: what its body read or returned
+        self.late_takers: list[Call] = []
+        self.reads_at = 0  # how much its body had read when it made the call
+        self.takers: list[Call] = []
+        self.waiters: list[Call] = []  # calls that cannot start before this one's value is there
+        self.read_by: list[tuple[Scope, int, int]] = []  # (scope, its incarnation, index of the read)
+        self.attached = False  # the present incarnation of the body has made this call
+        self.state = State.IDLE
+        self.version = Version(0)  # of the newest result made, lost ones too
+        self.attempt = Version(0)  # that is running
+        self.held = False  # the value is in memory, here or with an executor
+        self.saved = 0  # sequence number of its record; -1: read from the journal
+        self.committed = False
+        self.failed = False
+        self.propagated = False  # the error is an input's
+        self.refs: tuple[Call, ...] = ()  # Refs inside the value
+        self.names: tuple[CallId, ...] = ()
+        self.tries = 0
+        self.losses = 0
+        self.missing = 0
+        self.open = 0  # parts of its lineage, itself apart, that are not closed
+        self.base_open = 0  # of a child flow: those parts that its body did not add
+        self.closed = False  # it and every choice behind it are committed
+        self.gated = False
+        self.forced = False  # an effect waits for it: save it whatever its checkpoint says
+        self.has_derived = False  # it, or something derived from it, holds a result or an intent
+        self.wanted = False  # the body waits for it
+        self.seen = False  # the body has read its error
+        self.intent = Version(0)
+        self.intent_durable = False
+        self.intent_names: tuple[CallId, ...] = ()
+        self.releases: tuple[CallId, ...] = ()
+        self.released = False
+        self.swept = False
+        self.fail_after_undo = False
+        self.upload = Version(0)  # version whose value is on its way to the store
+        self.recalled = False  # its record was read from the journal, not made here
+        self.why = "first"
+        self.cost_s = 0.0  # seconds to compute it again, its unsaved ancestors included
+        self.body: Scope | None = None  # of a child flow
+        self.stamp = Version(0)
+        self.stamp_at = -1
+        self.recorded_reads_at = 0  # what its record says of reads_at
+
+    @property
+    def is_choice(self) -> bool:
+        """Another attempt may give another result. A child flow is a function of what its body read."""
+        return self.failed or not (self.note.deterministic or self.note.kind is Kind.FLOW)
+
+    @property
+    def must_commit(self) -> bool:
+        """An effect behind it waits for its record (G3, G6)."""
+        return self.is_choice or self.note.rollback
+
+    def __repr__(self) -> str:
+        return f"<{self.id} {self.state.name} v{self.version:x}>"
+
+
+class Scope:
+    """A flow body, from one incarnation to the next."""
+
+    __slots__ = (
+        "path", "owner", "calls", "reads", "incarnation", "base_closed", "closed_reads", "waiting_prefix",
+        "forced_reads", "swept_reads", "stamp", "active", "deferred", "returned", "ended", "result_refs", "raised",
+    )  # fmt: skip
+
+    def __init__(self, path: str, owner: Call | None) -> None:
+        self.path = path
+        self.owner = owner
+        self.incarnation = -1
+        self.restart()
+
+    def restart(self) -> None:
+        self.incarnation += 1
+        self.calls: list[Call] = []
+        self.reads: list[Call] = []
+        self.base_closed = self.owner is None or self.owner.base_open == 0
+        self.closed_reads = 0  # so many reads, from the first on, are closed
+        self.waiting_prefix: deque[Call] = deque()
+        self.forced_reads = 0
+        self.swept_reads = 0
+        self.stamp = Version(0)  # newest version among the choices behind what was read
+        self.active = 0  # calls that are needed and have not ended
+        self.deferred: list[Call] = []
+        self.returned = False
+        self.raised = False
+        self.ended = False
+        self.result_refs: tuple[Call, ...] = ()

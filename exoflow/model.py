@@ -1,0 +1,118 @@
+"""The nouns. Nothing here does anything."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Literal, NewType
+
+RunId = NewType("RunId", str)
+"""Names a run, for ever."""
+
+CallId = NewType("CallId", str)
+"""Names a task call inside its run: flow path, strand, task name, n-th such call of that strand, or the user's key."""
+
+Version = NewType("Version", int)
+"""Names one attempt at a call; never reused. ``(epoch << 40) | number``, so that a later attempt is always greater."""
+
+EPOCH_SHIFT = 40
+
+Checkpoint = Literal["auto", "sync", "async", "never"]
+Saves = Literal["sync", "async", "never", "cost"]
+Effect = Literal["idempotent", "irrevocable"]
+
+INLINE_MAX_BYTES = 64 * 1024
+"""An encoded value up to this size rides in its journal record; a larger one is an object of its own."""
+
+
+def version(epoch: int, number: int) -> Version:
+    return Version(epoch << EPOCH_SHIFT | number)
+
+
+def show_version(v: Version) -> str:
+    return f"{v >> EPOCH_SHIFT}.{v & ((1 << EPOCH_SHIFT) - 1)}"
+
+
+class Kind(enum.IntEnum):
+    """What runs when a call starts."""
+
+    TASK = 0
+    FLOW = 1  # a child flow: its body runs beside its parent's, not on an executor
+    TIMER = 2  # completes when the clock says so
+    NOTE = 3  # a reading of the world by the body itself: a clock, as_completed's choice, done(), a timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """What a task says of itself; ``semantics.md`` has the meaning. One object a task, shared by its calls."""
+
+    deterministic: bool = False
+    checkpoint: Checkpoint = "auto"
+    effect: Effect | None = None
+    rollback: bool = False
+    on_doubt: Literal["stop", "retry", "probe"] = "stop"
+    retries: int = 0
+    losses: int = 3
+    kind: Kind = Kind.TASK
+    saves: Saves = field(init=False, default="async")
+    """What ``checkpoint`` comes to for this task."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "saves", self._saves())
+
+    def _saves(self) -> Saves:
+        if self.effect == "irrevocable":
+            return "sync"  # G8: its completion is recorded before anyone uses it, whatever checkpoint says
+        if self.checkpoint != "auto":
+            return "async" if self.checkpoint == "never" and self.effect is not None else self.checkpoint
+        choice = not self.deterministic or self.effect is not None or self.rollback
+        return "async" if choice else "cost"
+
+
+class Status(str, enum.Enum):
+    """Of a run."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    IN_DOUBT = "in_doubt"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    BROKEN_OFF = "broken_off"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """An encoded value of at most 64 KiB, here."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A value that is an object of the store."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A value that lies with an executor; only ``executor`` can read ``handle``."""
+
+    executor: str
+    handle: object
+    size: int
+
+
+Value = Inline | Stored | Held
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A probe's answer: the effect happened, and this is what the call returned."""
+
+    value: object = None

@@ -1,0 +1,213 @@
+"""The seams: what a store, a journal and an executor MUST do. ``exoflow.testing`` ships a suite for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from exoflow.model import CallId, Held, RunId, Stored, Value, Version
+
+Buffer = bytes | bytearray | memoryview
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Named immutable objects. Names are relative, ``/``-separated, ASCII without ``..``."""
+
+    url: str
+    shared: bool
+    """Whether another process can open the same store by its url."""
+
+    def create(self, name: str, *parts: Buffer) -> bool:
+        """Create the object from the joined parts; whether *we* did.
+
+        MUST be atomic: of any number of racing creators exactly one gets True, and no reader ever sees a part of it.
+        MUST be durable when it returns, its directory entries included. MUST leave nothing under ``name`` on an error.
+
+        Raises:
+            StorageError: the store failed, the disk is full, the directory is gone or read-only.
+        """
+
+    def read(self, name: str) -> memoryview:
+        """The whole object, read-only, mapped rather than copied where that can be done.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+
+    def read_range(self, name: str, start: int, size: int | None = None) -> bytes:
+        """Up to ``size`` bytes from ``start`` on (to the end for None); shorter at the object's end."""
+
+    def exists(self, name: str) -> bool: ...
+
+    def list(self, prefix: str) -> list[str]:
+        """The full names of the objects below the folder ``prefix``, recursively, sorted. No temporary files."""
+
+    def delete(self, name: str) -> None:
+        """Delete the object; nothing happens where there is none."""
+
+
+class Slot(Protocol):
+    """An object that grows at its end, exclusively locked by its creator for life."""
+
+    name: str
+    size: int
+
+    def append(self, data: Buffer) -> None:
+        """Write at the end, whole or raise StorageError. Not durable before ``sync``."""
+
+    def sync(self) -> None:
+        """Make all that was appended durable (fdatasync; F_FULLFSYNC on macOS). After an error the slot is dead."""
+
+    def close(self) -> None:
+        """Give the lock back."""
+
+
+@runtime_checkable
+class SlotStore(Store, Protocol):
+    """A store whose objects can also grow: local files. The journal then appends instead of creating."""
+
+    def create_slot(self, name: str, first: Buffer) -> Slot | None:
+        """Create an object holding ``first``, durable and locked as it appears; None where the name is taken."""
+
+    def lock_holders(self, name: str) -> tuple[int, ...]:
+        """Ids of the processes that hold the slot's lock; empty: nobody does. (-1,) where held by unknown ones."""
+
+
+Record = tuple[Any, ...]
+"""``(kind, run, ...)``: see ``exoflow.journal.records``. Plain msgpack data: int, str, bytes, None, bool, float, lists."""
+
+
+class Log(Protocol):
+    """What the driver needs of the journal: records in one durable order. Thread-safe."""
+
+    def append(self, record: Record) -> int:
+        """Queue a record; its position. Positions grow by one. Durable order is append order. Never blocks on I/O.
+
+        Raises:
+            Fenced: somebody sealed this journal.
+            StorageError: the journal stopped.
+        """
+
+    @property
+    def durable(self) -> int:
+        """Every record up to this position is durable and acknowledged."""
+
+    def wait(self, position: int) -> None:
+        """Block until ``durable >= position``; the waiter itself may do the write.
+
+        Raises:
+            Fenced, StorageError: as append; nothing that was acknowledged is lost.
+        """
+
+    def notify(self, position: int, callback: Callable[[BaseException | None], None]) -> None:
+        """Call back, from any thread, once ``durable >= position`` (with None), or the journal has failed (with why)."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at a call, as an executor gets it."""
+
+    run_id: RunId
+    call: CallId
+    version: Version
+    number: int
+    """The n-th try, from 1; what ``exoflow.attempt()`` returns."""
+    key: str
+    """The idempotency key."""
+    task: str
+    """The task's name, for messages."""
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: Mapping[CallId, Value]
+    """The value of every Ref that stands in ``args`` and ``kwargs``, except those that are to be passed as Refs."""
+    timeout_s: float | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    save_to: str | None = None
+    """Where a value over 64 KiB is to be stored by whoever computed it, before it is reported; None: keep it."""
+    encoded: object | None = None
+    """``args`` and ``kwargs`` encoded once, when they hold anything mutable; an executor decodes it for each attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """The body returned."""
+
+    value: Value
+    seconds: float
+    refs: tuple[CallId, ...] = ()
+    """Refs inside the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The body raised."""
+
+    error: bytes
+    """Encoded by ``codec.encode_error``."""
+    seconds: float
+    did_not_happen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """The attempt ended without a word: its worker died, it timed out, or it was cancelled. It has *ended*, or is fenced."""
+
+    reason: str
+    seconds: float = 0.0
+
+
+Outcome = Computed | Raised | Vanished
+
+
+class Executor(Protocol):
+    """Runs attempts and keeps what they made until told otherwise.
+
+    MUST report each attempt exactly once, from any thread, and never run one again by itself (V11).
+    MUST have ended a vanished attempt before it reports it, where it can end one at all (V10).
+    """
+
+    name: str
+
+    def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        """Queue the attempt; returns at once."""
+
+    def cancel(self, version: Version, run_id: RunId) -> None:
+        """End the attempt if that can be done; it is then reported as Vanished("cancelled")."""
+
+    def fetch(self, value: Held) -> object:
+        """The encoded value (``codec.Encoded``), brought here.
+
+        Raises:
+            KeyError: it is lost.
+        """
+
+    def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        """Write a held value to the store under ``name`` from where it lies; reports what became of it."""
+
+    def release(self, value: Held) -> None:
+        """Nobody needs the value any more."""
+
+    def drop(self, value: Held) -> None:
+        """Test hook: lose the value as if its worker had died."""
+
+    def close(self) -> None:
+        """End every worker. Attempts still running are reported as Vanished or not at all."""
+
+
+class Clock(Protocol):
+    """Time, injected."""
+
+    def now(self) -> float:
+        """Seconds since the epoch (UTC)."""
+
+    def monotonic(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back, from any thread, when ``now() >= when``; returns what cancels it. A clock set back delays, never loses."""
+
+
+Kwargs = Mapping[str, Any]
+Names = Sequence[str]
