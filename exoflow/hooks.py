@@ -1,7 +1,7 @@
 """Fault points: named places next to every I/O operation where a test can kill the process or make the disk fail.
 
-Armed by a test through ``armed``, or for a whole process by ``EXOFLOW_FAULT="point:n[:kill|eio|enospc]"``: the n-th time
-``point`` is reached, the process dies by SIGKILL (the default) or the operation fails as the system call would.
+Armed by a test through ``armed``, or for a whole process by ``EXOFLOW_FAULT="point:n[:kill|eio|enospc]"``: the n-th
+time ``point`` is reached, the process dies by SIGKILL (the default) or the operation fails as the system call would.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _REFUSED = {
 
 
 def open_store(url: str | os.PathLike[str] | Store) -> Store:
-    """The store at a url (``file://``, ``memory://``) or a plain path; a ``Store`` is returned as it is. Writes nothing.
+    """The store at a url (``file://``, ``memory://``) or a plain path; a ``Store`` as it is. Writes nothing.
 
     Raises:
         UnsupportedStore: no atomic create has been shown to hold there.

@@ -23,9 +23,10 @@ _TRIES = 20
 
 
 class LocalStore:
-    """Objects as files below ``root``, which is made by the first create. A create is temp + fsync + link + directory fsync.
+    """Objects as files below ``root``, which the first create makes.
 
-    Temporary files live in ``.tmp``, where no listing sees them; what a crash leaves there is harmless.
+    A create is temp + fsync + link + directory fsync. Temporary files live in ``.tmp``, where no listing sees them;
+    what a crash leaves there is harmless.
     """
 
     shared = True

@@ -13,7 +13,7 @@ from exoflow.storage.failures import storage_error
 
 
 class LocalSlot:
-    """See ``protocols.Slot``. The lock belongs to the open file: a forked child holds it too, an exec'd one does not."""
+    """See ``protocols.Slot``. The lock belongs to the open file: a forked child holds it too."""
 
     def __init__(self, name: str, path: str, fd: int, size: int) -> None:
         self.name = name
@@ -58,4 +58,4 @@ class LocalSlot:
 
     def _check(self) -> None:
         if self._failed or self._fd < 0:
-            raise StorageError(f"{self._path}: this slot was closed or has failed before; the journal goes on in the next one")
+            raise StorageError(f"{self._path}: this slot is closed or has failed; the journal goes on in the next one")

@@ -1,0 +1,139 @@
+"""Read all runs of a store: once, or on from where the last reader stopped. Derived; runs never write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from exoflow.journal import frames, packs
+from exoflow.journal.frames import Batch, Gap
+from exoflow.journal.records import OWNERSHIP, Kind, decode
+from exoflow.journal.scan import journal_names, owned, slot_name, slot_numbers
+from exoflow.journal.takeover import Own, State, journal_processes
+from exoflow.protocols import Record, Store
+
+Position = tuple[int, int]
+"""Slot and offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A run as ``runs`` gives it."""
+
+    run_id: str
+    journal: str
+    state: State
+    epoch: int
+
+
+def listed(store: Store, own: Own | None = None) -> Iterator[Listed]:
+    """Every run once, in the order of their journals' names and of their beginnings, with its newest epoch."""
+    newest: dict[str, tuple[int, str, bool]] = {}
+    for packed in packs.all_packed(store):
+        _keep_newest(newest, packed.run_id, packed.epoch, packed.journal, packed.ended)
+    for journal in journal_names(store):
+        try:
+            begun, over = _owned_runs(store, journal)
+        except FileNotFoundError:
+            continue  # gc took it: its runs are in packs, and the next reader sees them
+        for run, (run_id, epoch) in begun.items():
+            _keep_newest(newest, run_id, epoch, journal, run in over)
+    lives: dict[str, bool] = {}
+    for run_id, (epoch, journal, ended) in newest.items():
+        if not ended and journal not in lives:
+            lives[journal] = own is not None and journal == own.journal or bool(journal_processes(store, journal))
+        yield Listed(run_id, journal, "ended" if ended else "live" if lives[journal] else "broken_off", epoch)
+
+
+def _keep_newest(newest: dict[str, tuple[int, str, bool]], run_id: str, epoch: int, journal: str, ended: bool) -> None:
+    if epoch >= newest.get(run_id, (0, "", False))[0]:
+        newest[run_id] = (epoch, journal, ended)
+
+
+def _owned_runs(store: Store, journal: str) -> tuple[dict[int, tuple[str, int]], set[int]]:
+    """Run index to id and epoch, and the runs that have ended."""
+    begun: dict[int, tuple[str, int]] = {}
+    over: set[int] = set()
+    for _, item in owned(store, journal, OWNERSHIP):
+        if item.kind == Kind.ENDED:
+            over.add(item.run)
+        elif item.kind != Kind.RELEASED:
+            record = decode(item.data)
+            begun[item.run] = (record[2], record[3])
+    return begun, over
+
+
+Read = tuple[str, int, int, str, int, Record]
+"""Journal, slot, offset of the record, run id, epoch, record."""
+
+
+class Reader:
+    """Reads what was recorded since ``positions``, in all journals. One thread at a time.
+
+    ``positions`` is kept up to date; keep it, and give it to the next Reader. An Adopted record comes with None in the
+    place of the records that it repeats. Runs whose slots were packed before they were read come from the pack, with
+    slot -1. A run's records come in order; what a live process has not made durable yet may be among the last.
+    """
+
+    def __init__(self, store: Store, positions: Mapping[str, Position] | None = None) -> None:
+        self.positions: dict[str, Position] = dict(positions or {})
+        self._store = store
+        self._runs: dict[str, dict[int, tuple[str, int]]] = {}
+        self._next: dict[str, int] = {}
+
+    def read_new(self) -> Iterator[Read]:
+        """Every record that was not read yet."""
+        for journal in journal_names(self._store):
+            try:
+                yield from self._read_journal(journal)
+            except FileNotFoundError:
+                continue  # gc took a slot: the pack has its runs
+        for pack in packs.pack_names(self._store):
+            if pack not in self.positions:
+                yield from self._read_pack(pack)
+                self.positions[pack] = (0, 0)
+
+    def _read_journal(self, journal: str) -> Iterator[Read]:
+        slot, offset = self.positions.get(journal, (-1, 0))
+        if slot >= 0 and journal not in self._runs:
+            self._runs[journal] = _owned_runs(self._store, journal)[0]
+        numbers = [number for number in slot_numbers(self._store, journal) if number >= slot]
+        for number in numbers:
+            data = self._store.read(slot_name(journal, number))
+            for piece in frames.batches(data, offset if number == slot else 0):
+                if isinstance(piece, Gap):
+                    if piece.end == len(data) and number == numbers[-1]:
+                        break  # perhaps being written just now
+                    continue
+                if piece.cut:
+                    break
+                yield from self._read_batch(journal, number, piece)
+                self.positions[journal] = (number, piece.end)
+
+    def _read_batch(self, journal: str, number: int, batch: Batch) -> Iterator[Read]:
+        if batch.first == frames.NOWHERE:
+            return
+        runs = self._runs.setdefault(journal, {})
+        expected = self._next.get(journal, 0)
+        for item in frames.found(batch):
+            if not item.good or item.position < expected:
+                continue  # damaged, or written a second time after a failed write
+            record = decode(item.data)
+            if item.kind in (Kind.START, Kind.ADOPTED):
+                runs[item.run] = (record[2], record[3])
+            if item.kind == Kind.ADOPTED:
+                record = (*record[:4], None, *record[5:])
+            if item.run in runs:
+                yield (journal, number, item.offset, *runs[item.run], record)
+        self._next[journal] = batch.first + batch.count
+
+    def _read_pack(self, pack: str) -> Iterator[Read]:
+        for packed in packs.packed_runs(self._store, pack):
+            if self.positions.get(packed.journal, (-1, 0)) > (packed.slot, packed.offset):
+                continue
+            try:
+                history = packs.history(self._store, packed)
+            except FileNotFoundError:
+                return
+            for record in history.records():
+                yield (packed.journal, -1, packed.start, packed.run_id, packed.epoch, record)

@@ -1,0 +1,229 @@
+"""The journal of one process: records in durable order, and who owns which run."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from exoflow.errors import RunIsLive, RunNotFound
+from exoflow.hooks import reach
+from exoflow.journal import catalogue, frames
+from exoflow.journal.owners import (
+    NAME_BITS,
+    Claim,
+    claimed_ids,
+    claims,
+    create_claim,
+    generated_id,
+    journal_name,
+    parse_id,
+)
+from exoflow.journal.records import Kind
+from exoflow.journal.scan import Damaged, slot_numbers
+from exoflow.journal.slots import SLOT_MAX_BYTES, Author, CreatedSlots, GrowingSlots, Slots
+from exoflow.journal.takeover import BEAT_S, Found, Own, buried, find, owner_processes, seal
+from exoflow.journal.writer import LINGER_S, GroupCommit
+from exoflow.protocols import Record, SlotStore, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The answer to a claim: the id is ours, to be started as ``run`` in ``epoch``; or ``found`` says whose."""
+
+    ours: bool
+    epoch: int = 0
+    run: int = 0
+    found: Found | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A run that is ours now, as ``run``, with all that was recorded of it before."""
+
+    epoch: int
+    run: int
+    records: tuple[Record, ...]
+    damaged: tuple[Damaged, ...]
+    ended: bool
+    """Whether it had ended: then it is adopted to be resumed after a failure."""
+    torn_bytes: int
+
+
+class Journal(GroupCommit):
+    """A ``protocols.Log`` with ownership. Makes its first slot when something is written first; reading makes nothing.
+
+    Args:
+        process_info: what Open says of this process; msgpack data.
+        entropy: ``entropy(n)`` gives n random bits.
+        linger_s: see ``GroupCommit``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        process_info: object = None,
+        entropy: Callable[[int], int] | None = None,
+        linger_s: float | None = LINGER_S,
+        slot_max_bytes: int = SLOT_MAX_BYTES,
+    ) -> None:
+        self._entropy = entropy or _entropy
+        self._number = self._entropy(NAME_BITS)
+        name = journal_name(self._number)
+        if process_info is None:
+            process_info = {"pid": os.getpid(), "host": socket.gethostname()}
+        author = Author(name, self._number, process_info, self._entropy)
+        slots: Slots
+        if isinstance(store, SlotStore):
+            slots, beat_s = GrowingSlots(store, author, slot_max_bytes), None
+        else:
+            slots, beat_s = CreatedSlots(store, author), BEAT_S if store.shared else None
+        super().__init__(store, name, slots, linger_s=linger_s, beat_s=beat_s)
+        self._run_numbers = itertools.count(1)
+
+    def __repr__(self) -> str:
+        return f"Journal({self.store.url!r}, {self.name!r})"
+
+    def new_run(self, flow_name: str) -> tuple[str, int, int]:
+        """Id, epoch and index of a new run with a generated id. Nothing is written: it exists once it has a Start."""
+        run = self._new_index()
+        return generated_id(flow_name, self.name, run), 1, run
+
+    def claim(self, run_id: str) -> Claimed:
+        """Take an id that a user chose, if no run has it. Durable when it returns; then append Start, or ``abandon``.
+
+        Raises:
+            RunNotFound: the id has the form of a generated one, and no such run exists.
+        """
+        self._open()
+        while True:
+            found = self.find(run_id)
+            if found.state != "absent":
+                return Claimed(False, found=found)
+            newest = found.claim
+            if newest is not None and parse_id(run_id) == newest:
+                raise self._not_found(run_id, "it looks like an id that ExoFlow makes itself; choose another form")
+            if newest is not None and newest.journal != self.name and not self._seal(newest.journal, force=False):
+                continue
+            if newest is not None and self.find(run_id).state != "absent":
+                continue
+            run = self._new_index()
+            epoch = newest.epoch + 1 if newest is not None else 1
+            reach("journal.claim.before")
+            if create_claim(self.store, run_id, Claim(epoch, self.name, run)):
+                reach("journal.claim.after")
+                return Claimed(True, epoch, run)
+            self.abandon(run)
+
+    def abandon(self, run: int) -> None:
+        """Give up a run that was claimed and not started: it never existed."""
+        with self._lock:
+            self._claimed_runs.discard(run)
+
+    def find(self, run_id: str) -> Found:
+        """What the store says of a run now."""
+        return find(self.store, run_id, self._own())
+
+    def adopt(self, run_id: str, takeover: bool = False) -> Adopted:
+        """Take over a run whose owner is gone, or, with ``takeover``, from one that lives: it can record nothing more.
+
+        Durable when it returns. A run of this journal can be adopted once it has ended.
+
+        Raises:
+            RunIsLive: its owner lives; ``processes`` names it.
+            RunNotFound: there is no such run.
+        """
+        self._open()
+        while True:
+            found = self._secure(run_id, takeover)
+            if found is None:
+                continue
+            assert found.claim is not None
+            run = self._new_index()
+            claim = Claim(found.claim.epoch + 1, self.name, run)
+            reach("takeover.claim.before")
+            if not create_claim(self.store, run_id, claim):
+                self.abandon(run)
+                continue
+            reach("takeover.claim.after")
+            if buried(self.store, run_id, found.epoch):
+                self.abandon(run)
+                raise self._not_found(run_id, "gc is deleting it")
+            raw = frames.pack_records(found.history.entries)
+            self.wait(self.append((Kind.ADOPTED, run, run_id, claim.epoch, raw)))
+            ended = found.state == "ended"
+            return Adopted(claim.epoch, run, found.records, found.damaged, ended, found.torn_bytes)
+
+    def _secure(self, run_id: str, takeover: bool) -> Found | None:
+        """A run's records when nobody can add to them any more; None: somebody moved, look again."""
+        known = claims(self.store, run_id)
+        if not known:
+            raise self._not_found(run_id)
+        newest = known[0]
+        alive = owner_processes(self.store, newest, self._own())
+        if alive:
+            found = self.find(run_id)
+            if found.state == "live":
+                if not takeover or newest.journal == self.name:
+                    raise _is_live(found)
+                self._seal(newest.journal, force=True)
+            elif found.state != "ended":
+                return None
+        elif not self._is_over(newest.journal) and not self._seal(newest.journal, force=False):
+            return None
+        reach("takeover.read.before")
+        found = self.find(run_id)
+        if found.state == "absent":
+            raise self._not_found(run_id)
+        return found if found.state != "live" and found.claim == newest else None
+
+    def _is_over(self, journal: str) -> bool:
+        """Whether there is nothing to seal: our own journal, or one that gc has taken whole."""
+        return journal == self.name or not slot_numbers(self.store, journal)
+
+    def nearest(self, run_id: str) -> str | None:
+        """The known run id that looks most like this one."""
+        known = claimed_ids(self.store) | {run.run_id for run in self.runs()}
+        return next(iter(difflib.get_close_matches(run_id, sorted(known), n=1)), None)
+
+    def runs(self) -> Iterator[catalogue.Listed]:
+        """Every run in the store, with the newest epoch's journal and state."""
+        return catalogue.listed(self.store, self._own())
+
+    def _own(self) -> Own:
+        with self._lock:
+            return Own(self.name, self._durable, frozenset(self._claimed_runs | self._open_runs))
+
+    def _new_index(self) -> int:
+        run = next(self._run_numbers)
+        with self._lock:
+            self._claimed_runs.add(run)
+        return run
+
+    def _seal(self, journal: str, *, force: bool) -> bool:
+        return seal(self.store, journal, self._number, self._entropy(64), force=force)
+
+    def _not_found(self, run_id: str, why: str = "") -> RunNotFound:
+        near = self.nearest(run_id)
+        hint = f"; did you mean {near!r}?" if near and near != run_id else ""
+        error = RunNotFound(f"no run {run_id!r} in {self.store.url}{hint}{f' ({why})' if why else ''}")
+        error.run_id = run_id
+        return error
+
+
+def _is_live(found: Found) -> RunIsLive:
+    who = ", ".join(str(pid) if pid > 0 else "unknown" for pid in found.processes)
+    error = RunIsLive(
+        f"run {found.run_id!r} is live in process {who}: wait for it, or stop that process; if it is stuck or not the"
+        " owner (a stray child can keep the lock), take the run away from it with takeover=True"
+    )
+    error.run_id, error.processes = found.run_id, found.processes
+    return error
+
+
+def _entropy(bits: int) -> int:
+    return int.from_bytes(os.urandom(8), "big") >> (64 - bits)

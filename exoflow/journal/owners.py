@@ -1,0 +1,83 @@
+"""Which journal owns which epoch of a run: owners/H/K, and ids that tell it themselves."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import dataclass
+
+import msgpack
+
+from exoflow.errors import Corrupt
+from exoflow.protocols import Store
+
+NAME_BITS = 60
+_GENERATED = re.compile(r"(?P<flow>.+)-(?P<journal>[a-z2-7]{12})-(?P<run>[1-9][0-9]*)", re.DOTALL)
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Epoch ``epoch`` of a run belongs to ``journal``, as its ``run``-th."""
+
+    epoch: int
+    journal: str
+    run: int
+
+
+def journal_name(number: int) -> str:
+    """The number, of 60 bits, in twelve letters."""
+    return base64.b32encode((number << 4).to_bytes(8, "big"))[:12].decode().lower()
+
+
+def generated_id(flow: str, journal: str, run: int) -> str:
+    return f"{_UNSAFE.sub('_', flow).strip('.') or 'flow'}-{journal}-{run}"
+
+
+def parse_id(run_id: str) -> Claim | None:
+    """The first claim of a generated id; None for an id that a user chose."""
+    match = _GENERATED.fullmatch(run_id)
+    return Claim(1, match["journal"], int(match["run"])) if match else None
+
+
+def hashed(run_id: str) -> str:
+    return hashlib.sha256(run_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def claims(store: Store, run_id: str) -> list[Claim]:
+    """All claims of a run, the newest first; the first of a generated id may never have begun."""
+    folder = f"owners/{hashed(run_id)}"
+    epochs = sorted((int(name.rpartition("/")[2]) for name in store.list(folder)), reverse=True)
+    found = [_read(store, f"{folder}/{epoch}", epoch) for epoch in epochs]
+    first = parse_id(run_id)
+    if first is not None and 1 not in epochs:
+        found.append(first)
+    return found
+
+
+def _read(store: Store, name: str, epoch: int) -> Claim:
+    try:
+        _, journal, run = msgpack.unpackb(store.read(name))
+        return Claim(epoch, str(journal), int(run))
+    except (ValueError, TypeError) as error:
+        raise Corrupt(f"{store.url}: {name} is damaged ({error}): it is unknown who owns this run") from error
+
+
+def create_claim(store: Store, run_id: str, claim: Claim) -> bool:
+    """Take the epoch; whether it was free. A lost response is told from a lost race by what stands there."""
+    data = msgpack.packb((run_id, claim.journal, claim.run))
+    name = f"owners/{hashed(run_id)}/{claim.epoch}"
+    return store.create(name, data) or bytes(store.read(name)) == data
+
+
+def claimed_ids(store: Store) -> set[str]:
+    """Every run id that has an owner object."""
+    found = set()
+    for name in store.list("owners"):
+        if name.endswith(("/1", "/2")):
+            try:
+                found.add(str(msgpack.unpackb(store.read(name))[0]))
+            except (ValueError, TypeError, FileNotFoundError):
+                continue
+    return found

@@ -1,0 +1,221 @@
+"""Read journals: which slots there are, and what a run's history in them is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from exoflow.journal import frames
+from exoflow.journal.frames import NOWHERE, Batch, Entry, Gap
+from exoflow.journal.records import Kind, decode, decode_as_far, encode
+from exoflow.protocols import Record, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """Bytes of a journal that no longer say what was written, and that are no torn end."""
+
+    journal: str
+    slot: int
+    offset: int
+    size: int
+    record: Record
+    """As much as can be decoded, which may be wrong; empty where nothing can. It may then belong to any run."""
+
+    @property
+    def call(self) -> str | None:
+        """The first text behind kind and run: in the driver's records, the call."""
+        return next((element for element in self.record[2:] if isinstance(element, str)), None)
+
+    def __str__(self) -> str:
+        return f"journals/{self.journal}/{self.slot}, {self.size} bytes at {self.offset}"
+
+
+@dataclass(slots=True)
+class History:
+    """What a journal, or a pack, holds of one run; the records of an Adopted stand where it stood."""
+
+    entries: list[Entry] = field(default_factory=list)
+    damaged: list[Damaged] = field(default_factory=list)
+    began: bool = False
+    ended: bool = False
+    released: bool = False
+    torn_bytes: int = 0
+
+    def records(self) -> tuple[Record, ...]:
+        return tuple(decode(entry[0]) for entry in self.entries)
+
+
+def slot_name(journal: str, number: int) -> str:
+    return f"journals/{journal}/{number}"
+
+
+def slot_numbers(store: Store, journal: str) -> list[int]:
+    return sorted(int(name.rpartition("/")[2]) for name in store.list(f"journals/{journal}"))
+
+
+def journal_names(store: Store) -> list[str]:
+    return sorted({name.split("/")[1] for name in store.list("journals")})
+
+
+SEAL_BATCH_BYTES = len(frames.pack_batch([(encode((Kind.SEAL, 0)), 0, Kind.SEAL)], NOWHERE, 0, 0))
+
+
+def seal_batch(writer: int, nonce: int) -> bytes:
+    return frames.pack_batch([(encode((Kind.SEAL, 0)), 0, Kind.SEAL)], NOWHERE, writer, nonce)
+
+
+def ends_with_seal(store: Store, journal: str, number: int) -> bool:
+    """Whether the last batch of a slot is a Seal: the journal is over.
+
+    Raises:
+        FileNotFoundError: the slot is gone.
+    """
+    name = slot_name(journal, number)
+    data = store.read(name)
+    tail = data[max(0, len(data) - SEAL_BATCH_BYTES) :]
+    for batch in frames.batches(tail):
+        if isinstance(batch, Batch) and batch.first == NOWHERE:
+            return any(item.kind == Kind.SEAL and item.good for item in frames.found(batch))
+    return False
+
+
+def is_sealed(store: Store, journal: str) -> bool:
+    numbers = slot_numbers(store, journal)
+    return bool(numbers) and ends_with_seal(store, journal, numbers[-1])
+
+
+def read_run(store: Store, journal: str, run: int, upto: int = NOWHERE - 1) -> History:
+    """A run's history in one journal, up to a position.
+
+    Positions tell what became of everything: a batch that stands at or before the last one replaces it (its first write
+    had failed); bytes that cannot be read are damage if the records before and behind them leave a hole.
+
+    Raises:
+        FileNotFoundError: a slot vanished while it was read; it stands in a pack now.
+    """
+    reading = _Reading(journal, run, upto)
+    previous = None
+    for number in slot_numbers(store, journal):
+        if previous is not None and number != previous + 1:
+            reading.skip()  # gc took the slots between: nothing of a run that goes on was there
+        data = store.read(slot_name(journal, number))
+        for piece in frames.batches(data):
+            reading.take(number, data, piece)
+        previous = number
+    return reading.history()
+
+
+class _Reading:
+    """One pass over a journal for one run."""
+
+    def __init__(self, journal: str, run: int, upto: int) -> None:
+        self._journal = journal
+        self._run = run
+        self._upto = upto
+        self._next: int | None = None
+        self._records: list[tuple[int, Entry]] = []
+        self._doubts: list[tuple[int, Damaged, bool]] = []
+        """Position, damage, and whether it is a torn end if nothing follows."""
+
+    def skip(self) -> None:
+        self._next = None
+
+    def take(self, slot: int, data: memoryview, piece: Batch | Gap) -> None:
+        if isinstance(piece, Gap):
+            damage = Damaged(self._journal, slot, piece.offset, piece.end - piece.offset, ())
+            self._doubts.append((self._next or 0, damage, piece.torn))
+        elif piece.first != NOWHERE and piece.first <= self._upto:
+            self._place(slot, piece)
+            self._read(slot, data, piece)
+
+    def _place(self, slot: int, batch: Batch) -> None:
+        expected, first = self._next, batch.first
+        if expected is not None and first < expected:
+            while self._records and self._records[-1][0] >= first:
+                self._records.pop()
+        if self._doubts:
+            self._doubts = [(at, damage, False) for at, damage, _ in self._doubts if at < first]
+        if expected is not None and first > expected and not any(at >= expected for at, _, _ in self._doubts):
+            self._doubts.append((expected, Damaged(self._journal, slot, batch.offset, 0, ()), False))
+        self._next = first + batch.count
+
+    def _read(self, slot: int, data: memoryview, batch: Batch) -> None:
+        records = self._records
+        for item in frames.found(batch, self._run):
+            if item.position > self._upto:
+                return
+            if not item.good:
+                torn = batch.end == len(data) and frames.is_torn(data, batch.offset, batch.end)
+                record = decode_as_far(item.data)
+                if item.kind == Kind.ADOPTED and batch.table_good and not torn:
+                    records.append((item.position, (bytes(item.data), item.run, item.kind)))
+                    continue
+                if self._concerns(batch, record):
+                    damage = Damaged(self._journal, slot, item.offset, len(item.data), record)
+                    self._doubts.append((item.position, damage, torn))
+                if torn:
+                    return
+                if item.kind == Kind.START and batch.table_good:
+                    records.append((item.position, (b"", item.run, item.kind)))  # the run did begin
+                continue
+            records.append((item.position, (bytes(item.data), item.run, item.kind)))
+        if batch.cut:
+            damage = Damaged(self._journal, slot, batch.offset, batch.end - batch.offset, ())
+            self._doubts.append((batch.first + batch.count - 1, damage, True))
+
+    def _concerns(self, batch: Batch, record: Record) -> bool:
+        return batch.table_good or len(record) < 2 or record[1] == self._run or not isinstance(record[1], int)
+
+    def history(self) -> History:
+        history = History()
+        for _, entry in self._records:
+            _add(history, self._journal, entry)
+        history.damaged += [damage for _, damage, torn in self._doubts if not torn]
+        history.torn_bytes = sum(damage.size for _, damage, torn in self._doubts if torn)
+        return history
+
+
+def _add(history: History, journal: str, entry: Entry) -> None:
+    data, _, kind = entry
+    if kind == Kind.ADOPTED:
+        history.began = True
+        _add_adopted(history, journal, data)
+        return
+    if kind == Kind.START:
+        history.began = True
+    elif kind == Kind.ENDED:
+        history.ended = True
+    elif kind == Kind.RELEASED:
+        history.released = True
+        return
+    if data:
+        history.entries.append(entry)
+
+
+def _add_adopted(history: History, journal: str, data: bytes) -> None:
+    """The records inside of an Adopted carry their own checksums, so a flipped byte in it costs one of them."""
+    record = decode_as_far(data)
+    raw = record[4] if len(record) > 4 and isinstance(record[4], bytes) else b""
+    try:
+        for item in frames.unpack_records(raw):
+            if item.good:
+                history.entries.append((bytes(item.data), item.run, item.kind))
+            else:
+                history.damaged.append(Damaged(journal, -1, item.offset, len(item.data), decode_as_far(item.data)))
+    except ValueError:
+        history.damaged.append(Damaged(journal, -1, 0, len(data), ()))
+
+
+def owned(store: Store, journal: str, kinds: frozenset[Kind]) -> Iterator[tuple[int, frames.Found]]:
+    """Every good record of some kinds in a journal, with its slot; other records are skipped without a look at them.
+
+    Raises:
+        FileNotFoundError: a slot vanished while it was read.
+    """
+    for number in slot_numbers(store, journal):
+        for piece in frames.batches(store.read(slot_name(journal, number))):
+            if isinstance(piece, Batch):
+                for item in frames.found(piece, None, kinds):
+                    if item.good:
+                        yield number, item

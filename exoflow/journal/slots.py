@@ -1,0 +1,136 @@
+"""Where batches go: into a slot that grows, or each into a slot of its own. Both say who won."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from exoflow.errors import Fenced, StorageError
+from exoflow.hooks import reach
+from exoflow.journal import frames
+from exoflow.journal.frames import NOWHERE, Entry
+from exoflow.journal.records import Kind, encode
+from exoflow.journal.scan import slot_name
+from exoflow.protocols import Slot, SlotStore, Store
+
+SLOT_MAX_BYTES = 64 << 20
+_TRIES = 3
+
+
+class Slots(Protocol):
+    """The writing end of one journal. One thread at a time."""
+
+    number: int
+    """Of the newest slot; -1 before the first."""
+
+    def write(self, entries: Sequence[Entry], first: int) -> None:
+        """Make the batch durable; when this returns, it is acknowledged. ``first`` may be NOWHERE.
+
+        Raises:
+            Fenced: somebody sealed this journal; the batch may or may not be read by whoever did.
+            StorageError: the store failed, in the next slot too.
+        """
+
+    def close(self) -> None: ...
+
+
+class Author:
+    """Names and numbers that every batch of one process carries."""
+
+    def __init__(self, journal: str, number: int, process_info: object, entropy: Callable[[int], int]) -> None:
+        self.journal = journal
+        self._number = number
+        self._process_info = process_info
+        self._entropy = entropy
+
+    def batch(self, entries: Sequence[Entry], first: int) -> bytes:
+        return frames.pack_batch(entries, first, self._number, self._entropy(64))
+
+    def opening(self, slot: int) -> bytes:
+        record = (Kind.OPEN, 0, self.journal, slot, self._process_info)
+        return self.batch([(encode(record), 0, Kind.OPEN)], NOWHERE)
+
+    def fenced(self, slot: int) -> Fenced:
+        return Fenced(f"somebody took over: {slot_name(self.journal, slot)} is theirs; nothing more is recorded")
+
+
+class GrowingSlots:
+    """Batches are appended: write, fdatasync, then look whether a stranger made the next slot."""
+
+    def __init__(self, store: SlotStore, author: Author, slot_max_bytes: int = SLOT_MAX_BYTES) -> None:
+        self.number = -1
+        self._store = store
+        self._author = author
+        self._slot: Slot | None = None
+        self._slot_max_bytes = slot_max_bytes
+
+    def write(self, entries: Sequence[Entry], first: int) -> None:
+        batch = self._author.batch(entries, first) if entries else b""
+        slot = self._slot
+        if slot is None or slot.size + len(batch) > self._slot_max_bytes:
+            self._roll(batch)
+        else:
+            try:
+                slot.append(batch)
+                reach("journal.sync.before")
+                slot.sync()
+            except StorageError:
+                self._roll(batch)  # whole, as if it had never been written: what lies in the old slot is superseded
+        reach("journal.look.before")
+        if self._stranger_came():
+            raise self._author.fenced(self.number + 1)
+
+    def _stranger_came(self) -> bool:
+        return self._store.exists(slot_name(self._author.journal, self.number + 1))
+
+    def _roll(self, batch: bytes) -> None:
+        number = self.number + 1
+        reach("journal.roll.before")
+        slot = self._store.create_slot(slot_name(self._author.journal, number), self._author.opening(number) + batch)
+        if slot is None:
+            raise self._author.fenced(number)
+        if self._slot is not None:
+            self._slot.close()  # not before the next one's lock is held: somebody may ask whether we live
+        self._slot, self.number = slot, number
+
+    def close(self) -> None:
+        if self._slot is not None:
+            self._slot.close()
+
+
+class CreatedSlots:
+    """Each batch is an object: created if absent. Its nonce tells a lost response from a lost race."""
+
+    def __init__(self, store: Store, author: Author) -> None:
+        self.number = -1
+        self._store = store
+        self._author = author
+
+    def write(self, entries: Sequence[Entry], first: int) -> None:
+        number = self.number + 1
+        data = self._author.batch(entries, first) if entries else b""
+        if number == 0:
+            data = self._author.opening(0) + data
+        name = slot_name(self._author.journal, number)
+        if not self._create(name, data):
+            raise self._author.fenced(number)
+        self.number = number
+
+    def _create(self, name: str, data: bytes) -> bool:
+        for left in reversed(range(_TRIES)):
+            try:
+                if self._store.create(name, data):
+                    return True
+            except StorageError:
+                if not self._store.exists(name):
+                    if not left:
+                        raise
+                    continue
+            try:
+                return bytes(self._store.read(name)) == data
+            except FileNotFoundError:
+                return False  # it was there and is gone: only gc deletes, and only what is over
+        return False
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,283 @@
+"""Group commit: records of all runs in one durable order, as few durable writes as there are waiters to satisfy.
+
+A thread that waits writes all that is queued itself, and whoever waits with it is covered: a lone waiter costs one
+durable write and no thread switch. A background thread serves callbacks, and flushes what nobody waits for.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable
+
+from exoflow.errors import ExoFlowError, Fenced, Interruption, StorageError
+from exoflow.hooks import reach
+from exoflow.journal.frames import NOWHERE, Entry
+from exoflow.journal.records import OWNERSHIP, Kind, encode, encoder
+from exoflow.journal.slots import Slots
+from exoflow.protocols import Record, Store
+
+URGENT_BYTES = 64 * 1024
+LINGER_S = 0.005
+_IDLE_TICKS = 20
+
+_log = logging.getLogger(__name__)
+
+Callback = Callable[[BaseException | None], None]
+
+
+class GroupCommit:
+    """A ``protocols.Log`` over slots. Positions begin at 1.
+
+    Args:
+        linger_s: how long a record may wait for company that nobody waits for; None: no background thread, so
+            ``notify`` is served by whoever waits.
+        beat_s: how long a journal with open runs may stay silent; None: its slots are locked, so it may.
+    """
+
+    def __init__(
+        self, store: Store, name: str, slots: Slots, *, linger_s: float | None = LINGER_S, beat_s: float | None = None
+    ) -> None:
+        self.store = store
+        self.name = name
+        self._slots = slots
+        self._linger_s = linger_s
+        self._beat_s = beat_s
+        self._lock = threading.Lock()
+        """Guards the queue: held for microseconds, never during I/O."""
+        self._io = threading.Lock()
+        """Held by whoever writes. Taken before ``_lock``."""
+        self._encode = encoder()
+        self._queue: list[Entry] = []
+        self._queued_bytes = 0
+        self._last = 0
+        self._durable = 0
+        self._failure: BaseException | None = None
+        self._watchers: list[tuple[int, int, Callback]] = []
+        self._order = itertools.count()
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._parked = True
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._claimed_runs: set[int] = set()
+        self._open_runs: set[int] = set()
+        _alive.add(self)
+
+    def append(self, record: Record) -> int:
+        kind = record[0]
+        with self._lock:
+            if self._failure is not None:
+                raise _again(self._failure)
+            data = self._encode(record)
+            self._queue.append((data, record[1], kind))
+            self._queued_bytes += len(data)
+            self._last = position = self._last + 1
+            if kind in OWNERSHIP:
+                self._note_owner(kind, record[1])
+            if self._parked or self._queued_bytes > URGENT_BYTES:
+                self._stir()
+        return position
+
+    @property
+    def durable(self) -> int:
+        return self._durable
+
+    def wait(self, position: int) -> None:
+        assert position <= self._last, f"position {position} was never given out; the last one is {self._last}"
+        if self._durable >= position:
+            return
+        with self._io:
+            if self._durable < position:
+                self._flush()
+        if self._linger_s is None:
+            self._call_back()
+
+    def notify(self, position: int, callback: Callback) -> None:
+        """See ``protocols.Log``. Never calls back from inside ``append``, ``wait`` or ``notify`` of any thread."""
+        assert position <= self._last, f"position {position} was never given out; the last one is {self._last}"
+        with self._lock:
+            heapq.heappush(self._watchers, (position, next(self._order), callback))
+            self._stir()
+
+    def _note_owner(self, kind: int, run: int) -> None:
+        self._claimed_runs.discard(run)
+        if kind in (Kind.START, Kind.ADOPTED):
+            self._open_runs.add(run)
+        else:
+            self._open_runs.discard(run)
+
+    def _flush(self) -> None:
+        """Write all that is queued. ``_io`` is held."""
+        with self._lock:
+            if self._failure is not None:
+                raise _again(self._failure)
+            queue, self._queue, self._queued_bytes = self._queue, [], 0
+            last = self._last
+        if not queue:
+            return
+        try:
+            self._slots.write(queue, last - len(queue) + 1)
+        except (StorageError, Fenced) as failure:
+            self._stop(failure)
+            raise
+        except BaseException as failure:  # a KeyboardInterrupt, say: what was queued is neither written nor queued
+            self._stop(StorageError(f"the journal was interrupted while it wrote: {failure!r}"))
+            raise
+        self._durable = last
+        reach("journal.acknowledged")
+        if self._watchers and self._watchers[0][0] <= last:
+            with self._lock:
+                self._stir()
+
+    def _stop(self, failure: BaseException) -> None:
+        with self._lock:
+            if self._failure is None:
+                self._failure = failure
+            if self._thread is not None or self._watchers:
+                self._stir()
+
+    def _open(self) -> None:
+        """Make the first slot, if there is none yet: from then on others can see whether we live."""
+        with self._io:
+            if self._slots.number < 0:
+                with self._lock:
+                    if self._failure is not None:
+                        raise _again(self._failure)
+                try:
+                    self._slots.write((), NOWHERE)
+                except (StorageError, Fenced) as failure:
+                    self._stop(failure)
+                    raise
+
+    def close(self, release: bool = True) -> None:
+        """Write what is queued, Released for each open run and a Seal (unless ``release`` is False), and let go.
+
+        Raises:
+            StorageError: what was queued could not be written.
+        """
+        try:
+            with self._io:
+                if not self._closed and self._failure is None:
+                    self._finish(release)
+        finally:
+            self._closed = True
+            self._stop(StorageError("this journal is closed"))
+            self._slots.close()
+            if self._thread is not None and self._thread is not threading.current_thread():
+                self._thread.join()
+
+    def _finish(self, release: bool) -> None:
+        with self._lock:
+            if release:
+                for run in sorted(self._open_runs):
+                    self._queue.append((encode((Kind.RELEASED, run)), run, Kind.RELEASED))
+                    self._last += 1
+        try:
+            self._flush()
+            if release and self._slots.number >= 0:
+                reach("journal.seal.before")
+                self._slots.write([(encode((Kind.SEAL, 0)), 0, Kind.SEAL)], NOWHERE)
+        except Fenced:
+            pass  # whoever took over has sealed it
+
+    def _stir(self) -> None:
+        """Wake the background thread; start it first, if need be. ``_lock`` is held."""
+        if self._linger_s is None:
+            return
+        self._parked = False
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="exoflow-journal", daemon=True)
+            self._thread.start()
+        if self._wake.locked():
+            self._wake.release()
+
+    def _serve(self) -> None:
+        """The background thread: ticks while records come, sleeps when none do."""
+        assert self._linger_s is not None
+        idle_ticks, seen = 0, 0
+        while True:
+            timeout = -1.0 if idle_ticks > _IDLE_TICKS else self._linger_s
+            if timeout < 0 and self._beat_s is not None:
+                timeout = self._beat_s
+            woken = self._wake.acquire(timeout=timeout)
+            with self._lock:
+                pending, failed = len(self._queue), self._failure is not None
+                urgent = bool(self._watchers) or self._queued_bytes > URGENT_BYTES
+                oldest = self._last - pending + 1
+                if pending or woken:
+                    idle_ticks = 0
+                else:
+                    idle_ticks += 1
+                    self._parked = idle_ticks > _IDLE_TICKS
+            if pending and not failed and (urgent or oldest == seen):
+                self._flush_quietly()
+            elif not woken and timeout == self._beat_s and not failed and self._open_runs:
+                self._beat()
+            seen = oldest if pending else 0
+            self._call_back()
+            if self._closed:
+                return
+
+    def _flush_quietly(self) -> None:
+        try:
+            with self._io:
+                self._flush()
+        except (ExoFlowError, Interruption):
+            pass  # it stopped the journal: whoever waits or appends next is told
+
+    def _beat(self) -> None:
+        try:
+            with self._io:
+                self._slots.write([(encode((Kind.BEAT, 0)), 0, Kind.BEAT)], NOWHERE)
+        except (StorageError, Fenced) as failure:
+            self._stop(failure)
+
+    def _call_back(self) -> None:
+        while True:
+            with self._lock:
+                ready = self._watchers and (self._watchers[0][0] <= self._durable or self._failure is not None)
+                if not ready:
+                    return
+                position, _, callback = heapq.heappop(self._watchers)
+                failure = None if position <= self._durable else self._failure
+            try:
+                callback(None if failure is None else _again(failure))
+            except Exception:  # noqa: BLE001  one run's mistake must not stop all others' writes
+                _log.exception("a callback of the journal failed")
+
+    def _after_fork(self) -> None:
+        """A child must not write: it has the parent's queue and its lock."""
+        self._lock, self._io, self._wake = threading.Lock(), threading.Lock(), threading.Lock()
+        self._thread, self._linger_s, self._watchers = None, None, []
+        self._failure = StorageError(f"process {os.getpid()} was forked from the journal's owner: open the store anew")
+
+
+_alive: weakref.WeakSet[GroupCommit] = weakref.WeakSet()
+
+
+def _forget_parents() -> None:
+    for journal in list(_alive):
+        journal._after_fork()
+
+
+os.register_at_fork(after_in_child=_forget_parents)
+
+
+def _again(failure: BaseException) -> BaseException:
+    """The same error for another thread: one exception raised twice would gather both tracebacks."""
+    copy = type(failure)(*failure.args)
+    copy.__cause__ = failure
+    return copy
+
+
+def lives_here(store: Store, name: str) -> bool:
+    """Whether this process has a journal of that name that can still write: all there is to ask where nobody shares."""
+    return any(
+        journal.name == name and journal.store is store and not journal._closed and journal._failure is None
+        for journal in list(_alive)
+    )
