@@ -1,0 +1,40 @@
+"""Values to bytes and back: what survives a process, a crash and another machine, and what tells two values apart."""
+
+from exoflow.codec.code import code_fingerprint, source_of
+from exoflow.codec.encoded import Encoded, from_bytes, from_object, to_bytes, to_parts
+from exoflow.codec.exceptions import decode_error, encode_error
+from exoflow.codec.fingerprints import difference, fingerprint
+from exoflow.codec.references import (
+    Reference,
+    find_references,
+    make_reference,
+    reduce_reference,
+    register_reference,
+    substitute,
+)
+from exoflow.codec.values import decode, encode, encode_arguments, encode_result, immutable
+
+__all__ = [
+    "Encoded",
+    "Reference",
+    "code_fingerprint",
+    "decode",
+    "decode_error",
+    "difference",
+    "encode",
+    "encode_arguments",
+    "encode_error",
+    "encode_result",
+    "find_references",
+    "fingerprint",
+    "from_bytes",
+    "from_object",
+    "immutable",
+    "make_reference",
+    "reduce_reference",
+    "register_reference",
+    "source_of",
+    "substitute",
+    "to_bytes",
+    "to_parts",
+]

@@ -1,0 +1,148 @@
+"""The two forms of an encoded value: inline in a journal record, and an object of the store.
+
+Inline: the head alone; or ``F``, the length of the table, the table ``[refs, [length of each part]]``, the parts.
+Object: magic, length and crc32 of the table, the table ``[refs, [[length, crc32] of each part]]``, the parts.
+The first part is the head, the others its buffers. Every part begins at a multiple of 64 bytes, so that an array can
+be used where it lies.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import msgpack
+
+from exoflow.errors import Corrupt
+from exoflow.model import CallId
+from exoflow.protocols import Buffer
+
+MAGIC = b"EXOVALU1"
+FRAMED = b"F"
+ALIGNMENT = 64
+_OBJECT_HEADER = struct.Struct("<8sII")
+_INLINE_HEADER = struct.Struct("<cI")
+_ZEROS = bytes(ALIGNMENT)
+
+
+class Checksums:
+    """Of the parts of one object; verified before they are first used, and not again."""
+
+    __slots__ = ("_expected", "_name", "_parts")
+
+    def __init__(self, name: str, parts: Sequence[memoryview], expected: Sequence[int]) -> None:
+        self._name = name
+        self._parts = parts
+        self._expected: Sequence[int] | None = expected
+
+    def verify(self) -> None:
+        """Raises Corrupt, naming the part that is damaged. Two threads at once both verify; nothing is lost by that."""
+        if self._expected is None:
+            return
+        for number, (part, expected) in enumerate(zip(self._parts, self._expected, strict=True)):
+            if zlib.crc32(part) != expected:
+                place = "its head" if number == 0 else f"buffer {number} of {len(self._parts) - 1}"
+                raise Corrupt(f"{self._name} is damaged: {place} ({part.nbytes} bytes) does not match its crc32")
+        self._expected = None
+
+
+class Encoded(NamedTuple):
+    """A value as bytes. Buffers are read-only views, of the maker's memory or of a mapped file."""
+
+    head: bytes | memoryview
+    buffers: tuple[memoryview, ...] = ()
+    refs: tuple[CallId, ...] = ()
+    """The Refs inside, in the order in which they were met."""
+    checksums: Checksums | None = None
+    """Not yet verified, for a value read from an object."""
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + sum(buffer.nbytes for buffer in self.buffers)
+
+
+def to_bytes(encoded: Encoded) -> bytes:
+    """The inline form. It carries no checksum: the record that holds it has one."""
+    head, buffers, refs, checksums = encoded
+    if checksums is not None:
+        checksums.verify()
+    if not buffers and not refs:
+        return bytes(head)
+    table = msgpack.packb((refs, [len(head), *(buffer.nbytes for buffer in buffers)]))
+    return b"".join(_aligned([_INLINE_HEADER.pack(FRAMED, len(table)) + table, head, *buffers]))
+
+
+def from_bytes(data: bytes | memoryview) -> Encoded:
+    """The opposite of ``to_bytes``; buffers are views of ``data``."""
+    if data[0] != FRAMED[0]:
+        return Encoded(data)
+    view = memoryview(data).toreadonly()
+    _, size = _INLINE_HEADER.unpack_from(view)
+    start = _INLINE_HEADER.size
+    refs, lengths = msgpack.unpackb(view[start : start + size])
+    head, *buffers = _parts(view, start + size, lengths)
+    return Encoded(head, tuple(buffers), tuple(map(CallId, refs)))
+
+
+def to_parts(encoded: Encoded) -> list[Buffer]:
+    """The object form, as pieces to be written one after another: no large buffer is copied."""
+    head, buffers, refs, checksums = encoded
+    if checksums is not None:
+        checksums.verify()
+    parts: list[Buffer] = [head, *buffers]
+    table = msgpack.packb((refs, [(memoryview(part).nbytes, zlib.crc32(part)) for part in parts]))
+    header = _OBJECT_HEADER.pack(MAGIC, len(table), zlib.crc32(table)) + table
+    return _aligned([header, *parts])
+
+
+def from_object(data: Buffer, name: str = "a value") -> Encoded:
+    """The opposite of ``to_parts``; buffers are views of ``data``. Parts are verified when they are first decoded.
+
+    Args:
+        data: The whole object.
+        name: Of the object, for messages.
+
+    Raises:
+        Corrupt: the table is damaged, or the object is not as long as it says.
+    """
+    view = memoryview(data).toreadonly()
+    start = _OBJECT_HEADER.size
+    if view.nbytes < start:
+        raise Corrupt(f"{name} is damaged: it has {view.nbytes} bytes, which is less than a header")
+    magic, size, crc = _OBJECT_HEADER.unpack_from(view)
+    table = view[start : start + size]
+    if magic != MAGIC:
+        raise Corrupt(f"{name} is damaged: it does not begin like a value ({magic!r})")
+    if table.nbytes != size or zlib.crc32(table) != crc:
+        raise Corrupt(f"{name} is damaged: its table of parts does not match its crc32")
+    refs, rows = msgpack.unpackb(table)
+    parts = _parts(view, start + size, [length for length, _ in rows])
+    if parts[-1].nbytes != rows[-1][0] or parts[0].nbytes != rows[0][0]:
+        raise Corrupt(f"{name} is damaged: it ends after {view.nbytes} bytes, within its parts")
+    return Encoded(
+        parts[0],
+        tuple(parts[1:]),
+        tuple(map(CallId, refs)),
+        Checksums(name, parts, [crc for _, crc in rows]),
+    )
+
+
+def _aligned(parts: Sequence[Buffer]) -> list[Buffer]:
+    """The parts with zeros between them, so that each but the first begins at a multiple of 64."""
+    pieces: list[Buffer] = []
+    for number, part in enumerate(parts):
+        pieces.append(part)
+        missing = -memoryview(part).nbytes % ALIGNMENT
+        if missing and number + 1 < len(parts):
+            pieces.append(_ZEROS[:missing])
+    return pieces
+
+
+def _parts(view: memoryview, start: int, lengths: Sequence[int]) -> list[memoryview]:
+    """The views of parts laid out by ``_aligned`` behind a first piece that ended at ``start``."""
+    first = start + -start % ALIGNMENT
+    starts = accumulate((length + -length % ALIGNMENT for length in lengths), initial=first)
+    return [view[at : at + length] for at, length in zip(starts, lengths, strict=False)]
