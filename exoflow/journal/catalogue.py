@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from exoflow.journal import frames, packs
@@ -13,7 +13,9 @@ from exoflow.journal.takeover import Own, State, journal_processes
 from exoflow.protocols import Record, Store
 
 Position = tuple[int, int]
-"""Slot and offset."""
+"""Slot and offset; ``OVER`` for an offset: a sealed journal was read to its end."""
+
+OVER = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +75,31 @@ class Reader:
     ``positions`` is kept up to date; keep it, and give it to the next Reader. An Adopted record comes with None in the
     place of the records that it repeats. Runs whose slots were packed before they were read come from the pack, with
     slot -1. A run's records come in order; what a live process has not made durable yet may be among the last.
+
+    Args:
+        runs: index to run id and epoch of the runs that begin before a journal's position, where the caller kept them;
+            None: they are looked for in the journal, all of it.
     """
 
-    def __init__(self, store: Store, positions: Mapping[str, Position] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        positions: Mapping[str, Position] | None = None,
+        runs: Callable[[str], Mapping[int, tuple[str, int]]] | None = None,
+    ) -> None:
         self.positions: dict[str, Position] = dict(positions or {})
+        self.vanished = False
+        """Something that was read before is there no more: gc took it, or the power failed before it was durable."""
         self._store = store
+        self._known_runs = runs or (lambda journal: _owned_runs(store, journal)[0])
         self._runs: dict[str, dict[int, tuple[str, int]]] = {}
         self._next: dict[str, int] = {}
 
     def read_new(self) -> Iterator[Read]:
         """Every record that was not read yet."""
-        for journal in journal_names(self._store):
+        journals, names = journal_names(self._store), packs.pack_names(self._store)
+        self.vanished = not self.positions.keys() <= {*journals, *names}
+        for journal in journals:
             try:
                 yield from self._read_journal(journal)
             except FileNotFoundError:
@@ -95,25 +111,29 @@ class Reader:
 
     def _read_journal(self, journal: str) -> Iterator[Read]:
         slot, offset = self.positions.get(journal, (-1, 0))
-        if slot >= 0 and journal not in self._runs:
-            self._runs[journal] = _owned_runs(self._store, journal)[0]
+        if offset == OVER:
+            return
         numbers = [number for number in slot_numbers(self._store, journal) if number >= slot]
         for number in numbers:
             data = self._store.read(slot_name(journal, number))
-            for piece in frames.batches(data, offset if number == slot else 0):
+            begin = offset if number == slot else 0
+            self.vanished |= begin > len(data)
+            for piece in frames.batches(data, begin):
                 if isinstance(piece, Gap):
                     if piece.end == len(data) and number == numbers[-1]:
                         break  # perhaps being written just now
                     continue
                 if piece.cut:
                     break
-                yield from self._read_batch(journal, number, piece)
-                self.positions[journal] = (number, piece.end)
+                yield from self._read_batch(journal, number, piece, slot)
+                self.positions[journal] = (number, OVER if _is_seal(piece) else piece.end)
 
-    def _read_batch(self, journal: str, number: int, batch: Batch) -> Iterator[Read]:
+    def _read_batch(self, journal: str, number: int, batch: Batch, begun_at: int) -> Iterator[Read]:
         if batch.first == frames.NOWHERE:
             return
-        runs = self._runs.setdefault(journal, {})
+        if journal not in self._runs:
+            self._runs[journal] = dict(self._known_runs(journal)) if begun_at >= 0 else {}
+        runs = self._runs[journal]
         expected = self._next.get(journal, 0)
         for item in frames.found(batch):
             if not item.good or item.position < expected:
@@ -137,3 +157,7 @@ class Reader:
                 return
             for record in history.records():
                 yield (packed.journal, -1, packed.start, packed.run_id, packed.epoch, record)
+
+
+def _is_seal(batch: Batch) -> bool:
+    return batch.first == frames.NOWHERE and any(item.kind == Kind.SEAL and item.good for item in frames.found(batch))

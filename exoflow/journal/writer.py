@@ -6,6 +6,7 @@ durable write and no thread switch. A background thread serves callbacks, and fl
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -57,6 +58,8 @@ class GroupCommit:
         self._last = 0
         self._durable = 0
         self._failure: BaseException | None = None
+        self._leader: threading.Lock | None = None
+        self._followers: list[tuple[int, threading.Lock]] = []
         self._watchers: list[tuple[int, int, Callback]] = []
         self._order = itertools.count()
         self._wake = threading.Lock()
@@ -91,11 +94,46 @@ class GroupCommit:
         assert position <= self._last, f"position {position} was never given out; the last one is {self._last}"
         if self._durable >= position:
             return
-        with self._io:
-            if self._durable < position:
-                self._flush()
+        self._follow_or_lead(position)
         if self._linger_s is None:
             self._call_back()
+
+    def _follow_or_lead(self, position: int) -> None:
+        """Whoever waits first writes for all; then the first one that it did not cover writes for the rest."""
+        turn = threading.Lock()
+        turn.acquire()
+        with self._lock:
+            if self._leader is None:
+                self._leader = turn
+                turn.release()
+            else:
+                self._followers.append((position, turn))
+        try:
+            turn.acquire()
+            if self._durable < position:
+                with self._io:
+                    if self._durable < position:
+                        self._flush()
+        except BaseException:  # an interrupt while it waits among them
+            with self._lock:
+                self._followers = [each for each in self._followers if each[1] is not turn]
+            raise
+        finally:
+            if self._leader is turn:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Wake those that are covered, and the one that is to write next: it first, so that the disk is never idle."""
+        with self._lock:
+            everybody = self._failure is not None
+            covered = [turn for at, turn in self._followers if everybody or at <= self._durable]
+            rest = [] if everybody else [each for each in self._followers if each[0] > self._durable]
+            self._leader = rest.pop(0)[1] if rest else None
+            self._followers = rest
+            if self._leader is not None:
+                self._leader.release()
+        for turn in covered:
+            turn.release()
 
     def notify(self, position: int, callback: Callback) -> None:
         """See ``protocols.Log``. Never calls back from inside ``append``, ``wait`` or ``notify`` of any thread."""
@@ -224,11 +262,8 @@ class GroupCommit:
                 return
 
     def _flush_quietly(self) -> None:
-        try:
-            with self._io:
-                self._flush()
-        except (ExoFlowError, Interruption):
-            pass  # it stopped the journal: whoever waits or appends next is told
+        with contextlib.suppress(ExoFlowError, Interruption):  # whoever waits or appends next is told
+            self.wait(self._last)
 
     def _beat(self) -> None:
         try:
@@ -253,7 +288,8 @@ class GroupCommit:
     def _after_fork(self) -> None:
         """A child must not write: it has the parent's queue and its lock."""
         self._lock, self._io, self._wake = threading.Lock(), threading.Lock(), threading.Lock()
-        self._thread, self._linger_s, self._watchers = None, None, []
+        self._thread, self._linger_s, self._watchers, self._followers = None, None, [], []
+        self._leader = None
         self._failure = StorageError(f"process {os.getpid()} was forked from the journal's owner: open the store anew")
 
 
