@@ -8,6 +8,7 @@ import itertools
 import mmap
 import os
 import secrets
+import stat
 
 from exoflow.hooks import reach
 from exoflow.protocols import Buffer
@@ -104,12 +105,11 @@ class LocalStore:
 
     def exists(self, name: str) -> bool:
         try:
-            os.lstat(self._prefix + checked(name))
+            return not stat.S_ISDIR(os.lstat(self._prefix + checked(name)).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
             raise storage_error("look at", self._prefix + name, error) from error
-        return True
 
     def list(self, prefix: str) -> list[str]:
         folder = self._prefix + checked(prefix.rstrip("/")) if prefix else self.root
