@@ -139,6 +139,8 @@ class Computed:
     seconds: float
     refs: tuple[CallId, ...] = ()
     """Refs inside the value."""
+    puts: tuple[tuple[CallId, Value], ...] = ()
+    """What the body ``put``: Refs to them may stand in the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class Vanished:
 
     reason: str
     seconds: float = 0.0
+    lost: tuple[CallId, ...] = ()
+    """Inputs that could not be read, so that the body did not even start: their owners are recovered first."""
 
 
 Outcome = Computed | Raised | Vanished

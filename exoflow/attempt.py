@@ -1,0 +1,281 @@
+"""The attempt boundary: inputs become values, the body runs, and what comes of it becomes an outcome.
+
+Every executor runs attempts by this, and so does the driver, where it runs one in the calling thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import re
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextvars import ContextVar
+from time import perf_counter
+from types import CoroutineType
+from typing import Any, cast
+
+from exoflow.codec import (
+    Encoded,
+    Reference,
+    decode,
+    encode,
+    encode_error,
+    encode_result,
+    find_references,
+    from_bytes,
+    make_reference,
+    substitute,
+    to_bytes,
+)
+from exoflow.errors import CodecError, Corrupt, DidNotHappen, Interruption, StorageError
+from exoflow.model import INLINE_MAX_BYTES, CallId, Inline, RunId, Value, Version
+from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
+
+Fetch = Callable[[Value], Encoded]
+"""Reads a Stored or Held value; KeyError or FileNotFoundError where it is lost."""
+
+Keep = Callable[[Encoded, str | None], Value]
+"""Puts a value over 64 KiB somewhere: into the store under the name, or, for None, where the executor keeps values."""
+
+_MENTIONS_REF = re.compile(r"\bRefs?\b")
+_CO_COROUTINE = inspect.CO_COROUTINE
+
+
+class AttemptContext:
+    """What a running body can ask about itself."""
+
+    __slots__ = ("_attempt", "puts")
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self.puts: list[tuple[CallId, Encoded]] = []
+
+    @property
+    def run_id(self) -> RunId:
+        return self._attempt.run_id
+
+    @property
+    def call(self) -> CallId:
+        return self._attempt.call
+
+    @property
+    def key(self) -> str:
+        """The idempotency key."""
+        return self._attempt.key
+
+    @property
+    def number(self) -> int:
+        """The n-th try, from 1."""
+        return self._attempt.number
+
+    @property
+    def version(self) -> Version:
+        return self._attempt.version
+
+    @property
+    def task(self) -> str:
+        return self._attempt.task
+
+    def put(self, value: object) -> CallId:
+        """Encode the value now and report it beside the result; the id by which a Ref can stand for it."""
+        call = CallId(f"{self._attempt.call}/put#{len(self.puts)}")
+        self.puts.append((call, encode(value, what=f"what {self._attempt.task} put", own=True)))
+        return call
+
+
+_current: ContextVar[AttemptContext | None] = ContextVar("exoflow_attempt", default=None)
+
+
+def current_attempt() -> AttemptContext | None:
+    """The attempt whose body runs in this thread or asyncio task."""
+    return _current.get()
+
+
+def run_attempt(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outcome:
+    """Run a task's body to its end.
+
+    Raises:
+        Interruption: the body raised it; it is control flow, not an outcome.
+        KeyboardInterrupt: in the main thread, where Ctrl-C ends the program and is no error of the body.
+    """
+    context = AttemptContext(attempt)
+    token = _current.set(context)
+    started = perf_counter()
+    try:
+        args, kwargs = arguments(attempt, fetch)
+        started = perf_counter()
+        result = attempt.function(*args, **kwargs)
+        return _computed(context, result, perf_counter() - started, keep)
+    except BaseException as error:  # noqa: BLE001 -- the attempt boundary
+        return _failed(error, perf_counter() - started)
+    finally:
+        _current.reset(token)
+
+
+async def run_attempt_async(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outcome:
+    """``run_attempt`` for an ``async def`` body.
+
+    Raises:
+        asyncio.CancelledError: the attempt was cancelled, or the body let one of its own out.
+    """
+    context = AttemptContext(attempt)
+    token = _current.set(context)
+    started = perf_counter()
+    try:
+        args, kwargs = arguments(attempt, fetch)
+        started = perf_counter()
+        result = await cast(Awaitable[object], attempt.function(*args, **kwargs))
+        return _computed(context, result, perf_counter() - started, keep)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001 -- the attempt boundary
+        return _failed(error, perf_counter() - started)
+    finally:
+        _current.reset(token)
+
+
+def raised(error: BaseException, seconds: float) -> Raised:
+    """The outcome of a body that raised."""
+    return Raised(encode_error(error), seconds, isinstance(error, DidNotHappen))
+
+
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether calling it gives a coroutine."""
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & _CO_COROUTINE)
+    return inspect.iscoroutinefunction(function)
+
+
+class _InputLost(Exception):
+    def __init__(self, outcome: Vanished) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
+def _failed(error: BaseException, seconds: float) -> Outcome:
+    if isinstance(error, _InputLost):
+        return error.outcome
+    if isinstance(error, Interruption):
+        raise error
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+        raise error
+    return raised(error, seconds)
+
+
+def _computed(context: AttemptContext, result: object, seconds: float, keep: Keep) -> Computed:
+    attempt = context._attempt
+    if isinstance(result, CoroutineType):
+        result.close()
+        raise CodecError(f"{attempt.task} returned a coroutine: declare the task itself as async def")
+    encoded = encode_result(result, task=attempt.task)
+    value = Inline(to_bytes(encoded)) if encoded.size <= INLINE_MAX_BYTES else keep(encoded, attempt.save_to)
+    if not context.puts:
+        return Computed(value, seconds, encoded.refs)
+    return Computed(value, seconds, encoded.refs, tuple(_kept_puts(context, keep)))
+
+
+def _kept_puts(context: AttemptContext, keep: Keep) -> Iterator[tuple[CallId, Value]]:
+    save_to = context._attempt.save_to
+    for number, (call, encoded) in enumerate(context.puts):
+        if encoded.size <= INLINE_MAX_BYTES:
+            yield call, Inline(to_bytes(encoded))
+        else:
+            yield call, keep(encoded, None if save_to is None else f"{save_to}.put{number}")
+
+
+def arguments(attempt: Attempt, fetch: Fetch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """What the body gets: values in the places of Refs, except for parameters that want the Ref."""
+    args, kwargs = attempt.args, attempt.kwargs
+    if attempt.encoded is not None:
+        args, kwargs = decode(cast(Encoded, attempt.encoded), lookup=make_reference)
+    if not attempt.inputs:
+        return args, kwargs
+    values: dict[CallId, object] = {}
+
+    def value_of(call: CallId) -> object:
+        if call not in values:
+            values[call] = _input(attempt, call, fetch)
+        return values[call]
+
+    wanted = wants_refs(attempt.function)
+    if not wanted:
+        return substitute(args, kwargs, value_of)
+    keeps = _positions(attempt.function, wanted, len(args))
+    given = tuple(arg for arg, kept in zip(args, keeps, strict=True) if not kept)
+    named = {name: value for name, value in kwargs.items() if name not in wanted}
+    replaced, renamed = substitute(given, named, value_of)
+    rest = iter(replaced)
+    return tuple(arg if kept else next(rest) for arg, kept in zip(args, keeps, strict=True)), {**kwargs, **renamed}
+
+
+def inputs_of(
+    function: Callable[..., object], args: tuple[object, ...], kwargs: Mapping[str, object]
+) -> list[Reference]:
+    """The Refs whose values the call needs: all but those in parameters that want the Ref itself."""
+    wanted = wants_refs(function)
+    if not wanted:
+        return find_references(args, kwargs)
+    keeps = _positions(function, wanted, len(args))
+    return find_references(
+        tuple(arg for arg, kept in zip(args, keeps, strict=True) if not kept),
+        {name: value for name, value in kwargs.items() if name not in wanted},
+    )
+
+
+def _input(attempt: Attempt, call: CallId, fetch: Fetch) -> object:
+    value = attempt.inputs.get(call)
+    if value is None:
+        return make_reference(call)
+    try:
+        encoded = from_bytes(value.data) if isinstance(value, Inline) else fetch(value)
+        return decode(encoded, lookup=make_reference)
+    except (KeyError, FileNotFoundError, Corrupt) as error:
+        reason = f"its input {call} is lost: {type(error).__name__}: {error}"
+        raise _InputLost(Vanished(reason, lost=(call,))) from error
+    except StorageError as error:
+        raise _InputLost(Vanished(f"its input {call} could not be read: {error}")) from error
+
+
+_wants: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()
+
+
+def wants_refs(function: Callable[..., object]) -> frozenset[str]:
+    """The names of the parameters whose annotation mentions ``Ref`` or ``Refs``."""
+    try:
+        return _wants[function]
+    except (KeyError, TypeError):
+        pass
+    annotations = getattr(_plain(function), "__annotations__", {})
+    # Text will do: evaluating an annotation runs the user's code, and fails for names that only a type checker sees.
+    names = frozenset(name for name, note in annotations.items() if name != "return" and _mentions_ref(note))
+    try:
+        _wants[function] = names
+    except TypeError:  # it cannot be referred to weakly
+        return names
+    return names
+
+
+def _plain(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.unwrap(function)
+
+
+def _mentions_ref(note: object) -> bool:
+    text = note if isinstance(note, str) else note.__qualname__ if isinstance(note, type) else repr(note)
+    return _MENTIONS_REF.search(text) is not None
+
+
+def _positions(function: Callable[..., object], wanted: frozenset[str], count: int) -> list[bool]:
+    """For each positional argument, whether its parameter is one of the wanted."""
+    keeps: list[bool] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            keeps += [name in wanted] * (count - len(keeps))
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            keeps.append(name in wanted)
+    return [*keeps, *[False] * count][:count]

@@ -1,0 +1,242 @@
+"""Threads of this process, and one event loop for ``async def`` tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from typing import cast
+
+from exoflow.attempt import is_async, raised, run_attempt, run_attempt_async
+from exoflow.codec import Encoded
+from exoflow.errors import ExecutorError, Interruption, StorageError
+from exoflow.executors.reading import StoredValues
+from exoflow.executors.threads import Deadlines, Take, Threads
+from exoflow.model import Held, RunId, Stored, Value, Version
+from exoflow.protocols import Attempt, Outcome, Store, Vanished
+
+Elsewhere = Callable[[Held], Encoded]
+"""Reads a value that another executor holds; KeyError where it is lost."""
+
+GRACE_S = 5.0
+"""How long a cancelled coroutine may take to end before it is reported all the same."""
+
+_SAVERS = 2
+_Key = tuple[RunId, Version]
+
+
+class LocalHandle:
+    """A value in this process; freed when the last Held that has it is gone, or it is released."""
+
+    __slots__ = ("encoded",)
+
+    def __init__(self, encoded: Encoded) -> None:
+        self.encoded: Encoded | None = encoded
+
+
+class _Entry:
+    """An attempt between ``start`` and its report."""
+
+    __slots__ = ("attempt", "key", "reason", "report", "running", "task")
+
+    def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        self.attempt = attempt
+        self.report = report
+        self.key: _Key = (attempt.run_id, attempt.version)
+        self.running = False
+        self.task: asyncio.Future[Outcome] | None = None
+        self.reason: str | None = None
+
+
+class LocalExecutor:
+    """Runs attempts in threads. A thread cannot be ended: one that timed out or was cancelled runs on, unheard.
+
+    Args:
+        max_workers: Threads; ``min(32, cores + 4)`` if None. Coroutines are not limited.
+        store: Where values are saved to and read from.
+        elsewhere: Reads what other executors hold.
+    """
+
+    name = "local"
+
+    def __init__(
+        self, max_workers: int | None = None, *, store: Store | None = None, elsewhere: Elsewhere | None = None
+    ) -> None:
+        self._stored = StoredValues(store)
+        self._elsewhere = elsewhere
+        limit = max_workers or min(32, (os.cpu_count() or 1) + 4)
+        self._threads: Threads[_Entry] = Threads(limit, self._serve, "exoflow-local")
+        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
+        self._deadlines: Deadlines[_Key] = Deadlines(self._time_out, self._is_live, "exoflow-deadlines")
+        self._live: dict[_Key, _Entry] = {}
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        if self._closed:
+            raise ExecutorError("the executor is closed")
+        entry = _Entry(attempt, report)
+        self._live[entry.key] = entry
+        if is_async(attempt.function):
+            self._running_loop().call_soon_threadsafe(self._start_coroutine, entry)
+        else:
+            self._threads.put(entry)
+
+    def cancel(self, version: Version, run_id: RunId) -> None:
+        self._stop((run_id, version), "cancelled")
+
+    def fetch(self, value: Held) -> Encoded:
+        encoded = cast(LocalHandle, value.handle).encoded
+        if encoded is None:
+            raise KeyError("the value was released or lost")
+        return encoded
+
+    def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        def write() -> None:
+            try:
+                saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
+            except (StorageError, ExecutorError, KeyError) as error:
+                saved = error
+            report(saved)
+
+        self._savers.put(write)
+
+    def release(self, value: Held) -> None:
+        cast(LocalHandle, value.handle).encoded = None
+
+    def drop(self, value: Held) -> None:
+        self.release(value)
+
+    def close(self) -> None:
+        """Attempts that still run are not reported any more."""
+        self._closed = True
+        self._live.clear()
+        self._threads.close()
+        self._savers.close()
+        self._deadlines.close()
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def _serve(self, take: Take[_Entry]) -> None:
+        while (entry := take()) is not None:
+            with self._lock:
+                if entry.key not in self._live:  # cancelled while it waited
+                    continue
+                entry.running = True
+            if entry.attempt.timeout_s is not None:
+                self._deadlines.add(entry.attempt.timeout_s, entry.key)
+            try:
+                outcome = run_attempt(entry.attempt, self._fetch, self._keep)
+            except Interruption as error:
+                outcome = Vanished(f"its body ended with {type(error).__name__}")
+            if self._live.pop(entry.key, None) is None:
+                return  # it was given up, and another thread has this one's place
+            entry.report(outcome)
+            del entry, outcome  # an idle thread must not keep a value alive
+
+    def _is_live(self, key: _Key) -> bool:
+        return key in self._live
+
+    def _time_out(self, key: _Key) -> None:
+        entry = self._live.get(key)
+        if entry is not None:
+            self._stop(
+                key, f"timed out after {entry.attempt.timeout_s} s; its thread cannot be ended and may still run"
+            )
+
+    def _stop(self, key: _Key, reason: str) -> None:
+        with self._lock:
+            entry = self._live.get(key)
+            if entry is not None and is_async(entry.attempt.function):
+                self._running_loop_unlocked().call_soon_threadsafe(_cancel_task, entry, reason)
+                return
+            if self._live.pop(key, None) is None or entry is None:
+                return
+            running = entry.running
+        if running:
+            self._threads.replace_one()
+        entry.report(Vanished(reason))
+
+    def _fetch(self, value: Value) -> Encoded:
+        if isinstance(value, Stored):
+            return self._stored.read(value)
+        assert isinstance(value, Held)
+        if value.executor == self.name:
+            return self.fetch(value)
+        if self._elsewhere is None:
+            raise KeyError(f"the value lies with the executor {value.executor!r}")
+        return self._elsewhere(value)
+
+    def _keep(self, encoded: Encoded, name: str | None) -> Value:
+        stored = None if name is None else self._stored.try_write(encoded, name)
+        return stored or Held(self.name, LocalHandle(encoded), encoded.size)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            return self._running_loop_unlocked()
+
+    def _running_loop_unlocked(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=_run_loop, args=(self._loop,), name="exoflow-loop", daemon=True).start()
+        return self._loop
+
+    def _start_coroutine(self, entry: _Entry) -> None:
+        if entry.reason is not None:  # cancelled before it began
+            self._settle(entry, Vanished(entry.reason))
+            return
+        entry.task = asyncio.ensure_future(run_attempt_async(entry.attempt, self._fetch, self._keep))
+        watch = asyncio.ensure_future(self._watch(entry, entry.task))
+        watch.add_done_callback(_raise_error)
+
+    async def _watch(self, entry: _Entry, task: asyncio.Future[Outcome]) -> None:
+        await asyncio.wait({task}, timeout=entry.attempt.timeout_s)
+        if not task.done():
+            entry.reason = f"timed out after {entry.attempt.timeout_s} s"
+            task.cancel()
+        if entry.reason is not None:
+            await asyncio.wait({task}, timeout=GRACE_S)
+            self._settle(entry, Vanished(entry.reason + ("" if task.done() else "; its body goes on")))
+        elif task.cancelled():
+            self._settle(entry, raised(asyncio.CancelledError("the body cancelled itself"), 0.0))
+        elif (error := task.exception()) is not None:
+            self._settle(entry, Vanished(f"its body ended with {type(error).__name__}"))
+        else:
+            self._settle(entry, task.result())
+
+    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
+        if self._live.pop(entry.key, None) is not None:
+            entry.report(outcome)
+
+
+def _cancel_task(entry: _Entry, reason: str) -> None:
+    entry.reason = entry.reason or reason
+    if entry.task is not None:
+        entry.task.cancel()
+
+
+def _raise_error(watch: asyncio.Future[None]) -> None:
+    if not watch.cancelled() and watch.exception() is not None:
+        watch.result()  # a report failed: the loop's exception handler tells
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=GRACE_S))
+    finally:
+        loop.close()
+
+
+def _run_all(take: Take[Callable[[], None]]) -> None:
+    while (work := take()) is not None:
+        work()
