@@ -1,0 +1,194 @@
+"""What became of every call of a run, and why: what ``show`` tells."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from exoflow.catalogue.summary import RunSummary
+from exoflow.model import EPOCH_SHIFT, Status, show_version
+
+Saved = Literal["inline", "object", "not saved", "error"]
+
+_TASK = re.compile(r"(?:~[^:/]*:)?([^#~!/=]+)[^/]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSeen:
+    """One attempt that left a record."""
+
+    version: int
+    started_s: float
+    seconds: float
+    number: int
+    """From 1; attempts before it in the same process raised or vanished, and left no record."""
+    why: str | None
+    """None for a first attempt; else retry, lost, remade, undone, not saved, did not happen."""
+    saved: Saved
+    size: int | None
+    undone: bool
+
+    @property
+    def epoch(self) -> int:
+        """Which process made it: the n-th that owned the run."""
+        return self.version >> EPOCH_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
+class CallSeen:
+    """One call, all its attempts over all processes, the newest last."""
+
+    id: str
+    task: str
+    path: str
+    """Of the flow whose body made it; empty for the run's own."""
+    inputs: tuple[str, ...]
+    """Calls whose results it waited for."""
+    attempts: tuple[AttemptSeen, ...]
+    runs: int
+    """How often it ran, attempts without a record included, as far as is known."""
+    loaded: bool
+    """The newest process took its result from the journal."""
+    choice: bool
+    child_flow: bool
+    effect: str | None
+    """idempotent, irrevocable or rollback, where the journal says so."""
+    intents: int
+    undos: int
+    in_doubt: bool
+    """Its irrevocable effect was begun, and nothing says that it ended."""
+    forced: tuple[str, ...]
+    """Choices behind it that were not saved when it was."""
+    error: bytes | None
+    """Encoded by ``codec.encode_error``."""
+
+    @property
+    def last(self) -> AttemptSeen | None:
+        """The attempt whose result counts; None where only an intent was recorded."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def again(self) -> tuple[tuple[int, str], ...]:
+        """Each process that ran it again, and why."""
+        return tuple((attempt.epoch, attempt.why) for attempt in self.attempts if attempt.why is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A run and its calls, in the order in which they first started."""
+
+    run: RunSummary
+    calls: tuple[CallSeen, ...]
+    processes: tuple[int, ...] = ()
+    """Ids of those that keep it alive."""
+
+    @property
+    def ended_s(self) -> float:
+        """When the last thing that is known happened."""
+        ends = [each.started_s + each.seconds for call in self.calls for each in call.attempts]
+        return max([self.run.ended_s or self.run.started_s, *ends])
+
+
+def task_of(call: str) -> str:
+    """The task's name in a call's id."""
+    found = _TASK.search(call.rpartition("/")[2])
+    return found[1] if found else call
+
+
+def describe(connection: sqlite3.Connection, run: RunSummary, processes: tuple[int, ...] = ()) -> Description:
+    """The rows of one run, put together."""
+    attempts, rest = _attempts(connection, run.run_id)
+    intents = _by_call(connection, "SELECT call, version, what FROM intents WHERE run_id = ? ORDER BY version", run)
+    undos = _by_call(connection, "SELECT call, version, '' FROM undos WHERE run_id = ? ORDER BY version", run)
+    calls = [
+        _call(id, run, attempts.get(id, ()), rest.get(id), intents.get(id, ()), undos.get(id, ()))
+        for id in dict.fromkeys([*attempts, *intents])
+    ]
+    return Description(run, tuple(sorted(calls, key=_first_start)), processes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What only the newest record of a call says."""
+
+    inputs: tuple[str, ...]
+    names: tuple[str, ...]
+    choice: int
+    error: bytes | None
+
+
+def _attempts(connection: sqlite3.Connection, run_id: str) -> tuple[dict[str, list[AttemptSeen]], dict[str, _Rest]]:
+    undone: dict[str, int] = dict(
+        connection.execute("SELECT call, max(version) FROM undos WHERE run_id = ? GROUP BY call", (run_id,))
+    )
+    attempts: dict[str, list[AttemptSeen]] = defaultdict(list)
+    rest: dict[str, _Rest] = {}
+    rows = connection.execute(
+        "SELECT call, version, started_s, seconds, number, why, saved, size, inputs, names, choice, error "
+        "FROM attempts WHERE run_id = ? ORDER BY version",
+        (run_id,),
+    )
+    for call, version, started_s, seconds, number, why, saved, size, inputs, names, choice, error in rows:
+        gone = version <= undone.get(call, -1)
+        attempts[call].append(AttemptSeen(version, started_s, seconds, number, why, saved, size, gone))
+        rest[call] = _Rest(_names(inputs), _names(names), choice, error)
+    return attempts, rest
+
+
+def _call(
+    id: str, run: RunSummary, attempts: Sequence[AttemptSeen], rest: _Rest | None,
+    intents: Sequence[tuple[int, str]], undos: Sequence[tuple[int, str]],
+) -> CallSeen:  # fmt: skip
+    last = attempts[-1] if attempts else None
+    choice = rest.choice if rest else 0
+    effect = intents[-1][1] if intents else "idempotent" if choice & 2 else None
+    finished = last is not None and last.saved != "not saved" and not last.undone
+    open_intent = bool(intents) and effect == "irrevocable" and (last is None or last.version < intents[-1][0])
+    return CallSeen(
+        id=id,
+        task=task_of(id),
+        path=id[: id.rfind("/") + 1],
+        inputs=rest.inputs if rest else (),
+        attempts=tuple(attempts),
+        runs=_count(attempts) or len(intents),
+        loaded=finished and last is not None and last.epoch < run.epoch,
+        choice=bool(choice & 1),
+        child_flow=bool(choice & 4),
+        effect=effect,
+        intents=len(intents),
+        undos=len(undos),
+        in_doubt=open_intent and run.status in (Status.IN_DOUBT, Status.BROKEN_OFF),
+        forced=rest.names if rest else (),
+        error=rest.error if rest else None,
+    )
+
+
+def _count(attempts: Sequence[AttemptSeen]) -> int:
+    """Attempts that raised or vanished left no record, but the one after them has a higher number."""
+    highest: dict[int, int] = {}
+    for attempt in attempts:
+        highest[attempt.epoch] = max(highest.get(attempt.epoch, 1), attempt.number)
+    return len(attempts) + sum(number - 1 for number in highest.values())
+
+
+def _first_start(call: CallSeen) -> tuple[float, int]:
+    return (call.attempts[0].started_s, call.attempts[0].version) if call.attempts else (float("inf"), 0)
+
+
+def _by_call(connection: sqlite3.Connection, query: str, run: RunSummary) -> dict[str, list[tuple[int, str]]]:
+    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for call, version, what in connection.execute(query, (run.run_id,)):
+        found[call].append((version, what))
+    return found
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()
+
+
+__all__ = ["AttemptSeen", "CallSeen", "Description", "describe", "show_version", "task_of"]

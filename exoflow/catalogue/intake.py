@@ -1,0 +1,160 @@
+"""Journal records into rows. A record may come twice, and those of two journals in any order."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable
+
+from exoflow.driver.records import Cancel, Ended, Intent, Result, Start, Undone
+from exoflow.journal.catalogue import Read
+from exoflow.journal.records import STORED_MARK, Kind
+from exoflow.protocols import Record
+
+Row = tuple[object, ...]
+
+_ROWS_AT_ONCE = 20_000
+
+# The newest epoch says who owns a run and how it ended; an older one only adds what is not known yet.
+_RUN = """
+    INSERT INTO runs (run_id, journal, epoch, flow, version, started_s, executor, module, file, qualname, cwd, labels)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id) DO UPDATE SET
+        flow = excluded.flow, version = excluded.version, started_s = excluded.started_s, executor = excluded.executor,
+        module = excluded.module, file = excluded.file, qualname = excluded.qualname, cwd = excluded.cwd,
+        labels = excluded.labels
+"""
+_OWNER = """
+    INSERT INTO runs (run_id, journal, epoch) VALUES (?, ?, ?)
+    ON CONFLICT (run_id) DO UPDATE SET
+        status = CASE WHEN excluded.epoch > epoch THEN NULL ELSE status END,
+        ended_s = CASE WHEN excluded.epoch > epoch THEN NULL ELSE ended_s END,
+        error = CASE WHEN excluded.epoch > epoch THEN NULL ELSE error END,
+        journal = CASE WHEN excluded.epoch > epoch THEN excluded.journal ELSE journal END,
+        epoch = max(epoch, excluded.epoch)
+"""
+_EPOCH = "INSERT OR REPLACE INTO epochs (journal, run, run_id, epoch) VALUES (?, ?, ?, ?)"
+_LABEL = "INSERT OR REPLACE INTO labels (run_id, key, value, started_s) VALUES (?, ?, ?, ?)"
+# An attempt that was made may be saved later; what is saved stays so.
+_ATTEMPT = """
+    INSERT INTO attempts (run_id, call, version, state, started_s, seconds, number, why, saved, size, object, inputs,
+        names, reads_at, choice, code, error, journal)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id, call, version) DO UPDATE SET
+        state = excluded.state, saved = excluded.saved, size = excluded.size, object = excluded.object,
+        names = excluded.names
+    WHERE state = 'made' AND excluded.state != 'made'
+"""
+_INTENT = """
+    INSERT OR IGNORE INTO intents (run_id, call, version, what, key, time_s, releases, journal)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_UNDO = "INSERT OR IGNORE INTO undos (run_id, call, version, time_s) VALUES (?, ?, ?, ?)"
+_CANCEL = "UPDATE runs SET cancel_s = ? WHERE run_id = ?"
+_END = "UPDATE runs SET status = ?, ended_s = ?, error = ? WHERE run_id = ? AND epoch = ?"
+
+_STATES: dict[int, str] = {Kind.SAVED: "saved", Kind.MADE: "made", Kind.FAILED: "failed"}
+
+
+class Intake:
+    """Rows of many records, written table by table: a row at a time is four times slower."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._rows: dict[str, list[Row]] = {
+            statement: [] for statement in (_RUN, _OWNER, _EPOCH, _LABEL, _ATTEMPT, _INTENT, _UNDO, _CANCEL, _END)
+        }
+        self._waiting = 0
+        self._kinds: dict[int, Callable[[str, str, int, Record], None]] = {
+            Kind.START: self._start,
+            Kind.ADOPTED: self._owner,
+            Kind.SAVED: self._result,
+            Kind.MADE: self._result,
+            Kind.FAILED: self._result,
+            Kind.INTENT: self._intent,
+            Kind.UNDONE: self._undone,
+            Kind.CANCEL: self._cancel,
+            Kind.ENDED: self._ended,
+        }
+
+    def take(self, read: Read) -> None:
+        """Queue one record's rows. Kinds that no table tells of are passed over."""
+        journal, slot, _, run_id, epoch, record = read
+        kind = record[0]
+        taken = self._kinds.get(kind)
+        if taken is None:
+            return
+        taken(journal, run_id, epoch, record)
+        if kind in (Kind.START, Kind.ADOPTED):
+            if slot >= 0:
+                self._rows[_EPOCH].append((journal, record[1], run_id, epoch))
+            else:  # of a pack: its records begin with the Start of the first epoch, whichever epoch it is of
+                self._owner(journal, run_id, epoch, record)
+        self._waiting += 1
+        if self._waiting >= _ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        for statement, rows in self._rows.items():
+            if rows:
+                self._connection.executemany(statement, rows)
+                rows.clear()
+        self._waiting = 0
+
+    def _start(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        start = Start._make(record)
+        labels = dict(start.labels or {})
+        self._rows[_RUN].append((
+            run_id, journal, start.epoch, start.flow, start.version, start.time_s, start.executor, start.module,
+            start.file, start.qualname, start.cwd, json.dumps(labels),
+        ))  # fmt: skip
+        self._rows[_LABEL].extend((run_id, key, value, start.time_s) for key, value in labels.items())
+
+    def _owner(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        self._rows[_OWNER].append((run_id, journal, epoch))
+
+    def _result(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        result = Result._make(record)
+        state = _STATES[result.kind]
+        saved, size, name = _placed(result.payload) if state == "saved" else ("not saved", None, None)
+        self._rows[_ATTEMPT].append((
+            run_id, result.call, result.version, state, result.started_s, result.seconds, result.number, result.why,
+            "error" if state == "failed" else saved, size, name, _listed(result.inputs), _listed(result.names),
+            result.reads_at, result.choice, result.code, _error(result.payload) if state == "failed" else None, journal,
+        ))  # fmt: skip
+
+    def _intent(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        intent = Intent._make(record)
+        releases = _listed(intent.releases)
+        row = (run_id, intent.call, intent.version, intent.what, intent.key, intent.time_s, releases, journal)
+        self._rows[_INTENT].append(row)
+
+    def _undone(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        undone = Undone._make(record)
+        self._rows[_UNDO].append((run_id, undone.call, undone.version, undone.time_s))
+
+    def _cancel(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        self._rows[_CANCEL].append((Cancel._make(record).time_s, run_id))
+
+    def _ended(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        ended = Ended._make(record)
+        error = _error(ended.payload) if ended.status != "done" else None
+        self._rows[_END].append((ended.status, ended.time_s, error, run_id, epoch))
+
+
+def _placed(payload: object) -> tuple[str, int | None, str | None]:
+    """How a saved value lies in the store: in words, its size, and its object's name."""
+    if isinstance(payload, (bytes, memoryview)):
+        return "inline", len(payload), None
+    if isinstance(payload, (list, tuple)) and len(payload) == 3 and payload[0] == STORED_MARK:
+        return "object", int(payload[2]), str(payload[1])
+    return "inline", 0, None
+
+
+def _error(payload: object) -> bytes | None:
+    """An encoded error, where it is small enough to ride in its record."""
+    return payload if isinstance(payload, bytes) else None
+
+
+def _listed(names: Iterable[str] | None) -> str | None:
+    return json.dumps(list(names)) if names else None
