@@ -69,7 +69,7 @@ class Annotations:
         return "async" if choice else "cost"
 
 
-class Status(str, enum.Enum):
+class Status(enum.StrEnum):
     """Of a run."""
 
     RUNNING = "running"
@@ -79,9 +79,6 @@ class Status(str, enum.Enum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     BROKEN_OFF = "broken_off"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)

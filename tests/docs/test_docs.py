@@ -20,7 +20,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?P<options>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)(?P<options>[^\n`]*)\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 OPTION = re.compile(r'(\w+)="([^"]*)"')
 TIME_LIMIT_S = 100
 
@@ -90,7 +92,7 @@ def type_in(block: Block, folder: Path, place: str) -> None:
         if expected:
             shown = "\n".join(".*" if line.strip() == "..." else re.escape(line) for line in expected)
             printed = output.partition("\n-- stderr --\n")[0].rstrip("\n")
-            assert re.fullmatch(shown, printed, re.S), f"{place}: {command} printed\n{output}\nand not\n{shown}"
+            assert re.fullmatch(shown, printed, re.DOTALL), f"{place}: {command} printed\n{output}\nand not\n{shown}"
 
 
 def run(command: str, folder: Path) -> tuple[str, int]:
