@@ -1,0 +1,46 @@
+"""What is exported is documented, and what is documented exists."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import exoflow
+from exoflow import errors
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+
+
+def first_column(page: str) -> str:
+    rows = [line for line in (REFERENCE / page).read_text().splitlines() if line.startswith("| `")]
+    return "\n".join(re.split(r"(?<!\\)\|", row)[1] for row in rows)
+
+
+def test_every_exported_name_stands_in_the_reference() -> None:
+    text = "".join((REFERENCE / page).read_text() for page in ("python.md", "errors.md"))
+    missing = [name for name in exoflow.__all__ if not re.search(rf"`@?(exoflow\.)?{name}\b", text)]
+    assert not missing
+
+
+def test_every_function_in_the_reference_is_exported() -> None:
+    names = set(re.findall(r"`@?(\w+)\(", first_column("python.md"))) - {"t", "f"}
+    assert names
+    assert not sorted(name for name in names if not hasattr(exoflow, name))
+
+
+def test_every_error_stands_in_the_reference_below_its_parent() -> None:
+    text = (REFERENCE / "errors.md").read_text()
+    for name, error in inspect.getmembers(errors, inspect.isclass):
+        parent = error.__mro__[1].__name__
+        named = f"| `{name}` | `{parent}` |" in text or f"| `{parent}` | " in text and f"`{name}`" in text
+        assert named or name == "Interruption", f"{name}, below {parent}"
+
+
+def test_every_command_in_the_reference_exists() -> None:
+    commands = re.findall(r"`exoflow (\w+)", first_column("command-line.md"))
+    assert commands
+    program = "from exoflow.cli import main; main()"
+    command_line = [sys.executable, "-c", program, "--help"]
+    told = subprocess.run(command_line, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert not [command for command in commands if not re.search(rf"\b{command}\b", told)]
