@@ -160,7 +160,7 @@ class Vanished:
     reason: str
     seconds: float = 0.0
     lost: tuple[CallId, ...] = ()
-    """Inputs that could not be read, so that the body did not even start: their owners are recovered first."""
+    """Inputs whose values are gone, so that the body did not start: they have to be made again first."""
 
 
 Outcome = Computed | Raised | Vanished

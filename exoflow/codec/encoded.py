@@ -87,13 +87,19 @@ def from_bytes(data: bytes | memoryview) -> Encoded:
     return Encoded(head, tuple(buffers), tuple(map(CallId, refs)))
 
 
-def to_parts(encoded: Encoded) -> list[Buffer]:
-    """The object form, as pieces to be written one after another: no large buffer is copied."""
-    head, buffers, refs, checksums = encoded
-    if checksums is not None:
-        checksums.verify()
+def to_parts(encoded: Encoded, *, checksums: bool = True) -> list[Buffer]:
+    """The object form, as pieces to be written one after another: no large buffer is copied.
+
+    Args:
+        encoded: The value.
+        checksums: False for what only passes between processes of this machine, and never lies on a disk.
+    """
+    head, buffers, refs, unverified = encoded
+    if unverified is not None:
+        unverified.verify()
     parts: list[Buffer] = [head, *buffers]
-    table = msgpack.packb((refs, [(memoryview(part).nbytes, zlib.crc32(part)) for part in parts]))
+    rows = [(memoryview(part).nbytes, zlib.crc32(part) if checksums else None) for part in parts]
+    table = msgpack.packb((refs, rows))
     header = _OBJECT_HEADER.pack(MAGIC, len(table), zlib.crc32(table)) + table
     return _aligned([header, *parts])
 
@@ -126,7 +132,7 @@ def from_object(data: Buffer, name: str = "a value") -> Encoded:
         parts[0],
         tuple(parts[1:]),
         tuple(map(CallId, refs)),
-        Checksums(name, parts, [crc for _, crc in rows]),
+        None if rows[0][1] is None else Checksums(name, parts, [crc for _, crc in rows]),
     )
 
 

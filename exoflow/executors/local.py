@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -38,7 +40,7 @@ class LocalHandle:
 class _Entry:
     """An attempt between ``start`` and its report."""
 
-    __slots__ = ("attempt", "key", "reason", "report", "running", "task")
+    __slots__ = ("attempt", "key", "reason", "report", "running", "task", "timer")
 
     def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         self.attempt = attempt
@@ -46,6 +48,7 @@ class _Entry:
         self.key: _Key = (attempt.run_id, attempt.version)
         self.running = False
         self.task: asyncio.Future[Outcome] | None = None
+        self.timer: asyncio.TimerHandle | None = None
         self.reason: str | None = None
 
 
@@ -70,6 +73,8 @@ class LocalExecutor:
         self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
         self._deadlines: Deadlines[_Key] = Deadlines(self._time_out, self._is_live, "exoflow-deadlines")
         self._live: dict[_Key, _Entry] = {}
+        self._coroutines: deque[_Entry] = deque()
+        self._loop_is_called = False
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -80,7 +85,10 @@ class LocalExecutor:
         entry = _Entry(attempt, report)
         self._live[entry.key] = entry
         if is_async(attempt.function):
-            self._running_loop().call_soon_threadsafe(self._start_coroutine, entry)
+            self._coroutines.append(entry)
+            if not self._loop_is_called:  # waking it costs a system call
+                self._loop_is_called = True
+                self._running_loop().call_soon_threadsafe(self._start_coroutines)
         else:
             self._threads.put(entry)
 
@@ -152,7 +160,7 @@ class LocalExecutor:
         with self._lock:
             entry = self._live.get(key)
             if entry is not None and is_async(entry.attempt.function):
-                self._running_loop_unlocked().call_soon_threadsafe(_cancel_task, entry, reason)
+                self._running_loop_unlocked().call_soon_threadsafe(self._cancel_task, entry, reason)
                 return
             if self._live.pop(key, None) is None or entry is None:
                 return
@@ -185,22 +193,35 @@ class LocalExecutor:
             threading.Thread(target=_run_loop, args=(self._loop,), name="exoflow-loop", daemon=True).start()
         return self._loop
 
-    def _start_coroutine(self, entry: _Entry) -> None:
-        if entry.reason is not None:  # cancelled before it began
-            self._settle(entry, Vanished(entry.reason))
-            return
-        entry.task = asyncio.ensure_future(run_attempt_async(entry.attempt, self._fetch, self._keep))
-        watch = asyncio.ensure_future(self._watch(entry, entry.task))
-        watch.add_done_callback(_raise_error)
+    def _start_coroutines(self) -> None:
+        self._loop_is_called = False  # before the look: what comes after it calls again
+        while self._coroutines:
+            entry = self._coroutines.popleft()
+            if entry.reason is not None:  # cancelled before it began
+                self._settle(entry, Vanished(entry.reason))
+                continue
+            loop = asyncio.get_running_loop()
+            entry.task = loop.create_task(run_attempt_async(entry.attempt, self._fetch, self._keep))
+            entry.task.add_done_callback(functools.partial(self._ended, entry))
+            if entry.attempt.timeout_s is not None:
+                reason = f"timed out after {entry.attempt.timeout_s} s"
+                entry.timer = loop.call_later(entry.attempt.timeout_s, self._cancel_task, entry, reason)
 
-    async def _watch(self, entry: _Entry, task: asyncio.Future[Outcome]) -> None:
-        await asyncio.wait({task}, timeout=entry.attempt.timeout_s)
-        if not task.done():
-            entry.reason = f"timed out after {entry.attempt.timeout_s} s"
-            task.cancel()
+    def _cancel_task(self, entry: _Entry, reason: str) -> None:
+        if entry.reason is None:
+            entry.reason = reason
+            if entry.task is not None:
+                entry.task.cancel()
+                late = Vanished(f"{reason}; its body does not end")
+                entry.timer = asyncio.get_running_loop().call_later(GRACE_S, self._settle, entry, late)
+
+    def _ended(self, entry: _Entry, task: asyncio.Future[Outcome]) -> None:
+        if entry.timer is not None:
+            entry.timer.cancel()
         if entry.reason is not None:
-            await asyncio.wait({task}, timeout=GRACE_S)
-            self._settle(entry, Vanished(entry.reason + ("" if task.done() else "; its body goes on")))
+            if not task.cancelled():
+                task.exception()  # looked at, so that asyncio does not complain of it
+            self._settle(entry, Vanished(entry.reason))
         elif task.cancelled():
             self._settle(entry, raised(asyncio.CancelledError("the body cancelled itself"), 0.0))
         elif (error := task.exception()) is not None:
@@ -211,17 +232,6 @@ class LocalExecutor:
     def _settle(self, entry: _Entry, outcome: Outcome) -> None:
         if self._live.pop(entry.key, None) is not None:
             entry.report(outcome)
-
-
-def _cancel_task(entry: _Entry, reason: str) -> None:
-    entry.reason = entry.reason or reason
-    if entry.task is not None:
-        entry.task.cancel()
-
-
-def _raise_error(watch: asyncio.Future[None]) -> None:
-    if not watch.cancelled() and watch.exception() is not None:
-        watch.result()  # a report failed: the loop's exception handler tells
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:

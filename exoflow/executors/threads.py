@@ -25,7 +25,7 @@ class Threads(Generic[T]):
         self._lock = threading.Lock()
         self._idle = 0
         self._count = 0
-        self._started = 0
+        self._all: list[threading.Thread] = []
         self._closed = False
 
     def put(self, item: T) -> None:
@@ -41,18 +41,28 @@ class Threads(Generic[T]):
 
     def close(self) -> None:
         """Let each thread end when it is free."""
-        self._closed = True
-        for _ in range(self._started):
+        with self._lock:
+            self._closed = True
+            started = len(self._all)
+        for _ in range(started):
             self._queue.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """After ``close``, wait until they have ended, together at most ``timeout_s``; not for the calling thread."""
+        deadline = monotonic() + timeout_s
+        for thread in self._all:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - monotonic()))
 
     def _wake(self) -> None:
         with self._lock:
             if self._queue.qsize() <= self._idle or self._count >= self._limit or self._closed:
                 return
             self._count += 1
-            self._started += 1
-            name = f"{self._name}-{self._started}"
-        threading.Thread(target=self._serve, args=(self._take,), name=name, daemon=True).start()
+            name = f"{self._name}-{len(self._all) + 1}"
+            thread = threading.Thread(target=self._serve, args=(self._take,), name=name, daemon=True)
+            self._all.append(thread)
+            thread.start()
 
     def _take(self) -> T | None:
         try:

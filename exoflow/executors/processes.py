@@ -1,0 +1,290 @@
+"""Worker processes of this machine. A worker that is killed costs its own attempt and nothing else."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any, cast
+
+import msgpack
+
+from exoflow.attempt import raised
+from exoflow.codec import Encoded, encode, encode_arguments, to_bytes
+from exoflow.errors import CodecError, ExecutorError, StorageError
+from exoflow.executors.child import Worker, WorkerDied
+from exoflow.executors.reading import StoredValues
+from exoflow.executors.spool import Spool, delete_spool, read_spool, write_spool
+from exoflow.executors.threads import Take, Threads
+from exoflow.executors.wire import EXECUTOR, Order, pack_order, unpack_outcome
+from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, RunId, Stored, Value, Version
+from exoflow.protocols import Attempt, Outcome, Store, Vanished
+
+_SAVERS = 2
+_TIMED_OUT = "timed out after {} s; its worker was killed"
+_STARTS = 3  # tries at starting a worker for one attempt
+_CLOSE_TIMEOUT_S = 10.0
+_Key = tuple[RunId, Version]
+
+
+class _Entry:
+    """An attempt between ``start`` and its report."""
+
+    __slots__ = ("attempt", "key", "reason", "report", "spooled", "worker")
+
+    def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        self.attempt = attempt
+        self.report = report
+        self.key: _Key = (attempt.run_id, attempt.version)
+        self.worker: Worker | None = None
+        self.reason: str | None = None
+        self.spooled: list[str] = []
+
+
+class ProcessExecutor:
+    """Runs attempts in worker processes. What has timed out or is cancelled is killed, and then reported.
+
+    Args:
+        max_workers: Processes; one a core if None. They start when they are needed.
+        store: Where values are saved to and read from. Workers open it themselves if it is ``shared``.
+        elsewhere: Reads what other executors hold; KeyError where it is lost.
+        inherit: File descriptors that a new worker gets, such as the lock of the journal.
+    """
+
+    name = EXECUTOR
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        *,
+        store: Store | None = None,
+        elsewhere: Callable[[Held], Encoded] | None = None,
+        inherit: Callable[[], Iterable[int]] = tuple,
+    ) -> None:
+        self._stored = StoredValues(store)
+        self._elsewhere = elsewhere
+        self._inherit = inherit
+        self._workers_read_store = store is not None and store.shared
+        self._store_code = to_bytes(encode(store, what="the store")) if self._workers_read_store else None
+        self._threads: Threads[_Entry] = Threads(max_workers or os.cpu_count() or 1, self._serve, "exoflow-processes")
+        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
+        self._functions: weakref.WeakKeyDictionary[Any, tuple[int, bytes]] = weakref.WeakKeyDictionary()
+        self._numbers = 0
+        self._live: dict[_Key, _Entry] = {}
+        self._workers: set[Worker] = set()
+        self._lock = threading.Lock()
+        self._spool: Spool | None = None
+        self._closed = False
+
+    def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        if self._closed:
+            raise ExecutorError("the executor is closed")
+        entry = _Entry(attempt, report)
+        self._live[entry.key] = entry
+        self._threads.put(entry)
+
+    def cancel(self, version: Version, run_id: RunId) -> None:
+        with self._lock:
+            entry = self._live.get((run_id, version))
+            if entry is None:
+                return
+            entry.reason = "cancelled"
+            if entry.worker is not None:
+                entry.worker.kill()  # under the lock: later it may be at work on another attempt
+                return
+            del self._live[entry.key]
+        entry.report(Vanished("cancelled"))
+
+    def fetch(self, value: Held) -> Encoded:
+        try:
+            return read_spool(cast(str, value.handle))
+        except FileNotFoundError as error:
+            raise KeyError(f"{value.handle}: the value was released or lost") from error
+
+    def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        def write() -> None:
+            try:
+                saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
+            except (StorageError, ExecutorError, KeyError) as error:
+                saved = error
+            report(saved)
+
+        self._savers.put(write)
+
+    def release(self, value: Held) -> None:
+        delete_spool(cast(str, value.handle))
+
+    def drop(self, value: Held) -> None:
+        self.release(value)
+
+    def close(self) -> None:
+        """Attempts that still run are killed and not reported any more."""
+        with self._lock:
+            self._closed = True
+            self._live.clear()
+            for worker in self._workers:
+                worker.kill()
+        self._threads.close()
+        self._savers.close()
+        self._threads.join(_CLOSE_TIMEOUT_S)
+        self._savers.join(_CLOSE_TIMEOUT_S)
+        with self._lock:
+            spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+
+    def _serve(self, take: Take[_Entry]) -> None:
+        """The life of a thread: it owns one worker, which the kernel ends if this thread should."""
+        worker: Worker | None = None
+        while (entry := take()) is not None:
+            worker = self._serve_one(entry, worker)
+            del entry
+        if worker is not None:
+            self._end(worker)
+
+    def _serve_one(self, entry: _Entry, worker: Worker | None) -> Worker | None:
+        """Run one attempt; the worker for the next one, if there still is one."""
+        try:
+            for _ in range(_STARTS):
+                if worker is None or worker.is_dead():
+                    worker = self._replaced(worker)
+                if worker is None:
+                    continue
+                order = self._order(entry, worker)
+                if not self._begin(entry, worker):
+                    return worker
+                outcome, worker = self._outcome(entry, worker, order)
+                if outcome is not None:
+                    self._settle(entry, outcome)
+                    return worker
+            self._settle(entry, Vanished(f"no worker process could be started ({_STARTS} tries)"))
+        except KeyError as error:
+            call = CallId(str(error.args[0]))
+            self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
+        except (CodecError, StorageError, OSError) as error:  # its arguments cannot be sent
+            self._settle(entry, raised(error, 0.0))
+        finally:
+            for path in entry.spooled:
+                delete_spool(path)
+        return worker
+
+    def _begin(self, entry: _Entry, worker: Worker) -> bool:
+        """Give the attempt to the worker, unless it was cancelled while it waited, or the executor is closed."""
+        with self._lock:
+            if entry.key not in self._live:
+                return False
+            entry.worker = worker
+            return True
+
+    def _outcome(self, entry: _Entry, worker: Worker, order: bytes) -> tuple[Outcome | None, Worker | None]:
+        """What became of the attempt (None: the worker died before it had the order), and the worker if it lives."""
+        timeout_s = entry.attempt.timeout_s
+        started = monotonic()
+        reply, sent, died = None, False, False
+        try:
+            worker.send(order)
+            sent = True
+            reply = worker.receive(timeout_s)
+        except WorkerDied:
+            died = True
+        with self._lock:
+            entry.worker = None  # from here on no cancel kills it
+            reason = entry.reason
+        if reply is not None and reason is None:
+            return unpack_outcome(reply), worker
+        how = self._end(worker)
+        if reply is not None:  # it was killed in the moment of its answer
+            return unpack_outcome(reply), None
+        if reason is None and not sent:
+            return None, None
+        if reason is None:
+            reason = f"its worker (process {worker.pid}) died: {how}" if died else _TIMED_OUT.format(timeout_s)
+        return Vanished(reason, monotonic() - started), None
+
+    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
+        if self._live.pop(entry.key, None) is not None:
+            entry.report(outcome)
+
+    def _replaced(self, worker: Worker | None) -> Worker | None:
+        """A new worker in the place of a dead one or none; None: it does not start, or the executor is closed."""
+        if worker is not None:
+            self._end(worker)
+        setup = msgpack.packb((self._folders(), self._store_code))
+        fresh = Worker(setup, self._inherit())
+        with self._lock:
+            self._workers.add(fresh)
+            closed = self._closed
+        if closed or not fresh.ready:
+            self._end(fresh)
+            return None
+        return fresh
+
+    def _end(self, worker: Worker) -> str:
+        with self._lock:
+            self._workers.discard(worker)
+        return worker.end()
+
+    def _folders(self) -> list[str]:
+        with self._lock:
+            if self._spool is None:
+                self._spool = Spool()
+            return self._spool.folders
+
+    def _order(self, entry: _Entry, worker: Worker) -> bytes:
+        attempt = entry.attempt
+        number, code = self._function(attempt)
+        arguments = cast(Encoded | None, attempt.encoded)
+        if arguments is None:
+            arguments = encode_arguments(attempt.args, attempt.kwargs, task=attempt.task, function=attempt.function)
+        order = Order(
+            function=number,
+            code=None if number in worker.known else code,
+            run_id=attempt.run_id,
+            call=attempt.call,
+            version=attempt.version,
+            number=attempt.number,
+            key=attempt.key,
+            task=attempt.task,
+            arguments=self._carried(entry, arguments),
+            inputs={call: self._input(entry, call, value) for call, value in attempt.inputs.items()},
+            save_to=attempt.save_to,
+        )
+        worker.known.add(number)
+        return pack_order(order)
+
+    def _function(self, attempt: Attempt) -> tuple[int, bytes]:
+        with self._lock:
+            known = self._functions.get(attempt.function)
+        if known is None:
+            code = to_bytes(encode(attempt.function, what=f"the function of {attempt.task}"))
+            with self._lock:
+                self._numbers += 1
+                known = self._functions[attempt.function] = (self._numbers, code)
+        return known
+
+    def _carried(self, entry: _Entry, encoded: Encoded) -> Value:
+        """The value as it can be sent: in the message, or by a file that lives as long as the attempt."""
+        if encoded.size <= INLINE_MAX_BYTES:
+            return Inline(to_bytes(encoded))
+        path = write_spool(self._folders(), encoded)
+        entry.spooled.append(path)
+        return Held(self.name, path, encoded.size)
+
+    def _input(self, entry: _Entry, call: CallId, value: Value) -> Value:
+        if isinstance(value, Inline) or (isinstance(value, Held) and value.executor == self.name):
+            return value
+        if isinstance(value, Stored):
+            return value if self._workers_read_store else self._carried(entry, self._stored.read(value))
+        try:
+            if self._elsewhere is None:
+                raise KeyError(value.executor)
+            return self._carried(entry, self._elsewhere(value))
+        except KeyError as error:
+            raise KeyError(call) from error
+
+
+def _run_all(take: Take[Callable[[], None]]) -> None:
+    while (work := take()) is not None:
+        work()
