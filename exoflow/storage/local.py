@@ -44,6 +44,9 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r})"
 
+    def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
+        return LocalStore, (self.root,)  # another process opens it anew: its temporary names are its own
+
     def create(self, name: str, *parts: Buffer) -> bool:
         path = self._prefix + checked(name)
         if os.path.lexists(path):
