@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from exoflow.errors import RunIsLive, RunNotFound
 from exoflow.hooks import reach
 from exoflow.journal import catalogue, frames
+from exoflow.journal.marks import begin_fork, buried, end_fork, last_buried
 from exoflow.journal.owners import (
     NAME_BITS,
     Claim,
     claimed_ids,
     claims,
     create_claim,
+    delete_claim,
     generated_id,
     journal_name,
     parse_id,
@@ -25,7 +27,7 @@ from exoflow.journal.owners import (
 from exoflow.journal.records import Kind
 from exoflow.journal.scan import Damaged, slot_numbers
 from exoflow.journal.slots import SLOT_MAX_BYTES, Author, CreatedSlots, GrowingSlots, Slots
-from exoflow.journal.takeover import BEAT_S, Found, Own, buried, find, owner_processes, seal
+from exoflow.journal.takeover import BEAT_S, Found, Own, find, owner_processes, seal
 from exoflow.journal.writer import LINGER_S, GroupCommit
 from exoflow.protocols import Record, SlotStore, Store
 
@@ -88,6 +90,10 @@ class Journal(GroupCommit):
     def __repr__(self) -> str:
         return f"Journal({self.store.url!r}, {self.name!r})"
 
+    def open(self) -> None:
+        """Make the first slot now: others can then see that this process lives."""
+        self._open()
+
     def new_run(self, flow_name: str) -> tuple[str, int, int]:
         """Id, epoch and index of a new run with a generated id. Nothing is written: it exists once it has a Start."""
         run = self._new_index()
@@ -112,7 +118,7 @@ class Journal(GroupCommit):
             if newest is not None and self.find(run_id).state != "absent":
                 continue
             run = self._new_index()
-            epoch = newest.epoch + 1 if newest is not None else 1
+            epoch = max(newest.epoch if newest is not None else 0, last_buried(self.store, run_id)) + 1
             reach("journal.claim.before")
             if create_claim(self.store, run_id, Claim(epoch, self.name, run)):
                 reach("journal.claim.after")
@@ -152,6 +158,7 @@ class Journal(GroupCommit):
             reach("takeover.claim.after")
             if buried(self.store, run_id, found.epoch):
                 self.abandon(run)
+                delete_claim(self.store, run_id, claim)
                 raise self._not_found(run_id, "gc is deleting it")
             raw = frames.pack_records(found.history.entries)
             self.wait(self.append((Kind.ADOPTED, run, run_id, claim.epoch, raw)))
@@ -184,6 +191,19 @@ class Journal(GroupCommit):
     def _is_over(self, journal: str) -> bool:
         """Whether there is nothing to seal: our own journal, or one that gc has taken whole."""
         return journal == self.name or not slot_numbers(self.store, journal)
+
+    def begin_fork(self, run_id: str, fork_id: str) -> None:
+        """Keep gc from deleting a run, or its values, until a fork that names them has a durable Start: ``end_fork``.
+
+        Raises:
+            RunNotFound: gc is deleting it.
+        """
+        if not begin_fork(self.store, run_id, fork_id, self.name):
+            raise self._not_found(run_id, "gc is deleting it")
+
+    def end_fork(self, run_id: str, fork_id: str) -> None:
+        """The fork's Start is durable, or there will be none."""
+        end_fork(self.store, run_id, fork_id)
 
     def nearest(self, run_id: str) -> str | None:
         """The known run id that looks most like this one."""

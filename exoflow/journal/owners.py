@@ -71,6 +71,11 @@ def create_claim(store: Store, run_id: str, claim: Claim) -> bool:
     return store.create(name, data) or bytes(store.read(name)) == data
 
 
+def delete_claim(store: Store, run_id: str, claim: Claim) -> None:
+    """Take back a claim of our own under which nothing was recorded."""
+    store.delete(f"owners/{hashed(run_id)}/{claim.epoch}")
+
+
 def claimed_ids(store: Store) -> set[str]:
     """Every run id that has an owner object."""
     found = set()

@@ -94,7 +94,19 @@ def read_run(store: Store, journal: str, run: int, upto: int = NOWHERE - 1) -> H
     Raises:
         FileNotFoundError: a slot vanished while it was read; it stands in a pack now.
     """
-    reading = _Reading(journal, run, upto)
+    return _read(store, journal, _Reading(journal, run, upto)).history()
+
+
+def read_all(store: Store, journal: str) -> dict[int, tuple[History, tuple[int, int]]]:
+    """Every run's history in one journal, with slot and offset of its last record.
+
+    Raises:
+        FileNotFoundError: as ``read_run``.
+    """
+    return _read(store, journal, _Reading(journal, None, NOWHERE - 1)).histories()
+
+
+def _read(store: Store, journal: str, reading: _Reading) -> _Reading:
     previous = None
     for number in slot_numbers(store, journal):
         if previous is not None and number != previous + 1:
@@ -103,18 +115,19 @@ def read_run(store: Store, journal: str, run: int, upto: int = NOWHERE - 1) -> H
         for piece in frames.batches(data):
             reading.take(number, data, piece)
         previous = number
-    return reading.history()
+    return reading
 
 
 class _Reading:
-    """One pass over a journal for one run."""
+    """One pass over a journal, for one run or for all."""
 
-    def __init__(self, journal: str, run: int, upto: int) -> None:
+    def __init__(self, journal: str, run: int | None, upto: int) -> None:
         self._journal = journal
         self._run = run
         self._upto = upto
         self._next: int | None = None
-        self._records: list[tuple[int, Entry]] = []
+        self._records: list[tuple[int, Entry, int, int]] = []
+        """Position, record, slot and offset."""
         self._doubts: list[tuple[int, Damaged, bool]] = []
         """Position, damage, and whether it is a torn end if nothing follows."""
 
@@ -149,7 +162,7 @@ class _Reading:
                 torn = batch.end == len(data) and frames.is_torn(data, batch.offset, batch.end)
                 record = decode_as_far(item.data)
                 if item.kind == Kind.ADOPTED and batch.table_good and not torn:
-                    records.append((item.position, (bytes(item.data), item.run, item.kind)))
+                    records.append((item.position, (bytes(item.data), item.run, item.kind), slot, item.offset))
                     continue
                 if self._concerns(batch, record):
                     damage = Damaged(self._journal, slot, item.offset, len(item.data), record)
@@ -157,23 +170,35 @@ class _Reading:
                 if torn:
                     return
                 if item.kind == Kind.START and batch.table_good:
-                    records.append((item.position, (b"", item.run, item.kind)))  # the run did begin
+                    records.append((item.position, (b"", item.run, item.kind), slot, item.offset))  # it did begin
                 continue
-            records.append((item.position, (bytes(item.data), item.run, item.kind)))
+            records.append((item.position, (bytes(item.data), item.run, item.kind), slot, item.offset))
         if batch.cut:
             damage = Damaged(self._journal, slot, batch.offset, batch.end - batch.offset, ())
             self._doubts.append((batch.first + batch.count - 1, damage, True))
 
     def _concerns(self, batch: Batch, record: Record) -> bool:
-        return batch.table_good or len(record) < 2 or record[1] == self._run or not isinstance(record[1], int)
+        unknown = len(record) < 2 or not isinstance(record[1], int)
+        return batch.table_good or unknown or self._run in (None, record[1])
 
     def history(self) -> History:
         history = History()
-        for _, entry in self._records:
+        for _, entry, _, _ in self._records:
             _add(history, self._journal, entry)
         history.damaged += [damage for _, damage, torn in self._doubts if not torn]
         history.torn_bytes = sum(damage.size for _, damage, torn in self._doubts if torn)
         return history
+
+    def histories(self) -> dict[int, tuple[History, tuple[int, int]]]:
+        found: dict[int, tuple[History, tuple[int, int]]] = {}
+        for _, entry, slot, offset in self._records:
+            history = found[entry[1]][0] if entry[1] in found else History()
+            _add(history, self._journal, entry)
+            found[entry[1]] = history, (slot, offset)
+        damaged = [damage for _, damage, torn in self._doubts if not torn]
+        for run, (history, _) in found.items():
+            history.damaged += [each for each in damaged if len(each.record) < 2 or each.record[1] == run]
+        return found
 
 
 def _add(history: History, journal: str, entry: Entry) -> None:

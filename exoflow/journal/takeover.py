@@ -11,7 +11,7 @@ from typing import Literal
 from exoflow.errors import StorageError
 from exoflow.hooks import reach
 from exoflow.journal import packs
-from exoflow.journal.owners import Claim, claims, hashed
+from exoflow.journal.owners import Claim, claims
 from exoflow.journal.scan import (
     Damaged,
     History,
@@ -192,8 +192,3 @@ def _create_seal(store: Store, name: str, batch: bytes) -> bool:
         if store.exists(name) and bytes(store.read(name)) == batch:
             return True  # only the response was lost
         raise
-
-
-def buried(store: Store, run_id: str, epoch: int) -> bool:
-    """Whether gc has begun to delete this epoch of a run and all before it."""
-    return any(int(name.rpartition("/")[2]) >= epoch for name in store.list(f"tombs/{hashed(run_id)}"))

@@ -1,0 +1,302 @@
+"""Free what nobody needs: ended runs go from slots into packs, or away; values that no record names are deleted.
+
+The order makes each step safe against a crash and against whoever reads at the same time: a pack is durable before a
+slot is deleted, so a reader that misses a slot finds the run in a pack; a slot goes only if all before it are gone, so
+what is left of a run lacks its Start and sends the reader to the pack; a run is deleted only behind a tomb, which
+takers respect. One gc at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from exoflow.errors import Conflict, UnsupportedStore
+from exoflow.hooks import reach
+from exoflow.journal import frames, packs
+from exoflow.journal.frames import Batch
+from exoflow.journal.marks import dig, is_being_forked
+from exoflow.journal.needed import named_values
+from exoflow.journal.owners import claims, hashed
+from exoflow.journal.records import Kind, decode
+from exoflow.journal.scan import (
+    History,
+    ends_with_seal,
+    is_sealed,
+    journal_names,
+    read_all,
+    slot_name,
+    slot_numbers,
+)
+from exoflow.journal.takeover import find, journal_processes, seal
+from exoflow.protocols import Record, SlotStore, Store
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """What retention decides on."""
+
+    run_id: str
+    epoch: int
+    journal: str
+    start: Record
+    end: Record
+
+
+Keep = Callable[[EndedRun], bool]
+
+_one_process = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What gc did, or would do."""
+
+    packed: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    slots: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Plan:
+    """For one journal that is over: which slots can go, and what becomes of their runs."""
+
+    journal: str
+    slots: list[int]
+    pack: list[tuple[packs.Packed, bytes]] = field(default_factory=list)
+    drop: list[tuple[str, int]] = field(default_factory=list)
+
+
+def collect(store: Store, keep: Keep, dry_run: bool = False) -> Collected:
+    """Pack the ended runs that ``keep`` wants, delete the others, and all that nothing needs any more.
+
+    Only journals that are over are touched: sealed ones, and those whose owner is gone, which are sealed first.
+
+    Raises:
+        Conflict: another gc is at work.
+        StorageError: the store failed; whatever was done so far is safe.
+    """
+    with _alone(store):
+        return _collect(store, keep, dry_run)
+
+
+@contextmanager
+def _alone(store: Store) -> Iterator[None]:
+    """A second gc is refused: it would take the first one's tombs for those of a dead one."""
+    if not isinstance(store, SlotStore):
+        if store.shared:
+            raise UnsupportedStore(f"{store.url}: gc needs a store with locks; nothing was deleted")
+        with _one_process:
+            yield
+        return
+    numbers = [int(name.rpartition("/")[2]) for name in store.list("gc")]
+    holders = [pid for number in numbers for pid in store.lock_holders(f"gc/{number}")]
+    mine = max(numbers, default=0) + 1
+    slot = None if holders else store.create_slot(f"gc/{mine}", b"")
+    if slot is None:
+        raise Conflict(f"{store.url}: another gc is at work (process {holders or 'unknown'}); let it finish")
+    try:
+        for number in numbers:
+            store.delete(f"gc/{number}")
+        yield
+    finally:
+        store.delete(f"gc/{mine}")
+        slot.close()
+
+
+def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
+    values = store.list("values")
+    plans = [plan for plan in (_plan(store, name, keep, dry_run) for name in journal_names(store)) if plan is not None]
+    packed = [each for plan in plans for each in plan.pack]
+    dropped = [run_id for plan in plans for run_id, _ in plan.drop]
+    slots = [slot_name(plan.journal, number) for plan in plans for number in plan.slots]
+    if not dry_run:
+        if packed:
+            reach("gc.pack.before")
+            packs.write_pack(store, f"packs/{os.urandom(8).hex()}", packed)
+        for name in slots:
+            reach("gc.slot.before")
+            store.delete(name)
+    dropped += _thin_packs(store, keep, dry_run)
+    if not dry_run:
+        _fill_graves(store)
+    named = set(named_values(store, frozenset(slots)))
+    unused = [name for name in values if name not in named and _is_over(store, name.split("/")[1])]
+    if not dry_run:
+        for name in unused:
+            reach("gc.value.before")
+            store.delete(name)
+        _delete_seals(store, journal_names(store))
+    return Collected(tuple(each.run_id for each, _ in packed), tuple(dropped), tuple(slots), tuple(unused))
+
+
+def _plan(store: Store, journal: str, keep: Keep, dry_run: bool) -> _Plan | None:
+    numbers = slot_numbers(store, journal)
+    if not numbers or _is_held(store, journal, numbers) or journal_processes(store, journal):
+        return None
+    try:
+        if not is_sealed(store, journal):
+            if dry_run:
+                pass
+            elif not seal(store, journal, 0, 0, force=False):
+                return None
+        numbers = slot_numbers(store, journal)
+        if numbers and _is_bare_seal(store, journal, numbers[-1]):
+            numbers.pop()  # goes last of all, when no value needs to know that the journal is over
+        return _plan_slots(store, journal, numbers, keep, dry_run) if numbers else None
+    except FileNotFoundError:
+        return None  # another gc is at work
+
+
+def _plan_slots(store: Store, journal: str, numbers: list[int], keep: Keep, dry_run: bool) -> _Plan:
+    histories = read_all(store, journal)
+    states = {run: _state(store, journal, run, history) for run, (history, _) in histories.items()}
+    reaches = _slots_of_runs(store, journal, numbers)
+    blocked = min((min(reaches[run]) for run, state in states.items() if state is None), default=numbers[-1] + 1)
+    plan = _Plan(journal, [number for number in numbers if number < blocked])
+    if store.shared and not isinstance(store, SlotStore) and plan.slots[-1:] == numbers[-1:]:
+        last = numbers[-1]
+        if ends_with_seal(store, journal, last):
+            plan.slots.pop()  # a zombie's next create must fail
+    for run, state in states.items():
+        if not isinstance(state, EndedRun) or min(reaches[run]) >= blocked:
+            continue
+        history, last_at = histories[run]
+        whole = max(reaches[run]) < blocked
+        if whole and not keep(state) and _bury(store, state, dry_run):
+            plan.drop.append((state.run_id, state.epoch))
+        else:
+            place = packs.Packed("", state.run_id, state.epoch, journal, run, True, *last_at, 0, 0)
+            plan.pack.append((place, frames.pack_records(history.entries)))
+    return plan
+
+
+def _state(store: Store, journal: str, run: int, history: History) -> EndedRun | str | None:
+    """An ended run; the id of one whose newer epoch is durable elsewhere; None: this journal still needs it."""
+    if not history.began or history.damaged or not history.entries:
+        return "packed" if not history.began and not history.damaged else None
+    start = decode(history.entries[0][0])
+    run_id = str(start[2])
+    newest = claims(store, run_id)[0]
+    here = (newest.journal, newest.run) == (journal, run)
+    found = None if here else find(store, run_id)
+    if found is not None and found.epoch and (found.journal, found.run) != (journal, run):
+        return run_id if _is_durable(store, found.journal, found.run, run_id, found.epoch) else None
+    if not history.ended:
+        return None
+    epoch = newest.epoch if found is None else found.epoch
+    return EndedRun(run_id, epoch, journal, start, decode(history.entries[-1][0]))
+
+
+def _is_durable(store: Store, journal: str, run: int, run_id: str, epoch: int) -> bool:
+    """Whether an adoption would survive a power loss: its owner wrote on behind it, so its batch had been synced."""
+    if not isinstance(store, SlotStore) or packs.find_packed(store, run_id, epoch) is not None:
+        return True
+    seen, writer = False, None
+    for number in slot_numbers(store, journal):
+        for batch in frames.batches(store.read(slot_name(journal, number))):
+            if not isinstance(batch, Batch):
+                continue
+            writer = batch.writer if writer is None else writer
+            if seen and batch.writer == writer:
+                return True
+            seen = seen or any(True for _ in frames.found(batch, run, {Kind.ADOPTED}))
+    return False
+
+
+def _slots_of_runs(store: Store, journal: str, numbers: Iterable[int]) -> dict[int, set[int]]:
+    reaches: dict[int, set[int]] = {}
+    for number in numbers:
+        for batch in frames.batches(store.read(slot_name(journal, number))):
+            if isinstance(batch, Batch):
+                for item in frames.found(batch):
+                    reaches.setdefault(item.run, set()).add(number)
+    return reaches
+
+
+def _bury(store: Store, run: EndedRun, dry_run: bool) -> bool:
+    """Whether the run may be deleted. Who finds the other's mark gives way: here, to takers and to forkers."""
+    if dry_run:
+        return not is_being_forked(store, run.run_id)
+    reach("gc.tomb.before")
+    tomb = dig(store, run.run_id, run.epoch)
+    known = claims(store, run.run_id)
+    if is_being_forked(store, run.run_id) or not known or known[0].epoch > run.epoch:
+        store.delete(tomb)
+        return False
+    reach("gc.tomb.after")
+    return True
+
+
+def _fill_graves(store: Store) -> None:
+    """Delete the owners of runs that are gone, then the tomb: also those that a gc left when it crashed."""
+    for tomb in store.list("tombs"):
+        try:
+            run_id = bytes(store.read(tomb)).decode("utf-8", "surrogatepass")
+        except FileNotFoundError:
+            continue
+        last = int(tomb.rpartition("/")[2])
+        if 0 < find(store, run_id).epoch <= last:
+            store.delete(tomb)  # its records are still there: a gc crashed before it took them
+            continue
+        for owner in store.list(f"owners/{hashed(run_id)}"):
+            if int(owner.rpartition("/")[2]) <= last:
+                store.delete(owner)
+        store.delete(tomb)
+
+
+def _thin_packs(store: Store, keep: Keep, dry_run: bool) -> list[str]:
+    """Write packs anew without the runs that retention no longer wants."""
+    dropped = []
+    for pack in packs.pack_names(store):
+        stay, gone = [], []
+        for packed in packs.packed_runs(store, pack):
+            records = packs.history(store, packed).records()
+            known = claims(store, packed.run_id)
+            run = EndedRun(packed.run_id, packed.epoch, packed.journal, records[0], records[-1]) if records else None
+            newest = bool(known) and known[0].epoch == packed.epoch
+            if run is not None and newest and not keep(run) and _bury(store, run, dry_run):
+                gone.append(packed.run_id)
+            else:
+                stay.append((packed, packs.packed_data(store, packed)))
+        if gone and not dry_run:
+            if stay:
+                packs.write_pack(store, f"packs/{os.urandom(8).hex()}", stay)
+            reach("gc.pack.delete")
+            store.delete(pack)
+        dropped += gone
+    return dropped
+
+
+def _is_over(store: Store, journal: str) -> bool:
+    try:
+        return is_sealed(store, journal)
+    except FileNotFoundError:
+        return False
+
+
+def _is_held(store: Store, journal: str, numbers: list[int]) -> bool:
+    """Whether somebody holds a lock on any slot: an owner that was forced out and does not know it yet, say."""
+    return isinstance(store, SlotStore) and any(store.lock_holders(slot_name(journal, number)) for number in numbers)
+
+
+def _is_bare_seal(store: Store, journal: str, number: int) -> bool:
+    if not ends_with_seal(store, journal, number):
+        return False
+    pieces = list(frames.batches(store.read(slot_name(journal, number))))
+    return len(pieces) == 1
+
+
+def _delete_seals(store: Store, journals: list[str]) -> None:
+    """A local journal that is over goes whole, once it has no values left. Seals of object stores stay for ever."""
+    if not isinstance(store, SlotStore):
+        return
+    for journal in journals:
+        numbers = slot_numbers(store, journal)
+        if len(numbers) == 1 and _is_bare_seal(store, journal, numbers[0]) and not store.list(f"values/{journal}"):
+            reach("gc.seal.before")
+            store.delete(slot_name(journal, numbers[0]))
