@@ -15,7 +15,8 @@ from exoflow.model import EPOCH_SHIFT, Status, show_version
 
 Saved = Literal["inline", "object", "not saved", "error"]
 
-_TASK = re.compile(r"(?:~[^:/]*:)?([^#~!/=]+)[^/]*\Z")
+_LAST = re.compile(r"(?:\A|(?<=/))(?:~[^:/]*:)?([^/#~!\[:]+)(?:#\d+|\[[^\]]*\])(?:!\d+)?\Z")
+"""The part of a call's id that its own flow gave it: strand, task, and number or key. A key may hold a slash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,14 @@ class Description:
 
 def task_of(call: str) -> str:
     """The task's name in a call's id."""
-    found = _TASK.search(call.rpartition("/")[2])
-    return found[1] if found else call
+    found = _LAST.search(call)
+    return found[1] if found else call.rpartition("/")[2]
+
+
+def path_of(call: str) -> str:
+    """The path of the flow whose body made the call: ``week#0/`` for ``week#0/read#3``."""
+    found = _LAST.search(call)
+    return call[: found.start() if found else call.rfind("/") + 1]
 
 
 def describe(connection: sqlite3.Connection, run: RunSummary, processes: tuple[int, ...] = ()) -> Description:
@@ -152,7 +159,7 @@ def _call(
     return CallSeen(
         id=id,
         task=task_of(id),
-        path=id[: id.rfind("/") + 1],
+        path=path_of(id),
         inputs=rest.inputs if rest else (),
         attempts=tuple(attempts),
         runs=_count(attempts) or len(intents),

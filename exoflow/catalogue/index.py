@@ -165,9 +165,10 @@ class Catalogue:
             begin = run_id[:length]
             end = begin[:-1] + chr(ord(begin[-1]) + 1) if begin else "\U0010ffff"
             candidates = [row[0] for row in self._connection.execute(query, (begin, end, _CANDIDATES))]
-            near = difflib.get_close_matches(run_id, candidates, n=1)
+            longer = [candidate for candidate in candidates if run_id and candidate.startswith(run_id)]
+            near = longer or difflib.get_close_matches(run_id, candidates, n=1)
             if near:
-                return near[0]
+                return near[-1]
         return None
 
     def _is_alive(self, journal: str) -> bool:

@@ -1,0 +1,43 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from exoflow.cli import listing, showing
+from exoflow.cli.terminal import Terminal
+
+app = typer.Typer(
+    name="exoflow",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Terminal().out.print(f"exoflow {version('exoflow')}, Python {platform.python_version()}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _exoflow(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Durable Python workflows with no server: they survive kill -9, and each effect happens exactly once.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such run, 4 live elsewhere, 5 an effect is in doubt, 130 Ctrl-C.
+    """
+
+
+app.command("list")(listing.list_runs)
+app.command("show")(showing.show)

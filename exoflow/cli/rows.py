@@ -1,0 +1,125 @@
+"""The calls of a run as rows of a tree: one for each call, or for many that have nothing to tell apart."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from exoflow.catalogue import CallSeen, Description
+from exoflow.catalogue.description import path_of, task_of
+
+_MANY = 4
+"""So many calls of a task, and no fewer, become one row."""
+_NUMBERS = re.compile(r"\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the tree; ``calls`` is empty for a child flow that has no record yet."""
+
+    branch: str
+    """The lines of the tree to its left."""
+    label: str
+    calls: tuple[CallSeen, ...]
+
+
+def rows(description: Description, *, every: bool = False) -> list[Row]:
+    """The tree, from the top. ``every``: a row for each call, however many there are."""
+    return _Tree(description, every).found
+
+
+class _Tree:
+    """Grows row by row, from the run's own calls down into its child flows."""
+
+    def __init__(self, description: Description, every: bool) -> None:
+        self.found: list[Row] = []
+        self._every = every
+        self._shown = names(description.calls)
+        self._calls: dict[str, list[CallSeen]] = defaultdict(list)
+        for call in description.calls:
+            self._calls[call.path].append(call)
+        self._running: dict[str, list[str]] = defaultdict(list)
+        """Child flows without a record, by the path that they are in."""
+        for path in list(self._calls):
+            self._add_owners(path)
+        self._grow("", "")
+
+    def _add_owners(self, path: str) -> None:
+        while path:
+            owner, path = path[:-1], path_of(path[:-1])
+            if owner not in self._shown and owner not in self._running[path]:
+                self._running[path].append(owner)
+
+    def _grow(self, path: str, indent: str) -> None:
+        groups = [(group[0].id, _label(group, self._shown), group) for group in self._groups(path)]
+        groups += [(owner, owner[len(path) :], []) for owner in self._running.get(path, ())]
+        for n, (owner, label, group) in enumerate(groups, 1):
+            last = n == len(groups)
+            self.found.append(Row(indent + ("└─ " if last else "├─ "), label, tuple(group)))
+            below = f"{owner}/"
+            if len(group) <= 1 and (below in self._calls or below in self._running):
+                self._grow(below, indent + ("   " if last else "│  "))
+
+    def _groups(self, path: str) -> list[list[CallSeen]]:
+        return _groups(self._calls.get(path, ()), self._every)
+
+
+def _groups(calls: Iterable[CallSeen], every: bool) -> list[list[CallSeen]]:
+    """Tasks in the order of their first start. What became of a call decides which of its task's others it joins."""
+    by_task: dict[str, list[CallSeen]] = defaultdict(list)
+    for call in calls:
+        by_task[call.task].append(call)
+    found: list[list[CallSeen]] = []
+    for group in by_task.values():
+        alike: dict[tuple[object, ...], list[CallSeen]] = defaultdict(list)
+        for call in sorted(group, key=_natural):
+            alike[_story(call, every)].append(call)
+        for members in alike.values():
+            if len(members) < _MANY:
+                found.extend([call] for call in members)
+            else:
+                found.append(members)
+    return found
+
+
+def _story(call: CallSeen, every: bool) -> tuple[object, ...]:
+    last = call.last
+    if every or call.error or call.in_doubt or call.child_flow or call.runs > 1 or call.undos or last is None:
+        return (call.id,)
+    return (last.saved, last.epoch, call.loaded, call.effect)
+
+
+def _natural(call: CallSeen) -> list[int]:
+    return [int(digits) for digits in _NUMBERS.findall(call.id)]
+
+
+def names(calls: Sequence[CallSeen]) -> dict[str, str]:
+    """How each call is shown: by its task's name where that says it all."""
+    alike = Counter((call.path, call.task) for call in calls)
+    return {call.id: call.task if alike[call.path, call.task] == 1 else own_part(call.id) for call in calls}
+
+
+def own_part(id: str) -> str:
+    """An id without the path of its flow."""
+    return id[len(path_of(id)) :]
+
+
+def _label(group: Sequence[CallSeen], shown: dict[str, str]) -> str:
+    if len(group) == 1:
+        return shown[group[0].id]
+    return f"{group[0].task} × {len(group):,}"
+
+
+def sources(calls: Sequence[CallSeen], shown: dict[str, str]) -> list[str]:
+    """What the calls waited for: single calls by name, many of one task as a number."""
+    ids = dict.fromkeys(id.partition("!")[0] for call in calls for id in call.inputs)
+    by_task: dict[str, list[str]] = defaultdict(list)
+    for id in ids:
+        by_task[task_of(id)].append(id)
+    return [
+        f"{task} × {len(members):,}" if len(members) >= _MANY else shown.get(id, own_part(id))
+        for task, members in by_task.items()
+        for id in (members[:1] if len(members) >= _MANY else members)
+    ]

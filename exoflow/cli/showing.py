@@ -1,0 +1,117 @@
+"""``exoflow show``: what became of each call of a run, and why."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from exoflow.catalogue import CallSeen, Description
+from exoflow.cli.failures import reported
+from exoflow.cli.listing import summary_json
+from exoflow.cli.options import DebugOption, JsonOption, RunIdArgument, StoreOption
+from exoflow.cli.place import catalogue_of, store_of
+from exoflow.cli.terminal import Terminal, status_text
+from exoflow.cli.timeline import timeline
+from exoflow.cli.tree import error_line, totals, tree
+from exoflow.cli.words import count, duration, listed, moment
+from exoflow.model import Status, show_version
+
+
+def show(
+    run_id: RunIdArgument,
+    as_timeline: Annotated[bool, typer.Option("--timeline", help="Bars over time instead of a tree.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="A line for each call, alike or not.")] = False,
+    store: StoreOption = None,
+    json_output: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show a run's calls: what each waited for, what was saved, what was run again and why.
+
+    \b
+    Examples:
+      exoflow show nightly-2026-03-01
+      exoflow show nightly-2026-03-01 --timeline
+    """
+    terminal = Terminal(json_output=json_output)
+    with reported(terminal, debug=debug):
+        with catalogue_of(store_of(store), terminal) as catalogue:
+            found = catalogue.describe(run_id)
+        if json_output:
+            terminal.print_json(description_json(found))
+            return
+        terminal.out.print(heading(found))
+        terminal.out.print()
+        draw = timeline if as_timeline else tree
+        terminal.out.print(draw(found, min(terminal.out.width, 160), every=every), crop=False)
+        terminal.out.print()
+        terminal.out.print(Text(totals(found), style="dim"))
+        _advise(found, terminal)
+
+
+def heading(found: Description) -> Text:
+    """Which run this is and how it stands, in two lines."""
+    run = found.run
+    text = Text.assemble((run.run_id, "bold"), "  ", status_text(run.status))
+    if run.status is Status.RUNNING and found.processes:
+        pids = [str(pid) for pid in found.processes if pid > 0]
+        text.append(f" in process {listed(pids)}" if pids else " elsewhere")
+    facts = [run.flow, f"began {moment(run.started_s)}"]
+    facts.append(f"took {duration(found.ended_s - run.started_s)}" if run.ended_s else "has not ended")
+    facts += [f"{count(run.epoch, 'process')}"] if run.epoch > 1 else []
+    facts += [f"{run.executor} executor"] if run.executor else []
+    facts += [f"{key}={value}" for key, value in run.labels.items()]
+    text.append("\n" + " · ".join(facts), "dim")
+    if run.error is not None:
+        text.append("\n" + error_line(run.error), "red")
+    return text
+
+
+def _advise(found: Description, terminal: Terminal) -> None:
+    """What to do next, where something is to be done."""
+    run = found.run
+    doubts = [call.id for call in found.calls if call.in_doubt]
+    if doubts:
+        effects = count(len(doubts), "effect")
+        terminal.say(f"{effects} in doubt: {listed(doubts)}. Look at what the service did before you resume the run.")
+    if run.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT):
+        terminal.say(f"Go on with it: exoflow resume {run.run_id}")
+
+
+def description_json(found: Description) -> dict[str, Any]:
+    """A run and its calls for ``--json``."""
+    run = summary_json(found.run)
+    run["error"] = error_line(found.run.error) if found.run.error else None
+    return {**run, "live_in": list(found.processes), "calls": [_call_json(call) for call in found.calls]}
+
+
+def _call_json(call: CallSeen) -> dict[str, Any]:
+    return {
+        "id": call.id,
+        "task": call.task,
+        "waited_for": list(call.inputs),
+        "runs": call.runs,
+        "loaded": call.loaded,
+        "choice": call.choice,
+        "child_flow": call.child_flow,
+        "effect": call.effect,
+        "intents": call.intents,
+        "undos": call.undos,
+        "in_doubt": call.in_doubt,
+        "error": error_line(call.error) if call.error else None,
+        "attempts": [
+            {
+                "version": show_version(attempt.version),  # type: ignore[arg-type]  # read from a table
+                "process": attempt.epoch,
+                "started_s": attempt.started_s,
+                "seconds": attempt.seconds,
+                "number": attempt.number,
+                "why": attempt.why,
+                "saved": attempt.saved,
+                "size": attempt.size,
+                "undone": attempt.undone,
+            }
+            for attempt in call.attempts
+        ],
+    }

@@ -1,0 +1,127 @@
+"""``show`` as a tree: each call with how long it took, what was saved, what it waited for, and why it ran again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group
+from rich.text import Text
+
+from exoflow import codec
+from exoflow.catalogue import AttemptSeen, CallSeen, Description
+from exoflow.cli.rows import Row, names, rows, sources
+from exoflow.cli.words import count, duration, listed, reason, size, times
+
+_MOST_ERROR_CHARACTERS = 200
+_GAP = "   "
+
+
+def tree(description: Description, width: int, *, every: bool = False) -> Group:
+    """A line for each call, or for a group of calls that are alike; below it what is out of the ordinary."""
+    drawn = rows(description, every=every)
+    shown = names(description.calls)
+    results = [_result(row, description) for row in drawn]
+    label = max((len(row.branch) + len(row.label) for row in drawn), default=0)
+    column = max((len(result) for result in results), default=0)
+    lines: list[Text] = []
+    for row, result in zip(drawn, results, strict=True):
+        line = Text.assemble((row.branch, "dim"), (row.label, _colour(row.calls)))
+        line.append(" " * (label - len(line.plain)) + f"{_took(row.calls):>9}{_GAP}")
+        line.append_text(result)
+        facts = "; ".join(_facts(row.calls, shown))
+        if facts and label + column + 15 + len(facts) <= width:
+            line.append(" " * (column - len(result)) + _GAP + facts, "dim")
+        lines.append(line)
+        below = row.branch.replace("├─ ", "│  ").replace("└─ ", "   ")
+        if facts and len(lines[-1].plain) < label + column + 15:
+            lines.append(Text.assemble((f"{below}  ", "dim"), (facts, "dim")))
+        lines.extend(Text.assemble((f"{below}  ", "dim"), extra) for extra in _extras(row.calls, description, shown))
+    return Group(*lines)
+
+
+def _colour(calls: Sequence[CallSeen]) -> str:
+    if any(call.error for call in calls):
+        return "red"
+    return "yellow" if any(call.again for call in calls) else ""
+
+
+def _took(calls: Sequence[CallSeen]) -> str:
+    seconds = [call.last.seconds for call in calls if call.last]
+    return duration(sum(seconds)) if seconds else ""
+
+
+def _result(row: Row, description: Description) -> Text:
+    lasts = [call.last for call in row.calls if call.last]
+    if not lasts:
+        return Text("no record yet" if not row.calls else "began", style="dim")
+    first = lasts[0]
+    if first.undone:
+        return Text("undone", style="yellow")
+    if first.saved == "error":
+        return Text("failed", style="red")
+    if first.saved == "not saved":
+        return Text("not saved", style="dim")
+    text = Text(f"saved {size(sum(last.size or 0 for last in lasts))}")
+    if all(call.loaded for call in row.calls):
+        text.append(f", loaded from process {first.epoch}", "green")
+    return text
+
+
+def _facts(calls: Sequence[CallSeen], shown: dict[str, str]) -> Iterator[str]:
+    after = sources(calls, shown)
+    if after:
+        yield f"after {listed(after)}"
+    effect = calls[0].effect if calls else None
+    if effect is not None:
+        yield "can be undone" if effect == "rollback" else f"{effect} effect"
+
+
+def _extras(calls: Sequence[CallSeen], description: Description, shown: dict[str, str]) -> Iterator[tuple[str, str]]:
+    if not calls:
+        return
+    first = calls[0]
+    if first.forced:
+        yield f"saved before {listed([shown.get(id, id) for id in first.forced])}, behind it, was", "dim"
+    if first.undos:
+        yield f"undone {times(first.undos)}", "yellow"
+    if first.runs > 1:
+        yield _again(first, description), "yellow"
+    if first.in_doubt:
+        yield "in doubt: its effect began, and nothing says that it ended", "bold magenta"
+    if first.error is not None:
+        yield error_line(first.error), "red"
+
+
+def _again(call: CallSeen, description: Description) -> str:
+    """Every attempt but the first, with its reason."""
+    clauses = dict.fromkeys(_clause(attempt, description) for attempt in call.attempts if attempt.why is not None)
+    if call.runs == 2 and len(clauses) == 1:
+        return f"ran again{next(iter(clauses))}"
+    return f"ran {times(call.runs)}" + (f": again{', again'.join(clauses)}" if clauses else "")
+
+
+def _clause(attempt: AttemptSeen, description: Description) -> str:
+    where = f" in process {attempt.epoch}" if description.run.epoch > 1 else ""
+    return f"{where} because {reason(attempt.why or '')}"
+
+
+def error_line(data: bytes) -> str:
+    """An encoded error in one line: its type and the first line of its message."""
+    error = codec.decode_error(data)
+    message = str(error).partition("\n")[0]
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return text if len(text) <= _MOST_ERROR_CHARACTERS else f"{text[:_MOST_ERROR_CHARACTERS]}…"
+
+
+def totals(description: Description) -> str:
+    """The last line: how much there was to do, and how much of it again."""
+    calls = description.calls
+    again = sum(call.runs - 1 for call in calls if call.runs)
+    loaded = sum(call.loaded for call in calls)
+    stored = sum(call.last.size or 0 for call in calls if call.last)
+    parts = [count(len(calls), "call"), f"{size(stored)} saved"]
+    if description.run.epoch > 1:
+        parts.append(f"{loaded:,} loaded by the last process")
+    if again:
+        parts.append(f"{again:,} run again")
+    return " · ".join(parts)

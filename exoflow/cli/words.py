@@ -1,0 +1,82 @@
+"""Numbers, times and reasons in words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+_REASONS = {
+    "retry": "the attempt before it raised an error",
+    "lost": "its result, or the worker that made it, was lost",
+    "remade": "a result that it stands on was made again",
+    "undone": "its earlier attempt was undone",
+    "not saved": "its earlier result had not been saved",
+    "did not happen": "its effect certainly had not happened",
+    "reopened": "a value inside it was needed again",
+}
+
+
+def reason(why: str) -> str:
+    """Why a call was run again, as a clause; an unknown reason as it is recorded."""
+    return _REASONS.get(why, why)
+
+
+def duration(seconds: float) -> str:
+    """Three digits at most: ``0.4 ms``, ``12 ms``, ``1.25 s``, ``3 min 4 s``, ``2 h 5 min``."""
+    if seconds < 0.0095:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    for big, small, name, part in ((86400, 3600, "d", "h"), (3600, 60, "h", "min"), (60, 1, "min", "s")):
+        if whole >= big:
+            rest = whole % big // small
+            return f"{whole // big} {name} {rest} {part}" if rest else f"{whole // big} {name}"
+    return f"{whole} s"
+
+
+def size(count: int) -> str:
+    """``214 B``, ``1.2 kB``, ``35 MB``: powers of ten."""
+    if count < 1000:
+        return f"{count} B"
+    number = float(count)
+    for unit in ("kB", "MB", "GB", "TB"):
+        number /= 1000
+        if number < 999.5 or unit == "TB":
+            return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+    raise AssertionError
+
+
+def moment(time_s: float) -> str:
+    """Local date and time, to the second."""
+    return datetime.fromtimestamp(time_s).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(time_s: float) -> str:
+    """``just now``, ``5 min ago``; a date where it is longer than a day."""
+    seconds = time.time() - time_s
+    if seconds < 5:
+        return "just now"
+    if seconds < 60:
+        return f"{seconds:.0f} s ago"
+    if seconds < 86400:
+        return f"{duration(seconds // 60 * 60)} ago"
+    return moment(time_s)[:16]
+
+
+def count(number: int, noun: str) -> str:
+    """``1 call``, ``2,000 calls``."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def listed(words: Sequence[str], most: int = 4) -> str:
+    """``a``, ``a and b``, ``a, b, c and 9 more``."""
+    shown = list(words) if len(words) <= most else [*words[: most - 1], f"{len(words) - most + 1} more"]
+    return " and ".join(([", ".join(shown[:-1])] if len(shown) > 1 else []) + shown[-1:])
