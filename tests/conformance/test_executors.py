@@ -1,0 +1,16 @@
+from exoflow.executors import LocalExecutor
+from exoflow.executors.processes import ProcessExecutor
+from exoflow.protocols import Executor, Store
+from exoflow.testing.executors import ExecutorConformance
+
+
+class TestLocal(ExecutorConformance):
+    def open(self, store: Store) -> Executor:
+        return LocalExecutor(store=store)
+
+
+class TestProcesses(ExecutorConformance):
+    kills = True
+
+    def open(self, store: Store) -> Executor:
+        return ProcessExecutor(2, store=store)
