@@ -21,7 +21,7 @@ PANELS = (  # workload, figure, title, unit, from the figure to a time or an amo
     ("flows", "flows_per_s", "1,000 flows of one step, from threads", "µs a flow", lambda rate: 1e6 / rate),
     ("array", "s", "100 MB between two steps", "ms", lambda s: s * 1e3),
     ("array", "written_mb", "Bytes written for these 100 MB", "MB", lambda mb: mb),
-    ("crash", "first_step_s", "From kill -9 to the next step", "ms", lambda s: s * 1e3),
+    ("crash", "first_step_s", "Restart after kill -9, to the next step", "ms", lambda s: s * 1e3),
     ("import", "import_ms", "Import", "ms", lambda ms: ms),
 )
 

@@ -1,8 +1,8 @@
 """Measure exoflow, its peers and the machine alone, on one machine, in one run, in turns.
 
-    python benchmarks/core.py                       everything; writes RESULTS.md, core.png and core.json here
-    python benchmarks/core.py --quick               the same in a few minutes, smaller; writes core.json only
-    python benchmarks/core.py --only chain,fanout   some workloads; writes core.json only
+    python benchmarks/core.py                       everything; writes RESULTS.md, core.png and core.json beside it
+    python benchmarks/core.py --quick               the same in a few minutes, smaller; prints only
+    python benchmarks/core.py --only chain,fanout   some workloads; prints only (--json FILE keeps the figures)
     python benchmarks/core.py --from FILE           no measuring: the report and the chart from an earlier --json FILE
 
 Peers are installed by pip, pinned, each in a virtual environment of its own. Each measurement is a new process in a new
@@ -55,9 +55,12 @@ def main() -> int:
             measure(bench, [WORKLOADS[name] for name in words.only], systems, words, results)
     finally:
         shutil.rmtree(bench.data, ignore_errors=True)
-    words.json.write_text(json.dumps(results, indent=1))
-    print(f"wrote {words.json}")
-    if words.report or (not words.quick and words.only == list(WORKLOADS) and words.peers == list(PEERS)):
+    whole = not words.quick and words.only == list(WORKLOADS) and words.peers == list(PEERS)
+    path = words.json or (HERE / "core.json" if whole else None)
+    if path:
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"wrote {path.name}")
+    if words.report or whole:
         write_report(results, HERE)
     return 1 if results["errors"] else 0
 
@@ -94,7 +97,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="turns (default: 7, quick: 2)")
     parser.add_argument("--quick", action="store_true", help="fewer turns, smaller sizes")
     parser.add_argument(
-        "--json", type=Path, default=HERE / "core.json", metavar="FILE", help="raw results (default: %(default)s)"
+        "--json", type=Path, metavar="FILE", help="raw results (default: core.json here, of a whole run only)"
     )
     parser.add_argument("--report", action="store_true", help="write RESULTS.md and core.png after a partial run too")
     parser.add_argument(
