@@ -92,19 +92,22 @@ class Catalogue:
     def _take_new(self) -> int | None:
         """How many records were new; None: what was read before is there no more."""
         connection = self._connection
-        rows = connection.execute("SELECT journal, slot, offset FROM positions")
-        known = {journal: (slot, offset) for journal, slot, offset in rows}
+        rows = connection.execute("SELECT journal, slot, offset, first_slot FROM positions").fetchall()
+        known = {journal: (slot, offset) for journal, slot, offset, _ in rows}
         reader = Reader(self.store, known, self._epochs)
         intake = Intake(connection)
         taken = 0
         for read in reader.read_new():
             intake.take(read)
             taken += 1
-        if reader.vanished and known:
+        first = reader.first_slots
+        if known and (reader.vanished or any(first.get(journal, slot) > slot for journal, _, _, slot in rows)):
             return None
         intake.flush()
-        moved = [(name, *at) for name, at in reader.positions.items() if known.get(name) != at]
-        connection.executemany("INSERT OR REPLACE INTO positions (journal, slot, offset) VALUES (?, ?, ?)", moved)
+        moved = [(name, *at, first.get(name, 0)) for name, at in reader.positions.items() if known.get(name) != at]
+        connection.executemany(
+            "INSERT OR REPLACE INTO positions (journal, slot, offset, first_slot) VALUES (?, ?, ?, ?)", moved
+        )
         return taken
 
     def _epochs(self, journal: str) -> dict[int, tuple[str, int]]:

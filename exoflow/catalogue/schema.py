@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from zlib import crc32
 
-FORMAT = 1
-"""Kept in ``user_version``; a file with another one is rebuilt."""
+_MEANING = 1
+"""To be raised when the same columns come to mean something else."""
 
 TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
-    "positions": ({"journal": str, "slot": int, "offset": int}, ("journal",)),
+    "positions": ({"journal": str, "slot": int, "offset": int, "first_slot": int}, ("journal",)),
     "epochs": ({"journal": str, "run": int, "run_id": str, "epoch": int}, ("journal", "run")),
     "runs": (
         {
@@ -48,6 +49,9 @@ CALLS = """
     FROM attempts GROUP BY run_id, call
 """
 """A view, so that it cannot disagree with the attempts: SQLite takes the other columns from the row of the max."""
+
+FORMAT = crc32(repr((_MEANING, TABLES, INDEXES, CALLS)).encode()) >> 1
+"""Kept in ``user_version``; a file with another one is rebuilt."""
 
 
 def create(connection: sqlite3.Connection) -> None:

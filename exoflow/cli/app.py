@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
@@ -39,5 +40,16 @@ def _exoflow(
     """
 
 
-app.command("list")(listing.list_runs)
-app.command("show")(showing.show)
+def _add(name: str, command: Callable[..., None], *examples: str) -> None:
+    shown = "\n".join(f"  {example}" for example in examples)
+    app.command(name, help=f"{command.__doc__}\n\n\b\nExamples:\n{shown}")(command)
+
+
+_add(
+    "list",
+    listing.list_runs,
+    "exoflow list",
+    "exoflow list --status broken_off --flow daily",
+    "exoflow list --label team=search --limit 0 --json",
+)
+_add("show", showing.show, "exoflow show nightly-2026-03-01", "exoflow show nightly-2026-03-01 --timeline")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +32,11 @@ def reported(terminal: Terminal, *, debug: bool) -> Iterator[None]:
             terminal.err.print_exception()
         terminal.say(f"exoflow: {error}")
         raise typer.Exit(exit_code(error)) from None
+    except sqlite3.Error as error:
+        if debug:
+            terminal.err.print_exception()
+        terminal.say(f"exoflow: the catalogue cannot be used: {error}. It may be deleted: it is built again.")
+        raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         terminal.say("exoflow: stopped")
         raise typer.Exit(INTERRUPTED) from None

@@ -25,14 +25,7 @@ def list_runs(
     json_output: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List runs, the newest first.
-
-    \b
-    Examples:
-      exoflow list
-      exoflow list --status broken_off --flow daily
-      exoflow list --label team=search --limit 0 --json
-    """
+    """List runs, the newest first."""
     terminal = Terminal(json_output=json_output)
     with reported(terminal, debug=debug):
         opened = store_of(store)

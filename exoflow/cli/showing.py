@@ -27,13 +27,7 @@ def show(
     json_output: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show a run's calls: what each waited for, what was saved, what was run again and why.
-
-    \b
-    Examples:
-      exoflow show nightly-2026-03-01
-      exoflow show nightly-2026-03-01 --timeline
-    """
+    """Show a run's calls: what each waited for, what was saved, what was run again and why."""
     terminal = Terminal(json_output=json_output)
     with reported(terminal, debug=debug):
         with catalogue_of(store_of(store), terminal) as catalogue:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from exoflow.journal import frames, packs
 from exoflow.journal.frames import Batch, Gap
 from exoflow.journal.records import OWNERSHIP, Kind, decode
-from exoflow.journal.scan import journal_names, owned, slot_name, slot_numbers
+from exoflow.journal.scan import journal_names, owned, slot_name
 from exoflow.journal.takeover import Own, State, journal_processes
 from exoflow.protocols import Record, Store
 
@@ -90,6 +90,8 @@ class Reader:
         self.positions: dict[str, Position] = dict(positions or {})
         self.vanished = False
         """Something that was read before is there no more: gc took it, or the power failed before it was durable."""
+        self.first_slots: dict[str, int] = {}
+        """The oldest slot that there is of each journal: gc deletes from the front."""
         self._store = store
         self._known_runs = runs or (lambda journal: _owned_runs(store, journal)[0])
         self._runs: dict[str, dict[int, tuple[str, int]]] = {}
@@ -97,11 +99,15 @@ class Reader:
 
     def read_new(self) -> Iterator[Read]:
         """Every record that was not read yet."""
-        journals, names = journal_names(self._store), packs.pack_names(self._store)
-        self.vanished = not self.positions.keys() <= {*journals, *names}
-        for journal in journals:
+        numbers: dict[str, list[int]] = {}
+        for name in self._store.list("journals"):
+            _, journal, number = name.split("/")
+            numbers.setdefault(journal, []).append(int(number))
+        self.first_slots = {journal: min(found) for journal, found in numbers.items()}
+        self.vanished = not self.positions.keys() <= {*numbers, *packs.pack_names(self._store)}
+        for journal in sorted(numbers):
             try:
-                yield from self._read_journal(journal)
+                yield from self._read_journal(journal, sorted(numbers[journal]))
             except FileNotFoundError:
                 continue  # gc took a slot: the pack has its runs
         for pack in packs.pack_names(self._store):
@@ -109,11 +115,11 @@ class Reader:
                 yield from self._read_pack(pack)
                 self.positions[pack] = (0, 0)
 
-    def _read_journal(self, journal: str) -> Iterator[Read]:
+    def _read_journal(self, journal: str, found: list[int]) -> Iterator[Read]:
         slot, offset = self.positions.get(journal, (-1, 0))
         if offset == OVER:
             return
-        numbers = [number for number in slot_numbers(self._store, journal) if number >= slot]
+        numbers = [number for number in found if number >= slot]
         for number in numbers:
             data = self._store.read(slot_name(journal, number))
             begin = offset if number == slot else 0
