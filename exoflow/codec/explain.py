@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pickle import _Pickler  # the Python form of pickle.Pickler: it can be watched, and does not recurse in C
 from types import FunctionType
 from typing import Any, BinaryIO
 
+from exoflow.codec.references import session
 from exoflow.errors import CodecError
 
 RECURSION_LIMIT = 200_000
-"""Frames, which in pure Python lie on the heap: some 50,000 nested lists or 25,000 nested objects."""
+"""Frames: some 50,000 nested lists or 25,000 nested objects."""
 
-_LOOK_AHEAD = 6  # states, reduce tuples and closures lie between an object and its attribute
+_STACK_BYTES = 256 << 20  # address space. An object on the way takes 1 KB of it: a call with *args recurses in C
+
+_LOOK_AHEAD = 12  # states, reduce tuples and closures lie between an object and its attribute
 _SHOWN = 8
 _lock = threading.Lock()
 
@@ -65,16 +67,35 @@ class WatchedPickler(_Pickler):
         return self._reduce(obj)
 
 
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """More frames for a moment. The limit is the interpreter's, so it is given back at once."""
-    with _lock:
-        before = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(before, RECURSION_LIMIT))
+def run_deep(work: Callable[[], None]) -> None:
+    """Run it where it can recurse ``RECURSION_LIMIT`` deep, in a thread with a stack for that.
+
+    The limit is the interpreter's, so it is raised for this moment only.
+    """
+    failed: list[BaseException] = []
+    met = session.met
+
+    def run() -> None:
+        session.met = met
         try:
-            yield
+            work()
+        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that asked
+            failed.append(error)
+
+    with _lock:
+        limit = sys.getrecursionlimit()
+        stack = threading.stack_size(_STACK_BYTES)
+        try:
+            thread = threading.Thread(target=run, name="exoflow-deep", daemon=True)
+            sys.setrecursionlimit(max(limit, RECURSION_LIMIT))
+            thread.start()
+            threading.stack_size(stack)
+            thread.join()
         finally:
-            sys.setrecursionlimit(before)
+            threading.stack_size(stack)
+            sys.setrecursionlimit(limit)
+    if failed:
+        raise failed[0]
 
 
 def refusal(chain: Sequence[object], error: BaseException, what: str) -> CodecError:
@@ -140,7 +161,7 @@ def _link_in_function(function: FunctionType, child: object) -> str:
 
 
 def _attributes(thing: Any) -> Iterator[tuple[str, object]]:
-    yield from getattr(thing, "__dict__", {}).items() if not isinstance(thing, type) else ()
+    yield from dict(getattr(thing, "__dict__", {})).items()
     for ancestor in type(thing).__mro__:
         slots = ancestor.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else tuple(slots):

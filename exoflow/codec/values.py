@@ -11,7 +11,7 @@ from types import FunctionType
 from typing import Any
 
 from exoflow.codec.encoded import Encoded, from_bytes
-from exoflow.codec.explain import WatchedPickler, deep_recursion, refusal
+from exoflow.codec.explain import WatchedPickler, refusal, run_deep
 from exoflow.codec.mainfile import MainUnpickler, main_stem, reduce_by_name
 from exoflow.codec.references import IMMUTABLE, session
 from exoflow.errors import CodecError, Corrupt
@@ -207,8 +207,7 @@ def _pickled_by_value(
         file, buffer_callback=in_band, reduce=by_value.reducer_override, dispatch_table=ByValuePickler.dispatch_table
     )
     try:
-        with deep_recursion():
-            watched.dump(value)
+        run_deep(lambda: watched.dump(value))
     except (MemoryError, CodecError):
         raise
     except Exception as error:
