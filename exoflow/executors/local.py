@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from exoflow.attempt import is_async, raised, run_attempt, run_attempt_async
+from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded
 from exoflow.errors import ExecutorError, Interruption, StorageError
 from exoflow.executors.reading import StoredValues

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import msgpack
 
-from exoflow.attempt import raised
+from exoflow.attempts import raised
 from exoflow.codec import Encoded, encode, encode_arguments, to_bytes
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.child import Worker, WorkerDied

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import msgpack
 
-from exoflow.attempt import is_async, raised, run_attempt, run_attempt_async
+from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded, decode, from_bytes
 from exoflow.errors import Interruption
 from exoflow.executors.reading import StoredValues

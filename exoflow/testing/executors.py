@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from exoflow.attempt import current_attempt
+from exoflow.attempts import current_attempt
 from exoflow.codec import Encoded, decode, decode_error, encode_arguments, from_bytes, make_reference
 from exoflow.errors import DidNotHappen, ExecutorError
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version, version
@@ -294,7 +294,7 @@ class ExecutorConformance:
     def test_what_a_body_puts_is_reported_beside_its_result(self, bench: Bench) -> None:
         outcome = bench.run(puts, LARGE)
         assert isinstance(outcome, Computed)
-        assert outcome.refs == ("call#1/put#0", "call#1/put#1")
+        assert outcome.refs == ("call#1!0", "call#1!1")
         (first, small), (second, big) = outcome.puts
         assert (first, second) == outcome.refs
         assert small == Inline(b"sa")

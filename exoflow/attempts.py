@@ -81,7 +81,7 @@ class AttemptContext:
 
     def put(self, value: object) -> CallId:
         """Encode the value now and report it beside the result; the id by which a Ref can stand for it."""
-        call = CallId(f"{self._attempt.call}/put#{len(self.puts)}")
+        call = CallId(f"{self._attempt.call}!{len(self.puts)}")
         self.puts.append((call, encode(value, what=f"what {self._attempt.task} put", own=True)))
         return call
 
