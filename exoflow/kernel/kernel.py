@@ -60,7 +60,7 @@ class Kernel(Retirement):
 
     def recall_result(
         self, id: CallId, path: str, version: Version, *, saved: bool, failed: bool, choice: bool, effect: bool,
-        names: tuple[CallId, ...], reads_at: int,
+        names: tuple[CallId, ...], refs: tuple[CallId, ...], reads_at: int,
     ) -> None:  # fmt: skip
         """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
         call = self._recalled(id, path)
@@ -70,6 +70,7 @@ class Kernel(Retirement):
         call.committed = saved
         call.failed = failed
         call.names = names
+        call.refs = tuple(self.reference(ref) for ref in refs)
         call.recorded_reads_at = reads_at
         call.why = "not saved"
         if effect:
@@ -112,6 +113,13 @@ class Kernel(Retirement):
             if call.intent and call.note.rollback:
                 for name in call.intent_names:
                     self.standing.setdefault(name, []).append(call)
+
+    def reference(self, id: CallId) -> Call:
+        """The call that a Ref names; not made yet by this incarnation of the body, perhaps."""
+        call = self.calls.get(id)
+        if call is None:
+            call = self.calls[id] = Call(id, _PLAIN)
+        return call
 
     def _recalled(self, id: CallId, path: str) -> Call:
         call = self.calls.get(id)
@@ -333,8 +341,11 @@ class Kernel(Retirement):
                 f"a damaged record in the journal may have been the result of {call.id}, and an effect that is recorded "
                 f"may stand on it. Nothing was run again."
             )
-        self._number += 1
-        call.attempt = version(self.epoch, self._number)
+        if call.note.rollback:
+            call.attempt = call.intent  # what the intent names is what an undo will name
+        else:
+            self._number += 1
+            call.attempt = version(self.epoch, self._number)
         call.state = State.RUNNING
         call.held = False
         call.saved = 0
@@ -386,10 +397,12 @@ class Kernel(Retirement):
             if not call.gated:
                 call.gated = True
                 self._force_lineage(call)
+            self.urgent = self.seq
             return False
         call.gated = False
         if self.durable_seq < self._start_seq:
             self._waiting_start.append(call)
+            self.urgent = max(self.urgent, self._start_seq)
             return False
         released = self._sweep(call)
         if call.note.effect == "idempotent" and not released and not call.intent:
@@ -409,6 +422,7 @@ class Kernel(Retirement):
             return False
         if self.durable_seq < self._start_seq:
             self._waiting_start.append(call)
+            self.urgent = max(self.urgent, self._start_seq)
             return False
         if not call.intent:
             self._intend(call, self._open_lineage(call), ())
@@ -421,6 +435,7 @@ class Kernel(Retirement):
         call.intent_durable = False
         call.recalled = False
         self.seq += 1
+        self.urgent = self.seq
         self._records.append((self.seq, call, call.intent, "intent"))
         self.out.append(Intend(call.id, call.intent, names, releases))
 
@@ -500,6 +515,8 @@ class Kernel(Retirement):
     def _append_save(self, call: Call) -> None:
         self.seq += 1
         call.saved = self.seq
+        if call.forced or call.note.saves == "sync":
+            self.urgent = self.seq
         self._records.append((self.seq, call, call.version, "save"))
         self.out.append(Save(call.id, call.version, call.names))
 

@@ -19,6 +19,7 @@ class Retirement(Lineage):
         self.unattached = 0  # recalled results and intents that the body has not asked for yet
         self.unattached_effects = 0
         self.seq = 0  # records appended so far
+        self.urgent = 0  # something waits until the records up to here are durable
         self._to_undo: dict[Version, Call] = {}
         self._undoing = Version(0)
         self._undone_seq = 0  # its record has to be durable before anything runs again
@@ -152,6 +153,7 @@ class Retirement(Lineage):
         call.intent_durable = False
         call.intent_names = ()
         self.seq += 1
+        self.urgent = self.seq
         self.out.append(RecordUndone(call.id, version))
 
     @property

@@ -1,0 +1,57 @@
+"""A replayed call against its record: same arguments (I3), same code (I4)."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from exoflow import codec
+from exoflow.driver import records
+from exoflow.errors import NondeterministicFlow, RunMismatch
+from exoflow.journal.records import Kind as Code
+from exoflow.kernel.state import Call, State
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+    from exoflow.driver.handle import Handle
+
+
+def check_same(call: Call, past: records.Result, handle: Handle, execution: Execution) -> None:
+    """Refuse a call that is not the recorded one, if the record still agrees with what the call stands on.
+
+    Raises:
+        NondeterministicFlow: other arguments, though everything that the body has read is the same.
+        RunMismatch: the task's code has changed, and its recorded result would be used.
+    """
+    if call.version != past.version or past.version < execution.kernel._lineage_stamp(call):
+        return
+    difference = codec.difference(past.arguments, handle.fingerprint, handle.spec.function)
+    if difference is not None:
+        raise NondeterministicFlow(
+            f"{call.id} was called with other arguments than recorded, though everything that the flow body has read "
+            f"is the same: {difference}. Take the time, random numbers and the like from exoflow.now(), exoflow.rng(), "
+            f"exoflow.uuid4() or from a task."
+        )
+    used = call.state is State.DONE and past.kind != Code.MADE
+    if used and past.code != handle.spec.code and call.id not in execution.accepted:
+        raise RunMismatch(
+            f"the code of {handle.spec.name} has changed since {call.id} ran, and its recorded result would be used."
+            f"{_code_difference(past, handle, execution)}\nGo on with the recorded result: `exoflow resume "
+            f"{execution.run_id} --accept {call.id}`; or start a new run."
+        )
+
+
+def _code_difference(past: records.Result, handle: Handle, execution: Execution) -> str:
+    name = code_name(past.code)
+    try:
+        old = bytes(execution.values.store.read(name)).decode()
+    except FileNotFoundError:
+        return ""
+    new = codec.source_of(handle.spec.function)
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "recorded", "now", lineterm="", n=1)
+    return "\n" + "\n".join(lines)
+
+
+def code_name(code: bytes) -> str:
+    """Object that holds the source of a task's code."""
+    return f"code/{code.hex()}"

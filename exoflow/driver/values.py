@@ -1,0 +1,97 @@
+"""Where each call's value is, and how to get at it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from exoflow import codec
+from exoflow.errors import Corrupt
+from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value
+from exoflow.protocols import Executor, Store
+
+DRIVER = "driver"
+
+
+class Values:
+    """The values of one run by call id, those of ``put`` among them, and the errors."""
+
+    def __init__(self, store: Store, executors: Mapping[str, Executor]) -> None:
+        self.store = store
+        self.executors = executors
+        self.at: dict[CallId, Value] = {}
+        self.errors: dict[CallId, bytes] = {}
+
+    def keep(self, encoded: codec.Encoded) -> Value:
+        """A value that the driver itself has: small ones inline, large ones held here."""
+        if encoded.size <= INLINE_MAX_BYTES:
+            return Inline(codec.to_bytes(encoded))
+        return Held(DRIVER, encoded, encoded.size)
+
+    def fetch(self, value: Value) -> codec.Encoded:
+        """The encoded value, from wherever it lies.
+
+        Raises:
+            KeyError: its executor has lost it.
+            Corrupt: the object is gone from the store or damaged.
+        """
+        if isinstance(value, Inline):
+            return codec.from_bytes(value.data)
+        if isinstance(value, Stored):
+            try:
+                return codec.from_object(self.store.read(value.name))
+            except FileNotFoundError as error:
+                raise Corrupt(f"the value {value.name} is gone from the store {self.store.url}") from error
+        if value.executor == DRIVER:
+            assert isinstance(value.handle, codec.Encoded)
+            return value.handle
+        encoded = self.executors[value.executor].fetch(value)
+        assert isinstance(encoded, codec.Encoded)
+        return encoded
+
+    def error(self, id: CallId) -> BaseException:
+        return codec.decode_error(self.errors[id])
+
+    def save(self, value: Value, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        """Write a held value to the store from where it lies; reports from another thread."""
+        if isinstance(value, Held) and value.executor != DRIVER:
+            self.executors[value.executor].save(value, name, report)
+            return
+        threading.Thread(target=self._write, args=(value, name, report), name="exoflow-save", daemon=True).start()
+
+    def _write(self, value: Value, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        try:
+            encoded = self.fetch(value)
+            self.store.create(name, *codec.to_parts(encoded))
+            report(Stored(name, encoded.size))
+        except BaseException as error:  # whatever it was, somebody waits for the report
+            report(error)
+
+    def release(self, value: Value | None) -> None:
+        if isinstance(value, Held) and value.executor != DRIVER:
+            self.executors[value.executor].release(value)
+
+    def release_all(self) -> None:
+        for value in self.at.values():
+            self.release(value)
+        self.at.clear()
+
+
+def payload_of(value: Value | None) -> Any:
+    """A value as it stands in a record."""
+    if isinstance(value, Inline):
+        return value.data
+    if isinstance(value, Stored):
+        return ["@", value.name, value.size]
+    return None
+
+
+def value_of(payload: Any) -> Value | None:
+    """The other way round."""
+    if payload is None:
+        return None
+    if isinstance(payload, bytes):
+        return Inline(payload)
+    _, name, size = payload
+    return Stored(name, size)

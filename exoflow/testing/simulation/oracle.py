@@ -1,0 +1,126 @@
+"""The invariant: one failure-free execution explains everything that was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from exoflow import codec
+from exoflow.driver.execution import Execution
+from exoflow.kernel.state import State
+from exoflow.model import Annotations, CallId, Inline, Status
+from exoflow.protocols import Attempt
+from exoflow.testing.simulation.program import Pair, SimulatedRef, provenance
+
+
+class Violation(AssertionError):
+    """Something was seen that no failure-free execution explains."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """An effect under one key."""
+
+    call: CallId
+    note: Annotations
+    made_from: set[Pair]
+    value: tuple[Pair, ...]
+    times: int = 1
+    undone: bool = False
+
+
+@dataclass(slots=True)
+class Sink:
+    """The world outside: every effect by its key."""
+
+    applied: dict[str, Applied] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+
+    def apply(self, attempt: Attempt, note: Annotations, made_from: set[Pair], value: tuple[Pair, ...], *, zombie: bool) -> bool:
+        """Have an effect; whether the sink refuses it: its key bears a mark."""
+        if attempt.key in self.refused:
+            return True
+        known = self.applied.get(attempt.key)
+        if known is None:
+            self.applied[attempt.key] = Applied(attempt.call, note, set(made_from), value)
+            return False
+        if known.made_from != made_from:
+            raise Violation(f"{attempt.call} was repeated under one key with other inputs")
+        if note.effect == "irrevocable" and note.on_doubt != "retry":
+            known.times += 1
+            if known.times > 1:
+                raise Violation(f"the irrevocable effect of {attempt.call} happened twice")
+        return False
+
+    def undo(self, key: str) -> None:
+        self.refused.add(key)
+        known = self.applied.get(key)
+        if known is not None:
+            known.undone = True
+
+    def refuse(self, key: str) -> None:
+        """A body that raised DidNotHappen makes sure of it."""
+        if key not in self.applied:
+            self.refused.add(key)
+
+    def probe(self, key: str) -> bool:
+        """Whether the effect happened; if not, it will not."""
+        if key in self.applied:
+            return True
+        return False
+
+    def value(self, key: str) -> object:
+        return self.applied[key].value
+
+
+def check(execution: Execution, sink: Sink, seed: int) -> None:
+    """Hold what was seen against the invariant.
+
+    Raises:
+        Violation: it does not hold.
+    """
+    calls = execution.kernel.calls
+    seen: dict[tuple[str, int], set[int]] = {}
+
+    def witness(pairs: Iterable[Pair], where: str) -> None:
+        for call, version, extra in pairs:
+            known = seen.setdefault((call, extra if call == "chose" else 0), set())
+            known.add(version)
+            if len(known) > 1 and call != "chose":
+                raise Violation(f"seed {seed}: two versions of {call} were used: {sorted(map(hex, known))}, the last in {where}")
+
+    net: dict[CallId, int] = {}
+    for key, applied in sink.applied.items():
+        if applied.undone:
+            continue
+        net[applied.call] = net.get(applied.call, 0) + 1
+        if net[applied.call] > 1:
+            raise Violation(f"seed {seed}: {applied.call} has more than one effect that stands")
+        if execution.status is Status.DONE or applied.note.effect is not None:
+            witness(applied.made_from, f"the effect {key}")
+    if execution.status is Status.DONE:
+        _check_done(execution, sink, net, seed)
+        assert isinstance(execution.outcome, Inline)
+        witness(provenance(codec.decode(codec.from_bytes(execution.outcome.data), lookup=SimulatedRef)), "the result")
+    if execution.status is Status.CANCELLED:
+        for key, applied in sink.applied.items():
+            call = calls.get(applied.call)
+            if applied.note.rollback and not applied.undone and not (call is not None and call.released):
+                raise Violation(f"seed {seed}: {key} stands though the run was cancelled")
+
+
+def _check_done(execution: Execution, sink: Sink, net: dict[CallId, int], seed: int) -> None:
+    for call in execution.kernel.calls.values():
+        acts = call.note.effect is not None or call.note.rollback
+        if not acts or call.note.kind != 0:
+            continue
+        stands = net.get(call.id, 0)
+        if not call.attached:
+            if stands and call.id in {a.call for a in sink.applied.values()}:
+                raise Violation(f"seed {seed}: {call.id} is not part of the execution, but its effect stands")
+        elif call.state is State.DONE and not call.failed and stands != 1:
+            raise Violation(f"seed {seed}: {call.id} succeeded and its effect stands {stands} times")
+
+
+__all__: list[Any] = ["Applied", "Sink", "Violation", "check"]

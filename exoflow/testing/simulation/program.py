@@ -1,0 +1,195 @@
+"""Random flows: a graph of tasks with random annotations, and a body that submits, reads, branches and catches."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from exoflow.driver.body import current_body
+from exoflow.driver.handle import Handle
+from exoflow.driver.spec import Backoff, FlowSpec, TaskSpec
+from exoflow.model import Annotations, CallId, Kind
+
+CHECKPOINTS = ("auto", "auto", "sync", "async", "never", "never")
+
+
+Pair = tuple[str, int, int]
+"""A choice: the call, and which of its attempts; one that was made twice in one history is a violation."""
+
+Provenance = tuple[Pair, ...]
+
+
+class SimulatedError(Exception):
+    """A task's error; it carries its provenance as a value does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of a body."""
+
+    kind: str
+    """submit, call, read, branch, child, choose or note."""
+    task: int = 0
+    inputs: tuple[int, ...] = ()
+    passed: bool = False
+    """The inputs are handed on as Refs."""
+    body: tuple[Step, ...] = ()
+    """Of a child flow, or the steps that a branch may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A flow and its tasks."""
+
+    tasks: tuple[TaskSpec, ...]
+    steps: tuple[Step, ...]
+    strands: bool
+
+
+class SimulatedRef:
+    """A Ref of the simulated flow."""
+
+    __slots__ = ("call_id",)
+
+    def __init__(self, call_id: CallId) -> None:
+        self.call_id = call_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from exoflow.codec import reduce_reference
+
+        return reduce_reference(self.call_id)
+
+
+def write_program(chance: random.Random, run: Callable[..., object], undo: Callable[..., object], probe: Callable[..., object]) -> Program:
+    """A random program. Bodies of tasks are never called: the world says what they return."""
+    tasks = tuple(_task(chance, n, run, undo, probe) for n in range(chance.randint(3, 8)))
+    count = chance.choice((3, 6, 8, 10, 10, 12, 14, 20))
+    return Program(tasks, _steps(chance, tasks, count, depth=0), strands=chance.random() < 0.25)
+
+
+def _task(
+    chance: random.Random, n: int, run: Callable[..., object], undo: Callable[..., object], probe: Callable[..., object]
+) -> TaskSpec:
+    effect = chance.choices((None, "idempotent", "irrevocable"), (6, 1, 1.5))[0]
+    rollback = effect is None and chance.random() < 0.25
+    note = Annotations(
+        deterministic=chance.random() < 0.4,
+        checkpoint=chance.choice(CHECKPOINTS),  # type: ignore[arg-type]
+        effect=effect,  # type: ignore[arg-type]
+        rollback=rollback,
+        on_doubt=chance.choice(("retry", "probe", "probe")),  # type: ignore[arg-type]
+        retries=chance.choice((0, 1, 3)),
+        losses=chance.choice((2, 8, 8)),
+    )
+    return TaskSpec(
+        f"t{n}", run, note, backoff=Backoff(initial_s=0.01, jitter=0.0), undo=undo if rollback else None, probe=probe,
+        code=b"c", executor="sim",
+    )  # fmt: skip
+
+
+def _steps(chance: random.Random, tasks: Sequence[TaskSpec], count: int, depth: int) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    made = 0
+    for _ in range(count):
+        roll = chance.random()
+        inputs = tuple(sorted(chance.sample(range(made), min(made, chance.choice((0, 1, 1, 2, 3))))))
+        if roll < 0.55 or not made:
+            passed = bool(inputs) and chance.random() < 0.1
+            steps.append(Step("submit", chance.randrange(len(tasks)), inputs, passed))
+            made += 1
+        elif roll < 0.65:
+            steps.append(Step("call", chance.randrange(len(tasks)), inputs))
+            made += 1
+        elif roll < 0.80:
+            steps.append(Step("read", inputs=(chance.randrange(made),)))
+        elif roll < 0.86 and depth < 2:
+            body = _steps(chance, tasks, chance.randint(1, 4), depth + 1)
+            steps.append(Step("child", inputs=inputs, body=body))
+            made += 1
+        elif roll < 0.92:
+            body = _steps(chance, tasks, chance.randint(1, 3), depth + 1)
+            steps.append(Step("branch", inputs=(chance.randrange(made),), body=body))
+        elif roll < 0.96 and inputs:
+            steps.append(Step("choose", inputs=inputs))
+        else:
+            steps.append(Step("note"))
+    return tuple(steps)
+
+
+def flow_of(program: Program) -> FlowSpec:
+    """The program as a flow."""
+
+    async def body() -> object:
+        return await _perform(program, program.steps, ())
+
+    return FlowSpec("sim", body, is_async=True, code=b"f")
+
+
+async def _perform(program: Program, steps: Sequence[Step], given: Provenance) -> object:
+    """Run the steps; what a body has read goes into everything that it calls later, as in a real one."""
+    seen = set(given)
+    made: list[Handle] = []
+    for step in steps:
+        await _step(program, step, seen, made)
+    return [tuple(sorted(seen)), [SimulatedRef(handle.call_id) for handle in made[-2:]]]
+
+
+async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle]) -> None:
+    body = current_body()
+    assert body is not None
+    refs = [SimulatedRef(made[i].call_id) for i in step.inputs]
+    given = tuple(sorted(seen))
+    if step.kind in ("submit", "call"):
+        spec = program.tasks[step.task]
+        if step.passed:
+            spec = replace(spec, ref_parameters=frozenset({"refs"}))
+        handle = body.submit(spec, (refs, given), {})
+        made.append(handle)
+        if step.kind == "call":
+            await _read(body, handle, seen)
+    elif step.kind == "read":
+        await _read(body, made[step.inputs[0]], seen)
+    elif step.kind == "branch":
+        await _read(body, made[step.inputs[0]], seen)
+        if zlib.crc32(repr(sorted(seen)).encode()) % 2:
+            for inner in step.body:
+                if all(i < len(made) for i in inner.inputs):
+                    await _step(program, inner, seen, made)
+    elif step.kind == "child":
+        made.append(body.submit_child(_child(program, step), (refs, given), {}))
+    elif step.kind == "choose":
+        handles = [made[i] for i in step.inputs]
+        index = await body.next_of_async(handles)
+        seen.add(("chose", len(made), index))
+        await _read(body, handles[index], seen)
+    else:
+        made.append(body.timer(1.0))
+
+
+def _child(program: Program, step: Step) -> FlowSpec:
+    async def body(refs: list[Any], given: Provenance) -> object:
+        return await _perform(program, step.body, tuple({*given, *provenance(refs)}))
+
+    task = TaskSpec("child", body, Annotations(kind=Kind.FLOW), code=b"f")
+    return FlowSpec("child", body, is_async=True, code=b"f", task=task)
+
+
+async def _read(body: Any, handle: Handle, seen: set[Pair]) -> None:
+    try:
+        value = await body.value_async(handle)
+    except SimulatedError as error:
+        value = error.args[0]
+    seen.update(provenance(value))
+
+
+def provenance(value: Any) -> set[Pair]:
+    """All choices that stand in a value: every value of the simulation carries what it was made from."""
+    if isinstance(value, (list, tuple)):
+        if len(value) == 3 and isinstance(value[0], str):
+            return {tuple(value)}  # type: ignore[arg-type]
+        return {pair for part in value for pair in provenance(part)}
+    return set()
+

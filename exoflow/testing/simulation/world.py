@@ -1,0 +1,449 @@
+"""A world in which everything that can go wrong goes wrong, in an order that one integer decides."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exoflow import codec
+from exoflow.codec import Encoded
+from exoflow.driver.execution import Execution
+from exoflow.driver.history import History
+from exoflow.driver.spec import FlowSpec
+from exoflow.errors import DidNotHappen, Superseded
+from exoflow.journal.records import Kind as Code
+from exoflow.kernel.kernel import Kernel
+from exoflow.model import Happened, Held, Inline, RunId, Status, Stored, Value, Version
+from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
+from exoflow.testing.simulation.oracle import Sink, Violation, check
+from exoflow.testing.simulation.program import Program, SimulatedError, SimulatedRef, flow_of, provenance, write_program
+
+STEPS_MAX = 3000
+
+
+class Crashed(BaseException):
+    """The process is dead."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened under one seed."""
+
+    seed: int
+    status: str = ""
+    calls: int = 0
+    faults: int = 0
+    epochs: int = 0
+    attempts: int = 0
+    undos: int = 0
+    trace: list[str] = field(default_factory=list)
+
+
+class SimulatedLog:
+    """A journal: what was not flushed may or may not survive a crash."""
+
+    def __init__(self, records: list[tuple[Any, ...]]) -> None:
+        self.records = records
+        self.durable = len(records)
+        self.dead = False
+        self.waiting: list[tuple[int, Callable[[BaseException | None], None]]] = []
+
+    def append(self, record: tuple[Any, ...]) -> int:
+        if not self.dead:
+            self.records.append(tuple(record))
+        return len(self.records)
+
+    def wait(self, position: int) -> None:
+        self.flush()
+
+    def notify(self, position: int, callback: Callable[[BaseException | None], None]) -> None:
+        self.waiting.append((position, callback))
+
+    def flush(self, upto: int | None = None) -> None:
+        if self.dead:
+            return
+        self.durable = max(self.durable, len(self.records) if upto is None else upto)
+        due = [callback for position, callback in self.waiting if position <= self.durable]
+        self.waiting = [entry for entry in self.waiting if entry[0] > self.durable]
+        for callback in due:
+            callback(None)
+
+
+class SimulatedClock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+
+    def now(self) -> float:
+        return self.time
+
+    monotonic = now
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Callable[[], None]:
+        entry = (when, callback)
+        self.timers.append(entry)
+        return lambda: self.timers.remove(entry) if entry in self.timers else None
+
+
+class SimulatedStore:
+    """Objects that are there once created; a create may fail."""
+
+    url = "memory://simulation"
+    shared = False
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def create(self, name: str, *parts: Any) -> bool:
+        if name in self.objects:
+            return False
+        self.objects[name] = b"".join(bytes(part) for part in parts)
+        return True
+
+    def read(self, name: str) -> memoryview:
+        if name not in self.objects:
+            raise FileNotFoundError(name)
+        return memoryview(self.objects[name])
+
+
+class SimulatedExecutor:
+    """Attempts that end when, and as, the world decides. Values over a few bytes are held here, and can be lost."""
+
+    name = "sim"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.pending: list[tuple[Attempt, Callable[[Outcome], None]]] = []
+        self.saves: list[tuple[Held, str, Callable[[Stored | BaseException], None]]] = []
+        self.held: dict[int, Encoded] = {}
+        self._ids = 0
+
+    def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        self.world.report.attempts += 1
+        self.pending.append((attempt, report))
+
+    def cancel(self, version: Version, run_id: RunId) -> None:
+        if self.world.chance.random() < 0.5:
+            for entry in self.pending:
+                if entry[0].version == version:
+                    self.pending.remove(entry)
+                    self.world.later(lambda: entry[1](Vanished("cancelled")))
+                    return
+
+    def hold(self, encoded: Encoded) -> Held:
+        self._ids += 1
+        self.held[self._ids] = encoded
+        return Held("sim", self._ids, encoded.size)
+
+    def fetch(self, value: Held) -> object:
+        return self.held[value.handle]  # type: ignore[index]
+
+    def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        self.saves.append((value, name, report))
+
+    def release(self, value: Held) -> None:
+        self.held.pop(value.handle, None)  # type: ignore[call-overload]
+
+    def drop(self, value: Held) -> None:
+        self.release(value)
+
+    def close(self) -> None: ...
+
+
+class World:
+    """One seed: a program, its runs from crash to crash, and the outside that its effects are seen in."""
+
+    def __init__(self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool) -> None:
+        self.chance = random.Random(seed)
+        self.report = Report(seed)
+        self.kernel_type = kernel
+        self.log_type = log
+        self.tracing = trace
+        self.sink = Sink()
+        self.program: Program = write_program(self.chance, _body, _undo, _probe)
+        self.flow: FlowSpec = flow_of(self.program)
+        self.store = SimulatedStore()
+        self.clock = SimulatedClock()
+        self.zombies: list[Attempt] = []
+        self.faults_left = self.chance.choice((0, 2, 3, 3, 4, 6, 9))
+        self.will_cancel = self.chance.random() < 0.05
+        self.soon: list[Callable[[], None]] = []
+
+    def trace(self, line: str) -> None:
+        if self.tracing:
+            self.report.trace.append(line)
+
+    def later(self, event: Callable[[], None]) -> None:
+        self.soon.append(event)
+
+    async def live(self) -> Report:
+        """Run, crash, resume, ... until the run has ended; then ask the oracle."""
+        records: list[tuple[Any, ...]] = []
+        epoch = 0
+        while True:
+            epoch += 1
+            self.report.epochs = epoch
+            execution = self._execution(records, epoch)
+            crashed = await self._epoch(execution)
+            if not crashed:
+                break
+            records = self._survivors(execution)
+            history = History(records)
+            if history.ended is not None and history.ended.status == "cancelled":
+                break
+        self.report.status = str(execution.status)
+        self.report.calls = sum(call.attached for call in execution.kernel.calls.values())
+        check(execution, self.sink, self.report.seed)
+        return self.report
+
+    def _execution(self, records: list[tuple[Any, ...]], epoch: int) -> Execution:
+        self.executor = SimulatedExecutor(self)
+        self.log = self.log_type(records)
+        history = History(records)
+        driver = type("Simulated", (Execution,), {"kernel_type": self.kernel_type})
+        execution: Execution = driver(
+            run_id=RunId("sim"), epoch=epoch, index=0, flow=self.flow, args=(), kwargs={}, log=self.log, store=self.store,
+            clock=self.clock, executors={"sim": self.executor}, default="sim", seed=self.report.seed, history=history,
+            values_prefix=f"e{epoch}",
+        )  # fmt: skip
+        execution.begun(None if history.start else _start(self.report.seed))
+        if history.cancelled:
+            execution.cancel()
+        self.trace(f"== epoch {epoch}, {len(records)} records")
+        return execution
+
+    async def _epoch(self, execution: Execution) -> bool:
+        """Live until the run ends (False) or the process dies (True)."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(execution.run_async())
+        for step in range(STEPS_MAX):
+            while loop._ready:  # type: ignore[attr-defined]  # everything that can go on has gone on
+                await asyncio.sleep(0)
+            if execution.ended.is_set():
+                break
+            if not self._happen(execution):
+                self.log.dead = True
+                execution.stop(Crashed())
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                return True
+        else:
+            raise Violation(f"no end after {step + 1} steps")
+        await asyncio.gather(task, return_exceptions=True)
+        if execution.fatal is not None:
+            raise Violation(f"the run stopped: {execution.fatal!r}") from execution.fatal
+        return False
+
+    def _happen(self, execution: Execution) -> bool:
+        """One event of the world; False: the process dies."""
+        if self.soon:
+            self.soon.pop(0)()
+            return True
+        chance, executor = self.chance, self.executor
+        events: list[tuple[float, Callable[[], None]]] = []
+        if executor.pending:
+            events.append((4, lambda: self._end_attempt(execution)))
+        if self.log.durable < len(self.log.records):
+            events.append((2 if self.log.waiting else 0.5, self._flush))
+        if executor.saves:
+            events.append((1, self._end_save))
+        if self.zombies and chance.random() < 0.3:
+            events.append((1, self._wake_zombie))
+        if self.clock.timers:
+            events.append((0.3 if events else 1, self._ring))
+        if self.faults_left > 0 and chance.random() < 0.12:
+            self.faults_left -= 1
+            self.report.faults += 1
+            if chance.random() < 0.55:
+                self.trace("crash")
+                return False
+            if executor.held:
+                self._lose(execution)
+                return True
+        if self.will_cancel and chance.random() < 0.1:
+            self.will_cancel = False
+            self.trace("cancel")
+            execution.cancel()
+            return True
+        if not events:
+            raise Violation(f"deadlock: nothing can happen; {_unfinished(execution)}")
+        chance.choices([event for _, event in events], [weight for weight, _ in events])[0]()
+        return True
+
+    def _flush(self) -> None:
+        upto = None if self.chance.random() < 0.7 else self.chance.randint(self.log.durable + 1, len(self.log.records))
+        self.trace(f"flush {upto}")
+        self.log.flush(upto)
+
+    def _ring(self) -> None:
+        when, callback = min(self.clock.timers, key=lambda timer: timer[0])
+        self.clock.timers.remove((when, callback))
+        self.clock.time = max(self.clock.time, when)
+        callback()
+
+    def _lose(self, execution: Execution) -> None:
+        id = self.chance.choice(sorted(self.executor.held))
+        del self.executor.held[id]
+        owner = [call for call, value in execution.values.at.items() if isinstance(value, Held) and value.handle == id]
+        self.trace(f"lose {owner}")
+        if owner and self.chance.random() < 0.6:
+            execution.value_lost(owner[0])
+
+    def _end_save(self) -> None:
+        value, name, report = self.executor.saves.pop(self.chance.randrange(len(self.executor.saves)))
+        if self.faults_left > 0 and self.chance.random() < 0.1:
+            self.faults_left -= 1
+            report(OSError("the store hiccups"))
+            return
+        encoded = self.executor.held.get(value.handle)  # type: ignore[call-overload]
+        if encoded is None:
+            report(KeyError(value))
+            return
+        self.store.create(name, *codec.to_parts(encoded))
+        report(Stored(name, encoded.size))
+
+    def _wake_zombie(self) -> None:
+        """An attempt of a dead epoch goes on where nobody could end it: only its key can stop its effect."""
+        attempt = self.zombies.pop(self.chance.randrange(len(self.zombies)))
+        self.trace(f"zombie {attempt.call}")
+        self._act(attempt, zombie=True)
+
+    def _end_attempt(self, execution: Execution) -> None:
+        attempt, report = self.executor.pending.pop(self.chance.randrange(len(self.executor.pending)))
+        lost = tuple(id for id, value in attempt.inputs.items() if isinstance(value, Held) and value.handle not in self.executor.held)
+        if lost:
+            self.trace(f"lost inputs of {attempt.call}: {lost}")
+            report(Vanished("inputs lost", lost=lost))
+            return
+        if self.faults_left > 0 and self.chance.random() < 0.15:
+            self.faults_left -= 1
+            self.report.faults += 1
+            self._fail(attempt, report)
+            return
+        self.trace(f"end {attempt.call} {attempt.version:x}")
+        report(self._act(attempt))
+
+    def _fail(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        acted = self.chance.random() < 0.5
+        if acted:
+            self._act(attempt)
+        self.trace(f"fail {attempt.call} {attempt.version:x} acted={acted}")
+        if self.chance.random() < 0.5:
+            if not acted and self.chance.random() < 0.4 and attempt.function is _body:
+                self.zombies.append(attempt)
+            report(Vanished("its worker died"))
+        elif acted or self.chance.random() < 0.7:
+            error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
+            report(Raised(codec.encode_error(error), 0.0))
+        else:
+            self.sink.refuse(attempt.key)
+            report(Raised(codec.encode_error(SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])), 0.0, True))
+
+    def _act(self, attempt: Attempt, *, zombie: bool = False) -> Outcome:
+        """What the task's body does."""
+        if attempt.function is _undo:
+            self.report.undos += 1
+            self.sink.undo(str(attempt.args[0]))
+            return Computed(Inline(codec.to_bytes(codec.encode(None))), 0.0)
+        if attempt.function is _probe:
+            answer = Happened(self.sink.value(str(attempt.args[0]))) if self.sink.probe(str(attempt.args[0])) else DidNotHappen()
+            return Computed(Inline(codec.to_bytes(codec.encode(answer))), 0.0)
+        name, _, _ = attempt.call.rpartition("/")[2].partition("#")
+        note = self.program.tasks[int(name.rpartition(":")[2][1:])].note
+        made_from = self._provenance(attempt)
+        own = set() if note.deterministic else {(str(attempt.call), int(attempt.version), 0)}
+        value = tuple(sorted(made_from | own))
+        if note.effect is not None or note.rollback:
+            refused = self.sink.apply(attempt, note, made_from, value, zombie=zombie)
+            if refused:
+                error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
+                return Raised(codec.encode_error(error), 0.0, True)
+        return Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
+
+    def _place(self, value: object) -> Value:
+        encoded = codec.encode(value)
+        if self.chance.random() < 0.5:
+            return Inline(codec.to_bytes(encoded))
+        return self.executor.hold(encoded)
+
+    def _provenance(self, attempt: Attempt) -> set[Any]:
+        def lookup(id: Any) -> object:
+            value = attempt.inputs.get(id)
+            if value is None:
+                return SimulatedRef(id)
+            encoded = self.executor.held[value.handle] if isinstance(value, Held) else (  # type: ignore[index]
+                codec.from_bytes(value.data) if isinstance(value, Inline) else codec.from_object(self.store.read(value.name))
+            )
+            return codec.decode(encoded, lookup=lookup)
+
+        assert isinstance(attempt.encoded, Encoded)
+        args, _ = codec.decode(attempt.encoded, lookup=lookup)
+        return provenance(list(args))
+
+    def _survivors(self, execution: Execution) -> list[tuple[Any, ...]]:
+        """What the next epoch finds: all that was flushed, and as much of the rest as the page cache kept."""
+        log = self.log
+        kept = self.chance.randint(log.durable, len(log.records))
+        for attempt, _ in self.executor.pending:
+            if self.chance.random() < 0.4:
+                self._act(attempt) if self._readable(attempt) else None
+            elif self.chance.random() < 0.2 and attempt.function is _body and self._readable(attempt):
+                self.zombies.append(_portable(attempt))
+        return list(log.records[:kept])
+
+    def _readable(self, attempt: Attempt) -> bool:
+        return all(not isinstance(v, Held) or v.handle in self.executor.held for v in attempt.inputs.values())
+
+
+def _portable(attempt: Attempt) -> Attempt:
+    """A zombie only matters for its effect: forget its inputs, they lie in a dead process."""
+    return attempt
+
+
+def _start(seed: int) -> tuple[Any, ...]:
+    from exoflow.driver import records
+
+    return records.Start(
+        Code.START, 0, "sim", 1, 0.0, "sim", "sim", None, "sim", None, b"f", None, {}, seed, "/", "sim"
+    )  # fmt: skip
+
+
+def _unfinished(execution: Execution) -> list[object]:
+    return [call for call in execution.kernel.calls.values() if call.attached and call.state.name != "DONE"]
+
+
+def _body(refs: object, given: object) -> None: ...
+
+
+def _undo(key: str, refs: object, given: object) -> None: ...
+
+
+def _probe(key: str, refs: object, given: object) -> None: ...
+
+
+def simulate(
+    seed: int, *, kernel: type[Kernel] = Kernel, log: type[SimulatedLog] = SimulatedLog, trace: bool = False,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Report:  # fmt: skip
+    """Live through one seed.
+
+    Raises:
+        Violation: the invariant does not hold, or nothing can happen any more.
+    """
+    world = World(seed, kernel, log, trace)
+    own = loop is None
+    loop = loop or asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(world.live())
+    except Violation as violation:
+        violation.add_note("\n".join(world.report.trace))
+        raise
+    finally:
+        if own:
+            loop.close()
+
+
+__all__ = ["Mapping", "Report", "Status", "Superseded", "simulate"]
