@@ -32,6 +32,7 @@ _CRC = struct.Struct("<I")
 _ENTRY = struct.Struct("<IIII")
 _COUNT = struct.Struct("<II")
 _SECTOR = 512
+_ZEROS_MIN = 16
 
 Entry = tuple[bytes, int, int]
 """An encoded record, its run and its kind."""
@@ -145,14 +146,17 @@ def _next_header(data: memoryview, start: int, writer: int | None) -> int:
 
 
 def is_torn(data: memoryview, start: int, end: int) -> bool:
-    """Whether these last bytes look cut short rather than damaged: a sector's part of them, or their end, is zero.
+    """Whether these last bytes look cut short rather than damaged: too few, or all zero within some sector.
 
-    A file may have got its new size but not its new sectors when the power failed.
+    A file may have got its new size but not all of its new sectors when the power failed. A few zeros at the end are as
+    likely data: they do not count, because to take damage for a torn end could repeat an effect.
     """
     if end - start < _HEADER.size:
         return True
     edges = [start, *range((start // _SECTOR + 1) * _SECTOR, end, _SECTOR), end]
-    return any(right - left >= 16 and not any(data[left:right]) for left, right in pairwise(edges))
+    return any(
+        not any(data[left:right]) and (left == start or right - left >= _ZEROS_MIN) for left, right in pairwise(edges)
+    )
 
 
 def found(batch: Batch, run: int | None = None, kinds: Collection[int] | None = None) -> Iterator[Found]:

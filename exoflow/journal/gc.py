@@ -18,7 +18,7 @@ from exoflow.errors import Conflict, UnsupportedStore
 from exoflow.hooks import reach
 from exoflow.journal import frames, packs
 from exoflow.journal.frames import Batch
-from exoflow.journal.marks import dig, is_being_forked
+from exoflow.journal.marks import dig, is_being_forked, last_buried
 from exoflow.journal.needed import named_values
 from exoflow.journal.owners import claims, hashed
 from exoflow.journal.records import Kind, decode
@@ -31,7 +31,7 @@ from exoflow.journal.scan import (
     slot_name,
     slot_numbers,
 )
-from exoflow.journal.takeover import find, journal_processes, seal
+from exoflow.journal.takeover import find, history_of, journal_processes, seal
 from exoflow.protocols import Record, SlotStore, Store
 
 
@@ -182,13 +182,17 @@ def _state(store: Store, journal: str, run: int, history: History) -> EndedRun |
     start = decode(history.entries[0][0])
     run_id = str(start[2])
     newest = claims(store, run_id)[0]
-    here = (newest.journal, newest.run) == (journal, run)
-    found = None if here else find(store, run_id)
-    if found is not None and found.epoch and (found.journal, found.run) != (journal, run):
-        return run_id if _is_durable(store, found.journal, found.run, run_id, found.epoch) else None
+    epoch = newest.epoch
+    if (newest.journal, newest.run) != (journal, run):
+        if last_buried(store, run_id) >= epoch:
+            return run_id
+        found = find(store, run_id)
+        epoch = found.epoch
+        if (found.journal, found.run) != (journal, run):
+            durable = epoch > 0 and _is_durable(store, found.journal, found.run, run_id, epoch)
+            return run_id if durable else None
     if not history.ended:
         return None
-    epoch = newest.epoch if found is None else found.epoch
     return EndedRun(run_id, epoch, journal, start, decode(history.entries[-1][0]))
 
 
@@ -240,9 +244,12 @@ def _fill_graves(store: Store) -> None:
         except FileNotFoundError:
             continue
         last = int(tomb.rpartition("/")[2])
-        if 0 < find(store, run_id).epoch <= last:
-            store.delete(tomb)  # its records are still there: a gc crashed before it took them
+        left = [(claim, history_of(store, run_id, claim)) for claim in claims(store, run_id) if claim.epoch <= last]
+        if any(claim.epoch == last and history is not None and history.began for claim, history in left):
+            store.delete(tomb)  # the run is whole: a gc crashed before it took it
             continue
+        if any(history is not None for _, history in left):
+            continue  # an older epoch lies in a slot that cannot go yet, and must not come to life again
         for owner in store.list(f"owners/{hashed(run_id)}"):
             if int(owner.rpartition("/")[2]) <= last:
                 store.delete(owner)

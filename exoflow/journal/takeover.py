@@ -11,6 +11,7 @@ from typing import Literal
 from exoflow.errors import StorageError
 from exoflow.hooks import reach
 from exoflow.journal import packs
+from exoflow.journal.marks import last_buried
 from exoflow.journal.owners import Claim, claims
 from exoflow.journal.scan import (
     Damaged,
@@ -93,12 +94,14 @@ def _find(store: Store, run_id: str, own: Own | None) -> Found:
     newest = known[0] if known else None
     for claim in known:
         ours = own is not None and own.journal == claim.journal
-        history = _history(store, run_id, claim, own)
+        history = history_of(store, run_id, claim, own)
         if history is None:
             processes = owner_processes(store, claim, own) if claim is newest else ()
             if processes:
                 return Found(run_id, "live", 0, claim.journal, claim.run, newest, processes)
             continue
+        if claim.epoch <= last_buried(store, run_id):
+            break  # gc is deleting it
         processes = () if history.ended or claim is not newest else owner_processes(store, claim, own)
         state: State = "ended" if history.ended else "live" if processes else "broken_off"
         if ours and own is not None and claim.run not in own.busy_runs and state == "live":
@@ -108,7 +111,7 @@ def _find(store: Store, run_id: str, own: Own | None) -> Found:
     return Found(run_id, "absent", claim=newest)
 
 
-def _history(store: Store, run_id: str, claim: Claim, own: Own | None) -> History | None:
+def history_of(store: Store, run_id: str, claim: Claim, own: Own | None = None) -> History | None:
     """What an epoch left behind; None where it never wrote a word."""
     if own is not None and own.journal == claim.journal:
         history = read_run(store, claim.journal, claim.run, own.durable)

@@ -1,0 +1,72 @@
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from exoflow.journal import journal as journal_module
+from exoflow.journal import slots
+
+_spec = importlib.util.spec_from_file_location("journal_world", Path(__file__).with_name("journal_world.py"))
+assert _spec is not None
+assert _spec.loader is not None
+sim = importlib.util.module_from_spec(_spec)
+sys.modules["journal_world"] = sim
+_spec.loader.exec_module(sim)
+
+SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "120"))
+"""For each variant. 20,000 take some minutes."""
+
+
+def play(seed: int, *, grows: bool, drop: bool = False) -> "sim.World":
+    """Three generations of processes that start, adopt and collect the same runs; a power failure between them, perhaps."""
+    world = sim.World(seed, grows=grows)
+    scripts = [sim.starts(world, "a"), sim.starts(world, "a"), sim.starts(world, None), sim.adopts(world, ["a"])]
+    world.play(scripts)
+    for _ in range(2):
+        if world.random.random() < world.power:
+            world.fail_power()
+        known = sorted(world.acked) or ["a"]
+        world.play(
+            [sim.adopts(world, known), sim.adopts(world, known), sim.starts(world, "a"), sim.collects(world, drop=drop)]
+        )
+    sim.check(world)
+    return world
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize(("grows", "drop"), [(True, False), (True, True), (False, False)])
+def test_nothing_acknowledged_is_lost_and_no_epoch_has_two_owners(grows: bool, drop: bool) -> None:
+    acknowledged = takeovers = 0
+    for seed in range(SEEDS):
+        world = play(seed, grows=grows, drop=drop)
+        assert not world.broken, f"seed {seed}: {world.broken}"
+        acknowledged += world.acknowledged
+        takeovers += world.takeovers
+    assert acknowledged > 5 * SEEDS
+    assert takeovers > SEEDS / 2
+    if SEEDS > 1000:
+        print(f"{SEEDS} seeds, {takeovers} takeovers, {acknowledged} acknowledged records")
+
+
+def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
+    def trace(seed: int) -> dict[str, bytes]:
+        return {name: thing.data for name, thing in play(seed, grows=True).things.items() if name[0] != "p"}
+
+    assert trace(7) == trace(7)
+    assert trace(7) != trace(8)
+
+
+def found_within(seeds: int) -> bool:
+    return any(play(seed, grows=True).broken for seed in range(seeds))
+
+
+def test_an_owner_that_does_not_look_at_the_next_slot_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots.GrowingSlots, "_stranger_came", lambda self: False)
+    assert found_within(100)
+
+
+def test_a_taker_that_does_not_seal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "seal", lambda *args, **kwargs: True)
+    assert found_within(100)
