@@ -1,7 +1,7 @@
 """A store in memory whose every operation is a point where another process goes on, dies, or the power fails.
 
 Actors are threads that pass one baton, so a run is a function of its seed. A killed process loses nothing that it wrote
-(the page cache outlives it); a power failure keeps of what was not synced a random beginning, perhaps with zeros behind.
+(the page cache outlives it); a power failure keeps a random beginning of what was not synced, perhaps zeros behind it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class World:
                 actor.script(actor)
         except (Killed, Fenced, StorageError):
             pass
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  whatever it is, the test must see it
             self.broken.append(f"actor {actor.number}: {error!r}")
         actor.alive, actor.done = False, True
         if actor.journal is not None:
