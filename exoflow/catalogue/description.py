@@ -63,6 +63,8 @@ class CallSeen:
     undos: int
     in_doubt: bool
     """Its irrevocable effect was begun, and nothing says that it ended."""
+    reads_at: int
+    """How many results the body had read when it made the call."""
     forced: tuple[str, ...]
     """Choices behind it that were not saved when it was."""
     error: bytes | None
@@ -125,6 +127,7 @@ class _Rest:
 
     inputs: tuple[str, ...]
     names: tuple[str, ...]
+    reads_at: int
     choice: int
     error: bytes | None
 
@@ -136,14 +139,14 @@ def _attempts(connection: sqlite3.Connection, run_id: str) -> tuple[dict[str, li
     attempts: dict[str, list[AttemptSeen]] = defaultdict(list)
     rest: dict[str, _Rest] = {}
     rows = connection.execute(
-        "SELECT call, version, started_s, seconds, number, why, saved, size, inputs, names, choice, error "
+        "SELECT call, version, started_s, seconds, number, why, saved, size, inputs, names, reads_at, choice, error "
         "FROM attempts WHERE run_id = ? ORDER BY version",
         (run_id,),
     )
-    for call, version, started_s, seconds, number, why, saved, size, inputs, names, choice, error in rows:
+    for call, version, started_s, seconds, number, why, saved, size, inputs, names, reads_at, choice, error in rows:
         gone = version <= undone.get(call, -1)
         attempts[call].append(AttemptSeen(version, started_s, seconds, number, why, saved, size, gone))
-        rest[call] = _Rest(_names(inputs), _names(names), choice, error)
+        rest[call] = _Rest(_names(inputs), _names(names), reads_at, choice, error)
     return attempts, rest
 
 
@@ -170,6 +173,7 @@ def _call(
         intents=len(intents),
         undos=len(undos),
         in_doubt=open_intent and run.status in (Status.IN_DOUBT, Status.BROKEN_OFF),
+        reads_at=rest.reads_at if rest else 0,
         forced=rest.names if rest else (),
         error=rest.error if rest else None,
     )

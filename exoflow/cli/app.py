@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from exoflow.cli import listing, showing
+from exoflow.cli import collecting, doctor, explaining, listing, showing
 from exoflow.cli.terminal import Terminal
 
 app = typer.Typer(
@@ -53,3 +53,6 @@ _add(
     "exoflow list --label team=search --limit 0 --json",
 )
 _add("show", showing.show, "exoflow show nightly-2026-03-01", "exoflow show nightly-2026-03-01 --timeline")
+_add("explain", explaining.explain, "exoflow explain jobs.py:daily", "exoflow explain nightly-2026-03-01 --json")
+_add("gc", collecting.gc, "exoflow gc --dry-run", "exoflow gc --keep-days 30")
+_add("doctor", doctor.doctor, "exoflow doctor", "exoflow doctor --store /data/exoflow")
