@@ -55,14 +55,15 @@ def find_in_file(path: str, qualname: str, name: str | None, hops: int) -> objec
 
 def find_in_module(name: str, qualname: str, hops: int) -> object:
     """What ``reduce_by_name`` recorded of a function behind a decorator."""
-    return _resolve(importlib.import_module(name), qualname, hops, name)
+    module = sys.modules["__main__"] if _is_main(name) else importlib.import_module(name)
+    return _resolve(module, qualname, hops, name)
 
 
 class MainUnpickler(pickle.Unpickler):
     """Finds ``script.Order``, pickled where script.py was imported, in the ``__main__`` that runs script.py."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if module_name.rpartition(".")[2] == main_stem() and _is_main(module_name):
+        if _is_main(module_name):
             found: Any = sys.modules["__main__"]
             for part in global_name.split("."):
                 found = getattr(found, part)
@@ -171,6 +172,8 @@ def _imported(path: str, name: str | None) -> ModuleType:
 
 def _is_main(name: str) -> bool:
     """Whether importing ``name`` would load the file of ``__main__`` a second time."""
+    if name.rpartition(".")[2] != main_stem():  # which spares a look at the file system
+        return False
     main = _source_file(sys.modules["__main__"])
     if name in sys.modules:
         return _source_file(sys.modules[name]) == main
