@@ -105,6 +105,7 @@ class Reader:
             numbers.setdefault(journal, []).append(int(number))
         self.first_slots = {journal: min(found) for journal, found in numbers.items()}
         self.vanished = not self.positions.keys() <= {*numbers, *packs.pack_names(self._store)}
+        seen = dict(self.positions)
         for journal in sorted(numbers):
             try:
                 yield from self._read_journal(journal, sorted(numbers[journal]))
@@ -112,7 +113,7 @@ class Reader:
                 continue  # gc took a slot: the pack has its runs
         for pack in packs.pack_names(self._store):
             if pack not in self.positions:
-                yield from self._read_pack(pack)
+                yield from self._read_pack(pack, seen)
                 self.positions[pack] = (0, 0)
 
     def _read_journal(self, journal: str, found: list[int]) -> Iterator[Read]:
@@ -153,9 +154,10 @@ class Reader:
                 yield (journal, number, item.offset, *runs[item.run], record)
         self._next[journal] = batch.first + batch.count
 
-    def _read_pack(self, pack: str) -> Iterator[Read]:
+    def _read_pack(self, pack: str, seen: Mapping[str, Position]) -> Iterator[Read]:
         for packed in packs.packed_runs(self._store, pack):
-            if self.positions.get(packed.journal, (-1, 0)) > (packed.slot, packed.offset):
+            in_slots = packed.run in self._runs.get(packed.journal, {})
+            if in_slots or seen.get(packed.journal, (-1, 0)) > (packed.slot, packed.offset):
                 continue
             try:
                 history = packs.history(self._store, packed)

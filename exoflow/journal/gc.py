@@ -19,7 +19,7 @@ from exoflow.hooks import reach
 from exoflow.journal import frames, packs
 from exoflow.journal.frames import Batch
 from exoflow.journal.marks import dig, is_being_forked, last_buried
-from exoflow.journal.needed import named_values
+from exoflow.journal.needed import named_in, named_values
 from exoflow.journal.owners import claims, hashed
 from exoflow.journal.records import Kind, decode
 from exoflow.journal.scan import (
@@ -31,7 +31,7 @@ from exoflow.journal.scan import (
     slot_name,
     slot_numbers,
 )
-from exoflow.journal.takeover import find, history_of, journal_processes, seal
+from exoflow.journal.takeover import find, history_of, journal_processes, seal, seal_after
 from exoflow.protocols import Record, SlotStore, Store
 
 
@@ -103,9 +103,9 @@ def _alone(store: Store) -> Iterator[None]:
         for number in numbers:
             store.delete(f"gc/{number}")
         yield
-    finally:
         store.delete(f"gc/{mine}")
-        slot.close()
+    finally:
+        slot.close()  # what is left of a gc that failed goes with the next one
 
 
 def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
@@ -118,6 +118,8 @@ def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
         if packed:
             reach("gc.pack.before")
             packs.write_pack(store, f"packs/{os.urandom(8).hex()}", packed)
+        for plan in plans:
+            _leave_seal(store, plan)
         for name in slots:
             reach("gc.slot.before")
             store.delete(name)
@@ -125,7 +127,9 @@ def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
     if not dry_run:
         _fill_graves(store)
     named = set(named_values(store, frozenset(slots)))
-    unused = [name for name in values if name not in named and _is_over(store, name.split("/")[1])]
+    named.update(name for _, data in packed for name in named_in(data))
+    over = {plan.journal for plan in plans}
+    unused = [name for name in values if name not in named and _is_over(store, name.split("/")[1], over)]
     if not dry_run:
         for name in unused:
             reach("gc.value.before")
@@ -279,9 +283,10 @@ def _thin_packs(store: Store, keep: Keep, dry_run: bool) -> list[str]:
     return dropped
 
 
-def _is_over(store: Store, journal: str) -> bool:
+def _is_over(store: Store, journal: str, over: set[str]) -> bool:
+    """Whether a journal can name no value any more. One without slots may be about to make its first."""
     try:
-        return is_sealed(store, journal)
+        return journal in over or is_sealed(store, journal)
     except FileNotFoundError:
         return False
 
@@ -296,6 +301,13 @@ def _is_bare_seal(store: Store, journal: str, number: int) -> bool:
         return False
     pieces = list(frames.batches(store.read(slot_name(journal, number))))
     return len(pieces) == 1
+
+
+def _leave_seal(store: Store, plan: _Plan) -> None:
+    """Put a Seal behind an owner's own, where that one's slot goes: as long as there are values, it says they may go."""
+    newest = slot_numbers(store, plan.journal)[-1:]
+    if newest and newest[0] in plan.slots and store.list(f"values/{plan.journal}"):
+        seal_after(store, plan.journal, newest[0])
 
 
 def _delete_seals(store: Store, journals: list[str]) -> None:

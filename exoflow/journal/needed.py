@@ -22,7 +22,7 @@ def named_values(store: Store, without: frozenset[str]) -> Iterator[str]:
             if name not in without:
                 yield from _named_in_slot(store, name)
     for packed in packs.all_packed(store):
-        yield from _named_in(packs.packed_data(store, packed))
+        yield from named_in(packs.packed_data(store, packed))
 
 
 def _named_in_slot(store: Store, name: str) -> Iterator[str]:
@@ -36,7 +36,8 @@ def _named_in_slot(store: Store, name: str) -> Iterator[str]:
                 yield from _named_by(bytes(item.data), item.kind)
 
 
-def _named_in(raw: bytes) -> Iterator[str]:
+def named_in(raw: bytes) -> Iterator[str]:
+    """The values that records name which ``frames.pack_records`` made one."""
     for item in frames.unpack_records(raw):
         yield from _named_by(bytes(item.data), item.kind)
 
@@ -49,6 +50,6 @@ def _named_by(data: bytes, kind: int) -> Iterator[str]:
     except ValueError:
         return
     if kind == Kind.ADOPTED:
-        yield from _named_in(record[4])
+        yield from named_in(record[4])
     else:
         yield from value_names(record)

@@ -186,6 +186,11 @@ def seal(store: Store, journal: str, number: int, nonce: int, *, force: bool) ->
             return is_sealed(store, journal)
 
 
+def seal_after(store: Store, journal: str, number: int) -> None:
+    """Add a Seal to a journal that is over."""
+    _create_seal(store, slot_name(journal, number + 1), seal_batch(0, 0))
+
+
 def _create_seal(store: Store, name: str, batch: bytes) -> bool:
     try:
         return store.create(name, batch) or bytes(store.read(name)) == batch
