@@ -9,18 +9,16 @@ takers respect. One gc at a time.
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from exoflow.errors import Conflict, UnsupportedStore
 from exoflow.hooks import reach
 from exoflow.journal import frames, packs
 from exoflow.journal.frames import Batch
-from exoflow.journal.marks import dig, is_being_forked, last_buried
+from exoflow.journal.graves import alone, bury, fill_graves
+from exoflow.journal.marks import last_buried
 from exoflow.journal.needed import named_in, named_values
-from exoflow.journal.owners import claims, hashed
+from exoflow.journal.owners import claims
 from exoflow.journal.records import Kind, decode
 from exoflow.journal.scan import (
     History,
@@ -31,7 +29,7 @@ from exoflow.journal.scan import (
     slot_name,
     slot_numbers,
 )
-from exoflow.journal.takeover import find, history_of, journal_processes, seal, seal_after
+from exoflow.journal.takeover import find, journal_processes, seal, seal_after
 from exoflow.protocols import Record, SlotStore, Store
 
 
@@ -47,8 +45,6 @@ class EndedRun:
 
 
 Keep = Callable[[EndedRun], bool]
-
-_one_process = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,32 +76,8 @@ def collect(store: Store, keep: Keep, dry_run: bool = False) -> Collected:
         Conflict: another gc is at work.
         StorageError: the store failed; whatever was done so far is safe.
     """
-    with _alone(store):
+    with alone(store):
         return _collect(store, keep, dry_run)
-
-
-@contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """A second gc is refused: it would take the first one's tombs for those of a dead one."""
-    if not isinstance(store, SlotStore):
-        if store.shared:
-            raise UnsupportedStore(f"{store.url}: gc needs a store with locks; nothing was deleted")
-        with _one_process:
-            yield
-        return
-    numbers = [int(name.rpartition("/")[2]) for name in store.list("gc")]
-    holders = [pid for number in numbers for pid in store.lock_holders(f"gc/{number}")]
-    mine = max(numbers, default=0) + 1
-    slot = None if holders else store.create_slot(f"gc/{mine}", b"")
-    if slot is None:
-        raise Conflict(f"{store.url}: another gc is at work (process {holders or 'unknown'}); let it finish")
-    try:
-        for number in numbers:
-            store.delete(f"gc/{number}")
-        yield
-        store.delete(f"gc/{mine}")
-    finally:
-        slot.close()  # what is left of a gc that failed goes with the next one
 
 
 def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
@@ -125,7 +97,7 @@ def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
             store.delete(name)
     dropped += _thin_packs(store, keep, dry_run)
     if not dry_run:
-        _fill_graves(store)
+        fill_graves(store)
     named = set(named_values(store, frozenset(slots)))
     named.update(name for _, data in packed for name in named_in(data))
     over = {plan.journal for plan in plans}
@@ -171,7 +143,7 @@ def _plan_slots(store: Store, journal: str, numbers: list[int], keep: Keep, dry_
             continue
         history, last_at = histories[run]
         whole = max(reaches[run]) < blocked
-        if whole and not keep(state) and _bury(store, state, dry_run):
+        if whole and not keep(state) and bury(store, state.run_id, state.epoch, dry_run):
             plan.drop.append((state.run_id, state.epoch))
         else:
             place = packs.Packed("", state.run_id, state.epoch, journal, run, True, *last_at, 0, 0)
@@ -226,40 +198,6 @@ def _slots_of_runs(store: Store, journal: str, numbers: Iterable[int]) -> dict[i
     return reaches
 
 
-def _bury(store: Store, run: EndedRun, dry_run: bool) -> bool:
-    """Whether the run may be deleted. Who finds the other's mark gives way: here, to takers and to forkers."""
-    if dry_run:
-        return not is_being_forked(store, run.run_id)
-    reach("gc.tomb.before")
-    tomb = dig(store, run.run_id, run.epoch)
-    known = claims(store, run.run_id)
-    if is_being_forked(store, run.run_id) or not known or known[0].epoch > run.epoch:
-        store.delete(tomb)
-        return False
-    reach("gc.tomb.after")
-    return True
-
-
-def _fill_graves(store: Store) -> None:
-    """Delete the owners of runs that are gone, then the tomb: also those that a gc left when it crashed."""
-    for tomb in store.list("tombs"):
-        try:
-            run_id = bytes(store.read(tomb)).decode("utf-8", "surrogatepass")
-        except FileNotFoundError:
-            continue
-        last = int(tomb.rpartition("/")[2])
-        left = [(claim, history_of(store, run_id, claim)) for claim in claims(store, run_id) if claim.epoch <= last]
-        if any(claim.epoch == last and history is not None and history.began for claim, history in left):
-            store.delete(tomb)  # the run is whole: a gc crashed before it took it
-            continue
-        if any(history is not None for _, history in left):
-            continue  # an older epoch lies in a slot that cannot go yet, and must not come to life again
-        for owner in store.list(f"owners/{hashed(run_id)}"):
-            if int(owner.rpartition("/")[2]) <= last:
-                store.delete(owner)
-        store.delete(tomb)
-
-
 def _thin_packs(store: Store, keep: Keep, dry_run: bool) -> list[str]:
     """Write packs anew without the runs that retention no longer wants."""
     dropped = []
@@ -270,7 +208,7 @@ def _thin_packs(store: Store, keep: Keep, dry_run: bool) -> list[str]:
             known = claims(store, packed.run_id)
             run = EndedRun(packed.run_id, packed.epoch, packed.journal, records[0], records[-1]) if records else None
             newest = bool(known) and known[0].epoch == packed.epoch
-            if run is not None and newest and not keep(run) and _bury(store, run, dry_run):
+            if run is not None and newest and not keep(run) and bury(store, run.run_id, run.epoch, dry_run):
                 gone.append(packed.run_id)
             else:
                 stay.append((packed, packs.packed_data(store, packed)))
@@ -304,7 +242,7 @@ def _is_bare_seal(store: Store, journal: str, number: int) -> bool:
 
 
 def _leave_seal(store: Store, plan: _Plan) -> None:
-    """Put a Seal behind an owner's own, where that one's slot goes: as long as there are values, it says they may go."""
+    """Put a Seal behind an owner's own, where that one's slot goes: it says that the values may go, too."""
     newest = slot_numbers(store, plan.journal)[-1:]
     if newest and newest[0] in plan.slots and store.list(f"values/{plan.journal}"):
         seal_after(store, plan.journal, newest[0])

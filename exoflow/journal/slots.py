@@ -50,6 +50,14 @@ class Author:
         record = (Kind.OPEN, 0, self.journal, slot, self._process_info)
         return self.batch([(encode(record), 0, Kind.OPEN)], NOWHERE)
 
+    def wrote(self, store: Store, name: str) -> bool:
+        """Whether the slot is this process's own."""
+        try:
+            first = next(frames.batches(store.read(name)), None)
+        except FileNotFoundError:
+            return False
+        return isinstance(first, frames.Batch) and first.writer == self._number
+
     def fenced(self, slot: int) -> Fenced:
         return Fenced(f"somebody took over: {slot_name(self.journal, slot)} is theirs; nothing more is recorded")
 
@@ -62,18 +70,22 @@ class GrowingSlots:
         self._store = store
         self._author = author
         self._slot: Slot | None = None
+        self._usable = False
+        """False while a write is under way, and for ever if that did not return: the next batch opens the next slot."""
         self._slot_max_bytes = slot_max_bytes
 
     def write(self, entries: Sequence[Entry], first: int) -> None:
         batch = self._author.batch(entries, first) if entries else b""
         slot = self._slot
-        if slot is None or slot.size + len(batch) > self._slot_max_bytes:
+        if slot is None or not self._usable or slot.size + len(batch) > self._slot_max_bytes:
             self._roll(batch)
         else:
+            self._usable = False
             try:
                 slot.append(batch)
                 reach("journal.sync.before")
                 slot.sync()
+                self._usable = True
             except StorageError:
                 self._roll(batch)  # whole, as if it had never been written: what lies in the old slot is superseded
         reach("journal.look.before")
@@ -84,14 +96,19 @@ class GrowingSlots:
         return self._store.exists(slot_name(self._author.journal, self.number + 1))
 
     def _roll(self, batch: bytes) -> None:
-        number = self.number + 1
-        reach("journal.roll.before")
-        slot = self._store.create_slot(slot_name(self._author.journal, number), self._author.opening(number) + batch)
-        if slot is None:
-            raise self._author.fenced(number)
+        while True:
+            number = self.number + 1
+            reach("journal.roll.before")
+            name = slot_name(self._author.journal, number)
+            slot = self._store.create_slot(name, self._author.opening(number) + batch)
+            if slot is not None:
+                break
+            if not self._author.wrote(self._store, name):
+                raise self._author.fenced(number)
+            self.number = number  # our own create was interrupted before it could answer
         if self._slot is not None:
             self._slot.close()  # not before the next one's lock is held: somebody may ask whether we live
-        self._slot, self.number = slot, number
+        self._slot, self.number, self._usable = slot, number, True
 
     def close(self) -> None:
         if self._slot is not None:
@@ -107,13 +124,17 @@ class CreatedSlots:
         self._author = author
 
     def write(self, entries: Sequence[Entry], first: int) -> None:
-        number = self.number + 1
-        data = self._author.batch(entries, first) if entries else b""
-        if number == 0:
-            data = self._author.opening(0) + data
-        name = slot_name(self._author.journal, number)
-        if not self._create(name, data):
-            raise self._author.fenced(number)
+        batch = self._author.batch(entries, first) if entries else b""
+        while True:
+            number = self.number + 1
+            name = slot_name(self._author.journal, number)
+            if self._create(name, self._author.opening(0) + batch if number == 0 else batch):
+                break
+            if not self._author.wrote(self._store, name):
+                raise self._author.fenced(number)
+            self.number = number  # our own create was interrupted before it could answer
+            if not batch:
+                return
         self.number = number
 
     def _create(self, name: str, data: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal
 from exoflow.errors import StorageError
 from exoflow.hooks import reach
 from exoflow.journal import packs
+from exoflow.journal.living import lives_here
 from exoflow.journal.marks import last_buried
 from exoflow.journal.owners import Claim, claims
 from exoflow.journal.scan import (
@@ -23,7 +24,6 @@ from exoflow.journal.scan import (
     slot_name,
     slot_numbers,
 )
-from exoflow.journal.writer import lives_here
 from exoflow.protocols import Record, SlotStore, Store
 
 State = Literal["absent", "live", "broken_off", "ended"]

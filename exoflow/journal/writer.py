@@ -12,12 +12,12 @@ import itertools
 import logging
 import os
 import threading
-import weakref
 from collections.abc import Callable
 
 from exoflow.errors import ExoFlowError, Fenced, Interruption, StorageError
 from exoflow.hooks import reach
 from exoflow.journal.frames import NOWHERE, Entry
+from exoflow.journal.living import living
 from exoflow.journal.records import OWNERSHIP, Kind, encode, encoder
 from exoflow.journal.slots import Slots
 from exoflow.protocols import Record, Store
@@ -69,7 +69,7 @@ class GroupCommit:
         self._closed = False
         self._claimed_runs: set[int] = set()
         self._open_runs: set[int] = set()
-        _alive.add(self)
+        living.add(self)
 
     def append(self, record: Record) -> int:
         kind = record[0]
@@ -163,8 +163,9 @@ class GroupCommit:
         except (StorageError, Fenced) as failure:
             self._stop(failure)
             raise
-        except BaseException as failure:  # a KeyboardInterrupt, say: what was queued is neither written nor queued
-            self._stop(StorageError(f"the journal was interrupted while it wrote: {failure!r}"))
+        except BaseException:  # Ctrl-C, say, in the thread that writes for all: whoever comes next writes it again
+            with self._lock:
+                self._queue[:0] = queue
             raise
         self._durable = last
         reach("journal.acknowledged")
@@ -285,7 +286,11 @@ class GroupCommit:
             except Exception:  # noqa: BLE001  one run's mistake must not stop all others' writes
                 _log.exception("a callback of the journal failed")
 
-    def _after_fork(self) -> None:
+    def can_write(self) -> bool:
+        """Whether it is neither closed nor stopped."""
+        return not self._closed and self._failure is None
+
+    def after_fork(self) -> None:
         """A child must not write: it has the parent's queue and its lock."""
         self._lock, self._io, self._wake = threading.Lock(), threading.Lock(), threading.Lock()
         self._thread, self._linger_s, self._watchers, self._followers = None, None, [], []
@@ -293,27 +298,8 @@ class GroupCommit:
         self._failure = StorageError(f"process {os.getpid()} was forked from the journal's owner: open the store anew")
 
 
-_alive: weakref.WeakSet[GroupCommit] = weakref.WeakSet()
-
-
-def _forget_parents() -> None:
-    for journal in list(_alive):
-        journal._after_fork()
-
-
-os.register_at_fork(after_in_child=_forget_parents)
-
-
 def _again(failure: BaseException) -> BaseException:
     """The same error for another thread: one exception raised twice would gather both tracebacks."""
     copy = type(failure)(*failure.args)
     copy.__cause__ = failure
     return copy
-
-
-def lives_here(store: Store, name: str) -> bool:
-    """Whether this process has a journal of that name that can still write: all there is to ask where nobody shares."""
-    return any(
-        journal.name == name and journal.store is store and not journal._closed and journal._failure is None
-        for journal in list(_alive)
-    )

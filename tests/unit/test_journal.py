@@ -1,3 +1,4 @@
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -300,6 +301,54 @@ def test_after_a_failed_write_the_journal_goes_on_in_the_next_slot(tmp_path: Pat
     assert found.damaged == ()
     read = [record for *_, record in Reader(store).read_new()]
     assert [record[2] for record in read if record[0] == Kind.SAVED] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["slot.append.before", "slot.append.after", "slot.sync.after", "journal.look.before", "journal.roll.before"],
+)
+def test_an_interrupt_of_whoever_writes_costs_nobody_a_record(tmp_path: Path, point: str) -> None:
+    store = LocalStore(str(tmp_path))
+    journal = Journal(store, linger_s=None, slot_max_bytes=300)
+    run_id, run = begin(journal)
+    struck = False
+
+    def interrupt(reached: str) -> None:
+        nonlocal struck
+        if reached == point and not struck:
+            struck = True
+            raise KeyboardInterrupt
+
+    interrupted = 0
+    with hooks.armed(interrupt):
+        for n in range(10):
+            position = journal.append((Kind.SAVED, run, n))
+            try:
+                journal.wait(position)
+            except KeyboardInterrupt:
+                interrupted += 1
+    assert interrupted == 1
+    journal.close()
+    found = Journal(store).find(run_id)
+    assert [record[2] for record in found.records[1:]] == list(range(10))
+    assert found.damaged == ()
+
+
+@pytest.mark.parametrize("point", ["slot.create.after", "store.create.after"])
+def test_a_slot_whose_create_was_interrupted_is_no_strangers(store: Store, point: str) -> None:
+    journal = Journal(store, linger_s=None, slot_max_bytes=0)
+    run_id, run = begin(journal)
+
+    def interrupt(reached: str) -> None:
+        if reached == point:
+            raise KeyboardInterrupt
+
+    position = journal.append((Kind.SAVED, run, "a"))
+    with hooks.armed(interrupt), contextlib.suppress(KeyboardInterrupt):
+        journal.wait(position)
+    journal.wait(journal.append((Kind.SAVED, run, "b")))
+    journal.close()
+    assert [record[2] for record in Journal(store).find(run_id).records] == [run_id, "a", "b"]
 
 
 def test_a_journal_that_cannot_go_on_tells_everybody(tmp_path: Path) -> None:
