@@ -1,0 +1,353 @@
+"""Flows: functions whose bodies survive the process that runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import warnings
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+
+from exoflow import codec, settings
+from exoflow.attempts import current_attempt
+from exoflow.declaration import FlowOptions, RunOptions, flow_spec, key_text, known
+from exoflow.driver.body import Body, current_body
+from exoflow.driver.runtime import Runtime
+from exoflow.driver.spec import FlowSpec
+from exoflow.errors import RunMismatch
+from exoflow.refs import Ref, Refs
+from exoflow.running import Run
+from exoflow.stopping import stopped_by_ctrl_c
+from exoflow.tasks import Callee
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+    from exoflow.driver.records import Start
+
+P = ParamSpec("P")
+R = TypeVar("R")
+X = TypeVar("X")
+
+defined: dict[str, FlowSpec] = {}
+"""The flows of this process by name; the newest where there are several."""
+
+
+class AnyFlow(Callee[P, R, X]):
+    """Of sync and async flows, what does not depend on which."""
+
+    def __init__(self, spec: FlowSpec, options: RunOptions) -> None:
+        super().__init__(spec.function)
+        self._spec = spec
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        """By which its runs are listed, and its code is found again."""
+        return self._spec.name
+
+    def options(self, **options: Unpack[RunOptions]) -> Self:
+        """The same flow with options for a run: ``f.options(run_id="monday").run(x)``.
+
+        With an id that was used before: broken off, the run goes on; ended, its stored result or its error; live in
+        this process, the run is joined.
+
+        Raises:
+            TypeError, ValueError: there is no such option, or its value is wrong.
+        """
+        _check_run_options(self._spec, options)
+        spec = self._spec
+        if "key" in options:
+            assert spec.task is not None
+            spec = replace(spec, task=replace(spec.task, key=key_text(options["key"])))
+        return type(self)(spec, cast(RunOptions, {**self._options, **options}))
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Start a run in the background.
+
+        Raises:
+            RuntimeError: in a flow or a task.
+            RunIsLive: another process has the run of this id.
+            RunMismatch: the run of this id has other inputs.
+        """
+        self._outside("start")
+        execution = self._begin(args, kwargs)
+        execution.start()
+        return Run(execution.run_id, settings.store_of(self._options.get("store")), execution)
+
+    def _begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Execution:
+        self._check(args, kwargs)
+        references = codec.find_references(args, kwargs)
+        if references:
+            raise TypeError(f"{references[0]!r} means nothing outside its flow: give {self.name} the value")
+        store = settings.store_of(self._options.get("store"))
+        executors = settings.executors_of(store)
+        executor = self._options.get("executor") or self._spec.executor
+        return Runtime.of(store).begin(
+            self._spec,
+            args,
+            kwargs,
+            run_id=self._options.get("run_id"),
+            labels=self._options.get("labels", {}),
+            executor=executors(settings.executor_of(executor)),
+            executors=executors,
+        )
+
+    def _adopt(self, run_id: str) -> Execution:
+        self._outside("resume")
+        return adopt(run_id, self._code_of, self._options.get("store"), self._options.get("executor"))
+
+    def _code_of(self, start: Start) -> FlowSpec:
+        if start.flow != self.name:
+            error = RunMismatch(
+                f"the run {start.run_id} is one of {start.flow}, not of {self.name}: exoflow.resume({start.run_id!r}) "
+                "finds its code"
+            )
+            error.run_id = start.run_id
+            raise error
+        return self._spec
+
+    def _outside(self, word: str) -> None:
+        body = current_body()
+        if body is not None:
+            raise RuntimeError(
+                f"{self.name}.{word}(...) in the flow {body.flow.name}: a flow calls another as a child, by "
+                f"{_called(self, body)} or .submit(...)"
+            )
+        if current_attempt() is not None:
+            raise self._in_task()
+
+    def _in_task(self) -> RuntimeError:
+        return RuntimeError(
+            f"the flow {self.name} is called in a task: call it in the flow's body, as a child; "
+            f"{self.name}.function(...) runs the plain function"
+        )
+
+    def _submit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ref[R]:
+        body = current_body()
+        if body is None:
+            if current_attempt() is not None:
+                raise self._in_task()
+            raise RuntimeError(
+                f"{self.name}.submit(...) outside a flow: it makes a child flow. {self.name}.start(...) starts a run"
+            )
+        self._check_child(args, kwargs)
+        handle = body.submit_child(self._spec, args, kwargs)
+        return Ref(handle.call_id, handle)
+
+    def _map(self, iterables: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Refs[R]:
+        if "key" in self._options:
+            raise ValueError(
+                "options(key=...).map would give every call one key: write .options(key=x).submit(x) for each"
+            )
+        return super()._map(iterables, kwargs)
+
+    def _check_child(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        given = [name for name in self._options if name != "key"]
+        if given:
+            raise RuntimeError(
+                f"{self.name}.options({given[0]}=...) is for a run, and a child flow is part of its parent's: "
+                "it has the option key only"
+            )
+        self._check(args, kwargs)
+
+
+class Flow(AnyFlow[P, R, R], Generic[P, R]):
+    """A function whose body survives its process. ``f(x)`` runs it, or in another flow makes it a child."""
+
+    @property
+    def function(self) -> Callable[P, R]:
+        """The plain function."""
+        return self._function
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it, and return its result once that is durable.
+
+        Raises:
+            RuntimeError: in a flow or a task.
+            RunIsLive: another process has the run of this id.
+            RunMismatch: the run of this id has other inputs, or changed code would be mixed with recorded results.
+            RunCancelled: the run was cancelled.
+            InDoubt: nobody knows whether an irrevocable effect happened.
+            KeyboardInterrupt: Ctrl-C; the run can be resumed.
+            Exception: the flow's own error.
+        """
+        self._outside("run")
+        return cast(R, run_here(self._begin(args, kwargs)))
+
+    def resume(self, run_id: str) -> R:
+        """Go on with a run of this flow, in this process.
+
+        Raises:
+            RunNotFound: there is none; the message names the nearest id.
+            RunIsLive, RunMismatch, RunCancelled, InDoubt, KeyboardInterrupt, Exception: as ``run``.
+        """
+        return cast(R, run_here(self._adopt(run_id)))
+
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        body = current_body()
+        if body is None:
+            return self.run(*args, **kwargs)
+        if body.is_async:
+            raise RuntimeError(
+                f"{self.name}(...) would block the event loop of the async flow {body.flow.name}: "
+                f"write `await {self._function.__name__}.submit(...)`"
+            )
+        self._check_child(args, kwargs)
+        return body.child(self._spec, args, kwargs)
+
+
+class AsyncFlow(AnyFlow[P, R, Coroutine[Any, Any, R]], Generic[P, R]):
+    """A coroutine function whose body survives its process: ``await f(x)``, or ``f.start(x).result()`` in sync code."""
+
+    @property
+    def function(self) -> Callable[P, Coroutine[Any, Any, R]]:
+        """The plain function."""
+        return self._function
+
+    async def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it on the running event loop, and return its result once that is durable. Raises as ``Flow.run``."""
+        self._outside("run")
+        return cast(R, await run_here_async(self._begin(args, kwargs)))
+
+    async def resume(self, run_id: str) -> R:
+        """Go on with a run of this flow, on the running event loop. Raises as ``Flow.resume``."""
+        return cast(R, await run_here_async(self._adopt(run_id)))
+
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        body = current_body()
+        if body is None:
+            if current_attempt() is not None:
+                raise self._in_task()
+            self._check(args, kwargs)
+            return self.run(*args, **kwargs)
+        if not body.is_async:
+            raise RuntimeError(
+                f"{self.name} is async, and the flow {body.flow.name} is not: "
+                f"write `{self._function.__name__}.submit(...).result()`"
+            )
+        self._check_child(args, kwargs)
+        return body.child_async(self._spec, args, kwargs)
+
+
+class FlowDecorator(Protocol):
+    """What ``@flow(...)`` is."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # a coroutine function is the narrower case, and comes first
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncFlow[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Flow[P, R]: ...
+
+
+@overload
+def flow(  # type: ignore[overload-overlap]  # as above
+    function: Callable[P, Coroutine[Any, Any, R]], /
+) -> AsyncFlow[P, R]: ...
+
+
+@overload
+def flow(function: Callable[P, R], /) -> Flow[P, R]: ...
+
+
+@overload
+def flow(**options: Unpack[FlowOptions]) -> FlowDecorator: ...
+
+
+def flow(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function a flow, with or without options.
+
+    Its body is replayed after a crash, and must make the same calls as long as it gets the same answers: time, chance,
+    files and the network belong in tasks.
+
+    Args:
+        function: What the decorator stands on; sync or async.
+        options: See ``FlowOptions``.
+
+    Raises:
+        TypeError, ValueError: an option is unknown or wrong.
+    """
+    if function is None:
+        return functools.partial(_made, options=cast(FlowOptions, options))
+    if options:
+        raise TypeError("write @flow(option=...) above the function")
+    return _made(function, FlowOptions())
+
+
+def _made(function: Callable[..., Any], options: FlowOptions) -> Flow[..., Any] | AsyncFlow[..., Any]:
+    if isinstance(function, Callee):
+        raise TypeError(f"{function!r} is one already: @flow goes on a plain function")
+    spec = flow_spec(function, options)
+    defined[spec.name] = spec
+    return AsyncFlow(spec, RunOptions()) if spec.is_async else Flow(spec, RunOptions())
+
+
+def adopt(
+    run_id: str,
+    code_of: Callable[[Start], FlowSpec],
+    store: settings.StoreSpec | None = None,
+    executor: settings.ExecutorSpec | None = None,
+    *,
+    takeover: bool = False,
+    accept: tuple[str, ...] = (),
+) -> Execution:
+    """Take a run over, to go on with it here.
+
+    Raises:
+        RunNotFound, RunIsLive: as it says.
+    """
+    opened = settings.store_of(store)
+    executors = settings.executors_of(opened)
+
+    def code(start: Start) -> FlowSpec:
+        if start.cwd and start.cwd != os.getcwd():
+            warnings.warn(
+                f"the run {run_id} began in {start.cwd}, and goes on in {os.getcwd()}: relative paths differ",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        return code_of(start)
+
+    return Runtime.of(opened).adopt(
+        run_id,
+        code,
+        executor=None if executor is None else executors(executor),
+        executors=executors,
+        takeover=takeover,
+        accept=accept,
+    )
+
+
+def run_here(execution: Execution) -> object:
+    """Run a sync flow's body in this thread."""
+    with stopped_by_ctrl_c(execution):
+        return execution.run()
+
+
+async def run_here_async(execution: Execution) -> object:
+    """Run an async flow's body in this asyncio task; cancelling that stops the run, which can be resumed."""
+    try:
+        return await execution.run_async()
+    except asyncio.CancelledError as error:
+        execution.stop(error)
+        raise
+
+
+def _called(flow: AnyFlow[..., Any, Any], body: Body) -> str:
+    return f"`await {flow.name}(...)`" if body.is_async else f"`{flow.name}(...)`"
+
+
+def _check_run_options(spec: FlowSpec, options: RunOptions) -> None:
+    known(options, RunOptions, f"{spec.name}.options")
+    run_id: object = options.get("run_id")
+    if run_id is not None and (not isinstance(run_id, str) or not run_id or not run_id.isprintable()):
+        raise ValueError(f"run_id={run_id!r} must be printable text, and not empty")
+    labels: object = options.get("labels", {})
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"labels={labels!r} must be a mapping of text to text")
+    for name, value in labels.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name:
+            raise TypeError(f"labels must be text: {name!r}: {value!r} is not")
