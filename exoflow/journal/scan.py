@@ -109,8 +109,8 @@ def read_all(store: Store, journal: str) -> dict[int, tuple[History, tuple[int, 
 def _read(store: Store, journal: str, reading: _Reading) -> _Reading:
     previous = None
     for number in slot_numbers(store, journal):
-        if previous is not None and number != previous + 1:
-            reading.skip()  # gc took the slots between: nothing of a run that goes on was there
+        if number != (0 if previous is None else previous + 1):
+            reading.skip()  # gc took the slots before: nothing of a run that goes on was there
         data = store.read(slot_name(journal, number))
         for piece in frames.batches(data):
             reading.take(number, data, piece)
@@ -125,7 +125,8 @@ class _Reading:
         self._journal = journal
         self._run = run
         self._upto = upto
-        self._next: int | None = None
+        self._next: int | None = 1
+        """The position that must follow; None where gc left a hole."""
         self._records: list[tuple[int, Entry, int, int]] = []
         """Position, record, slot and offset."""
         self._doubts: list[tuple[int, Damaged, bool]] = []

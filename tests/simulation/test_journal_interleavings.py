@@ -20,7 +20,7 @@ SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "120"))
 
 
 def play(seed: int, *, grows: bool, drop: bool = False) -> "sim.World":
-    """Three generations of processes that start, adopt and collect the same runs, perhaps with power failures between."""
+    """Three generations of processes that start, adopt and collect the same runs; the power may fail between."""
     world = sim.World(seed, grows=grows)
     scripts = [sim.starts(world, "a"), sim.starts(world, "a"), sim.starts(world, None), sim.adopts(world, ["a"])]
     world.play(scripts)

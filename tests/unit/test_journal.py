@@ -516,3 +516,24 @@ def test_a_reader_does_not_repeat_adopted_records(store: Store) -> None:
     adopted = [record for record in read if record[0] == Kind.ADOPTED]
     assert [record[4] for record in adopted] == [None]
     assert [record[0] for record in read].count(Kind.SAVED) == 1
+
+
+def test_what_a_failed_first_write_left_is_no_damage(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    journal = Journal(store, linger_s=None)
+    journal.open()
+    run_id, epoch, run = journal.new_run("flow")
+    path = tmp_path / "journals" / journal.name / "0"
+
+    def write_a_part(point: str) -> None:
+        if point == "slot.append.before":
+            with path.open("ab") as file:
+                file.write(b"a part of the batch that did not fit on the disk")
+            raise OSError(28, "No space left on device")
+
+    with hooks.armed(write_a_part):
+        journal.wait(journal.append((Kind.START, run, run_id, epoch)))
+    journal.close()
+    found = Journal(store).find(run_id)
+    assert len(found.records) == 1
+    assert found.damaged == ()
