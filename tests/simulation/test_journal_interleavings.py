@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exoflow.journal import journal as journal_module
-from exoflow.journal import slots
+from exoflow.journal import packs, slots
 
 _spec = importlib.util.spec_from_file_location("journal_world", Path(__file__).with_name("journal_world.py"))
 assert _spec is not None
@@ -69,4 +69,14 @@ def test_an_owner_that_does_not_look_at_the_next_slot_is_caught(monkeypatch: pyt
 
 def test_a_taker_that_does_not_seal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "seal", lambda *args, **kwargs: True)
+    assert found_within(600)
+
+
+def test_a_taker_that_does_not_create_its_epoch_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "create_claim", lambda *args: True)
+    assert found_within(100)
+
+
+def test_a_gc_that_deletes_before_it_packs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packs, "write_pack", lambda *args: None)
     assert found_within(100)
