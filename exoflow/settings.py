@@ -121,6 +121,8 @@ class Executors:
 
     def _fetch(self, value: Held) -> Encoded:
         """Read a value for another executor."""
+        if isinstance(value.handle, Encoded):
+            return value.handle  # the driver's own: the result of a child flow
         for executor in list(self._open.values()):
             if executor.name == value.executor:
                 encoded = executor.fetch(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 import threading
@@ -40,6 +41,14 @@ def current_body() -> Body | None:
     """The flow body that this thread or asyncio task belongs to."""
     strand = current.get()
     return None if strand is None else strand.body
+
+
+def live_bodies() -> int:
+    """Flow bodies at work in this process."""
+    return _live[0]
+
+
+_live = [0]
 
 
 class Body:
@@ -194,6 +203,8 @@ class Body:
             return
         attempt = execution.attempt(handle, version)
         executor = execution.executor_of(handle.spec)
+        if execution.runtime_sources is not None:
+            execution.runtime_sources(handle.spec.code, handle.spec.function)
         token = current.set(None)
         self.lock.release()
         try:
@@ -233,9 +244,12 @@ class Body:
         except KeyError:
             execution.kernel.lost(call.id)
             return self._await(handle)
-        execution.kernel.read(self.scope, call)
         if self.strands > 1:
-            execution.log.append(records.Read(Code.READ, execution.index, self.scope.path, call.id, self.scope.stamp))
+            reads = self.scope.reads
+            execution.log.append(
+                records.Read(Code.READ, execution.index, self.scope.path, call.id, self.scope.stamp, len(reads))
+            )
+        execution.kernel.read(self.scope, call)
         return codec.decode(encoded, lookup=self._reference)
 
     def _error_of(self, call: Call) -> BaseException:
@@ -396,14 +410,15 @@ class Body:
         """Whether the strand may be given the value now: not before what a recorded run was given first (L9)."""
         if not self.execution.kernel.deliverable(call):
             return False
-        while self.order:
-            if self.order[0].version < self.scope.stamp:
-                self.order.clear()
-                break
-            if self.order[0].call == call.id:
-                return True
-            return False
-        return True
+        order, reads = self.order, len(self.scope.reads)
+        while order and order[0].index < reads:
+            order.popleft()
+        if not order or order[0].index > reads:
+            return True
+        if order[0].version != self.scope.stamp:
+            order.clear()  # another history: what was read before is not what it was
+            return True
+        return order[0].call == call.id
 
     async def value_async(self, handle: Handle) -> object:
         """The value of a call, for one strand of an async body."""
@@ -419,15 +434,13 @@ class Body:
                     try:
                         return self._read(handle)
                     finally:
-                        self._turn(call)
+                        self._turn()
             await self._suspend(call)
 
-    def _turn(self, call: Call) -> None:
-        """A recorded read has been given; wake who is next."""
-        if self.order and self.order[0].call == call.id:
-            self.order.popleft()
-            following = self.execution.kernel.calls.get(CallId(self.order[0].call)) if self.order else None
-            for waiting in [following] if following is not None else list(self._futures):
+    def _turn(self) -> None:
+        """A recorded read has been given; whoever waits for their turn looks again."""
+        if self.order:
+            for waiting in list(self._futures):
                 self._wake_futures(waiting)
 
     async def _suspend(self, call: Call) -> None:
@@ -569,7 +582,9 @@ class Body:
             threading.Thread(target=body.run, name=f"exoflow-{handle.call.id}", daemon=True).start()
         elif self._loop is not None or self.is_async:
             loop = self._loop or asyncio.get_running_loop()
-            loop.call_soon_threadsafe(lambda: keep(loop.create_task(body.run_async())))
+            context = contextvars.copy_context()
+            context.run(current.set, None)  # a child flow is no strand of its parent
+            loop.call_soon_threadsafe(lambda: keep(loop.create_task(body.run_async())), context=context)
         else:
             from exoflow.driver.loops import background_loop
 
@@ -588,17 +603,19 @@ class Body:
     def run(self) -> None:
         """Run a sync body to its end, and tell the kernel what it came to."""
         token = current.set(self.strand)
+        _live[0] += 1
         try:
             args, kwargs = self._arguments()
             value = self.flow.function(*args, **kwargs)
-        except (Superseded, Cancelled):
-            if not self._over():
-                self._returned(None, None)
         except Exception as error:
             self._returned(None, error)
+        except BaseException as error:  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
+            if not self._over():
+                self.execution.stop(error)
         else:
             self._returned(value, None)
         finally:
+            _live[0] -= 1
             current.reset(token)
 
     async def run_async(self) -> None:
@@ -606,17 +623,19 @@ class Body:
         self._loop = asyncio.get_running_loop()
         hook(self._loop)
         token = current.set(self.strand)
+        _live[0] += 1
         try:
             args, kwargs = self._arguments()
             value = await self.flow.function(*args, **kwargs)
-        except (Superseded, Cancelled):
-            if not self._over():
-                self._returned(None, None)
         except Exception as error:
             self._returned(None, error)
+        except BaseException as error:  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
+            if not self._over():
+                self.execution.stop(error)
         else:
             self._returned(value, None)
         finally:
+            _live[0] -= 1
             current.reset(token)
 
     def _over(self) -> bool:

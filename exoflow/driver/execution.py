@@ -19,13 +19,13 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.undo import Undoing
-from exoflow.driver.values import Values, payload_of
+from exoflow.driver.values import Values, payload_of, value_of
 from exoflow.errors import InDoubt, RunCancelled, StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import CallId, Held, Inline, Kind, RunId, Status, Stored, Value, Version, show_version
-from exoflow.protocols import Attempt, Clock, Computed, Executor, Log, Outcome, Raised, Store
+from exoflow.protocols import Attempt, Clock, Computed, Executor, Log, Outcome, Raised, Store, Vanished
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,10 @@ class Execution(Undoing):
         self.ended = threading.Event()
         self.on_end: list[Callable[[], None]] = []
         self.accepted: frozenset[str] = frozenset()
+        self.runtime_sources: Callable[[bytes, Callable[..., Any]], None] | None = None
         self.outcome: Value | bytes | None = None  # the encoded result, or the encoded error
         self.end_position = 0
+        self._end_status = Status.RUNNING
         self._positions: deque[tuple[int, int]] = deque()
         self._seq = 0
         self._asked = 0  # highest seq that the journal was asked to tell us of
@@ -198,8 +200,8 @@ class Execution(Undoing):
     def advance(self) -> None:
         """Carry out whatever the kernel wants done."""
         kernel = self.kernel
-        while kernel.out:
-            for command in kernel.take():
+        while commands := kernel.take():
+            for command in commands:
                 self._carry_out(command)
         if kernel.urgent > kernel.durable_seq and kernel.urgent > self._asked:
             self._ask(kernel.urgent)
@@ -280,15 +282,22 @@ class Execution(Undoing):
                 self._guard(self._launch, handle, version)
 
     def _launch(self, handle: Handle, version: Version) -> None:
-        kind = handle.spec.note.kind
+        note = handle.spec.note
+        kind = note.kind
         handle.started_s = self.clock.now()
         if kind is Kind.FLOW:
             handle.body.open_child(handle, version)
         elif kind is Kind.TIMER:
             self._arm(handle, version)
         else:
+            if note.rollback and self.history.intents[handle.call.id].inputs is None:
+                lost = tuple(call.id for call in handle.call.inputs if not self.values.is_there(call.id))
+                self._take_outcome(handle, version, Vanished("an input is lost", lost=lost))
+                return
             attempt = self.attempt(handle, version)
             executor = self.executor_of(handle.spec)
+            if self.runtime_sources is not None:
+                self.runtime_sources(handle.spec.code, handle.spec.function)
             executor.start(attempt, lambda outcome: self.report(handle, version, outcome))
 
     def _arm(self, handle: Handle, version: Version) -> None:
@@ -507,6 +516,16 @@ class Execution(Undoing):
         callbacks, self.on_end = self.on_end, []
         for callback in callbacks:
             callback()
+
+    def had_ended(self, status: Status, payload: records.Payload) -> None:
+        """It is a run that ended before: there is only its result, or its error."""
+        self.status = status
+        if status is Status.FAILED:
+            assert isinstance(payload, bytes)
+            self._root_error = payload
+        elif status is Status.DONE:
+            self.outcome = value_of(payload)
+        self.ended.set()
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         with self.lock:

@@ -91,6 +91,9 @@ class Read(NamedTuple):
     path: str
     call: str
     version: int
+    """Newest choice among what the body had read before."""
+    index: int
+    """How many reads came before."""
 
 
 class Cancel(NamedTuple):

@@ -24,12 +24,19 @@ TRIES = 5
 BACKOFF = Backoff(initial_s=0.1, max_s=10.0, jitter=0.0)
 
 
+class ValueLost(Exception):
+    """An executor has lost a value that is needed here; ``args`` is its call."""
+
+
 class Undoing:
     """The part of an execution that looks back."""
 
-    def undo_payload(self: _Execution, handle: Handle) -> bytes:
-        """The undo and its arguments by value, for an undo in another process (L4)."""
-        args, kwargs = self._arguments_by_value(handle)
+    def undo_payload(self: _Execution, handle: Handle) -> bytes | None:
+        """The undo and its arguments by value, for an undo in another process (L4). None: one is lost, nothing will start."""
+        try:
+            args, kwargs = self._arguments_by_value(handle)
+        except ValueLost:
+            return None
         return codec.to_bytes(codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}"))
 
     def _arguments_by_value(self: _Execution, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -43,11 +50,18 @@ class Undoing:
         """What stands for a Ref in arguments by value; one that is passed on stays a Ref."""
         if id not in self.values.at:
             return codec.make_reference(id)
-        return codec.decode(self.values.fetch(self.values.at[id]), lookup=self.value_of_ref)
+        try:
+            encoded = self.values.fetch(self.values.at[id])
+        except KeyError as error:
+            raise ValueLost(id) from error
+        return codec.decode(encoded, lookup=self.value_of_ref)
 
     def undo(self: _Execution, command: do.Undo) -> None:
         """Run the undo of one attempt on the default executor, again and again until it is done."""
         payload = self.history.intents[command.call].inputs
+        if payload is None:  # nothing was started under this intent
+            self.kernel.undone(command.call, command.version)
+            return
         assert isinstance(payload, bytes)
         function, args, kwargs = codec.decode(codec.from_bytes(payload), lookup=codec.make_reference)
         self._look_back(command.call, command.version, function, args, kwargs, self._undo_ended, 1)
@@ -56,7 +70,12 @@ class Undoing:
         """Ask the task's probe whether the effect happened."""
         handle = self.handles[command.call]
         assert handle.spec.probe is not None
-        args, kwargs = self._arguments_by_value(handle)
+        try:
+            args, kwargs = self._arguments_by_value(handle)
+        except ValueLost as lost:
+            self._forget_value(lost.args[0])
+            self.kernel.doubt_again(command.call)
+            return
         self._look_back(command.call, command.version, handle.spec.probe, args, kwargs, self._probe_ended, 1)
 
     def _look_back(
@@ -118,7 +137,8 @@ class Undoing:
     def happened(self: _Execution, call: CallId, value: Value) -> None:
         """The effect of a call in doubt did happen, with this result."""
         version = self.kernel.resolved(call, happened=True)
-        self._take_value(self.handles[call], version, Computed(value, 0.0))
+        if version:
+            self._take_value(self.handles[call], version, Computed(value, 0.0))
 
 
 def _plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -50,6 +50,14 @@ class Values:
         assert isinstance(encoded, codec.Encoded)
         return encoded
 
+    def is_there(self, id: CallId) -> bool:
+        """Whether the value can still be had."""
+        try:
+            self.fetch(self.at[id])
+        except KeyError:
+            return False
+        return True
+
     def error(self, id: CallId) -> BaseException:
         return codec.decode_error(self.errors[id])
 

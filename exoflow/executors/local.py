@@ -92,6 +92,14 @@ class LocalExecutor:
         else:
             self._threads.put(entry)
 
+    def run(self, attempt: Attempt) -> Outcome:
+        """Run an attempt in the calling thread: for a plain call, whose caller would only wait."""
+        return run_attempt(attempt, self._fetch, self._keep)
+
+    async def run_async(self, attempt: Attempt) -> Outcome:
+        """Run an ``async def`` attempt in the calling asyncio task."""
+        return await run_attempt_async(attempt, self._fetch, self._keep)
+
     def cancel(self, version: Version, run_id: RunId) -> None:
         self._stop((run_id, version), "cancelled")
 

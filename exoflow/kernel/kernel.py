@@ -45,7 +45,6 @@ class Kernel(Retirement):
         self.finished = False
         self.seconds_per_byte = SECONDS_PER_BYTE
         self._number = 0
-        self._unsaved: dict[CallId, Version] = {}  # uploads under way
         self._records: deque[tuple[int, Call, Version, str]] = deque()  # appended, not known to be durable
         self._by_path: dict[str, list[Call]] = {}  # recalled calls by the path of their flow
         self._start_seq = 0  # of the run's Start record
@@ -53,6 +52,8 @@ class Kernel(Retirement):
 
     def take(self) -> list[Command]:
         """The commands that the last events gave rise to, in order."""
+        if self._to_undo:
+            self._undo_next()
         out, self.out = self.out, []
         return out
 
@@ -326,13 +327,9 @@ class Kernel(Retirement):
             return
         if call.is_choice and (call.has_derived or call.id in self.standing):
             self._retire_derived(call)
-            if self._blocked or self.stale:
+            if self._blocked:
                 self._held_back.append(call)
-                self._undo_next()
-                if not self._blocked:
-                    self._held_back.remove(call)
-                else:
-                    return
+                return
         self._run(call)
 
     def _run(self, call: Call) -> None:
@@ -418,7 +415,6 @@ class Kernel(Retirement):
         if call.intent and call.attempt >= call.intent or call.intent and call.recalled and call.intent_durable:
             self._held_back.append(call)
             self._queue_undo(call)
-            self._undo_next()
             return False
         if self.durable_seq < self._start_seq:
             self._waiting_start.append(call)
@@ -574,7 +570,6 @@ class Kernel(Retirement):
             call.fail_after_undo = True
             self._held_back.append(call)
             self._queue_undo(call)
-            self._undo_next()
         else:
             self._fail(call)
 
@@ -646,7 +641,8 @@ class Kernel(Retirement):
     def resolved(self, id: CallId, *, happened: bool) -> Version:
         """Somebody knows whether the effect happened; the version that the value gets if it did."""
         call = self.calls[id]
-        assert call.state is State.DOUBT, call
+        if call.state is not State.DOUBT:
+            return Version(0)  # cancelled in the meantime
         call.state = State.RUNNING
         if happened:
             self._number += 1
@@ -657,6 +653,13 @@ class Kernel(Retirement):
         call.why = "did not happen"
         self._start(call)
         return Version(0)
+
+    def doubt_again(self, id: CallId) -> None:
+        """The probe could not be asked: an input of the call was lost."""
+        call = self.calls[id]
+        if call.state is State.DOUBT:
+            call.state = State.NEEDED
+            self._start(call)
 
     # -- durability ------------------------------------------------------------------------------------------------
 
@@ -718,11 +721,22 @@ class Kernel(Retirement):
         self.finishing = True
         for call in self.calls.values():
             if call.intent and call.note.rollback and not call.released:
-                orphan = not call.attached and not failed
+                orphan = not failed and self._is_orphan(call)
                 if orphan or self.cancelling or failed and self.undo_on_failure:
                     self._queue_undo(call)
         self._undo_next()
         self._try_finish()
+
+    def _is_orphan(self, call: Call) -> bool:
+        """No body of the present incarnation has made the call, nor a child flow whose result stands without its body."""
+        while not call.attached:
+            owner = self.calls.get(CallId(call.id.rpartition("/")[0]))
+            if owner is None or owner.body is not None:
+                return True
+            if owner.attached:
+                return owner.state is not State.DONE
+            call = owner
+        return False
 
     def cancel(self) -> None:
         """The cancel is durable (V15): nothing new starts, what runs is ended, what can be undone is undone."""

@@ -18,6 +18,7 @@ class Retirement(Lineage):
         self.standing: dict[CallId, list[Call]] = {}  # open choice -> calls of older epochs whose intent names it
         self.unattached = 0  # recalled results and intents that the body has not asked for yet
         self.unattached_effects = 0
+        self._unsaved: dict[CallId, Version] = {}  # uploads under way
         self.seq = 0  # records appended so far
         self.urgent = 0  # something waits until the records up to here are durable
         self._to_undo: dict[Version, Call] = {}
@@ -118,6 +119,7 @@ class Retirement(Lineage):
         call.closed = False
         call.refs = ()
         call.upload = Version(0)
+        self._unsaved.pop(call.id, None)
         call.why = "remade"
         if call.intent and call.note.rollback:
             self._queue_undo(call)

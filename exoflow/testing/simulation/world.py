@@ -153,6 +153,14 @@ class SimulatedExecutor:
     def close(self) -> None: ...
 
 
+class _Traced(Execution):
+    """Writes down what the kernel orders."""
+
+    def _carry_out(self, command: Any) -> None:
+        self.trace(f"   {command}")  # type: ignore[attr-defined]
+        super()._carry_out(command)
+
+
 class World:
     """One seed: a program, its runs from crash to crash, and the outside that its effects are seen in."""
 
@@ -194,6 +202,8 @@ class World:
             history = History(records)
             if history.ended is not None and history.ended.status == "cancelled":
                 break
+            if history.ended is not None and history.ended.status == "failed":
+                records = records[:-1]
         self.report.status = str(execution.status)
         self.report.calls = sum(call.attached for call in execution.kernel.calls.values())
         check(execution, self.sink, self.report.seed)
@@ -203,12 +213,13 @@ class World:
         self.executor = SimulatedExecutor(self)
         self.log = self.log_type(records)
         history = History(records)
-        driver = type("Simulated", (Execution,), {"kernel_type": self.kernel_type})
+        driver = type("Simulated", (_Traced if self.tracing else Execution,), {"kernel_type": self.kernel_type})
         execution: Execution = driver(
             run_id=RunId("sim"), epoch=epoch, index=0, flow=self.flow, args=(), kwargs={}, log=self.log, store=self.store,
             clock=self.clock, executors={"sim": self.executor}, default="sim", seed=self.report.seed, history=history,
             values_prefix=f"e{epoch}",
         )  # fmt: skip
+        execution.trace = self.trace  # type: ignore[attr-defined]
         execution.begun(None if history.start else _start(self.report.seed))
         if history.cancelled:
             execution.cancel()
@@ -349,6 +360,8 @@ class World:
             self.sink.undo(str(attempt.args[0]))
             return Computed(Inline(codec.to_bytes(codec.encode(None))), 0.0)
         if attempt.function is _probe:
+            key = str(attempt.args[0])  # only a sink that dedups by key can stop an attempt that is taken for dead
+            self.zombies = [zombie for zombie in self.zombies if zombie.key != key]
             answer = Happened(self.sink.value(str(attempt.args[0]))) if self.sink.probe(str(attempt.args[0])) else DidNotHappen()
             return Computed(Inline(codec.to_bytes(codec.encode(answer))), 0.0)
         name, _, _ = attempt.call.rpartition("/")[2].partition("#")
@@ -412,7 +425,10 @@ def _start(seed: int) -> tuple[Any, ...]:
 
 
 def _unfinished(execution: Execution) -> list[object]:
-    return [call for call in execution.kernel.calls.values() if call.attached and call.state.name != "DONE"]
+    kernel = execution.kernel
+    scopes = [(s.path, s.active, s.returned, s.ended, s.deferred) for s in kernel.scopes.values()]
+    state = {name: getattr(kernel, name) for name in ("_to_undo", "stale", "_held_back", "finishing", "_unsaved", "_undoing")}
+    return [scopes, state, *(call for call in execution.kernel.calls.values() if call.attached and call.state.name != "DONE")]
 
 
 def _body(refs: object, given: object) -> None: ...

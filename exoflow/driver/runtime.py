@@ -1,0 +1,275 @@
+"""The runs of one process in one store: begun, joined, gone on with."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from exoflow import codec
+from exoflow.driver import records
+from exoflow.driver.clock import SYSTEM_CLOCK
+from exoflow.driver.execution import Execution
+from exoflow.driver.history import History
+from exoflow.driver.identity import code_name
+from exoflow.driver.spec import FlowSpec
+from exoflow.driver.values import payload_of, value_of
+from exoflow.errors import Corrupt, RunCancelled, RunIsLive, RunMismatch
+from exoflow.journal import Journal, Kind
+from exoflow.journal.takeover import Found
+from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
+from exoflow.protocols import Executor, Store
+
+Executors = Callable[[str], Executor]
+
+_runtimes: dict[str, Runtime] = {}
+_lock = threading.Lock()
+
+
+class Runtime:
+    """One process's hold on a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.journal = Journal(store)
+        self.executions: dict[str, Execution] = {}
+        self._lock = threading.Lock()
+        self._chance = random.SystemRandom()
+        self._sources: set[bytes] = set()
+
+    @staticmethod
+    def of(store: Store) -> Runtime:
+        """The runtime of a store in this process."""
+        with _lock:
+            runtime = _runtimes.get(store.url)
+            if runtime is None:
+                runtime = _runtimes[store.url] = Runtime(store)
+            return runtime
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    def begin(
+        self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, run_id: str | None,
+        labels: Mapping[str, str], executor: Executor, executors: Executors,
+    ) -> Execution:  # fmt: skip
+        """A run of a flow: a new one, or the one of this id, wherever it stands.
+
+        Raises:
+            RunIsLive: another process has it.
+            RunMismatch: it has other inputs, or is one of another flow.
+        """
+        inputs = codec.encode_arguments(args, kwargs, task=flow.name, function=flow.function, own=True)
+        if run_id is None:
+            id, epoch, index = self.journal.new_run(flow.name)
+            return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors)
+        with self._lock:
+            live = self.executions.get(run_id)
+            if live is not None and not live.ended.is_set():
+                self._same_inputs(run_id, live.flow.name, live.encoded_inputs, flow, inputs)
+                return live
+        claimed = self.journal.claim(run_id)
+        if claimed.ours:
+            return self._begun(
+                flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors
+            )
+        assert claimed.found is not None
+        return self._known(claimed.found, flow, inputs, executor, executors)
+
+    def _begun(
+        self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: codec.Encoded, run_id: str,
+        epoch: int, index: int, labels: Mapping[str, str], executor: Executor, executors: Executors,
+    ) -> Execution:  # fmt: skip
+        seed = self._chance.getrandbits(62)
+        execution = Execution(
+            run_id=RunId(run_id), epoch=epoch, index=index, flow=flow, args=args, kwargs=kwargs, log=self.journal,
+            store=self.store, clock=SYSTEM_CLOCK, executors=Opened(executors, executor), default=executor.name, seed=seed,
+            values_prefix=self.journal.name, labels=labels,
+        )  # fmt: skip
+        execution.encoded_inputs = inputs if not _plain(args, kwargs) else None
+        execution.runtime_sources = self._keep_source
+        start = records.Start(
+            Kind.START, index, run_id, epoch, SYSTEM_CLOCK.now(), flow.name, flow.module, flow.file, flow.qualname,
+            flow.version, flow.code, self._inputs_payload(inputs, index), dict(labels), seed, os.getcwd(), executor.name,
+        )  # fmt: skip
+        self._keep(execution)
+        execution.begun(start)
+        return execution
+
+    def _inputs_payload(self, inputs: codec.Encoded, index: int) -> records.Payload:
+        if inputs.size <= INLINE_MAX_BYTES:
+            return codec.to_bytes(inputs)
+        name = f"values/{self.journal.name}/{index:x}/inputs"
+        self.store.create(name, *codec.to_parts(inputs))
+        return ["@", name, inputs.size]
+
+    def _keep(self, execution: Execution) -> None:
+        with self._lock:
+            self.executions[execution.run_id] = execution
+        execution.when_ended(lambda: self._forget(execution))
+
+    def _forget(self, execution: Execution) -> None:
+        if self.executions.get(execution.run_id) is execution:
+            self.executions.pop(execution.run_id, None)
+
+    def _keep_source(self, code: bytes, function: Callable[..., Any]) -> None:
+        """Keep the source of a task's code, so that a later change can be shown. Best effort, once a process."""
+        if code in self._sources or not code:
+            return
+        self._sources.add(code)
+        source = codec.source_of(function)
+        if source:
+            threading.Thread(
+                target=self.store.create, args=(code_name(code), source.encode()), name="exoflow-source", daemon=True
+            ).start()
+
+    # -- going on ------------------------------------------------------------------------------------------------------
+
+    def _known(
+        self, found: Found, flow: FlowSpec, inputs: codec.Encoded, executor: Executor, executors: Executors
+    ) -> Execution:
+        """The run of a chosen id exists: live elsewhere, broken off, or ended."""
+        if found.state == "live":
+            error = RunIsLive(
+                f"the run {found.run_id} is live in process {', '.join(map(str, found.processes))}: wait for it there, "
+                f"or choose another run_id"
+            )
+            error.run_id, error.processes = found.run_id, found.processes
+            raise error
+        history = History(found.records)
+        assert history.start is not None
+        recorded = self._encoded(history.start.inputs)
+        self._same_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
+        if found.state == "ended":
+            return self._stored(found.run_id, flow, history, executor, executors)
+        return self.adopt(found.run_id, lambda _: flow, executor=executor, executors=executors)
+
+    def _same_inputs(
+        self, run_id: str, name: str, recorded: codec.Encoded | None, flow: FlowSpec, inputs: codec.Encoded
+    ) -> None:
+        why = None
+        if name != flow.name:
+            why = f"it is a run of {name}, not of {flow.name}"
+        elif recorded is not None:
+            old, new = codec.decode(recorded), codec.decode(inputs)
+            why = codec.difference(codec.fingerprint(*old), codec.fingerprint(*new), flow.function)
+        if why is not None:
+            error = RunMismatch(f"the run id {run_id!r} is taken: {why}. Choose another id, or give the same inputs")
+            error.run_id = run_id
+            raise error
+
+    def _encoded(self, payload: records.Payload) -> codec.Encoded | None:
+        value: Value | None = value_of(payload)
+        if isinstance(value, Inline):
+            return codec.from_bytes(value.data)
+        if isinstance(value, Stored):
+            return codec.from_object(self.store.read(value.name), value.name)
+        return None
+
+    def _stored(
+        self, run_id: str, flow: FlowSpec, history: History, executor: Executor, executors: Executors
+    ) -> Execution:
+        """An ended run: its result or error, without a body."""
+        ended = history.ended
+        assert ended is not None and history.start is not None
+        execution = Execution(
+            run_id=RunId(run_id), epoch=1, index=0, flow=flow, args=(), kwargs={}, log=self.journal, store=self.store,
+            clock=SYSTEM_CLOCK, executors=Opened(executors, executor), default=executor.name, seed=0,
+            labels=history.start.labels,
+        )  # fmt: skip
+        execution.had_ended(Status(ended.status), ended.payload)
+        return execution
+
+    def adopt(
+        self, run_id: str, flow_of: Callable[[records.Start], FlowSpec], *, executor: Executor | None = None,
+        executors: Executors, takeover: bool = False, accept: Sequence[str] = (),
+    ) -> Execution:  # fmt: skip
+        """Go on with a run that broke off or failed; a run that is done gives its result.
+
+        Raises:
+            RunNotFound: there is none; the message names the nearest.
+            RunIsLive: its owner lives.
+            RunCancelled: it was cancelled.
+        """
+        live = self.executions.get(run_id)
+        if live is not None and not live.ended.is_set():
+            return live
+        found = self.journal.find(run_id)
+        if found.state == "ended":
+            history = History(found.records)
+            assert history.start is not None and history.ended is not None
+            if history.ended.status == Status.CANCELLED:
+                error = RunCancelled(f"the run {run_id} was cancelled: start a new one")
+                error.run_id = run_id
+                raise error
+            if history.ended.status == Status.DONE:
+                default = executor or executors(history.start.executor)
+                return self._stored(run_id, flow_of(history.start), history, default, executors)
+        adopted = self.journal.adopt(run_id, takeover)
+        history = History(adopted.records, damaged=bool(adopted.damaged))
+        start = history.start
+        if start is None:
+            raise Corrupt(f"the Start record of the run {run_id} is damaged: it cannot be resumed")
+        flow = flow_of(start)
+        default = executor or executors(start.executor)
+        inputs = self._encoded(start.inputs)
+        args, kwargs = codec.decode(inputs) if inputs is not None else ((), {})
+        execution = Execution(
+            run_id=RunId(run_id), epoch=adopted.epoch, index=adopted.run, flow=flow, args=args, kwargs=kwargs,
+            log=self.journal, store=self.store, clock=SYSTEM_CLOCK, executors=Opened(executors, default),
+            default=default.name, seed=start.seed, history=history, values_prefix=self.journal.name, labels=start.labels,
+        )  # fmt: skip
+        execution.encoded_inputs = inputs
+        execution.accepted = frozenset(accept)
+        execution.runtime_sources = self._keep_source
+        self._keep(execution)
+        execution.begun(None)
+        if history.cancelled:
+            execution.cancel()
+        return execution
+
+    def close(self) -> None:
+        """End in good order: runs that have not ended can be taken over at once."""
+        for execution in list(self.executions.values()):
+            execution.stop(KeyboardInterrupt("the process ends"))
+        self.journal.close()
+
+
+class Opened(Mapping[str, Executor]):
+    """The executors of a run by name, opened when they are first used."""
+
+    def __init__(self, executors: Executors, default: Executor) -> None:
+        self._executors = executors
+        self._opened = {default.name: default}
+
+    def __getitem__(self, name: str) -> Executor:
+        found = self._opened.get(name)
+        if found is None:
+            found = self._opened[name] = self._executors(name)
+            self._opened.setdefault(found.name, found)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._opened)
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._opened or name == "local"
+
+
+def _plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    return all(map(codec.immutable, args)) and all(map(codec.immutable, kwargs.values()))
+
+
+@atexit.register
+def _close() -> None:
+    for runtime in list(_runtimes.values()):
+        try:
+            runtime.close()
+        except Exception as error:  # the interpreter is on its way out: say it, and go
+            print(f"exoflow: closing the journal of {runtime.store.url} failed: {error}", file=sys.stderr)
