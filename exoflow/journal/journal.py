@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -77,7 +75,7 @@ class Journal(GroupCommit):
         self._number = self._entropy(NAME_BITS)
         name = journal_name(self._number)
         if process_info is None:
-            process_info = {"pid": os.getpid(), "host": socket.gethostname()}
+            process_info = {"pid": os.getpid(), "host": os.uname().nodename}
         author = Author(name, self._number, process_info, self._entropy)
         slots: Slots
         if isinstance(store, SlotStore):
@@ -207,6 +205,8 @@ class Journal(GroupCommit):
 
     def nearest(self, run_id: str) -> str | None:
         """The known run id that looks most like this one."""
+        import difflib
+
         known = claimed_ids(self.store) | {run.run_id for run in self.runs()}
         return next(iter(difflib.get_close_matches(run_id, sorted(known), n=1)), None)
 
