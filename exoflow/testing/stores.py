@@ -46,7 +46,7 @@ def _hold_slot(reopen: Callable[[str], Store], url: str, pipe: Any) -> None:
 class StoreConformance:
     """Every MUST of ``protocols.Store`` and, where the store has slots, of ``protocols.SlotStore``."""
 
-    reopen: Callable[[str], Store] = staticmethod(open_store)  # type: ignore[assignment]  # staticmethod is one
+    reopen: Callable[[str], Store] = staticmethod(open_store)
     """Opens the store by its url in another process: importable from a module."""
 
     @pytest.fixture
