@@ -57,7 +57,7 @@ def resume(
     """
     if current_body() is not None or current_attempt() is not None:
         raise RuntimeError(f"exoflow.resume({run_id!r}) in a flow or a task: resume runs from outside")
-    execution = adopt(run_id, _code_of, store, executor, takeover=takeover, accept=tuple(accept))
+    execution = adopt(run_id, code_of, store, executor, takeover=takeover, accept=tuple(accept))
     if not execution.flow.is_async:
         return run_here(execution)
     starter = threading.Thread(target=execution.start)  # not on a loop that this thread runs, and blocks
@@ -121,7 +121,7 @@ def cancel(run_id: str, *, store: StoreSpec | None = None) -> None:
     get(run_id, store=store).cancel()
 
 
-def _code_of(start: Start) -> FlowSpec:
+def code_of(start: Start) -> FlowSpec:
     """The flow that a run recorded.
 
     Raises:

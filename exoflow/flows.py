@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import threading
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
+from weakref import WeakSet
 
 from exoflow import codec, settings
 from exoflow.attempts import current_attempt
@@ -73,7 +75,8 @@ class AnyFlow(Callee[P, R, X]):
         """
         self._outside("start")
         execution = self._begin(args, kwargs)
-        execution.start()
+        if _is_first(execution):
+            execution.start()
         return Run(execution.run_id, settings.store_of(self._options.get("store")), execution)
 
     def _begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Execution:
@@ -322,18 +325,35 @@ def adopt(
 
 
 def run_here(execution: Execution) -> object:
-    """Run a sync flow's body in this thread."""
+    """Run a sync flow's body in this thread, or wait for the thread that does."""
+    if not _is_first(execution):
+        return execution.result()
     with stopped_by_ctrl_c(execution):
         return execution.run()
 
 
 async def run_here_async(execution: Execution) -> object:
     """Run an async flow's body in this asyncio task; cancelling that stops the run, which can be resumed."""
+    if not _is_first(execution):
+        return await execution.result_async()
     try:
         return await execution.run_async()
     except asyncio.CancelledError as error:
         execution.stop(error)
         raise
+
+
+_started: WeakSet[Execution] = WeakSet()
+_lock = threading.Lock()
+
+
+def _is_first(execution: Execution) -> bool:
+    """Whether nobody runs its body yet: a run can be joined before it is under way."""
+    with _lock:
+        if execution in _started:
+            return False
+        _started.add(execution)
+        return True
 
 
 def _called(flow: AnyFlow[..., Any, Any], body: Body) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, NoReturn, TypeVar, cast, overload
 
 from exoflow import codec
 from exoflow.driver import body as _body
@@ -229,11 +229,19 @@ class Completed(Iterator[Ref[R]], AsyncIterator[Ref[R]]):
 
 
 @overload
-def gather(refs: Iterable[Ref[R]], /, *, return_exceptions: bool = False) -> Refs[R]: ...
+def gather(refs: Iterable[Ref[R]], /, *, return_exceptions: Literal[False] = False) -> Refs[R]: ...
 
 
 @overload
-def gather(*refs: Ref[R], return_exceptions: bool = False) -> Refs[R]: ...
+def gather(*refs: Ref[R], return_exceptions: Literal[False] = False) -> Refs[R]: ...
+
+
+@overload
+def gather(refs: Iterable[Ref[R]], /, *, return_exceptions: bool) -> Refs[R | Exception]: ...
+
+
+@overload
+def gather(*refs: Ref[R], return_exceptions: bool) -> Refs[R | Exception]: ...
 
 
 def gather(*refs: Any, return_exceptions: bool = False) -> Refs[Any]:

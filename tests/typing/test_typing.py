@@ -1,0 +1,74 @@
+"""The public API as mypy and pyright see it: exact where it is used rightly, an error where it is not."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FILES = ("user.py", "wrong.py")
+
+
+def test_mypy_infers_what_a_user_would_write_and_refuses_each_wrong_use(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), *FILES]
+    configuration = tmp_path / "mypy.ini"
+    configuration.write_text("[mypy]\nfollow_imports = silent\n")
+    done = run([*command, "--config-file", str(configuration)])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_pyright_infers_the_same(tmp_path: Path) -> None:
+    found = pyright(tmp_path, FILES)
+    assert not found, "\n".join(found)
+
+
+def test_pyright_refuses_a_ref_as_a_condition(tmp_path: Path) -> None:
+    (tmp_path / "condition.py").write_text(
+        "from exoflow import Ref\ndef f(r: Ref[int]) -> None:\n    if r:\n        pass\n"
+    )
+    assert any("bool" in problem for problem in pyright(tmp_path, [str(tmp_path / "condition.py")]))
+
+
+@pytest.mark.parametrize("line", [3, 4, 5])
+def test_the_checkers_do_look_at_each_line(line: int, tmp_path: Path) -> None:
+    lines = ["from exoflow import task", "@task", "def f(x: int) -> str: ...", "f(1)", "a: str = f(2)"]
+    lines[line - 1] = {3: "def f(x: int) -> str: return 1", 4: "f('x')", 5: "a: int = f(2)"}[line]
+    (tmp_path / "one.py").write_text("\n".join(lines) + "\n")
+    done = run([sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), str(tmp_path / "one.py")])
+    assert re.search(rf"one\.py:{line}: error", done.stdout), done.stdout + done.stderr
+
+
+def pyright(folder: Path, files: tuple[str, ...] | list[str]) -> list[str]:
+    """What pyright has to say, needless ignores included."""
+    program = Path(sys.executable).with_name("pyright")
+    found = str(program) if program.exists() else shutil.which("pyright")
+    if found is None:
+        pytest.skip("pyright is not installed")
+    settings = {
+        "include": [str(HERE / file) for file in files],
+        "extraPaths": [str(ROOT), str(HERE)],
+        "typeCheckingMode": "standard",
+        "reportUnnecessaryTypeIgnoreComment": "error",
+        "reportUnusedExpression": "none",
+    }
+    (folder / "pyrightconfig.json").write_text(json.dumps(settings))
+    done = run([found, "--outputjson", "--pythonpath", sys.executable, "--project", str(folder)])
+    if not done.stdout.startswith("{"):
+        pytest.skip(f"pyright does not run here: {done.stdout}{done.stderr}")
+    problems = json.loads(done.stdout)["generalDiagnostics"]
+    return [
+        f"{Path(each['file']).name}:{each['range']['start']['line'] + 1}: {each['message']}"
+        for each in problems
+        if each["severity"] == "error"
+    ]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MYPYPATH": f"{ROOT}{os.pathsep}{HERE}", "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    return subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=100, check=False)
