@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
@@ -49,7 +50,10 @@ def claims(store: Store, run_id: str) -> list[Claim]:
     """All claims of a run, the newest first; the first of a generated id may never have begun."""
     folder = f"owners/{hashed(run_id)}"
     epochs = sorted((int(name.rpartition("/")[2]) for name in store.list(folder)), reverse=True)
-    found = [_read(store, f"{folder}/{epoch}", epoch) for epoch in epochs]
+    found = []
+    for epoch in epochs:
+        with contextlib.suppress(FileNotFoundError):  # gc deletes the run, oldest claim first
+            found.append(_read(store, f"{folder}/{epoch}", epoch))
     first = parse_id(run_id)
     if first is not None and 1 not in epochs:
         found.append(first)
