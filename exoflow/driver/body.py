@@ -17,6 +17,7 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.identity import check_same
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import Strand, current, hook
+from exoflow.driver.undo import ValueLost
 from exoflow.errors import Cancelled, RunError, Superseded
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
@@ -667,10 +668,7 @@ class Body:
         if unread is not None and error is None:
             error = codec.encode_error(self._error_of(execution.kernel.calls[unread]))
         if self.owner is None:
-            if error is None and self._result is None:
-                (value,), _ = codec.substitute((self._value,), {}, execution.value_of_ref)
-                self._result = codec.encode_result(value, task=self.flow.name)
-            execution.settle_root(self._result, error)
+            self._settle_root(error)
             return
         owner = self.owner
         if error is not None:
@@ -681,6 +679,19 @@ class Body:
         value = execution.values.keep(self._result)
         seconds = execution.clock.now() - owner.started_s
         execution._take_value(owner, self.version, Computed(value, seconds, self._result.refs))
+
+    def _settle_root(self, error: bytes | None) -> None:
+        execution = self.execution
+        if error is None and self._result is None:
+            try:
+                (value,), _ = codec.substitute((self._value,), {}, execution.value_of_ref)
+            except ValueLost as lost:
+                execution.forget_value(lost.args[0])
+                execution.kernel.unsettled()
+                return
+            self._result = codec.encode_result(value, task=self.flow.name)
+        execution.settle_root(self._result, error)
+        execution.kernel.settled(failed=error is not None)
 
     # -- waking ----------------------------------------------------------------------------------------------------
 

@@ -118,16 +118,16 @@ class Execution(Undoing):
             if call.attempt == version:
                 self.values.errors[call.id] = self._vanished_error(handle, outcome.reason)
             for lost in outcome.lost:
-                self._forget_value(lost)
+                self.forget_value(lost)
             self.kernel.vanished(call.id, version)
 
     def value_lost(self, id: CallId) -> None:
         """An executor has lost a value that it held."""
         with self.lock:
             if self.fatal is None:
-                self._guard(self._forget_value, id)
+                self._guard(self.forget_value, id)
 
-    def _forget_value(self, id: CallId) -> None:
+    def forget_value(self, id: CallId) -> None:
         if isinstance(self.values.at.get(id), Held):
             self.kernel.lost(_owner(id))
 
@@ -487,7 +487,8 @@ class Execution(Undoing):
         self.end_position = position
         for body in list(self.bodies.values()):
             body.wake()
-        if not self.bodies[""].waits_for_end:
+        root = self.bodies.get("")  # none where a run is cancelled whose body was not replayed
+        if root is None or not root.waits_for_end:
             self.log.notify(position, self._on_end)
 
     def _result_payload(self) -> records.Payload:

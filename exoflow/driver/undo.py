@@ -73,7 +73,7 @@ class Undoing:
         try:
             args, kwargs = self._arguments_by_value(handle)
         except ValueLost as lost:
-            self._forget_value(lost.args[0])
+            self.forget_value(lost.args[0])
             self.kernel.doubt_again(command.call)
             return
         self._look_back(command.call, command.version, handle.spec.probe, args, kwargs, self._probe_ended, 1)

@@ -325,7 +325,7 @@ class Kernel(Retirement):
             return
         if note.rollback and not self._may_be_undone(call):
             return
-        if call.is_choice and (call.has_derived or call.id in self.standing):
+        if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
             if self._blocked:
                 self._held_back.append(call)
@@ -346,6 +346,7 @@ class Kernel(Retirement):
         call.state = State.RUNNING
         call.held = False
         call.saved = 0
+        self._mark_derived(call)
         if call.is_choice:
             self.remade += 1
         self.out.append(Run(call.id, call.attempt, call.tries + call.losses + 1, call.why))
@@ -430,6 +431,7 @@ class Kernel(Retirement):
         call.intent = version(self.epoch, self._number)
         call.intent_durable = False
         call.recalled = False
+        self._mark_derived(call)
         self.seq += 1
         self.urgent = self.seq
         self._records.append((self.seq, call, call.intent, "intent"))
@@ -597,6 +599,9 @@ class Kernel(Retirement):
             return
         if call.wanted:
             self.out.append(Deliver(call.id))
+            root = self.scopes[""]
+            if root.returned:
+                self._try_end(root)
         waiters, call.waiters = call.waiters, []
         for waiter in waiters:
             if waiter.missing:
@@ -607,7 +612,7 @@ class Kernel(Retirement):
     def _renew(self, call: Call) -> None:
         """A result was taken back: have it made again if somebody still needs it."""
         assert call.scope is not None
-        if call.wanted or not self.unattached or any(taker.state is State.NEEDED for taker in call.takers):
+        if call.wanted or call.scope.returned or not self.unattached or any(taker.state is State.NEEDED for taker in call.takers):
             self._need(call)
         else:
             call.scope.deferred.append(call)
@@ -703,7 +708,11 @@ class Kernel(Retirement):
             self._try_end(scope)
 
     def _try_end(self, scope: Scope) -> None:
-        if not scope.returned or scope.ended or scope.active or scope.deferred:
+        if not scope.returned or scope.ended:
+            return
+        if scope.deferred:
+            self._start_deferred(scope)
+        if scope.active:
             return
         for call in scope.result_refs:
             if scope.owner is None and not self._available(call):
@@ -713,8 +722,19 @@ class Kernel(Retirement):
         if not scope.raised and error is None and not self.cancelling:
             self._check_all_made(scope, last=True)
         self.out.append(EndScope(scope.path, error))
-        if scope.owner is None:
-            self._finish(failed=scope.raised or error is not None)
+
+    def settled(self, *, failed: bool) -> None:
+        """The root body's result is encoded, or its error."""
+        if not self.finishing:
+            self._finish(failed=failed)
+
+    def unsettled(self) -> None:
+        """A value that stands in the result was lost before it could be read: it has to be made again first."""
+        root = self.scopes[""]
+        root.ended = False
+        for call in root.result_refs:
+            self.wants(call)
+        self._try_end(root)
 
     def _finish(self, *, failed: bool) -> None:
         """The root body has ended: undo what must not stand, then end the run."""
@@ -742,7 +762,7 @@ class Kernel(Retirement):
         """The cancel is durable (V15): nothing new starts, what runs is ended, what can be undone is undone."""
         self.cancelling = True
         for call in list(self.calls.values()):
-            if call.state is State.RUNNING and call.note.kind is not Kind.FLOW:
+            if call.state is State.RUNNING and call.note.kind is Kind.TASK:
                 self.stale[call.attempt] = call
                 self.out.append(Stop(call.id, call.attempt))
                 call.state = State.IDLE

@@ -41,7 +41,7 @@ class Retirement(Lineage):
                 aside[call.body] = None
                 for inner in call.body.calls:
                     visit(inner, base=True)
-            if call.has_derived:
+            if call.has_derived and (base or call.state is State.DONE):
                 call.has_derived = False
                 self._void(call)
                 voided.append(call)
@@ -105,7 +105,7 @@ class Retirement(Lineage):
                 f"the effect did, then use `exoflow fork` or start a new run."
             )
         if call.state is State.RUNNING:
-            if call.note.kind is not Kind.FLOW:
+            if call.note.kind is Kind.TASK:
                 self.stale[call.attempt] = call
                 self.out.append(Stop(call.id, call.attempt))
             call.state = State.IDLE

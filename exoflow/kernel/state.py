@@ -82,12 +82,14 @@ class Call:
     @property
     def is_choice(self) -> bool:
         """Another attempt may give another result. A child flow is a function of what its body read."""
-        return self.failed or not (self.note.deterministic or self.note.kind is Kind.FLOW)
+        if self.failed:
+            return not self.propagated
+        return not (self.note.deterministic or self.note.kind is Kind.FLOW)
 
     @property
     def must_commit(self) -> bool:
         """An effect behind it waits for its record (G3, G6)."""
-        return self.is_choice or self.note.rollback
+        return self.is_choice or self.note.rollback and not self.propagated
 
     def __repr__(self) -> str:
         return f"<{self.id} {self.state.name} v{self.version:x}>"

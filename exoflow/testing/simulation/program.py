@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from exoflow.codec import reduce_reference, register_reference
 from exoflow.driver.body import current_body
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import Backoff, FlowSpec, TaskSpec
@@ -58,9 +59,10 @@ class SimulatedRef:
         self.call_id = call_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from exoflow.codec import reduce_reference
-
         return reduce_reference(self.call_id)
+
+
+register_reference(SimulatedRef)
 
 
 def write_program(chance: random.Random, run: Callable[..., object], undo: Callable[..., object], probe: Callable[..., object]) -> Program:

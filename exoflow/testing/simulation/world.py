@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exoflow import codec
@@ -344,9 +344,9 @@ class World:
         self.trace(f"fail {attempt.call} {attempt.version:x} acted={acted}")
         if self.chance.random() < 0.5:
             if not acted and self.chance.random() < 0.4 and attempt.function is _body:
-                self.zombies.append(attempt)
+                self.zombies.append(self._portable(attempt))
             report(Vanished("its worker died"))
-        elif acted or self.chance.random() < 0.7:
+        elif acted or attempt.function is not _body or self.chance.random() < 0.7:
             error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
             report(Raised(codec.encode_error(error), 0.0))
         else:
@@ -404,16 +404,19 @@ class World:
             if self.chance.random() < 0.4:
                 self._act(attempt) if self._readable(attempt) else None
             elif self.chance.random() < 0.2 and attempt.function is _body and self._readable(attempt):
-                self.zombies.append(_portable(attempt))
+                self.zombies.append(self._portable(attempt))
         return list(log.records[:kept])
+
+    def _portable(self, attempt: Attempt) -> Attempt:
+        """A zombie has its inputs with it."""
+        inputs = {
+            id: Inline(codec.to_bytes(self.executor.held[value.handle])) if isinstance(value, Held) else value  # type: ignore[index]
+            for id, value in attempt.inputs.items()
+        }
+        return replace(attempt, inputs=inputs)
 
     def _readable(self, attempt: Attempt) -> bool:
         return all(not isinstance(v, Held) or v.handle in self.executor.held for v in attempt.inputs.values())
-
-
-def _portable(attempt: Attempt) -> Attempt:
-    """A zombie only matters for its effect: forget its inputs, they lie in a dead process."""
-    return attempt
 
 
 def _start(seed: int) -> tuple[Any, ...]:
