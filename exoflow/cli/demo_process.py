@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -17,6 +16,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 POLL_S = 0.05
 RUN_ID = "demo"
+GONE_S = 2.0
+"""Longer than a killed process needs to go; zombies that nobody reaps stay, and hold no lock."""
 
 
 class ProgramFailed(Exception):
@@ -100,12 +101,23 @@ def started(place: Place) -> Iterator[subprocess.Popen[str]]:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the whole group; returns when the last of it is gone."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM where only zombies are left
-        os.killpg(process.pid, signal.SIGKILL)
+    """SIGKILL to the whole group; returns when the last of it is gone, so that nobody holds the store's locks."""
+    _signal_group(process.pid, signal.SIGKILL)
     if process.stdout is not None and not process.stdout.closed:
-        process.communicate()  # every process of the group holds the other end of this pipe
+        process.communicate()
     process.wait()
+    patience = time.monotonic() + GONE_S
+    while _signal_group(process.pid, 0) and time.monotonic() < patience:
+        time.sleep(POLL_S / 10)
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Whether there was anybody to signal."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # macOS says EPERM where only zombies are left
+        return False
+    return True
 
 
 def differences(one: Path, other: Path) -> list[str]:
