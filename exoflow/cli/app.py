@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from exoflow.cli import collecting, doctor, explaining, listing, showing
+from exoflow.cli import collecting, doctor, explaining, listing, running, showing
 from exoflow.cli.terminal import Terminal
 
 app = typer.Typer(
@@ -46,6 +46,19 @@ def _add(name: str, command: Callable[..., None], *examples: str) -> None:
 
 
 _add(
+    "run",
+    running.run,
+    "exoflow run jobs.py:daily --arg day=2026-03-01",
+    "exoflow run jobs.py:daily --arg parts=32 --id nightly-2026-03-01 --label team=search",
+    "exoflow run package.module:daily --executor processes --json",
+)
+_add(
+    "resume",
+    running.resume,
+    "exoflow resume nightly-2026-03-01",
+    "exoflow resume nightly-2026-03-01 --accept 'classify#3'",
+)
+_add(
     "list",
     listing.list_runs,
     "exoflow list",
@@ -54,5 +67,6 @@ _add(
 )
 _add("show", showing.show, "exoflow show nightly-2026-03-01", "exoflow show nightly-2026-03-01 --timeline")
 _add("explain", explaining.explain, "exoflow explain jobs.py:daily", "exoflow explain nightly-2026-03-01 --json")
+_add("cancel", running.cancel, "exoflow cancel nightly-2026-03-01")
 _add("gc", collecting.gc, "exoflow gc --dry-run", "exoflow gc --keep-days 30")
 _add("doctor", doctor.doctor, "exoflow doctor", "exoflow doctor --store /data/exoflow")

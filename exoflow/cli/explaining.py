@@ -41,7 +41,8 @@ class Explained:
 
     call: str
     where: str
-    is_choice: bool
+    kind: str
+    """choice, deterministic or child flow."""
     effect: str
     saved: str
     starts: str
@@ -104,7 +105,7 @@ def _site(site: Site, all_sites: Sequence[Site], flow: FlowSpec, *, awaited: boo
     return Explained(
         call="/".join([*site.path, name]),
         where=f"line {site.line}",
-        is_choice=not note.deterministic,
+        kind="deterministic" if note.deterministic else "choice",
         effect=effect,
         saved=_SAVED[note.saves],
         starts=_STARTS[effect],
@@ -167,7 +168,7 @@ def _recorded(call: CallSeen, by_id: dict[str, CallSeen], shown: dict[str, str])
     return Explained(
         call=call.id,
         where=f"process {last.epoch}" if last else "",
-        is_choice=call.choice,
+        kind="child flow" if call.child_flow else "choice" if call.choice else "deterministic",
         effect=effect,
         saved={"inline": "saved in the journal", "object": "saved as an object"}.get(saved, saved),
         starts=_STARTS[effect].replace("starts", "started"),
@@ -196,16 +197,16 @@ def _lines(found: Sequence[Explained]) -> Iterator[Text]:
     width = max((len(each.call) for each in found), default=0)
     place = max((len(each.where) for each in found), default=0)
     for each in found:
-        kind = "choice" if each.is_choice else "deterministic"
         where = (f"{each.where:<{place}}  ", "dim")
-        yield Text.assemble(where, (f"{each.call:<{width}}", "bold"), f"  {kind:<13}  {each.saved}")
+        yield Text.assemble(where, (f"{each.call:<{width}}", "bold"), f"  {each.kind:<13}  {each.saved}")
         below = " " * (place + 4)
         if each.effect:
             yield Text.assemble(
                 below, ("can be undone" if each.effect == "rollback" else each.effect, "magenta"), f": {each.starts}"
             )
         if each.waits_for:
-            yield Text(f"{below}waits for {listed(each.waits_for, most=8)}", style="cyan")
+            waits = "waits for" if each.where.startswith("line") else "waited for"
+            yield Text(f"{below}{waits} {listed(each.waits_for, most=8)}", style="cyan")
         elif each.effect in ("idempotent", "irrevocable"):
             yield Text(f"{below}no choice behind it: only the run's inputs have to be durable", style="dim")
         for warning in each.warnings:

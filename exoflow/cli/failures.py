@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,19 +29,16 @@ def reported(terminal: Terminal, *, debug: bool) -> Iterator[None]:
     except (WrongUsage, ExoFlowError, Interruption) as error:
         if debug:
             terminal.err.print_exception()
-        terminal.say(f"exoflow: {error}")
+        terminal.say(f"exoflow: {str(error).replace('takeover=True', '--takeover')}")
         raise typer.Exit(exit_code(error)) from None
     except sqlite3.Error as error:
         if debug:
             terminal.err.print_exception()
         terminal.say(f"exoflow: the catalogue cannot be used: {error}. It may be deleted: it is built again.")
         raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
-        terminal.say("exoflow: stopped")
+    except KeyboardInterrupt as stopped:
+        terminal.say(f"\nexoflow: {str(stopped) or 'stopped'}")
         raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:  # `exoflow list | head`: whoever read has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise typer.Exit(DONE) from None
 
 
 def exit_code(error: BaseException) -> int:

@@ -93,6 +93,15 @@ def load_module(file: str) -> ModuleType:
     return module
 
 
+def make_importable(file: str | None, module: str) -> None:
+    """Let a module be imported by its name, as it was where its file had been given: recorded values name it."""
+    if file is None or not module:
+        return
+    name, folder = _module_name(Path(file))
+    if name == module and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
 def _is_module(name: str) -> bool:
     return bool(name) and all(part.isidentifier() for part in name.split("."))
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
-
+from exoflow import settings
 from exoflow.catalogue import Catalogue
+from exoflow.cli.failures import WrongUsage
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count
 from exoflow.protocols import Store
-from exoflow.storage import open_store
 
 
 def store_of(url: str | None) -> Store:
     """The store at a url, or the default one."""
-    return open_store(url or os.environ.get("EXOFLOW_STORE") or "./.exoflow")
+    try:
+        return settings.store_of(url)
+    except ValueError as error:  # of [tool.exoflow] in pyproject.toml
+        raise WrongUsage(str(error)) from error
 
 
 def catalogue_of(store: Store, terminal: Terminal) -> Catalogue:

@@ -53,7 +53,10 @@ class _Tree:
                 self._running[path].append(owner)
 
     def _grow(self, path: str, indent: str) -> None:
-        groups = [(group[0].id, _label(group, self._shown), group) for group in self._groups(path)]
+        alike = Counter(call.task for call in self._calls.get(path, ()))
+        groups = [
+            (group[0].id, _label(group, self._shown, alike[group[0].task]), group) for group in self._groups(path)
+        ]
         groups += [(owner, owner[len(path) :], []) for owner in self._running.get(path, ())]
         for n, (owner, label, group) in enumerate(groups, 1):
             last = n == len(groups)
@@ -106,10 +109,20 @@ def own_part(id: str) -> str:
     return id[len(path_of(id)) :]
 
 
-def _label(group: Sequence[CallSeen], shown: dict[str, str]) -> str:
+def _label(group: Sequence[CallSeen], shown: dict[str, str], of_task: int) -> str:
+    """A call's name, ``read × 12`` for all calls of a task, ``read#3…9`` for some in a row."""
     if len(group) == 1:
         return shown[group[0].id]
+    first, last = own_part(group[0].id), own_part(group[-1].id)
+    row = [f"{group[0].task}#{n}" for n in range(_number(first), _number(first) + len(group))]
+    if len(group) < of_task and [own_part(call.id) for call in group] == row:
+        return f"{first}…{_number(last)}"
     return f"{group[0].task} × {len(group):,}"
+
+
+def _number(part: str) -> int:
+    digits = part.rpartition("#")[2]
+    return int(digits) if digits.isdecimal() else 0
 
 
 def sources(calls: Sequence[CallSeen], shown: dict[str, str]) -> list[str]:

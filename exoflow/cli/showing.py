@@ -38,7 +38,7 @@ def show(
         terminal.out.print(heading(found))
         terminal.out.print()
         draw = timeline if as_timeline else tree
-        terminal.out.print(draw(found, min(terminal.out.width, 160), every=every), crop=False)
+        terminal.out.print(draw(found, min(terminal.out.width, 120), every=every), crop=False)
         terminal.out.print()
         terminal.out.print(Text(totals(found), style="dim"))
         _advise(found, terminal)
@@ -67,8 +67,10 @@ def _advise(found: Description, terminal: Terminal) -> None:
     run = found.run
     doubts = [call.id for call in found.calls if call.in_doubt]
     if doubts:
-        effects = count(len(doubts), "effect")
-        terminal.say(f"{effects} in doubt: {listed(doubts)}. Look at what the service did before you resume the run.")
+        terminal.say(
+            f"{count(len(doubts), 'effect')} in doubt: {listed(doubts)}. Look at what the service did, then say it in "
+            'the code: on_doubt="retry" if it did not happen, or a probe that returns Happened(value) if it did.'
+        )
     if run.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT):
         terminal.say(f"Go on with it: exoflow resume {run.run_id}")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
-from exoflow.cli.source import Taint, arguments, method_name, names_in, source_of, spec_of
+from exoflow.cli.source import Taint, arguments, method_name, names_in, source_of, spec_of, with_options
 from exoflow.driver.spec import FlowSpec, TaskSpec
 
 _NOTES = ("now", "as_completed")
@@ -248,7 +248,9 @@ class _Reader:
 
     def _child(self, spec: FlowSpec, how: str, taken: Taint) -> Taint:
         parameters = dict.fromkeys(inspect.signature(spec.function).parameters, taken)
-        result, inner = self.survey.body(spec.function, (*self.path, spec.name), parameters, self.reads | taken)
+        result, inner = self.survey.body(
+            spec.function, (*self.path, spec.task.name if spec.task else spec.name), parameters, self.reads | taken
+        )
         result |= inner
         return self._read(result) if how == "call" and not spec.is_async else result
 
@@ -271,5 +273,5 @@ class _Reader:
             owner = self._object(node.value)
             return getattr(owner, node.attr, None) if isinstance(owner, (ModuleType, type)) else None
         if isinstance(node, ast.Call) and method_name(node.func) == "options" and isinstance(node.func, ast.Attribute):
-            return self._object(node.func.value)
+            return with_options(self._object(node.func.value), node)
         return None

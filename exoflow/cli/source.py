@@ -20,7 +20,7 @@ Taint = frozenset[int]
 
 def spec_of(value: object) -> TaskSpec | FlowSpec | None:
     """What a decorated function knows of itself."""
-    spec = getattr(value, "spec", None)
+    spec = getattr(value, "_spec", None)
     return spec if isinstance(spec, (TaskSpec, FlowSpec)) else None
 
 
@@ -44,6 +44,18 @@ def source_of(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.Async
 def method_name(node: ast.expr) -> str:
     """The last part of what is called."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def with_options(found: object, node: ast.Call) -> object:
+    """``task.options(...)``, with those of its options that are plain constants."""
+    if spec_of(found) is None:
+        return None
+    constants = [each for each in node.keywords if each.arg and isinstance(each.value, ast.Constant)]
+    options = {str(each.arg): ast.literal_eval(each.value) for each in constants}
+    try:
+        return found.options(**options)  # type: ignore[attr-defined]  # what has a spec has options
+    except (TypeError, ValueError):
+        return found
 
 
 def names_in(function: Callable[..., Any]) -> dict[str, object]:

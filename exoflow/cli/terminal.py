@@ -60,8 +60,15 @@ class Terminal:
             yield
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """`exoflow list | head`: whoever read has enough, and that is no error."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains when it flushes at its end
+        raise SystemExit(0)
+
+
 def _console(*, stderr: bool = False, file: IO[str] | None = None) -> Console:
-    console = Console(stderr=stderr, file=file, highlight=False, emoji=False)
+    console = _Console(stderr=stderr, file=file, highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDE
     return console

@@ -14,6 +14,7 @@ _REASONS = {
     "not saved": "its earlier result had not been saved",
     "did not happen": "its effect certainly had not happened",
     "reopened": "a value inside it was needed again",
+    "failed before": "it had failed",
 }
 
 
@@ -23,7 +24,9 @@ def reason(why: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Three digits at most: ``0.4 ms``, ``12 ms``, ``1.25 s``, ``3 min 4 s``, ``2 h 5 min``."""
+    """Three digits at most: ``80 µs``, ``0.4 ms``, ``12 ms``, ``1.25 s``, ``3 min 4 s``, ``2 h 5 min``."""
+    if seconds < 0.000_095:
+        return f"{seconds * 1e6:.0f} µs"
     if seconds < 0.0095:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 0.9995:

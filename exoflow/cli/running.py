@@ -1,0 +1,224 @@
+"""``exoflow run``, ``resume`` and ``cancel``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import time
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+import exoflow
+from exoflow.cli.arguments import arguments
+from exoflow.cli.failures import FAILED, WrongUsage, reported
+from exoflow.cli.loading import find_flow_object, make_importable
+from exoflow.cli.options import (
+    DebugOption,
+    ExecutorOption,
+    JsonOption,
+    LabelOption,
+    RunIdArgument,
+    StoreOption,
+    pairs,
+)
+from exoflow.cli.place import catalogue_of, store_of
+from exoflow.cli.progress import progress, told
+from exoflow.cli.terminal import STYLES, Terminal
+from exoflow.cli.words import count, duration
+from exoflow.client import code_of
+from exoflow.declaration import RunOptions
+from exoflow.errors import ExecutorError, RunCancelled, RunError
+from exoflow.flows import AnyFlow, adopt, run_here, run_here_async
+from exoflow.model import Status
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+_PACKAGE = os.path.join(os.path.dirname(exoflow.__file__), "")
+_WHERE = "Where the task raised it:\n"
+
+
+def run(
+    target: Annotated[str, typer.Argument(metavar="FILE:FLOW", help="As in jobs.py:daily.", show_default=False)],
+    arg: Annotated[
+        list[str] | None, typer.Option("--arg", metavar="NAME=VALUE", help="An argument: JSON, or text as it is.")
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Names the run; the same id again goes on with it.")
+    ] = None,
+    store: StoreOption = None,
+    executor: ExecutorOption = None,
+    label: LabelOption = None,
+    json_output: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a flow, and print what it returns."""
+    terminal = Terminal(json_output=json_output)
+    with reported(terminal, debug=debug):
+        flow = find_flow_object(target)
+        assert isinstance(flow, AnyFlow)
+        args, kwargs = arguments(flow._spec.function, arg or ())
+        options = RunOptions(store=store_of(store), labels=pairs(label, "--label"))
+        if run_id is not None:
+            options["run_id"] = run_id
+        if executor is not None:
+            options["executor"] = executor
+        execution = _begun(flow, options, args, kwargs)
+        _run_to_end(execution, terminal, store, debug=debug)
+
+
+def _begun(
+    flow: AnyFlow[..., Any, Any], options: RunOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Execution:
+    try:
+        return flow.options(**options)._begin(args, kwargs)
+    except (TypeError, ValueError, ExecutorError) as error:  # an empty id, an argument that does not encode
+        raise WrongUsage(str(error)) from error
+
+
+def resume(
+    run_id: RunIdArgument,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="CALL", help="Use this call's result although its code has changed."),
+    ] = None,
+    executor: ExecutorOption = None,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Take the run from a process that lives; it can record nothing more.")
+    ] = False,
+    store: StoreOption = None,
+    json_output: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Go on with a run that broke off or failed: what is recorded is not run again."""
+    terminal = Terminal(json_output=json_output)
+    with reported(terminal, debug=debug):
+        opened = store_of(store)
+        with catalogue_of(opened, terminal) as catalogue:
+            known = catalogue.run(run_id)
+        if known.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT) or takeover:
+            _go_to(known.cwd, terminal)
+        make_importable(known.file, known.module)
+        execution = adopt(run_id, code_of, opened, executor, takeover=takeover, accept=tuple(accept or ()))
+        _run_to_end(execution, terminal, store, debug=debug)
+
+
+def _go_to(folder: str, terminal: Terminal) -> None:
+    """Resume where the run began: its relative paths mean the same there."""
+    if not folder or os.path.realpath(folder) == os.path.realpath(os.getcwd()):
+        return
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        terminal.say(f"exoflow: the run began in {folder}, which is not there now ({error.strerror}); it goes on here")
+    else:
+        terminal.say(Text(f"in {folder}, where the run began", style="dim"))
+
+
+def _run_to_end(execution: Execution, terminal: Terminal, store: str | None, *, debug: bool) -> None:
+    """Run a flow's body to its end, say how far it is meanwhile, print what came of it."""
+    if not terminal.json_output:
+        terminal.say(Text.assemble(("run ", "dim"), execution.run_id))
+    begun, stored = time.monotonic(), execution.ended.is_set()
+    try:
+        with told(execution, terminal):
+            result = asyncio.run(run_here_async(execution)) if execution.flow.is_async else run_here(execution)
+    except Exception as error:
+        if execution.status is not Status.FAILED:
+            raise
+        _tell_failure(execution, error, terminal, store, debug=debug)
+        raise typer.Exit(FAILED) from None
+    seconds = time.monotonic() - begun
+    if terminal.json_output:
+        terminal.print_json(_outcome(execution, seconds, result=result))
+        return
+    found = progress(execution)
+    loaded = f", {found.loaded:,} of them loaded" if found.loaded else ""
+    words = " before" if stored else f" · {count(found.made, 'call')}{loaded} · {duration(seconds)}"
+    terminal.say(Text.assemble(("done", STYLES[Status.DONE]), (words, "dim")))
+    _print_result(result, terminal)
+
+
+def _print_result(result: object, terminal: Terminal) -> None:
+    """Text as it is, nothing for None, everything else as JSON."""
+    if isinstance(result, str):
+        terminal.out.print(result, markup=False, soft_wrap=True)
+    elif result is not None:
+        terminal.print_json(result)
+
+
+def _outcome(execution: Execution, seconds: float, **rest: object) -> dict[str, object]:
+    found = progress(execution)
+    return {
+        "id": execution.run_id,
+        "status": str(execution.status),
+        "calls": found.made,
+        "loaded": found.loaded,
+        "seconds": round(seconds, 3),
+        **rest,
+    }
+
+
+def _tell_failure(
+    execution: Execution, error: Exception, terminal: Terminal, store: str | None, *, debug: bool
+) -> None:
+    """The task's own traceback, which run it was, and how to go on."""
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str) and note.startswith(_WHERE)]
+    if notes and not debug:
+        terminal.say(own_frames(notes[0].removeprefix(_WHERE)))
+    else:
+        terminal.say("".join(traceback.format_exception(error)).rstrip())
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    terminal.say(Text.assemble("\n", ("failed", STYLES[Status.FAILED]), f" {execution.run_id}: {message}"))
+    terminal.say(f"Go on with it: {resume_command(execution.run_id, store)}")
+    if terminal.json_output:
+        terminal.print_json(_outcome(execution, 0.0, error=message))
+
+
+def own_frames(text: str) -> str:
+    """A formatted traceback without the lines that are about ExoFlow's own files."""
+    kept, ours = [], False
+    for line in text.splitlines():
+        if line.startswith("  File "):
+            ours = line.startswith(f'  File "{_PACKAGE}')
+        elif not line.startswith("    "):
+            ours = False
+        if not ours:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def resume_command(run_id: str, store: str | None) -> str:
+    """What to type to go on with a run."""
+    return shlex.join(["exoflow", "resume", run_id, *(["--store", store] if store else [])])
+
+
+def cancel(
+    run_id: RunIdArgument, store: StoreOption = None, json_output: JsonOption = False, debug: DebugOption = False
+) -> None:
+    """Cancel a run that no process works on: what can be undone is undone, unless an effect stands on it.
+
+    A run that is live in another process is stopped there, with Ctrl-C or a signal; then it can be cancelled here.
+    """
+    terminal = Terminal(json_output=json_output)
+    with reported(terminal, debug=debug):
+        opened = store_of(store)
+        with catalogue_of(opened, terminal) as catalogue:
+            known = catalogue.run(run_id)
+        if known.status in (Status.DONE, Status.CANCELLED):
+            raise RunError(f"the run {run_id} has ended already: it is {known.status}")
+        _go_to(known.cwd, terminal)
+        make_importable(known.file, known.module)
+        execution = adopt(run_id, code_of, opened)
+        execution.cancel()
+        with suppress(RunCancelled):
+            execution.result()
+        if json_output:
+            terminal.print_json({"id": run_id, "status": str(execution.status)})
+        else:
+            terminal.say(Text.assemble(("cancelled", STYLES[Status.CANCELLED]), f" {run_id}"))
