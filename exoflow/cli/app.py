@@ -5,11 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exoflow.cli import collecting, doctor, explaining, listing, running, showing
+from exoflow.cli.failures import reported
+from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
 
 app = typer.Typer(
@@ -38,6 +41,24 @@ def _exoflow(
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such run, 4 live elsewhere, 5 an effect is in doubt, 130 Ctrl-C.
     """
+
+
+def _demo(
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep", metavar="FOLDER", help="Keep stores and outputs in this new folder.", show_default=False
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Less work for the same calls.")] = False,
+    json_output: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Kill a real ETL twice with kill -9, resume it, and compare it byte for byte with an undisturbed run."""
+    from exoflow.cli.demo import run_demo
+
+    with reported(Terminal(json_output=json_output), debug=debug):
+        raise typer.Exit(run_demo(keep=keep, quick=quick, json_output=json_output))
 
 
 def _add(name: str, command: Callable[..., None], *examples: str) -> None:
@@ -70,3 +91,4 @@ _add("explain", explaining.explain, "exoflow explain jobs.py:daily", "exoflow ex
 _add("cancel", running.cancel, "exoflow cancel nightly-2026-03-01")
 _add("gc", collecting.gc, "exoflow gc --dry-run", "exoflow gc --keep-days 30")
 _add("doctor", doctor.doctor, "exoflow doctor", "exoflow doctor --store /data/exoflow")
+_add("demo", _demo, "exoflow demo", "exoflow demo --keep /tmp/demo")

@@ -140,9 +140,8 @@ class _Reader:
 
     def _simple(self, node: ast.stmt) -> None:
         if isinstance(node, ast.Assign):
-            value = self._value(node.value)
             for target in node.targets:
-                self._bind(target, value)
+                self._assign(target, node.value)
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
             self._bind(node.target, self._value(node.value))
         elif isinstance(node, ast.AugAssign):
@@ -159,6 +158,17 @@ class _Reader:
             for child in ast.iter_child_nodes(node):
                 if isinstance(child, ast.expr):
                     self._value(child)
+
+    def _assign(self, target: ast.expr, value: ast.expr) -> None:
+        """``a, b = x, y`` one by one; everything else as a whole."""
+        rows = (ast.Tuple, ast.List)
+        if isinstance(target, rows) and isinstance(value, rows) and len(target.elts) == len(value.elts):
+            taints = [self._value(each) for each in value.elts]
+            if not any(isinstance(each, ast.Starred) for each in [*target.elts, *value.elts]):
+                for each, taint in zip(target.elts, taints, strict=True):
+                    self._bind(each, taint)
+                return
+        self._bind(target, self._value(value))
 
     def _branches(self, bodies: Iterable[Iterable[ast.stmt]]) -> None:
         """Any one of these may be taken."""
