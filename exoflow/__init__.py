@@ -120,14 +120,14 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
     from exoflow.flows import AsyncFlow as AsyncFlow
     from exoflow.flows import Flow as Flow
     from exoflow.flows import flow as flow
+    from exoflow.gathering import as_completed as as_completed
+    from exoflow.gathering import gather as gather
     from exoflow.model import Happened as Happened
     from exoflow.model import Status as Status
     from exoflow.protocols import Executor as Executor
     from exoflow.protocols import Store as Store
     from exoflow.refs import Ref as Ref
     from exoflow.refs import Refs as Refs
-    from exoflow.refs import as_completed as as_completed
-    from exoflow.refs import gather as gather
     from exoflow.running import Run as Run
     from exoflow.running import RunEvent as RunEvent
     from exoflow.tasks import AsyncTask as AsyncTask
@@ -145,9 +145,10 @@ _HOMES = {
         "UnsupportedStore"
     ),
     "flows": "AsyncFlow Flow flow",
+    "gathering": "as_completed gather",
     "model": "Happened Status",
     "protocols": "Executor Store",
-    "refs": "Ref Refs as_completed gather",
+    "refs": "Ref Refs",
     "running": "Run RunEvent",
     "tasks": "AsyncTask Task task",
 }

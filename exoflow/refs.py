@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, Never, NoReturn, TypeVar, cast, overload
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar, cast, overload
 
 from exoflow import codec
 from exoflow.driver import body as _body
@@ -51,8 +51,8 @@ class Ref(Generic[T_co]):
             RuntimeError: in an async flow, in a task, or outside the flow.
             Exception: the task's own error.
         """
-        body = _waiting_body(self, "result()", "await ref")
-        return cast(T_co, self._read(body, body.value(_handle(self, body), timeout)))
+        body = waiting_body(self, "result()", "await ref")
+        return cast(T_co, self._read(body, body.value(handle_of(self, body), timeout)))
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """The task's error, or None where it returned; waits for it.
@@ -61,8 +61,8 @@ class Ref(Generic[T_co]):
             TimeoutError: it had not ended in time.
             RuntimeError: in an async flow, in a task, or outside the flow.
         """
-        body = _waiting_body(self, "exception()", "try: await ref")
-        handle = _handle(self, body)
+        body = waiting_body(self, "exception()", "try: await ref")
+        handle = handle_of(self, body)
         try:
             body.value(handle, timeout)
         except Exception as error:
@@ -73,12 +73,12 @@ class Ref(Generic[T_co]):
 
     def done(self) -> bool:
         """Whether it has ended. The answer is recorded: a replay sees the same."""
-        body = _reading_body(self)
-        return body.done(_handle(self, body))
+        body = reading_body(self)
+        return body.done(handle_of(self, body))
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        body = _reading_body(self)
-        value = yield from body.value_async(_handle(self, body)).__await__()
+        body = reading_body(self)
+        value = yield from body.value_async(handle_of(self, body)).__await__()
         return cast(T_co, self._read(body, value))
 
     def _read(self, body: Body, value: object) -> object:
@@ -132,20 +132,11 @@ class Refs(Ref[list[R]], Sequence[Ref[R]]):
             RuntimeError: in an async flow, in a task, or outside the flow.
             Exception: the first of the tasks' own errors, unless they are to be returned.
         """
-        body = _waiting_body(self, "result()", "await refs")
+        body = waiting_body(self, "result()", "await refs")
+        handles = [handle_of(ref, body) for ref in self._leaves()]
         if timeout is not None:
-            self._wait(body, timeout)
-        values = body.values(self._handles(body), return_exceptions=self._return_exceptions)
-        return self._read_all(body, values)
-
-    def _wait(self, body: Body, timeout_s: float) -> None:
-        until = time.monotonic() + timeout_s
-        for handle in self._handles(body):
-            try:
-                body.value(handle, max(0.0, until - time.monotonic()))
-            except Exception:
-                if not handle.call.failed:
-                    raise
+            _wait(handles, body, timeout)
+        return self._grouped(body, iter(body.values(handles, return_exceptions=self._return_exceptions)))
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """The first of the tasks' errors, or None; waits for all of them up to it."""
@@ -161,16 +152,24 @@ class Refs(Ref[list[R]], Sequence[Ref[R]]):
         return all(ref.done() for ref in self._refs)
 
     def __await__(self) -> Generator[Any, None, list[R]]:
-        body = _reading_body(self)
-        reading = body.values_async(self._handles(body), return_exceptions=self._return_exceptions)
-        values = yield from reading.__await__()
-        return self._read_all(body, values)
+        body = reading_body(self)
+        handles = [handle_of(ref, body) for ref in self._leaves()]
+        values = yield from body.values_async(handles, return_exceptions=self._return_exceptions).__await__()
+        return self._grouped(body, iter(values))
 
-    def _handles(self, body: Body) -> list[Handle]:
-        return [_handle(ref, body) for ref in self._refs]
+    def _leaves(self) -> Iterator[Ref[Any]]:
+        for ref in self._refs:
+            if isinstance(ref, Refs):
+                yield from ref._leaves()
+            else:
+                yield ref
 
-    def _read_all(self, body: Body, values: list[object]) -> list[R]:
-        return cast(list[R], [ref._read(body, value) for ref, value in zip(self._refs, values, strict=True)])
+    def _grouped(self, body: Body, values: Iterator[object]) -> list[R]:
+        """The values of the leaves, in lists as the Refs are."""
+        return [
+            cast(R, ref._grouped(body, values) if isinstance(ref, Refs) else ref._read(body, next(values)))
+            for ref in self._refs
+        ]
 
     @overload
     def __getitem__(self, index: int) -> Ref[R]: ...
@@ -203,86 +202,21 @@ class Refs(Ref[list[R]], Sequence[Ref[R]]):
         return _refs_again, (self._refs, self._return_exceptions)
 
 
+def _wait(handles: list[Handle], body: Body, timeout_s: float) -> None:
+    until = time.monotonic() + timeout_s
+    for handle in handles:
+        try:
+            body.value(handle, max(0.0, until - time.monotonic()))
+        except Exception:
+            if not handle.call.failed:
+                raise
+
+
 def _refs_again(refs: tuple[Ref[R], ...], return_exceptions: bool) -> Refs[R]:
     return Refs(refs, return_exceptions=return_exceptions)
 
 
-class Completed(Iterator[Ref[R]], AsyncIterator[Ref[R]]):
-    """Refs in the order in which their calls end; what ``as_completed`` returns."""
-
-    __slots__ = ("_left",)
-
-    def __init__(self, refs: Iterable[Ref[R]]) -> None:
-        self._left = list(refs)
-
-    def __next__(self) -> Ref[R]:
-        if not self._left:
-            raise StopIteration
-        body = _waiting_body(self._left[0], "for ... in as_completed(...)", "async for ... in as_completed(...)")
-        return self._left.pop(body.next_of([_handle(ref, body) for ref in self._left]))
-
-    async def __anext__(self) -> Ref[R]:
-        if not self._left:
-            raise StopAsyncIteration
-        body = _reading_body(self._left[0])
-        return self._left.pop(await body.next_of_async([_handle(ref, body) for ref in self._left]))
-
-
-@overload
-def gather(refs: Iterable[Ref[R]], /, *, return_exceptions: Literal[False] = False) -> Refs[R]: ...
-
-
-@overload
-def gather(*refs: Ref[R], return_exceptions: Literal[False] = False) -> Refs[R]: ...
-
-
-@overload
-def gather(refs: Iterable[Ref[R]], /, *, return_exceptions: bool) -> Refs[R | Exception]: ...
-
-
-@overload
-def gather(*refs: Ref[R], return_exceptions: bool) -> Refs[R | Exception]: ...
-
-
-def gather(*refs: Any, return_exceptions: bool = False) -> Refs[Any]:
-    """Make one Ref to the list of all results, as ``map`` does.
-
-    Args:
-        refs: Refs, or one iterable of them.
-        return_exceptions: Reading it gives errors among the results. A task that it is passed to still fails by them.
-
-    Raises:
-        TypeError: something is no Ref.
-    """
-    only = refs[0] if len(refs) == 1 else None
-    given = refs if only is None or type(only) is Ref else only
-    return Refs(_refs_of(given, "gather"), return_exceptions=return_exceptions)
-
-
-def as_completed(refs: Iterable[Ref[R]]) -> Completed[R]:
-    """The Refs, each as soon as its call has ended, with ``for`` or ``async for``. A replay sees the same order.
-
-    Raises:
-        TypeError: something is no Ref.
-    """
-    return Completed(_refs_of(refs, "as_completed"))
-
-
-def _refs_of(refs: Iterable[Any], taker: str) -> list[Ref[Any]]:
-    try:
-        found = list(refs)
-    except TypeError:
-        found = [refs]
-    for each in found:
-        if not isinstance(each, Ref):
-            close = getattr(each, "close", None)
-            if close is not None and hasattr(each, "__await__"):
-                close()  # a coroutine that nobody will await
-            raise TypeError(f"{taker} takes Refs, not {each!r}: start the calls with .submit(...) or .map(...)")
-    return found
-
-
-def _reading_body(ref: Ref[Any]) -> Body:
+def reading_body(ref: Ref[Any]) -> Body:
     """The body that asks."""
     body = current_body()
     if body is None:
@@ -293,14 +227,14 @@ def _reading_body(ref: Ref[Any]) -> Body:
     return body
 
 
-def _waiting_body(ref: Ref[Any], what: str, instead: str) -> Body:
-    body = _reading_body(ref)
+def waiting_body(ref: Ref[Any], what: str, instead: str) -> Body:
+    body = reading_body(ref)
     if body.is_async:
         raise RuntimeError(f"{what} would block the event loop of the async flow {body.flow.name}: write `{instead}`")
     return body
 
 
-def _handle(ref: Ref[Any], body: Body) -> Handle:
+def handle_of(ref: Ref[Any], body: Body) -> Handle:
     handle = ref._handle if type(ref) is not Refs else None
     if handle is None or handle.body.execution is not body.execution:
         raise RuntimeError(
