@@ -30,6 +30,7 @@ from systems import LIMIT, OURS, PEERS, SYSTEMS, Bench, Broken, System, install,
 from workloads import WORKLOADS, Workload
 
 HERE = Path(__file__).parent
+PROFILED = {"chain", "chain_sync", "fanout", "flows", "flows_async", "one", "array", "calls"}
 
 
 def main() -> int:
@@ -157,7 +158,7 @@ def measure(
                 )
                 of_system.append({"turn": turn, "samples": samples})
         print(table(workload, results), end="", flush=True)
-        if missed(workload, results) and workload.name not in ("import", "crash") and not words.no_profile:
+        if missed(workload, results) and workload.name in PROFILED and not words.no_profile:
             profile(bench, workload, words.quick, results)
 
 
@@ -204,13 +205,14 @@ def import_ms(bench: Bench, system: System) -> float:
 
 
 def profile(bench: Bench, workload: Workload, quick: bool, results: dict[str, Any]) -> None:
-    """Where our time goes in a workload that misses a goal."""
+    """Where our time, or our memory, goes in a workload that misses a goal."""
     directory = bench.fresh_directory()
     try:
-        for stage in workload.stages or (workload.name,):
-            answer = bench.ask(SYSTEMS[OURS], stage, directory, *size(workload, quick), "--profile")
-            if "profile" in answer:
-                results["profiles"][workload.name] = answer["profile"]
+        if workload.name == "calls":
+            answer = bench.ask(SYSTEMS[OURS], "calls_memory", directory, "--size", str(workload.quick_size))
+        else:
+            answer = bench.ask(SYSTEMS[OURS], workload.name, directory, *size(workload, quick), "--profile")
+        results["profiles"][workload.name] = answer["profile"]
     except Broken as why:
         fail(results, f"profile of {workload.name}: {why}")
     finally:

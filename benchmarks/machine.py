@@ -15,6 +15,7 @@ def describe(data: Path) -> dict[str, str]:
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "load": f"{os.getloadavg()[0]:.1f} processes when it began",
         "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "filesystem": filesystem(data.expanduser()),
         "python": f"{platform.python_implementation()} {platform.python_version()}",

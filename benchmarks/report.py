@@ -157,11 +157,9 @@ def shortfalls(results: Results) -> str:
 
 
 def profile(workload: Workload, results: Results) -> str:
-    """Where our time goes in a workload."""
+    """Where our time, or our memory, goes in a workload."""
     found = results["profiles"][workload.name]
-    lines = [[f"`{function}`", f"{alone:.0%}", f"{inside:.0%}"] for function, alone, inside in found["rows"]]
-    head = f"{found['samples']:,} samples of all threads' stacks, without those that wait in the standard library:\n\n"
-    return head + rows(["function", "alone", "with what it calls"], lines)
+    return f"{found['note']}\n\n{rows(found['rows'][0], found['rows'][1:])}"
 
 
 def systems(results: Results) -> str:

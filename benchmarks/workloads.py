@@ -197,7 +197,6 @@ WORKLOADS = {
             quick_size=10_000,
             times=1,
             stages=("calls", "calls_resume"),
-            once=True,
         ),
         Workload(
             "waiting",

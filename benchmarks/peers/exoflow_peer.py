@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from exoflow_scale import SCALE
 from measure import (
     CRASH_STEPS,
     Figures,
@@ -20,8 +19,6 @@ from measure import (
     program,
     random_array,
     repeat,
-    resident_bytes,
-    say,
     seconds,
     slow_step,
     written_bytes,
@@ -29,12 +26,10 @@ from measure import (
 from sampling import sampled
 
 import exoflow
-from exoflow import flow, task, timer
+from exoflow import flow, task
 
 THREADS = 32
-PAGE = 100
 ARRAY: Any = None
-asleep: set[int] = set()
 
 
 @task
@@ -116,35 +111,6 @@ def array_between_deterministic() -> float:
 @flow
 def slow_steps(log: str) -> int:
     return sum(slow(log, i) for i in range(CRASH_STEPS))
-
-
-@flow
-def counted_calls(n: int, tell: bool) -> int:
-    """``n`` calls; where asked to, it tells what they cost and then kills its own process."""
-    tenth = n // 10
-    noop(-1)
-    before = resident_bytes()
-    marks = [time.perf_counter()]
-    for i in range(n):
-        noop(i)
-        if (i + 1) % tenth == 0:
-            marks.append(time.perf_counter())
-    durable_noop(n)  # the journal is durable in order, so every call before it is
-    if tell and not os.environ.get("EXOFLOW_BENCH_RESUMED"):
-        figures = {
-            "bytes_per_call": [(resident_bytes() - before) / n],
-            "last_over_first": [(marks[-1] - marks[-2]) / (marks[1] - marks[0])],
-        }
-        say({"figures": figures})
-        os.kill(os.getpid(), signal.SIGKILL)
-    return n
-
-
-@flow
-async def waiter(i: int) -> None:
-    sleeping = timer(3600.0 + i)
-    asleep.add(i)
-    await sleeping
 
 
 def per_step(options: Options, run: Callable[[int], object]) -> Figures:
@@ -232,48 +198,6 @@ def crash_resume(options: Options) -> Figures:
     return {}
 
 
-def calls(options: Options) -> Figures:
-    many_steps.run(100)
-    counted_calls.options(run_id="calls").run(options.size, True)
-    raise AssertionError("it kills its own process")
-
-
-def calls_resume(options: Options) -> Figures:
-    os.environ["EXOFLOW_BENCH_RESUMED"] = "1"
-    return {"resume_s": [seconds(lambda: counted_calls.resume("calls"))]}
-
-
-def waiting(options: Options) -> Figures:
-    async def start_and_wait() -> None:
-        runs = [waiter.start(i) for i in range(options.size)]
-        while len(asleep) < len(runs):  # noqa: ASYNC110 - nothing else goes on that could tell
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(1.0)  # the journal writes what it has
-        say({"figures": {"rss_mb": [resident_bytes() / 1e6]}})
-        sys.stdout.flush()
-        os._exit(0)  # they would wait for an hour
-
-    asyncio.run(start_and_wait())
-    return {}
-
-
-def list_build(options: Options) -> Figures:
-    async def build() -> None:
-        for start in range(0, options.size, 1000):
-            runs = [async_one_step.start(i) for i in range(start, min(start + 1000, options.size))]
-            for run in runs:
-                await run
-
-    asyncio.run(build())
-    return {}
-
-
-def list_runs(options: Options) -> Figures:
-    index_s = seconds(lambda: exoflow.runs(limit=PAGE))
-    page_s = repeat(options.times, lambda: exoflow.runs(limit=PAGE))
-    return {"list_ms": [s * 1e3 for s in page_s], "all_s": repeat(options.times, exoflow.runs), "index_s": [index_s]}
-
-
 def main() -> None:
     directory = Path(sys.argv[sys.argv.index("--dir") + 1])
     exoflow.configure(store=(directory / "store").as_uri())
@@ -289,11 +213,7 @@ def main() -> None:
             "array_deterministic": array_deterministic,
             "crash_start": crash_start,
             "crash_resume": crash_resume,
-            "calls": calls,
-            "calls_resume": calls_resume,
-            "waiting": waiting,
-            "list_build": list_build,
-            "list": list_runs,
+            **SCALE,
         },
         around=sampled,
     )
