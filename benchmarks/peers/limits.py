@@ -76,7 +76,6 @@ def array(options: Options) -> Figures:
         before = written_bytes()
         times.append(seconds(lambda path=path: write_durably(path, data)))
         written.append((written_bytes() - before) / 1e6)
-        path.unlink()
     return {"s": times, "written_mb": written}
 
 
