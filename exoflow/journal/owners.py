@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import msgpack
 
-from exoflow.errors import Corrupt, StorageError
+from exoflow.errors import Corrupt
+from exoflow.journal.creation import created
 from exoflow.protocols import Store
 
 NAME_BITS = 60
@@ -72,14 +73,7 @@ def create_claim(store: Store, run_id: str, claim: Claim) -> bool:
     """Take the epoch; whether it was free. A lost response is told from a lost race by what stands there."""
     data = msgpack.packb((run_id, claim.journal, claim.run))
     name = f"owners/{hashed(run_id)}/{claim.epoch}"
-    try:
-        return store.create(name, data) or bytes(store.read(name)) == data
-    except FileNotFoundError:
-        return False  # gc took it between the two
-    except StorageError:
-        if store.exists(name) and bytes(store.read(name)) == data:
-            return True
-        raise
+    return created(store, name, data)
 
 
 def delete_claim(store: Store, run_id: str, claim: Claim) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from exoflow.errors import Fenced, StorageError
 from exoflow.hooks import reach
 from exoflow.journal import frames
+from exoflow.journal.creation import created
 from exoflow.journal.frames import NOWHERE, Entry
 from exoflow.journal.records import Kind, encode
 from exoflow.journal.scan import slot_name
@@ -128,7 +129,8 @@ class CreatedSlots:
         while True:
             number = self.number + 1
             name = slot_name(self._author.journal, number)
-            if self._create(name, self._author.opening(0) + batch if number == 0 else batch):
+            data = self._author.opening(0) + batch if number == 0 else batch
+            if created(self._store, name, data, _TRIES):
                 break
             if not self._author.wrote(self._store, name):
                 raise self._author.fenced(number)
@@ -136,22 +138,6 @@ class CreatedSlots:
             if not batch:
                 return
         self.number = number
-
-    def _create(self, name: str, data: bytes) -> bool:
-        for left in reversed(range(_TRIES)):
-            try:
-                if self._store.create(name, data):
-                    return True
-            except StorageError:
-                if not self._store.exists(name):
-                    if not left:
-                        raise
-                    continue
-            try:
-                return bytes(self._store.read(name)) == data
-            except FileNotFoundError:
-                return False  # it was there and is gone: only gc deletes, and only what is over
-        return False
 
     def close(self) -> None:
         pass

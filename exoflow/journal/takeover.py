@@ -11,6 +11,7 @@ from typing import Literal
 from exoflow.errors import StorageError
 from exoflow.hooks import reach
 from exoflow.journal import packs
+from exoflow.journal.creation import created
 from exoflow.journal.living import lives_here
 from exoflow.journal.marks import last_buried
 from exoflow.journal.owners import Claim, claims
@@ -179,7 +180,7 @@ def seal(store: Store, journal: str, number: int, nonce: int, *, force: bool) ->
             continue  # gc took it
         reach("takeover.seal.before")
         batch = seal_batch(number, nonce)
-        if _create_seal(store, slot_name(journal, last + 1), batch):
+        if created(store, slot_name(journal, last + 1), batch):
             reach("takeover.seal.after")
             return True
         if not force:
@@ -188,15 +189,4 @@ def seal(store: Store, journal: str, number: int, nonce: int, *, force: bool) ->
 
 def seal_after(store: Store, journal: str, number: int) -> None:
     """Add a Seal to a journal that is over."""
-    _create_seal(store, slot_name(journal, number + 1), seal_batch(0, 0))
-
-
-def _create_seal(store: Store, name: str, batch: bytes) -> bool:
-    try:
-        return store.create(name, batch) or bytes(store.read(name)) == batch
-    except FileNotFoundError:
-        return False
-    except StorageError:
-        if store.exists(name) and bytes(store.read(name)) == batch:
-            return True  # only the response was lost
-        raise
+    created(store, slot_name(journal, number + 1), seal_batch(0, 0))
