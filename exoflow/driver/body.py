@@ -68,7 +68,6 @@ class Body:
         self.scope = execution.kernel.opened(path, None if owner is None else owner.call.id)
         self.strand = Strand(self, "")
         self.order = execution.history.reads.pop(path, None)
-        self.version = Version(0) if owner is None else owner.call.attempt
         self._pending: set[Call] = set()
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
         self._watchers: list[asyncio.Future[None]] = []
@@ -576,7 +575,6 @@ class Body:
         flow = handle.flow
         assert flow is not None
         body = Body(self.execution, flow, f"{handle.call.id}/", handle)
-        body.version = version
         if here:
             return body
         if not flow.is_async:
@@ -673,12 +671,12 @@ class Body:
         owner = self.owner
         if error is not None:
             execution.values.errors[owner.call.id] = error
-            execution.kernel.failed(owner.call.id, self.version)
+            execution.kernel.failed(owner.call.id, owner.call.attempt)
             return
         assert self._result is not None
         value = execution.values.keep(self._result)
         seconds = execution.clock.now() - owner.started_s
-        execution._take_value(owner, self.version, Computed(value, seconds, self._result.refs))
+        execution._take_value(owner, owner.call.attempt, Computed(value, seconds, self._result.refs))
 
     def _settle_root(self, error: bytes | None) -> None:
         execution = self.execution

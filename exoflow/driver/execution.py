@@ -106,6 +106,7 @@ class Execution(Undoing):
                 self._guard(self._take_outcome, handle, version, outcome)
 
     def _take_outcome(self, handle: Handle, version: Version, outcome: Outcome) -> None:
+        self.values.take_back(version)
         call = handle.call
         if isinstance(outcome, Computed):
             self._take_value(handle, version, outcome)
@@ -323,10 +324,12 @@ class Execution(Undoing):
     def attempt(self, handle: Handle, version: Version) -> Attempt:
         """What an executor needs to know."""
         spec, call = handle.spec, handle.call
+        inputs = self._input_values(handle) if call.inputs else {}
+        self.values.give(version, inputs.values())
         save_to = self._value_name(call.id, version) if spec.note.saves == "sync" else None
         return Attempt(
             self.run_id, call.id, version, handle.number, self.key(call.id, version if spec.note.rollback else None),
-            spec.name, spec.function, handle.args, handle.kwargs, self._input_values(handle) if call.inputs else {},
+            spec.name, spec.function, handle.args, handle.kwargs, inputs,
             spec.timeout_s, spec.resources, save_to, handle.encoded,
         )  # fmt: skip
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from exoflow import codec
 from exoflow.errors import Corrupt
-from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value
+from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value, Version
 from exoflow.protocols import Executor, Store
 
 DRIVER = "driver"
@@ -22,6 +23,24 @@ class Values:
         self.executors = executors
         self.at: dict[CallId, Value] = {}
         self.errors: dict[CallId, bytes] = {}
+        self._given: dict[Version, list[Held]] = {}
+        self._users: Counter[int] = Counter()
+        self._unwanted: dict[int, Held] = {}
+
+    def give(self, version: Version, values: Iterable[Value]) -> None:
+        """An attempt is given these: what of them is released now stays until ``take_back`` (V9)."""
+        held = [value for value in values if isinstance(value, Held) and value.executor != DRIVER]
+        if held:
+            self._given[version] = held
+            self._users.update(map(id, held))
+
+    def take_back(self, version: Version) -> None:
+        """The attempt has ended."""
+        for value in self._given.pop(version, ()):
+            self._users[id(value)] -= 1
+            if not self._users[id(value)]:
+                del self._users[id(value)]
+                self.release(self._unwanted.pop(id(value), None))
 
     def keep(self, encoded: codec.Encoded) -> Value:
         """A value that the driver itself has: small ones inline, large ones held here."""
@@ -77,13 +96,19 @@ class Values:
             report(error)
 
     def release(self, value: Value | None) -> None:
-        if isinstance(value, Held) and value.executor != DRIVER:
+        if not isinstance(value, Held) or value.executor == DRIVER:
+            return
+        if id(value) in self._users:
+            self._unwanted[id(value)] = value
+        else:
             self.executors[value.executor].release(value)
 
     def release_all(self) -> None:
         for value in self.at.values():
             self.release(value)
         self.at.clear()
+        self._users.clear()
+        self._unwanted.clear()
 
 
 def payload_of(value: Value | None) -> Any:

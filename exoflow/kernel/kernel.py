@@ -40,8 +40,6 @@ class Kernel(Retirement):
         self.undo_on_failure = undo_on_failure
         self.damaged = False  # the journal had damaged records: a missing one may have existed
         self.forgiving = False  # the run had failed: errors that nothing stands on are forgotten (V14)
-        self.cancelling = False
-        self.finishing = False
         self.finished = False
         self.seconds_per_byte = SECONDS_PER_BYTE
         self._number = 0
@@ -49,6 +47,10 @@ class Kernel(Retirement):
         self._by_path: dict[str, list[Call]] = {}  # recalled calls by the path of their flow
         self._start_seq = 0  # of the run's Start record
         self._waiting_start: list[Call] = []
+
+    def _next_version(self) -> Version:
+        self._number += 1
+        return version(self.epoch, self._number)
 
     def take(self) -> list[Command]:
         """The commands that the last events gave rise to, in order."""
@@ -237,6 +239,7 @@ class Kernel(Retirement):
     def read(self, scope: Scope, call: Call) -> None:
         """The body has been given the call's value or error: lineage of every later call of this body (G10)."""
         call.seen = True
+        call.wanted = False
         call.read_by.append((scope, scope.incarnation, len(scope.reads)))
         scope.reads.append(call)
         stamp = self._stamp(call)
@@ -341,11 +344,15 @@ class Kernel(Retirement):
         if call.note.rollback:
             call.attempt = call.intent  # what the intent names is what an undo will name
         else:
-            self._number += 1
-            call.attempt = version(self.epoch, self._number)
+            call.attempt = self._next_version()
         call.state = State.RUNNING
         call.held = False
         call.saved = 0
+        if call.body is not None:
+            if not call.body.ended:
+                return  # its body is at work again already, to find a value (V6)
+            self._detach(call.body)
+            call.body = None
         self._mark_derived(call)
         if call.is_choice:
             self.remade += 1
@@ -427,8 +434,7 @@ class Kernel(Retirement):
         return call.intent_durable
 
     def _intend(self, call: Call, names: tuple[CallId, ...], releases: tuple[CallId, ...]) -> None:
-        self._number += 1
-        call.intent = version(self.epoch, self._number)
+        call.intent = self._next_version()
         call.intent_durable = False
         call.recalled = False
         self._mark_derived(call)
@@ -453,7 +459,9 @@ class Kernel(Retirement):
             if source.forced or source.closed:
                 continue
             source.forced = True
-            if source.must_commit and not source.committed:
+            if source.note.kind is Kind.FLOW and source.state is State.IDLE:
+                self._need(source)  # only its body knows which choices are behind it
+            elif source.must_commit and not source.committed:
                 if source.state is State.DONE and source.held:
                     self._save(source)
                 elif source.state is State.IDLE or source.state is State.DONE and not self._has_value(source):
@@ -474,6 +482,8 @@ class Kernel(Retirement):
         if not self._is_live(call, version):
             return False
         call.held = True
+        if call.note.kind is Kind.FLOW:  # it is as new as the newest choice that its body made
+            version = self._next_version()
         call.version = version
         call.refs = refs
         call.cost_s = seconds + sum(i.cost_s for i in call.inputs if not i.saved) if call.note.saves == "cost" else seconds
@@ -589,6 +599,8 @@ class Kernel(Retirement):
         call.failed = failed
         if call.note.kind is Kind.FLOW:
             call.open -= 1  # its body has read all that it will
+        if call.refs and not failed:
+            self._link_refs(call)
         self._settle(call)
         self._announce(call)
         self._ended(call)
@@ -650,8 +662,7 @@ class Kernel(Retirement):
             return Version(0)  # cancelled in the meantime
         call.state = State.RUNNING
         if happened:
-            self._number += 1
-            call.attempt = version(self.epoch, self._number)
+            call.attempt = self._next_version()
             return call.attempt
         self._forget_intent(call, call.intent)
         call.state = State.NEEDED
@@ -712,7 +723,7 @@ class Kernel(Retirement):
             return
         if scope.deferred:
             self._start_deferred(scope)
-        if scope.active:
+        if scope.active or not scope.returned:
             return
         for call in scope.result_refs:
             if scope.owner is None and not self._available(call):

@@ -31,7 +31,9 @@ class Lineage:
         call.inputs = inputs
         call.passes = passes
         call.reads_at = len(scope.reads)
+        call.read_stamp = scope.stamp
         call.attached = True
+        call.stamp_at = -1
         call.missing = 0
         call.gated = call.closed = False
         call.open = 0
@@ -40,10 +42,9 @@ class Lineage:
             source.takers.append(call)
             if not source.closed:
                 call.open += 1
-        for source in passes:
-            source.takers.append(call)
-            if not source.closed:
-                call.open += 1
+            if source.refs:
+                for ref in source.refs:
+                    self._link_late(call, ref)
         if not scope.base_closed or scope.closed_reads < call.reads_at:
             call.open += 1
             scope.waiting_prefix.append(call)
@@ -52,11 +53,19 @@ class Lineage:
             call.open += 1  # what its body is going to read
 
     def _link_late(self, owner: Call, source: Call) -> None:
-        """A child flow's body has read, or returned, ``source``: its result stands on it."""
+        """The result will stand on ``source`` too: a child flow's body has read it, or a Ref to it stands in an input."""
         owner.late.append(source)
+        self.remade += 1  # stamps behind the child flow may be newer now
         source.late_takers.append(owner)
         if not source.closed:
             owner.open += 1
+
+    def _link_refs(self, call: Call) -> None:
+        """The value is known, and Refs stand in it: who takes the value takes what they refer to."""
+        for taker in (*call.takers, *call.late_takers):
+            if taker.note.kind is not Kind.FLOW or call in taker.inputs:
+                for ref in call.refs:
+                    self._link_late(taker, ref)
 
     def _unlink(self, scope: Scope) -> list[Call]:
         """Take the calls of a body that is set aside, and of its children's bodies, out of the graph."""
@@ -73,7 +82,11 @@ class Lineage:
             gone.extend(current.calls)
             self._unlink_late(current)
             current.restart()
-        for source in {source for call in gone for source in (*call.inputs, *call.passes)}:
+        for source in {source for call in gone for source in call.late}:
+            source.late_takers = [taker for taker in source.late_takers if taker.attached]
+        for call in gone:
+            call.late.clear()
+        for source in {source for call in gone for source in call.inputs}:
             source.takers = [taker for taker in source.takers if taker.attached]
             source.waiters = [waiter for waiter in source.waiters if waiter.attached]
         return gone
@@ -160,9 +173,10 @@ class Lineage:
         Versions only grow, and a call starts after what it stands on, so this one number is the agreement check:
         a result is usable as long as its own version is greater.
         """
-        assert call.scope is not None
+        if call.stamp_at == self.remade:
+            return call.stamp
         stamp = self._prefix_stamp(call)
-        pending = [*call.inputs, *call.passes, *call.late]
+        pending = [*call.inputs, *call.late]
         seen: set[Call] | None = None
         while pending:
             source = pending.pop()
@@ -178,23 +192,18 @@ class Lineage:
             seen.add(source)
             stamp = max(stamp, self._prefix_stamp(source))
             pending.extend(source.inputs)
-            pending.extend(source.passes)
             pending.extend(source.late)
         call.stamp = stamp
         call.stamp_at = self.remade
         return stamp
 
     def _prefix_stamp(self, call: Call) -> Version:
+        """The part of the stamp that comes from reads: of its own body, and of the bodies around it."""
         scope = call.scope
         assert scope is not None
-        stamp = scope.stamp if call.reads_at else Version(0)
-        owner = scope.owner
-        while owner is not None and owner.scope is not None:
-            if owner.stamp_at == self.remade:
-                return max(stamp, owner.stamp)
-            stamp = max(stamp, self._lineage_stamp(owner))
-            owner = None
-        return stamp
+        if scope.owner is None or scope.owner.scope is None:
+            return call.read_stamp
+        return max(call.read_stamp, self._lineage_stamp(scope.owner))
 
     def _stamp(self, call: Call) -> Version:
         """Newest version among the choices behind a call, itself included."""
@@ -212,7 +221,6 @@ class Lineage:
                 continue
             source.has_derived = True
             stack.extend(source.inputs)
-            stack.extend(source.passes)
             stack.extend(source.late)
             if source.scope is not None and source.scope.owner is not None:
                 stack.append(source.scope.owner)
@@ -238,7 +246,6 @@ class Lineage:
 
     def _behind(self, call: Call) -> Iterator[Call]:
         yield from call.inputs
-        yield from call.passes
         scope, upto = call.scope, call.reads_at
         while scope is not None:
             yield from scope.reads[min(scope.closed_reads, upto) : upto]
@@ -246,7 +253,6 @@ class Lineage:
             if owner is None:
                 return
             yield from owner.inputs
-            yield from owner.passes
             scope, upto = owner.scope, owner.reads_at
 
     def _sweep(self, call: Call) -> tuple[CallId, ...]:
@@ -262,7 +268,6 @@ class Lineage:
                 source.released = True
                 released.append(source.id)
             stack.extend(source.inputs)
-            stack.extend(source.passes)
             stack.extend(source.late)
             scope, upto = source.scope, source.reads_at
             while scope is not None:
@@ -272,7 +277,6 @@ class Lineage:
                 if owner is None:
                     break
                 stack.extend(owner.inputs)
-                stack.extend(owner.passes)
                 scope, upto = owner.scope, owner.reads_at
         return tuple(sorted(released))
 

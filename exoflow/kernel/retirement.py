@@ -26,6 +26,8 @@ class Retirement(Lineage):
         self._undone_seq = 0  # its record has to be durable before anything runs again
         self._held_back: list[Call] = []
         self.durable_seq = 0
+        self.cancelling = False
+        self.finishing = False
 
     # -- retire ----------------------------------------------------------------------------------------------------
 
@@ -41,7 +43,7 @@ class Retirement(Lineage):
                 aside[call.body] = None
                 for inner in call.body.calls:
                     visit(inner, base=True)
-            if call.has_derived and (base or call.state is State.DONE):
+            if call.has_derived and (base or call.state is State.DONE or call.note.kind is not Kind.FLOW):
                 call.has_derived = False
                 self._void(call)
                 voided.append(call)
@@ -75,21 +77,25 @@ class Retirement(Lineage):
         """The body of this scope has read something that is not true any more (V12)."""
         if scope.owner is not None and not scope.owner.attached:
             return  # it went with its parent
-        for call in self._unlink(scope):
-            if call.state in (State.NEEDED, State.RUNNING) and call.note.kind is Kind.FLOW:
-                call.state = State.IDLE
-            elif call.state is State.NEEDED:
-                call.state = State.IDLE
-            if call.state is State.DONE or call.intent:
-                self._detached(call)
+        self._detach(scope)
         self.out.append(Replay(scope.path))
         owner = scope.owner
-        if owner is not None:
+        if owner is None:
+            self.finishing = self.cancelling
+        else:
             owner.body = None
             if owner.state is State.RUNNING:
                 owner.state = State.IDLE
                 self._ended(owner)
                 self._renew(owner)
+
+    def _detach(self, scope: Scope) -> None:
+        """Keep what the calls of a body came to, and forget that it has made them."""
+        for call in self._unlink(scope):
+            if call.state is State.NEEDED or call.state is State.RUNNING and call.note.kind is Kind.FLOW:
+                call.state = State.IDLE
+            if call.state is State.DONE or call.intent:
+                self._detached(call)
 
     def _detached(self, call: Call) -> None:
         self.unattached += 1
@@ -145,6 +151,8 @@ class Retirement(Lineage):
         call = self._to_undo.pop(version)
         self._undoing = Version(0)
         self._forget_intent(call, version)
+        if call.state is State.NEEDED:
+            self._held_back.append(call)
         self._undone_seq = self.seq
         self._undo_next()
         self._lift_barrier()
@@ -169,8 +177,6 @@ class Retirement(Lineage):
         held_back, self._held_back = self._held_back, []
         for call in held_back:
             if call.attached and call.state is State.NEEDED:
-                self._start(call)
-            elif call.fail_after_undo:
                 self._start(call)
 
     # -- what the running kernel adds -----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ class Call:
         "state", "version", "attempt", "held", "saved", "committed", "failed", "propagated", "refs", "names",
         "tries", "losses", "missing", "open", "base_open", "closed", "gated", "forced", "has_derived", "wanted", "seen",
         "intent", "intent_durable", "intent_names", "releases", "released", "swept", "fail_after_undo",
-        "upload", "recalled", "why", "cost_s", "body", "stamp", "stamp_at", "recorded_reads_at",
+        "upload", "recalled", "why", "cost_s", "body", "stamp", "stamp_at", "read_stamp", "recorded_reads_at",
     )  # fmt: skip
 
     def __init__(self, id: CallId, note: Annotations) -> None:
@@ -34,7 +34,7 @@ class Call:
         self.note = note
         self.scope: Scope | None = None
         self.inputs: tuple[Call, ...] = ()
-        self.passes: tuple[Call, ...] = ()  # handed on as Refs: lineage, but their values are not needed
+        self.passes: tuple[Call, ...] = ()  # handed on as Refs: no lineage, their values are not seen
         self.late: list[Call] = []  # of a child flow: what its body read or returned
         self.late_takers: list[Call] = []
         self.reads_at = 0  # how much its body had read when it made the call
@@ -77,6 +77,7 @@ class Call:
         self.body: Scope | None = None  # of a child flow
         self.stamp = Version(0)
         self.stamp_at = -1
+        self.read_stamp = Version(0)  # newest choice behind what its body had read
         self.recorded_reads_at = 0  # what its record says of reads_at
 
     @property

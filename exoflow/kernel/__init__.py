@@ -1,0 +1,1 @@
+"""The exactly-once rules as a pure state machine: events in, commands out."""
