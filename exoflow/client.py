@@ -18,7 +18,8 @@ from exoflow.driver.records import Start
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
 from exoflow.errors import RunError
-from exoflow.flows import AnyFlow, adopt, defined, run_here
+from exoflow.flows import AnyFlow, defined
+from exoflow.hosting import adopt, run_here
 from exoflow.model import Status
 from exoflow.running import Run, RunEvent
 from exoflow.settings import ExecutorSpec, StoreSpec, configure, store_of

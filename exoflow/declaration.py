@@ -2,106 +2,38 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, get_args
+from typing import Any, NamedTuple, get_args
 
 from exoflow.attempts import is_async, wants_refs
 from exoflow.codec import code_fingerprint
-from exoflow.driver.spec import Backoff, FlowSpec, TaskSpec
-from exoflow.errors import DidNotHappen
-from exoflow.model import Annotations, Checkpoint, Effect, Happened, Kind
-from exoflow.protocols import Executor, Store
+from exoflow.driver.spec import FlowSpec, TaskSpec
+from exoflow.model import Annotations, Checkpoint, Effect, Kind
+from exoflow.options import (
+    AttemptOptions,
+    CallOptions,
+    FlowOptions,
+    OnFailure,
+    RunOptions,
+    TaskOptions,
+    boolean,
+    check_backoff,
+    check_executor,
+    count,
+    known,
+    number,
+    one_of,
+    shown,
+)
 
-OnFailure = Literal["keep", "rollback"]
-T = TypeVar("T")
+__all__ = ["RunOptions", "call_spec", "flow_spec", "key_text", "place_of", "task_spec"]
 
 _FORBIDDEN = frozenset("/#~!:[]")  # they divide the parts of a call's id
 _IN_KEYS = str.maketrans({c: f"%{ord(c):02X}" for c in "%![]\n\r\t"})
-
-
-class AttemptOptions(TypedDict, total=False):
-    """Options that a task has for all its calls, and that one call may have instead."""
-
-    checkpoint: Checkpoint
-    """When the result is saved: ``"auto"``, ``"sync"``, ``"async"``, ``"never"``."""
-    retries: int
-    """How often an error of the body is tried again; 0."""
-    losses: int
-    """How often an attempt that vanished or timed out is made again; 3."""
-    backoff: Backoff
-    """How long to wait before a retry."""
-    timeout: float | None
-    """Seconds after which an attempt is given up."""
-    executor: str | Executor | None
-    """Who runs it; None: as the run has it."""
-    resources: Mapping[str, float]
-    """What the executor must have for it."""
-
-
-class CallOptions(AttemptOptions, total=False):
-    """What ``task.options`` takes."""
-
-    key: str | int
-    """Names the call, instead of its being the n-th of its task."""
-
-
-class TaskOptions(AttemptOptions, total=False):
-    """What ``@task`` takes."""
-
-    deterministic: bool
-    """The same inputs give the same result, bit for bit; False."""
-    effect: Effect | None
-    """It is seen from outside: ``"idempotent"`` or ``"irrevocable"``."""
-    rollback: Callable[..., object] | None
-    """Undoes it: ``undo(key, *inputs)``. Not together with ``effect``."""
-    on_doubt: Literal["stop", "retry"] | Callable[..., Happened | DidNotHappen]
-    """What to do if nobody knows whether an irrevocable effect happened; a probe is called with ``(key, *inputs)``."""
-    name: str
-    version: str
-    """Stands for the code: as long as it stays the same, recorded results of older code are used."""
-
-
-class FlowOptions(TypedDict, total=False):
-    """What ``@flow`` takes."""
-
-    name: str
-    version: str
-    executor: str | Executor | None
-    on_failure: OnFailure
-    """``"rollback"`` undoes what can be undone when the flow fails; ``"keep"``, so that it can be resumed."""
-    strict: bool
-    """Refuse where a gate would save what a task says is never to be saved; False."""
-
-
-class RunOptions(TypedDict, total=False):
-    """What ``flow.options`` takes."""
-
-    run_id: str | None
-    store: str | os.PathLike[str] | Store | None
-    executor: str | Executor | None
-    labels: Mapping[str, str]
-    key: str | int
-    """Of a child flow: names the call, instead of its being the n-th of its flow."""
-
-
-def known(options: Mapping[str, object], kind: type, what: str) -> None:
-    """Refuse options that there are not.
-
-    Raises:
-        TypeError: with the nearest name.
-    """
-    names = list(kind.__annotations__)
-    for name in options:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise TypeError(f"{what} has no option {name!r}; {hint}It takes {', '.join(names)}")
 
 
 def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
@@ -113,21 +45,21 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
     _check_function(function, "task")
     known(options, TaskOptions, "@task")
     effect, undo, doubt = options.get("effect"), options.get("rollback"), options.get("on_doubt", "stop")
-    _one_of("effect", effect, (None, *get_args(Effect)))
-    _boolean("deterministic", options.get("deterministic", False))
+    one_of("effect", effect, (None, *get_args(Effect)))
+    boolean("deterministic", options.get("deterministic", False))
     if undo is not None and effect is not None:
         raise ValueError(
-            f"effect={effect!r} and rollback={_shown(undo)} exclude each other: an effect that can be undone is "
+            f"effect={effect!r} and rollback={shown(undo)} exclude each other: an effect that can be undone is "
             "declared by its rollback alone"
         )
     if doubt != "stop" and effect != "irrevocable":
-        raise ValueError(f"on_doubt={_shown(doubt)} needs effect='irrevocable': only such an effect can be in doubt")
+        raise ValueError(f"on_doubt={shown(doubt)} needs effect='irrevocable': only such an effect can be in doubt")
     if undo is not None:
         _check_looks_back("rollback", undo, function)
     if callable(doubt):
         _check_looks_back("on_doubt", doubt, function)
     else:
-        _one_of("on_doubt", doubt, ("stop", "retry"), "or a function (key, *inputs)")
+        one_of("on_doubt", doubt, ("stop", "retry"), "or a function (key, *inputs)")
     note = Annotations(
         deterministic=options.get("deterministic", False),
         effect=effect,
@@ -169,10 +101,10 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
     """
     _check_function(function, "flow")
     known(options, FlowOptions, "@flow")
-    _one_of("on_failure", options.get("on_failure", "keep"), get_args(OnFailure))
-    _boolean("strict", options.get("strict", False))
+    one_of("on_failure", options.get("on_failure", "keep"), get_args(OnFailure))
+    boolean("strict", options.get("strict", False))
     executor = options.get("executor")
-    _check_executor(executor)
+    check_executor(executor)
     place = place_of(function)
     name = options.get("name")
     own = _name_of(function, name, "flow")
@@ -234,24 +166,24 @@ def key_text(key: object) -> str:
 def _with_attempt_options(spec: TaskSpec, options: AttemptOptions | TaskOptions | CallOptions) -> TaskSpec:
     note = spec.note
     if "checkpoint" in options:
-        _one_of("checkpoint", options["checkpoint"], get_args(Checkpoint))
+        one_of("checkpoint", options["checkpoint"], get_args(Checkpoint))
         note = replace(note, checkpoint=options["checkpoint"])
     if "retries" in options:
-        note = replace(note, retries=_count("retries", options["retries"]))
+        note = replace(note, retries=count("retries", options["retries"]))
     if "losses" in options:
-        note = replace(note, losses=_count("losses", options["losses"]))
+        note = replace(note, losses=count("losses", options["losses"]))
     executor = options.get("executor", spec.executor)
-    _check_executor(executor)
+    check_executor(executor)
     backoff = options.get("backoff", spec.backoff)
-    _check_backoff(backoff)
+    check_backoff(backoff)
     timeout_s = options.get("timeout", spec.timeout_s)
     if timeout_s is not None:
-        _number("timeout", timeout_s, above=0)
+        number("timeout", timeout_s, above=0)
     resources = options.get("resources", spec.resources)
     if not isinstance(resources, Mapping):
         raise TypeError(f"resources={resources!r} must be a mapping of names to numbers, as {{'gpu': 1}}")
     for name, amount in resources.items():
-        _number(f"resources[{name!r}]", amount)
+        number(f"resources[{name!r}]", amount)
     return replace(spec, note=note, executor=executor, backoff=backoff, timeout_s=timeout_s, resources=dict(resources))
 
 
@@ -281,7 +213,7 @@ def _check_looks_back(option: str, undo: object, function: Callable[..., Any]) -
     except TypeError as error:
         wanted = ", ".join(["key", *(each.name for each in positional), *(f"{name}=..." for name in named)])
         raise TypeError(
-            f"{option}={_shown(undo)} is called with the key and with what {function.__qualname__} was called with: "
+            f"{option}={shown(undo)} is called with the key and with what {function.__qualname__} was called with: "
             f"it must take ({wanted}); {error}"
         ) from None
 
@@ -307,49 +239,3 @@ def _code(function: Callable[..., Any], version: object) -> bytes:
     if not isinstance(version, str) or not version:
         raise TypeError(f"version={version!r} must be text, as '2'")
     return b"version " + version.encode()
-
-
-def _check_executor(executor: object) -> None:
-    if executor is not None and not isinstance(executor, str) and not callable(getattr(executor, "start", None)):
-        raise TypeError(f"executor={executor!r} must be a name, as 'local' or 'processes', or an Executor")
-
-
-def _check_backoff(backoff: object) -> None:
-    if not isinstance(backoff, Backoff):
-        raise TypeError(
-            f"backoff={backoff!r} must be an exoflow.Backoff(initial_s=..., factor=..., max_s=..., jitter=...)"
-        )
-    for name, least in (("initial_s", 0.0), ("factor", 1.0), ("max_s", 0.0), ("jitter", 0.0)):
-        _number(f"backoff.{name}", getattr(backoff, name), least=least)
-    if backoff.jitter > 1:
-        raise ValueError(f"backoff.jitter={backoff.jitter} must be at most 1: waits would be negative")
-
-
-def _one_of(option: str, value: object, allowed: tuple[object, ...], also: str = "") -> None:
-    if not any(value is each or (isinstance(value, str) and value == each) for each in allowed):
-        listed = ", ".join(map(repr, allowed))
-        raise ValueError(f"{option}={_shown(value)} must be one of {listed}{f' {also}' if also else ''}")
-
-
-def _boolean(option: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{option}={value!r} must be True or False")
-
-
-def _count(option: str, value: T) -> T:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{option}={value!r} must be a whole number")
-    if value < 0:
-        raise ValueError(f"{option}={value} must not be negative")
-    return value
-
-
-def _number(option: str, value: object, *, least: float = 0.0, above: float | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{option}={value!r} must be a number (of seconds, for times)")
-    if math.isnan(value) or value < least or (above is not None and value <= above):
-        raise ValueError(f"{option}={value} must be {f'above {above}' if above is not None else f'at least {least}'}")
-
-
-def _shown(value: object) -> str:
-    return str(getattr(value, "__qualname__", None) or repr(value))

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
-import threading
-import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
-from weakref import WeakSet
 
 from exoflow import codec, settings
 from exoflow.attempts import current_attempt
-from exoflow.declaration import FlowOptions, RunOptions, flow_spec, key_text, known
+from exoflow.declaration import flow_spec, key_text
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
 from exoflow.errors import RunMismatch
+from exoflow.hosting import adopt, is_first, run_here, run_here_async
+from exoflow.options import FlowOptions, RunOptions, known
 from exoflow.refs import Ref, Refs
 from exoflow.running import Run
-from exoflow.stopping import stopped_by_ctrl_c
 from exoflow.tasks import Callee
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
     from exoflow.driver.records import Start
+
+__all__ = ["AnyFlow", "AsyncFlow", "Flow", "adopt", "defined", "flow", "run_here", "run_here_async"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,7 +73,7 @@ class AnyFlow(Callee[P, R, X]):
         """
         self._outside("start")
         execution = self._begin(args, kwargs)
-        if _is_first(execution):
+        if is_first(execution):
             execution.start()
         return Run(execution.run_id, settings.store_of(self._options.get("store")), execution)
 
@@ -286,74 +284,6 @@ def _made(function: Callable[..., Any], options: FlowOptions) -> Flow[..., Any] 
     spec = flow_spec(function, options)
     defined[spec.name] = spec
     return AsyncFlow(spec, RunOptions()) if spec.is_async else Flow(spec, RunOptions())
-
-
-def adopt(
-    run_id: str,
-    code_of: Callable[[Start], FlowSpec],
-    store: settings.StoreSpec | None = None,
-    executor: settings.ExecutorSpec | None = None,
-    *,
-    takeover: bool = False,
-    accept: tuple[str, ...] = (),
-) -> Execution:
-    """Take a run over, to go on with it here.
-
-    Raises:
-        RunNotFound, RunIsLive: as it says.
-    """
-    opened = settings.store_of(store)
-    executors = settings.executors_of(opened)
-
-    def code(start: Start) -> FlowSpec:
-        if start.cwd and start.cwd != os.getcwd():
-            warnings.warn(
-                f"the run {run_id} began in {start.cwd}, and goes on in {os.getcwd()}: relative paths differ",
-                RuntimeWarning,
-                stacklevel=6,
-            )
-        return code_of(start)
-
-    return Runtime.of(opened).adopt(
-        run_id,
-        code,
-        executor=None if executor is None else executors(executor),
-        executors=executors,
-        takeover=takeover,
-        accept=accept,
-    )
-
-
-def run_here(execution: Execution) -> object:
-    """Run a sync flow's body in this thread, or wait for the thread that does."""
-    if not _is_first(execution):
-        return execution.result()
-    with stopped_by_ctrl_c(execution):
-        return execution.run()
-
-
-async def run_here_async(execution: Execution) -> object:
-    """Run an async flow's body in this asyncio task; cancelling that stops the run, which can be resumed."""
-    if not _is_first(execution):
-        return await execution.result_async()
-    try:
-        return await execution.run_async()
-    except asyncio.CancelledError as error:
-        execution.stop(error)
-        raise
-
-
-_started: WeakSet[Execution] = WeakSet()
-_lock = threading.Lock()
-
-
-def _is_first(execution: Execution) -> bool:
-    """Whether nobody runs its body yet: a run can be joined before it is under way."""
-    with _lock:
-        if execution in _started:
-            return False
-        _started.add(execution)
-        return True
 
 
 def _called(flow: AnyFlow[..., Any, Any], body: Body) -> str:

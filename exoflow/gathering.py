@@ -72,7 +72,7 @@ def as_completed(refs: Iterable[Ref[R]]) -> Completed[R]:
 
 
 def _refs_of(refs: object, taker: str) -> list[Ref[Any]]:
-    found = list(refs) if isinstance(refs, Iterable) and type(refs) is not Ref else [refs]
+    found: list[Any] = [refs] if isinstance(refs, Ref) and not isinstance(refs, Refs) else _listed(refs)
     for each in found:
         if not isinstance(each, Ref):
             close = getattr(each, "close", None)
@@ -82,3 +82,7 @@ def _refs_of(refs: object, taker: str) -> list[Ref[Any]]:
     if found and found[0] is refs:
         raise TypeError(f"{taker} takes several Refs: put {refs!r} into a list")
     return found
+
+
+def _listed(refs: object) -> list[Any]:
+    return list(refs) if isinstance(refs, Iterable) else [refs]

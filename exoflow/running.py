@@ -76,8 +76,12 @@ class Run(Generic[R]):
             return self._execution.status
         if self._summary is None or self._summary.ended_s is None:
             self._summary = None
-            self._known()
-        return self._known().status
+        summary = self._known()
+        if summary.status is Status.RUNNING:
+            runtime = Runtime.of(self._store)
+            if summary.journal == runtime.journal.name and self._id not in runtime.executions:
+                return Status.BROKEN_OFF  # it stopped, and this process lives
+        return summary.status
 
     def result(self, timeout: float | None = None) -> R:
         """What the flow returned, once that is durable; waits for it, whichever process the run is in.

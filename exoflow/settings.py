@@ -112,12 +112,14 @@ class Executors:
     def _opened(self, spec: str) -> Executor:
         from exoflow.executors import open_executor
 
-        if not self._store.shared and spec.partition(":")[0] != "local":
+        executor = open_executor(spec, store=self._store, elsewhere=self._fetch)
+        if not self._store.shared and executor.name != "local":
+            executor.close()
             raise ExecutorError(
                 f"executor={spec!r} has other processes, and the store {self._store.url} is this one's alone: use a "
                 "path as the store, or executor='local'"
             )
-        return open_executor(spec, store=self._store, elsewhere=self._fetch)
+        return executor
 
     def _fetch(self, value: Held) -> Encoded:
         """Read a value for another executor."""

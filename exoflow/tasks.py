@@ -10,9 +10,10 @@ from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cas
 
 from exoflow.attempts import current_attempt
 from exoflow.context import PlainCall, plain_call
-from exoflow.declaration import CallOptions, TaskOptions, call_spec, task_spec
+from exoflow.declaration import call_spec, task_spec
 from exoflow.driver.body import Body, current_body, live_bodies
 from exoflow.driver.spec import TaskSpec
+from exoflow.options import CallOptions, TaskOptions
 from exoflow.refs import Ref, Refs
 from exoflow.signatures import Calls
 

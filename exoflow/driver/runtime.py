@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import random
 import sys
@@ -18,7 +19,7 @@ from exoflow.driver.history import History
 from exoflow.driver.identity import code_name
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import payload_of, value_of
-from exoflow.errors import Corrupt, RunCancelled, RunIsLive, RunMismatch
+from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
 from exoflow.journal import Journal, Kind
 from exoflow.journal.takeover import Found
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
@@ -114,6 +115,9 @@ class Runtime:
     def _forget(self, execution: Execution) -> None:
         if self.executions.get(execution.run_id) is execution:
             self.executions.pop(execution.run_id, None)
+        if execution.fatal is not None:  # it stopped without an end: this process, too, may go on with it
+            with contextlib.suppress(Fenced, StorageError):
+                self.journal.append((Kind.RELEASED, execution.index))
 
     def _keep_source(self, code: bytes, function: Callable[..., Any]) -> None:
         """Keep the source of a task's code, so that a later change can be shown. Best effort, once a process."""

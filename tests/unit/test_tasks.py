@@ -331,7 +331,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "told"), WRONG, ids=[str(each[0]) for each in WRONG])
+@pytest.mark.parametrize(("options", "told"), WRONG, ids=[f"{n}-{'-'.join(each[0])}" for n, each in enumerate(WRONG)])
 def test_a_wrong_annotation_is_refused_where_it_is_written(options: dict[str, Any], told: str) -> None:
     def wrong(x: int) -> None: ...
 
