@@ -21,6 +21,7 @@ from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.undo import Undoing
 from exoflow.driver.values import Values, payload_of, value_of
 from exoflow.errors import InDoubt, RunCancelled, StorageError
+from exoflow.hooks import reach
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
 from exoflow.kernel.kernel import Kernel
@@ -182,6 +183,7 @@ class Execution(Undoing):
         try:
             event(*args)
             self.advance()
+            reach("driver.turned")
         except Exception as error:
             logger.debug("run %s stopped: %s", self.run_id, error, exc_info=True)
             self.stop(error)
