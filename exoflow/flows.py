@@ -15,7 +15,7 @@ from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
 from exoflow.errors import RunMismatch
 from exoflow.hosting import adopt, is_first, run_here, run_here_async
-from exoflow.options import FlowOptions, RunOptions, known
+from exoflow.options import FlowOptions, RunOptions, check_run_options
 from exoflow.refs import Ref, Refs
 from exoflow.running import Run
 from exoflow.tasks import Callee
@@ -56,7 +56,7 @@ class AnyFlow(Callee[P, R, X]):
         Raises:
             TypeError, ValueError: there is no such option, or its value is wrong.
         """
-        _check_run_options(self._spec, options)
+        check_run_options(self.name, options)
         spec = self._spec
         if "key" in options:
             assert spec.task is not None
@@ -288,16 +288,3 @@ def _made(function: Callable[..., Any], options: FlowOptions) -> Flow[..., Any] 
 
 def _called(flow: AnyFlow[..., Any, Any], body: Body) -> str:
     return f"`await {flow.name}(...)`" if body.is_async else f"`{flow.name}(...)`"
-
-
-def _check_run_options(spec: FlowSpec, options: RunOptions) -> None:
-    known(options, RunOptions, f"{spec.name}.options")
-    run_id: object = options.get("run_id")
-    if run_id is not None and (not isinstance(run_id, str) or not run_id or not run_id.isprintable()):
-        raise ValueError(f"run_id={run_id!r} must be printable text, and not empty")
-    labels: object = options.get("labels", {})
-    if not isinstance(labels, Mapping):
-        raise TypeError(f"labels={labels!r} must be a mapping of text to text")
-    for name, value in labels.items():
-        if not isinstance(name, str) or not isinstance(value, str) or not name:
-            raise TypeError(f"labels must be text: {name!r}: {value!r} is not")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
@@ -73,11 +72,7 @@ async def run_here_async(execution: Execution) -> object:
     """Run an async flow's body in this asyncio task; cancelling that stops the run, which can be resumed."""
     if not is_first(execution):
         return await execution.result_async()
-    try:
-        return await execution.run_async()
-    except asyncio.CancelledError as error:
-        execution.stop(error)
-        raise
+    return await execution.run_async()
 
 
 _started: WeakSet[Execution] = WeakSet()

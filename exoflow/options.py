@@ -96,6 +96,24 @@ def known(options: Mapping[str, object], kind: type, what: str) -> None:
             raise TypeError(f"{what} has no option {name!r}; {hint}It takes {', '.join(names)}")
 
 
+def check_run_options(flow: str, options: RunOptions) -> None:
+    """Refuse what no run can have.
+
+    Raises:
+        TypeError, ValueError: with what it must be.
+    """
+    known(options, RunOptions, f"{flow}.options")
+    run_id: object = options.get("run_id")
+    if run_id is not None and (not isinstance(run_id, str) or not run_id or not run_id.isprintable()):
+        raise ValueError(f"run_id={run_id!r} must be printable text, and not empty")
+    labels: object = options.get("labels", {})
+    if not isinstance(labels, Mapping):
+        raise TypeError(f"labels={labels!r} must be a mapping of text to text")
+    for name, value in labels.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name:
+            raise TypeError(f"labels must be text: {name!r}: {value!r} is not")
+
+
 def check_executor(executor: object) -> None:
     if executor is not None and not isinstance(executor, str) and not callable(getattr(executor, "start", None)):
         raise TypeError(f"executor={executor!r} must be a name, as 'local' or 'processes', or an Executor")

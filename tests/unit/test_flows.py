@@ -160,6 +160,34 @@ def test_a_live_run_is_joined() -> None:
     assert entered == [1]
 
 
+def test_an_async_run_whose_asyncio_task_is_cancelled_can_be_resumed() -> None:
+    first = [True]
+
+    @task
+    async def waits_once() -> int:
+        entered.append(1)
+        if first.pop() if first else False:
+            await asyncio.Event().wait()
+        return 5
+
+    @flow
+    async def waits() -> int:
+        return await waits_once()
+
+    async def cancelled() -> None:
+        running = asyncio.create_task(waits.options(run_id="a").run())
+        while not entered:  # noqa: ASYNC110 - nothing else tells that it is there
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert exoflow.get("a").status is Status.BROKEN_OFF
+        assert await waits.resume("a") == 5
+
+    asyncio.run(cancelled())
+    assert exoflow.get("a").status is Status.DONE
+
+
 def test_an_unknown_id_is_answered_with_the_nearest() -> None:
     plus_one.options(run_id="monday")(1)
     for resume in (plus_one.resume, exoflow.resume, exoflow.get):
