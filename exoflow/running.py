@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from exoflow import codec
-from exoflow.catalogue import Catalogue, RunSummary
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.values import Values, value_of
 from exoflow.errors import InDoubt, RunCancelled, RunError, RunIsLive, RunNotFound
@@ -18,6 +17,7 @@ from exoflow.model import Status
 from exoflow.protocols import Store
 
 if TYPE_CHECKING:
+    from exoflow.catalogue import RunSummary
     from exoflow.driver.execution import Execution
 
 R = TypeVar("R")
@@ -135,6 +135,8 @@ class Run(Generic[R]):
 
     def events(self) -> Iterator[RunEvent]:
         """What is durably known to have happened until now, in the order of time."""
+        from exoflow.catalogue import Catalogue
+
         with Catalogue(self._store) as catalogue:
             catalogue.refresh()
             description = catalogue.describe(self._id)
@@ -160,6 +162,8 @@ class Run(Generic[R]):
 
     def _known(self) -> RunSummary:
         if self._summary is None:
+            from exoflow.catalogue import Catalogue  # SQLite: a program that only runs flows need not load it
+
             with Catalogue(self._store) as catalogue:
                 catalogue.refresh()
                 self._summary = catalogue.run(self._id)
