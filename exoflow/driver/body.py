@@ -18,7 +18,7 @@ from exoflow.driver.identity import check_same
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import Strand, current, hook
 from exoflow.driver.undo import ValueLost
-from exoflow.errors import Cancelled, RunError, Superseded
+from exoflow.errors import Cancelled, ExoFlowError, RunError, Superseded
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
 from exoflow.model import Annotations, CallId, Inline, Kind, Version
@@ -114,12 +114,19 @@ class Body:
             encoded = codec.encode_arguments(args, kwargs, task=name, function=spec.function, own=True)
         fingerprint = codec.fingerprint(args, kwargs)
         past = execution.history.results.get(id) if execution.history.results else None
-        call = kernel.called(self.scope, id, spec.note, inputs, passes)
-        handle = Handle(call, self, spec, args, kwargs, encoded, fingerprint)
-        handle.choose = choose
-        execution.handles[id] = handle
-        if past is not None:
-            check_same(call, past, handle, execution)
+        try:
+            call = kernel.called(self.scope, id, spec.note, inputs, passes)
+            handle = Handle(call, self, spec, args, kwargs, encoded, fingerprint)
+            handle.choose = choose
+            execution.handles[id] = handle
+            if past is not None and call.attached:
+                check_same(call, past, handle, execution)
+        except ExoFlowError as error:
+            execution.stop(error)
+            raise
+        if not call.attached:
+            execution.advance()  # making this call has shown that the body has read what is not true any more
+            raise Superseded
         self._activity += 1
         return handle
 
@@ -168,8 +175,7 @@ class Body:
         if offer:
             execution._offers.add(call.id)
         try:
-            kernel.wants(call)
-            execution.advance()
+            execution.event(kernel.wants, call)
             idle = False
             while not kernel.deliverable(call):
                 self._check()
@@ -178,8 +184,7 @@ class Body:
                     self._run_here(*stashed)
                 elif not idle:
                     idle = True
-                    kernel.waits(self.scope)
-                    execution.advance()
+                    execution.event(kernel.waits, self.scope)
                 elif not self._commit(call):
                     self.condition.wait()
             self._check()
@@ -213,7 +218,7 @@ class Body:
             self.lock.acquire()
             current.reset(token)
         if execution.fatal is None:
-            execution._guard(execution._take_outcome, handle, version, outcome)
+            execution.event(execution._take_outcome, handle, version, outcome)
 
     def _commit(self, call: Call) -> bool:
         """If the call only waits for its record to be durable, make it so in this thread."""
@@ -228,7 +233,7 @@ class Body:
             execution.log.wait(position)
         finally:
             self.lock.acquire()
-        execution._guard(execution.catch_up)
+        execution.event(execution.catch_up)
         return True
 
     def _read(self, handle: Handle) -> object:
@@ -282,17 +287,15 @@ class Body:
         execution = self.execution
         kernel = execution.kernel
         note = self._make(TaskSpec("timeout", _nothing, _NOTE), (), {})
-        kernel.wants(note.call)
-        kernel.wants(handle.call)
-        execution.advance()
+        execution.event(kernel.wants, note.call)
+        execution.event(kernel.wants, handle.call)
         deadline = execution.clock.monotonic() + timeout_s
-        kernel.waits(self.scope)
-        execution.advance()
+        execution.event(kernel.waits, self.scope)
         while not kernel.deliverable(note.call):
             self._check()
             left_s = deadline - execution.clock.monotonic()
             if kernel.deliverable(handle.call) or left_s <= 0:
-                execution._guard(execution.note, note, not kernel.deliverable(handle.call))
+                execution.event(execution.note, note, not kernel.deliverable(handle.call))
             elif not self._commit(handle.call):
                 self.condition.wait(left_s)
         return bool(self._await(note))
@@ -305,13 +308,11 @@ class Body:
             self._check()
             for handle in handles:
                 if not kernel.deliverable(handle.call):
-                    kernel.wants(handle.call)
+                    execution.event(kernel.wants, handle.call)
                     self._pending.add(handle.call)
-            execution.advance()
             self._pending = {call for call in self._pending if not kernel.deliverable(call)}
             if self._pending:
-                kernel.waits(self.scope)
-                execution.advance()
+                execution.event(kernel.waits, self.scope)
             while self._pending:
                 self._check()
                 if not self._commit(next(iter(self._pending))):
@@ -344,21 +345,18 @@ class Body:
     def _start_choice(self, handles: Sequence[Handle]) -> Handle:
         kernel = self.execution.kernel
         note = self._make(TaskSpec("as_completed", _nothing, _NOTE), (), {})
-        kernel.wants(note.call)
-        self.execution.advance()
+        self.execution.event(kernel.wants, note.call)
         if not kernel.deliverable(note.call):
             for handle in handles:
                 kernel.wants(handle.call)
-            self.execution.advance()
-            kernel.waits(self.scope, settled=not self.is_async)
-            self.execution.advance()
+            self.execution.event(lambda: kernel.waits(self.scope, settled=not self.is_async))
         return note
 
     def _choose(self, note: Handle, handles: Sequence[Handle]) -> bool:
         kernel = self.execution.kernel
         ready = [(handle.order, i) for i, handle in enumerate(handles) if kernel.deliverable(handle.call)]
         if ready and not kernel.deliverable(note.call):
-            self.execution._guard(self.execution.note, note, min(ready)[1])
+            self.execution.event(self.execution.note, note, min(ready)[1])
         return bool(ready)
 
     # -- waiting, in an async body ---------------------------------------------------------------------------------
@@ -372,8 +370,7 @@ class Body:
             id = handle.call.id
             if here or spec.note.kind is Kind.FLOW:
                 execution._offers.add(id)
-            execution.kernel.wants(handle.call)
-            execution.advance()
+            execution.event(execution.kernel.wants, handle.call)
             stashed = execution._stash.pop(id, None)
         try:
             while True:
@@ -404,7 +401,7 @@ class Body:
             current.reset(token)
         with self.lock:
             if execution.fatal is None:
-                execution._guard(execution._take_outcome, handle, version, outcome)
+                execution.event(execution._take_outcome, handle, version, outcome)
 
     def _ready(self, call: Call) -> bool:
         """Whether the strand may be given the value now: not before what a recorded run was given first (L9)."""
@@ -425,8 +422,7 @@ class Body:
         call = handle.call
         with self.lock:
             self._check()
-            self.execution.kernel.wants(call)
-            self.execution.advance()
+            self.execution.event(self.execution.kernel.wants, call)
         while True:
             with self.lock:
                 self._check()
@@ -465,7 +461,7 @@ class Body:
             return
         with self.lock:
             if self.execution.fatal is None:
-                self.execution._guard(lambda: self.execution.kernel.waits(self.scope, settled=False))
+                self.execution.event(lambda: self.execution.kernel.waits(self.scope, settled=False))
 
     async def values_async(self, handles: Sequence[Handle], *, return_exceptions: bool = False) -> list[object]:
         """The values of many calls, in order."""
@@ -473,8 +469,7 @@ class Body:
         with self.lock:
             self._check()
             for handle in handles:
-                kernel.wants(handle.call)
-            self.execution.advance()
+                self.execution.event(kernel.wants, handle.call)
         found: list[object] = []
         for handle in handles:
             try:
@@ -541,8 +536,7 @@ class Body:
             at = self._make(TaskSpec("timer_at", _nothing, _NOTE), (), {}, lambda: clock.now() + seconds)
             self.execution.advance()
             if not self.execution.kernel.deliverable(at.call):
-                self.execution.kernel.wants(at.call)
-                self.execution.advance()
+                self.execution.event(self.execution.kernel.wants, at.call)
             handle = self._make(TaskSpec("timer", _nothing, _TIMER), (codec.make_reference(at.call.id),), {})
             self.execution.advance()
             return handle
@@ -657,7 +651,7 @@ class Body:
             self._error = codec.encode_error(error) if error is not None else None
             kernel = self.execution.kernel
             calls = tuple(kernel.reference(CallId(ref.call_id.partition("!")[0])) for ref in refs)
-            self.execution._guard(lambda: kernel.returned(self.scope, calls, raised=error is not None))
+            self.execution.event(lambda: kernel.returned(self.scope, calls, raised=error is not None))
 
     def settle(self, unread: CallId | None) -> None:
         """All calls of this body have ended: what it came to counts. Under the lock."""

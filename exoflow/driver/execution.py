@@ -104,7 +104,7 @@ class Execution(Undoing):
         """An executor says what became of an attempt."""
         with self.lock:
             if self.fatal is None:
-                self._guard(self._take_outcome, handle, version, outcome)
+                self.event(self._take_outcome, handle, version, outcome)
 
     def _take_outcome(self, handle: Handle, version: Version, outcome: Outcome) -> None:
         self.values.take_back(version)
@@ -127,7 +127,7 @@ class Execution(Undoing):
         """An executor has lost a value that it held."""
         with self.lock:
             if self.fatal is None:
-                self._guard(self.forget_value, id)
+                self.event(self.forget_value, id)
 
     def forget_value(self, id: CallId) -> None:
         if isinstance(self.values.at.get(id), Held):
@@ -176,9 +176,9 @@ class Execution(Undoing):
             if error is not None:
                 self.stop(error)
             elif self.fatal is None:
-                self._guard(self.catch_up)
+                self.event(self.catch_up)
 
-    def _guard(self, event: Callable[..., object], *args: Any) -> None:
+    def event(self, event: Callable[..., object], *args: Any) -> None:
         """Bring the kernel an event and do what it says; an error of either stops the run, and loses nothing."""
         try:
             event(*args)
@@ -282,7 +282,7 @@ class Execution(Undoing):
     def _launch_later(self, handle: Handle, version: Version) -> None:
         with self.lock:
             if self.fatal is None and handle.call.attempt == version:
-                self._guard(self._launch, handle, version)
+                self.event(self._launch, handle, version)
 
     def _launch(self, handle: Handle, version: Version) -> None:
         note = handle.spec.note
@@ -410,7 +410,7 @@ class Execution(Undoing):
         def report(saved: Stored | BaseException) -> None:
             with self.lock:
                 if self.fatal is None:
-                    self._guard(self._uploaded_part, handle, version, parts, id, name, saved)
+                    self.event(self._uploaded_part, handle, version, parts, id, name, saved)
 
         self.values.save(self.values.at[id], name, report)
 
@@ -638,7 +638,7 @@ class Execution(Undoing):
         self.log.wait(position)
         with self.lock:
             if self.fatal is None and not self.ended.is_set() and not self.end_position:
-                self._guard(self.kernel.cancel)
+                self.event(self.kernel.cancel)
                 for body in list(self.bodies.values()):
                     body.wake()
 

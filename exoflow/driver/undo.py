@@ -92,7 +92,7 @@ class Undoing:
         def report(outcome: Outcome) -> None:
             with self.lock:
                 if self.fatal is None:
-                    self._guard(self._looked_back, call, version, function, args, kwargs, ended, number, outcome)
+                    self.event(self._looked_back, call, version, function, args, kwargs, ended, number, outcome)
 
         name = "local" if "local" in self.executors and not inspect.iscoroutinefunction(function) else self.default
         self.executors[name].start(attempt, report)
@@ -119,7 +119,7 @@ class Undoing:
         def again() -> None:
             with self.lock:
                 if self.fatal is None:
-                    self._guard(self._look_back, call, version, function, args, kwargs, ended, number + 1)
+                    self.event(self._look_back, call, version, function, args, kwargs, ended, number + 1)
 
         self.clock.call_at(self.clock.now() + delay_s, again)
 

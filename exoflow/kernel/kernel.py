@@ -47,6 +47,8 @@ class Kernel(Retirement):
         self._by_path: dict[str, list[Call]] = {}  # recalled calls by the path of their flow
         self._start_seq = 0  # of the run's Start record
         self._waiting_start: list[Call] = []
+        self._sought: set[Call] = set()  # in child flows whose bodies have not been replayed
+        self._reopening: set[Call] = set()
 
     def _next_version(self) -> Version:
         self._number += 1
@@ -142,6 +144,7 @@ class Kernel(Retirement):
         scope = self.scopes[path] = Scope(path, call)
         if call is not None:
             call.body = scope
+            self._reopening.discard(call)
         return scope
 
     def called(
@@ -161,11 +164,15 @@ class Kernel(Retirement):
         self._link(call, scope, inputs, passes)
         if not fresh:
             self._reattach(call)
+        if not call.open and not call.must_commit:
+            self._settle(call)
         if call.state is State.IDLE:
             if self.unattached:
                 scope.deferred.append(call)
             else:
                 self._need(call)
+        if self._sought:
+            self._found(call)
         return call
 
     def _reattach(self, call: Call) -> None:
@@ -240,6 +247,8 @@ class Kernel(Retirement):
         """The body has been given the call's value or error: lineage of every later call of this body (G10)."""
         call.seen = True
         call.wanted = False
+        if call.propagated:
+            self.read(scope, call.refs[0])  # the error itself is what has to be durable
         call.read_by.append((scope, scope.incarnation, len(scope.reads)))
         scope.reads.append(call)
         stamp = self._stamp(call)
@@ -306,10 +315,26 @@ class Kernel(Retirement):
 
     def _reopen(self, call: Call) -> None:
         """A Ref into a child flow whose result is recorded: its body is replayed to find out how to make the value (V6)."""
-        path = call.id.rpartition("/")[0]
-        owner = self.calls.get(CallId(path))
-        if owner is not None and owner.attached and owner.state is State.DONE and owner.body is None:
+        self._sought.add(call)
+        owner: Call | None = call
+        while owner is not None and not owner.attached:
+            owner = self.calls.get(CallId(owner.id.rpartition("/")[0]))
+        if owner is not None:
+            self._open_again(owner)
+
+    def _open_again(self, owner: Call) -> None:
+        if owner.state is State.DONE and owner.body is None and owner not in self._reopening:
+            self._reopening.add(owner)
             self.out.append(Run(owner.id, owner.version, owner.tries, "reopened"))
+
+    def _found(self, call: Call) -> None:
+        """A call was made while values inside child flows are looked for: it may be one, or lead to one."""
+        if call in self._sought:
+            self._sought.discard(call)
+            if call.waiters or call.wanted:
+                self._need(call)
+        elif call.note.kind is Kind.FLOW and any(sought.id.startswith(f"{call.id}/") for sought in self._sought):
+            self._open_again(call)
 
     def _start(self, call: Call, stack: list[Call] | None = None) -> None:
         """Start a needed call, or note what it waits for."""
@@ -467,7 +492,7 @@ class Kernel(Retirement):
                 elif source.state is State.IDLE or source.state is State.DONE and not self._has_value(source):
                     self._need(source)
             elif source.names and source.body is None and source.state is State.DONE:
-                self.out.append(Run(source.id, source.version, source.tries, "reopened"))
+                self._open_again(source)
             stack.extend(source.late)
             stack.extend(self._behind(source))
 
@@ -587,6 +612,10 @@ class Kernel(Retirement):
 
     def _fail(self, call: Call) -> None:
         call.fail_after_undo = False
+        if call.closed:  # as a function of its inputs it was no choice; an error is one
+            call.closed = False
+            for taker in (*call.takers, *call.late_takers):
+                taker.open += 1
         call.failed = True
         call.version = call.attempt
         self._mark_derived(call)
@@ -725,14 +754,36 @@ class Kernel(Retirement):
             self._start_deferred(scope)
         if scope.active or not scope.returned:
             return
-        for call in scope.result_refs:
-            if scope.owner is None and not self._available(call):
-                return
+        if scope.owner is None and not self._all_there(scope.result_refs):
+            return
         scope.ended = True
+        if scope.owner is not None and scope.owner.state is State.DONE and scope.owner.names:
+            scope.owner.names = ()  # replayed to see what was open behind it: its late inputs say so now
+            scope.owner.open -= 1
+            self._settle(scope.owner)
         error = next((c.id for c in scope.calls if c.failed and not c.seen), None) if not scope.raised else None
         if not scope.raised and error is None and not self.cancelling:
             self._check_all_made(scope, last=True)
         self.out.append(EndScope(scope.path, error))
+
+    def _all_there(self, refs: tuple[Call, ...]) -> bool:
+        """Whether these values can be had, and those that Refs inside them stand for; wants those that cannot."""
+        pending = list(refs)
+        seen: set[Call] = set()
+        there = True
+        while pending:
+            call = pending.pop()
+            if call in seen:
+                continue
+            seen.add(call)
+            if self._available(call):
+                pending.extend(() if call.failed else call.refs)
+            else:
+                there = False
+                if call.state is not State.RUNNING:
+                    self.wants(call)
+                call.wanted = True
+        return there
 
     def settled(self, *, failed: bool) -> None:
         """The root body's result is encoded, or its error."""
@@ -743,8 +794,6 @@ class Kernel(Retirement):
         """A value that stands in the result was lost before it could be read: it has to be made again first."""
         root = self.scopes[""]
         root.ended = False
-        for call in root.result_refs:
-            self.wants(call)
         self._try_end(root)
 
     def _finish(self, *, failed: bool) -> None:

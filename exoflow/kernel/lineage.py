@@ -39,9 +39,10 @@ class Lineage:
         call.open = 0
         scope.calls.append(call)
         for source in inputs:
-            source.takers.append(call)
-            if not source.closed:
-                call.open += 1
+            if source.attached or not source.committed:  # else its child flow's own record stands for it
+                source.takers.append(call)
+                if not source.closed:
+                    call.open += 1
             if source.refs:
                 for ref in source.refs:
                     self._link_late(call, ref)
@@ -54,6 +55,8 @@ class Lineage:
 
     def _link_late(self, owner: Call, source: Call) -> None:
         """The result will stand on ``source`` too: a child flow's body has read it, or a Ref to it stands in an input."""
+        if not source.attached and source.committed:
+            return  # in a child flow that is not replayed: its own record stands for all of it
         owner.late.append(source)
         self.remade += 1  # stamps behind the child flow may be newer now
         source.late_takers.append(owner)
@@ -237,7 +240,7 @@ class Lineage:
             if source in seen or source.closed:
                 continue
             seen.add(source)
-            if source.is_choice and not source.saved:
+            if source.must_commit and not source.saved:
                 names.append(source.id)
             names.extend(source.names)
             stack.extend(source.late)

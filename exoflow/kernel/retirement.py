@@ -86,7 +86,8 @@ class Retirement(Lineage):
             owner.body = None
             if owner.state is State.RUNNING:
                 owner.state = State.IDLE
-                self._ended(owner)
+                assert owner.scope is not None
+                owner.scope.active -= 1
                 self._renew(owner)
 
     def _detach(self, scope: Scope) -> None:
@@ -115,7 +116,8 @@ class Retirement(Lineage):
                 self.stale[call.attempt] = call
                 self.out.append(Stop(call.id, call.attempt))
             call.state = State.IDLE
-            self._ended(call)
+            if call.scope is not None:
+                call.scope.active -= 1  # it is renewed before its scope can end
         elif call.state is State.DONE:
             if not call.attached and (call.saved or call.intent):
                 self.unattached -= 1
@@ -180,9 +182,6 @@ class Retirement(Lineage):
                 self._start(call)
 
     # -- what the running kernel adds -----------------------------------------------------------------------------
-
-    def _ended(self, call: Call) -> None:
-        raise NotImplementedError
 
     def _renew(self, call: Call) -> None:
         raise NotImplementedError

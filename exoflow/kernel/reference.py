@@ -1,0 +1,330 @@
+"""The rules once more, with nothing kept from one event to the next.
+
+``kernel.py`` counts, marks and queues, so that an event costs microseconds. Here every question is answered anew from
+plain facts: what the bodies called and read, what attempts came to, which records exist, which commands were given.
+Read this to decide whether to trust ExoFlow; ``tests/property/test_kernel_forms.py`` holds the two forms against each
+other after every event of random histories. The rules' names are those of ``docs/guarantees.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from exoflow.model import Annotations, CallId, Kind, Version
+
+NO_VERSION = Version(0)
+
+
+@dataclass(frozen=True, slots=True)
+class CallFacts:
+    """What is known of one call."""
+
+    id: CallId
+    note: Annotations = field(default_factory=Annotations)
+    attached: bool = False  # the present incarnation of the body has made it
+    path: str = ""  # of the flow whose body made it
+    inputs: tuple[CallId, ...] = ()
+    passes: tuple[CallId, ...] = ()  # handed on as Refs: the attempt does not see their values
+    reads_at: int = 0  # how much the body had read
+    made: Version = NO_VERSION  # the newest result, lost and retired ones too
+    started: Version = NO_VERSION  # the newest attempt of this epoch
+    running: bool = False
+    has_result: bool = False  # ``made`` is a result or an error that was neither retired nor undone; it may be lost
+    held: bool = False  # its value is in memory
+    recorded: bool = False  # its value, or error, is in a record
+    durable: bool = False  # ... and the record is durable
+    uploading: bool = False
+    failed: bool = False
+    inherited: bool = False  # the error is an input's
+    refs: tuple[CallId, ...] = ()  # that stand in the value
+    open_names: tuple[CallId, ...] = ()  # of a recorded child flow: choices behind it that had no record (L5)
+    intent: Version = NO_VERSION
+    intent_durable: bool = False
+    intent_names: tuple[CallId, ...] = ()  # choices that had no record when it was appended (L5)
+    intent_is_old: bool = False  # of an older epoch: whether its attempt ran is not known
+    released: bool = False  # an effect's intent stands on it (G6)
+    given_up: bool = False  # no attempt is left: once nothing of it stands, its error is told
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BodyFacts:
+    """What is known of one flow body's present incarnation."""
+
+    path: str
+    owner: CallId | None = None
+    reads: tuple[CallId, ...] = ()
+    returned: bool = False
+    ended: bool = False
+    result_refs: tuple[CallId, ...] = ()
+    demanded: frozenset[CallId] = frozenset()
+    """Calls made before the body last waited, or when no history was left that could make them unneeded (V1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known of a run at one moment."""
+
+    calls: Mapping[CallId, CallFacts] = field(default_factory=dict)
+    bodies: Mapping[str, BodyFacts] = field(default_factory=dict)
+    awaited: frozenset[CallId] = frozenset()  # what a body, or the end of the run, waits for
+    retired_attempts: frozenset[Version] = frozenset()  # still running, though what they compute will not be used
+    undoing: Version = NO_VERSION
+    undone_recorded: bool = True  # no record of an undo waits to be durable
+    start_durable: bool = True  # the run's inputs are
+    cancelled: bool = False
+    outcome: str = ""  # "failed" or "done", once the root body's result is settled
+    undo_on_failure: bool = False
+
+
+# -- lineage -----------------------------------------------------------------------------------------------------------
+
+
+def is_choice(call: CallFacts) -> bool:
+    """Another attempt may give another result. Errors are choices (L7); a child flow is a function of what it read (V17)."""
+    if call.failed:
+        return not call.inherited
+    return not call.note.deterministic and call.note.kind is not Kind.FLOW
+
+
+def taken(facts: Facts, call: CallFacts) -> Iterator[CallId]:
+    """The inputs whose values an attempt sees, those behind Refs inside values included."""
+    seen: set[CallId] = set()
+    pending = list(call.inputs)
+    while pending:
+        id = pending.pop()
+        if id not in seen:
+            seen.add(id)
+            yield id
+            if not facts.calls[id].failed:
+                pending.extend(facts.calls[id].refs)
+
+
+def stands_on(facts: Facts, call: CallFacts) -> set[CallId]:
+    """What a call directly stands on: G10 adds what its body, and each body around that, had read when it made the call."""
+    found = set(taken(facts, call))
+    own = facts.bodies.get(f"{call.id}/") if call.note.kind is Kind.FLOW else None
+    if own is not None:  # V17
+        found.update(own.reads, own.result_refs)
+    body, reads_at = facts.bodies.get(call.path), call.reads_at
+    while call.attached and body is not None:
+        found.update(body.reads[:reads_at])
+        if body.owner is None:
+            break
+        owner = facts.calls[body.owner]
+        found.update(taken(facts, owner))
+        body, reads_at = facts.bodies.get(owner.path), owner.reads_at
+    return found - {call.id}
+
+
+def lineage(facts: Facts, call: CallFacts) -> set[CallId]:
+    """Everything that a call stands on, at any distance."""
+    found: set[CallId] = set()
+    pending = stands_on(facts, call)
+    while pending:
+        id = pending.pop()
+        if id not in found and id != call.id:
+            found.add(id)
+            pending |= stands_on(facts, facts.calls[id])
+    return found
+
+
+def newest(call: CallFacts) -> Version:
+    """Of the call's attempts that computed, or began in this epoch: what stands on an older one is not true any more."""
+    return max(call.made, call.started)
+
+
+def stamp(facts: Facts, call: CallFacts) -> Version:
+    """The newest attempt among the choices behind a call, itself apart."""
+    behind = (facts.calls[id] for id in lineage(facts, call))
+    return max((newest(source) for source in behind if is_choice(source)), default=NO_VERSION)
+
+
+def agrees(facts: Facts, call: CallFacts) -> bool:
+    """I3, V3: its result was made after every choice behind it, so it stands on the newest of each (ADR 1).
+
+    V5: a deterministic call that is made again is no choice, and takes nothing with it.
+    """
+    return call.has_result and (call.inherited or call.made > stamp(facts, call))
+
+
+def committed(facts: Facts, call: CallFacts) -> bool:
+    """It cannot change, as far as it is a choice itself; G6: nor be undone."""
+    if call.note.kind is Kind.FLOW and (not call.has_result or call.open_names and f"{call.id}/" not in facts.bodies):
+        return False  # its body has not read all that it will, or which choices are behind it is not known yet
+    if is_choice(call) or call.note.rollback and not call.inherited:
+        return call.has_result and call.durable
+    return call.has_result
+
+
+def closed(facts: Facts, call: CallFacts) -> bool:
+    """Pinned: it and every choice behind it are committed."""
+    return committed(facts, call) and is_grounded(facts, call)
+
+
+def is_grounded(facts: Facts, call: CallFacts) -> bool:
+    """G3, G6: every choice and every rollback-able call behind it is committed."""
+    return all(facts.calls[id].attached and committed(facts, facts.calls[id]) for id in lineage(facts, call))
+
+
+def available(facts: Facts, call: CallFacts) -> bool:
+    """G1, G2: a consumer may use it: at once in memory, a ``sync`` result only when its record is durable."""
+    if not agrees(facts, call):
+        return False
+    if call.failed:
+        return True
+    return (call.held or call.recorded) and (call.note.saves != "sync" or call.durable)
+
+
+# -- what falls --------------------------------------------------------------------------------------------------------
+
+
+def to_retire(facts: Facts) -> set[CallId]:
+    """V3: the calls whose results, durable or not, stand on a choice that is made again.
+
+    No fixpoint is needed: an attempt at a choice is newer than all that was derived from its old result, near or far.
+    """
+    return {id for id, call in facts.calls.items() if call.attached and call.has_result and not agrees(facts, call)}
+
+
+def to_undo(facts: Facts) -> list[Version]:
+    """V4: the intents to roll back, newest first. G6: never one that an effect has released."""
+    standing = (call for call in facts.calls.values() if call.intent and call.note.rollback and not call.released)
+    return sorted((call.intent for call in standing if must_fall(facts, call)), reverse=True)
+
+
+def must_fall(facts: Facts, call: CallFacts) -> bool:
+    """Whether nothing may be left of a rollback-able call's newest intent."""
+    if facts.cancelled or facts.outcome == "failed" and facts.undo_on_failure:
+        return True  # V15
+    if not call.attached:
+        if facts.outcome == "done":
+            return is_orphan(facts, call)
+        return any(facts.calls[id].started > call.intent for id in call.intent_names if id in facts.calls)
+    if call.intent < stamp(facts, call):
+        return True  # V3
+    ended = call.intent_is_old or call.started >= call.intent
+    return ended and not call.running and not call.has_result and (call.given_up or call.id in needed(facts))
+
+
+def is_orphan(facts: Facts, call: CallFacts) -> bool:
+    """No body has made the call, nor is it inside a child flow whose result stands without its body (V17)."""
+    while not call.attached:
+        owner = facts.calls.get(CallId(call.id.rpartition("/")[0]))
+        if owner is None or f"{owner.id}/" in facts.bodies:
+            return True
+        if owner.attached:
+            return not owner.has_result
+        call = owner
+    return False
+
+
+# -- what is needed ----------------------------------------------------------------------------------------------------
+
+
+def needed(facts: Facts) -> set[CallId]:
+    """V1, V2: the calls without a usable value that have to run, now or once their inputs are there."""
+    found: set[CallId] = set()
+    if facts.cancelled:
+        return found  # V15
+    pending = [id for id, call in facts.calls.items() if call.attached and is_wanted(facts, call)]
+    while pending:
+        call = facts.calls[pending.pop()]
+        if call.id in found or not call.attached or agrees(facts, call) and has_value(call):
+            continue
+        found.add(call.id)
+        pending.extend(taken(facts, call))
+        if call.note.effect is not None:
+            pending.extend(lineage(facts, call))  # choices that were lost before they were saved, behind a waiting effect
+    return found
+
+
+def is_wanted(facts: Facts, call: CallFacts) -> bool:
+    """V1: somebody waits for it, it has an effect, or it was made for its own sake and no committed call has taken it."""
+    if call.id in facts.awaited:
+        return True
+    body = facts.bodies[call.path]
+    if call.id not in body.demanded and not body.returned:
+        return False
+    return call.note.effect is not None or not any(
+        taker.attached and call.id in taker.inputs and agrees(facts, taker) for taker in facts.calls.values()
+    )
+
+
+def has_value(call: CallFacts) -> bool:
+    return call.failed or call.held or call.recorded
+
+
+# -- gates -------------------------------------------------------------------------------------------------------------
+
+
+def gate(facts: Facts, call: CallFacts) -> str | None:
+    """Why an attempt may not start yet; None: it may."""
+    if not all(available(facts, facts.calls[id]) for id in taken(facts, call)):
+        return "G1: an input is not there, or its record is not durable"
+    if facts.undoing or to_undo(facts) or not facts.undone_recorded:
+        return "V4: something is to be undone first"
+    acts = call.note.effect is not None
+    if acts and not is_grounded(facts, call):
+        return "G3, G6: a choice or a rollback-able call behind the effect is not committed"
+    if (acts or call.note.rollback) and not facts.start_durable:
+        return "L1: the run's inputs are not durable"
+    if call.note.rollback or call.note.effect == "irrevocable" or acts and to_release(facts, call):
+        if not call.intent:
+            return "L4: it has no intent"
+        if not call.intent_durable:
+            return "L4: its intent is not durable"
+    if call.note.effect == "irrevocable" and call.note.on_doubt != "retry" and call.intent and is_doubtful(call):
+        return "V13: whether the effect happened is not known"
+    return None
+
+
+def to_release(facts: Facts, call: CallFacts) -> set[CallId]:
+    """G6: the rollback-able calls behind an effect; its intent says that they will not be undone."""
+    return {id for id in lineage(facts, call) if facts.calls[id].note.rollback and not facts.calls[id].released}
+
+
+def is_doubtful(call: CallFacts) -> bool:
+    """V13: an attempt may have begun under the intent, and no result tells how it ended."""
+    return call.intent_durable and (call.intent_is_old or call.started >= call.intent)
+
+
+# -- what to do now ----------------------------------------------------------------------------------------------------
+
+Due = tuple[str, CallId]
+
+
+def due(facts: Facts) -> set[Due]:
+    """Every command that should be given now and was not."""
+    found: set[Due] = set()
+    wanted = needed(facts)
+    undo = to_undo(facts)
+    for id in wanted:
+        call = facts.calls[id]
+        if call.running or call.given_up or call.in_doubt:
+            continue
+        reason = gate(facts, call)
+        if reason is None:
+            found.add(("Run", id))
+        elif reason.startswith("L4") and not call.intent:
+            found.add(("Intend", id))
+        elif reason.startswith("V13"):
+            found.add(("Probe", id))
+    for id in to_save(facts, wanted):
+        found.add(("Upload", id))
+    if undo and not facts.undoing and not facts.retired_attempts:  # V4: what stands on it has ended
+        found |= {("Undo", call.id) for call in facts.calls.values() if call.intent == undo[0]}
+    return found
+
+
+def to_save(facts: Facts, wanted: set[CallId]) -> set[CallId]:
+    """G4: choices that a waiting effect stands on are saved now, whatever their checkpoint says."""
+    waiting = (facts.calls[id] for id in wanted if facts.calls[id].note.effect is not None)
+    behind = (facts.calls[id] for call in waiting if not call.running for id in lineage(facts, call))
+    return {
+        source.id
+        for source in behind
+        if source.attached and not committed(facts, source) and agrees(facts, source)
+        and source.held and not source.recorded and not source.uploading
+    }  # fmt: skip
