@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import random
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exoflow import codec
@@ -361,37 +362,35 @@ class Body:
 
     # -- waiting, in an async body ---------------------------------------------------------------------------------
 
-    async def call_async(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-        """Make a call and wait for its value; an async task on the local executor runs in this asyncio task."""
+    def call_async(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, object]:
+        """Make a call now, where it is written; awaited, it waits for the value (I1)."""
         execution = self.execution
         here = spec.is_async and execution.executor_of(spec) is execution.executors.get("local")
         with self.lock:
             handle = self._make(spec, args, kwargs)
-            id = handle.call.id
-            if here or spec.note.kind is Kind.FLOW:
-                execution._offers.add(id)
+            if here:
+                execution._offers.add(handle.call.id)
             execution.event(execution.kernel.wants, handle.call)
-            stashed = execution._stash.pop(id, None)
+        return self._finish_async(handle) if here else self.value_async(handle)
+
+    async def _finish_async(self, handle: Handle) -> object:
+        """Wait for a call whose attempts run in this asyncio task, if nowhere else."""
+        execution = self.execution
+        call = handle.call
         try:
             while True:
+                stashed = execution._stash.pop(call.id, None)
                 if stashed is not None:
                     await self._run_here_async(*stashed)
-                if self._ready(handle.call):
+                if self._ready(call):
                     return await self.value_async(handle)
-                await self._suspend(handle.call)
-                stashed = execution._stash.pop(id, None)
+                await self._suspend(call)
         finally:
-            execution._offers.discard(id)
+            execution._offers.discard(call.id)
 
     async def _run_here_async(self, handle: Handle, version: Version) -> None:
         execution = self.execution
         handle.started_s = execution.clock.now()
-        if handle.spec.note.kind is Kind.FLOW:
-            with self.lock:
-                body = handle.body.open_child(handle, version, here=True)
-            assert body is not None
-            await body.run_async()
-            return
         with self.lock:
             attempt = execution.attempt(handle, version)
         token = current.set(None)
@@ -560,9 +559,10 @@ class Body:
             handle.flow = flow
             return self._await(handle, offer=not flow.is_async)
 
-    async def child_async(self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-        handle = self.submit_child(flow, args, kwargs)
-        return await self.value_async(handle)
+    def child_async(
+        self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, object]:
+        return self.value_async(self.submit_child(flow, args, kwargs))
 
     def open_child(self, handle: Handle, version: Version, *, here: bool = False) -> Body | None:
         """Begin the body of a child flow: in a thread or asyncio task of its own, or ``here``."""
@@ -591,7 +591,22 @@ class Body:
         if self.owner is None:
             return execution.arguments()
         with self.lock:
-            return execution._arguments_by_value(self.owner)
+            return self._child_arguments(self.owner)
+
+    def _child_arguments(self, owner: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Values in the places of Refs; a parameter that is annotated as a Ref gets the Ref, to be read in here."""
+        execution = self.execution
+        args, kwargs = owner.args, owner.kwargs
+        if owner.encoded is not None:
+            args, kwargs = codec.decode(owner.encoded, lookup=self._reference)  # type: ignore[arg-type]
+        wanted = owner.spec.ref_parameters
+        if not wanted:
+            return codec.substitute(args, kwargs, execution.value_of_ref)
+        bound = inspect.signature(self.flow.function).bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            if name not in wanted:
+                (bound.arguments[name],), _ = codec.substitute((value,), {}, execution.value_of_ref)
+        return bound.args, bound.kwargs
 
     def run(self) -> None:
         """Run a sync body to its end, and tell the kernel what it came to."""
@@ -766,8 +781,6 @@ def _nothing() -> None: ...
 
 def codec_passed(spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[CallId]:
     """Call ids of the Refs in parameters that are annotated as Refs."""
-    import inspect
-
     bound = inspect.signature(spec.function).bind(*args, **kwargs)
     wanted = [value for name, value in bound.arguments.items() if name in spec.ref_parameters]
     return {reference.call_id for reference in codec.find_references(tuple(wanted), {})}

@@ -182,11 +182,12 @@ class Kernel(Retirement):
             self._void(call)
         if call.state is State.DONE or call.intent:
             self._mark_derived(call)
+            self._fix_stamp(call)
         if call.state is State.DONE:
             if call.note.kind is Kind.FLOW and not call.names:
                 call.open -= 1
             self._settle(call)
-        elif call.state is State.RUNNING:
+        elif call.state is State.RUNNING and call.note.kind is not Kind.TIMER:
             assert call.scope is not None
             call.scope.active += 1
 
@@ -306,8 +307,9 @@ class Kernel(Retirement):
                     continue
                 current.state = State.NEEDED
                 current.missing = 0
-                assert current.scope is not None
-                current.scope.active += 1
+                if current.note.kind is not Kind.TIMER:  # nobody waits for one that was not read
+                    assert current.scope is not None
+                    current.scope.active += 1
                 self._start(current, stack)
 
     def _has_value(self, call: Call) -> bool:
@@ -323,9 +325,18 @@ class Kernel(Retirement):
             self._open_again(owner)
 
     def _open_again(self, owner: Call) -> None:
-        if owner.state is State.DONE and owner.body is None and owner not in self._reopening:
-            self._reopening.add(owner)
-            self.out.append(Run(owner.id, owner.version, owner.tries, "reopened"))
+        if owner.state is not State.DONE or owner.body is not None or owner in self._reopening:
+            return
+        missing = [source for source in owner.inputs if not self._available(source)]
+        if missing:  # its body needs its arguments; if one is a choice, the result falls
+            owner.missing = len(missing)
+            for source in missing:
+                source.waiters.append(owner)
+            for source in missing:
+                self._need(source)
+            return
+        self._reopening.add(owner)
+        self.out.append(Run(owner.id, owner.version, owner.tries, "reopened"))
 
     def _found(self, call: Call) -> None:
         """A call was made while values inside child flows are looked for: it may be one, or lead to one."""
@@ -355,6 +366,8 @@ class Kernel(Retirement):
             return
         if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
+            if call.state is not State.NEEDED:
+                return  # its own body is among what fell
             if self._blocked:
                 self._held_back.append(call)
                 return
@@ -379,6 +392,7 @@ class Kernel(Retirement):
             self._detach(call.body)
             call.body = None
         self._mark_derived(call)
+        self._fix_stamp(call)
         if call.is_choice:
             self.remade += 1
         self.out.append(Run(call.id, call.attempt, call.tries + call.losses + 1, call.why))
@@ -509,6 +523,7 @@ class Kernel(Retirement):
         call.held = True
         if call.note.kind is Kind.FLOW:  # it is as new as the newest choice that its body made
             version = self._next_version()
+            self._fix_stamp(call)
         call.version = version
         call.refs = refs
         call.cost_s = seconds + sum(i.cost_s for i in call.inputs if not i.saved) if call.note.saves == "cost" else seconds
@@ -647,7 +662,9 @@ class Kernel(Retirement):
         for waiter in waiters:
             if waiter.missing:
                 waiter.missing -= 1
-                if not waiter.missing:
+                if not waiter.missing and waiter.state is State.DONE:
+                    self._open_again(waiter)
+                elif not waiter.missing:
                     self._start(waiter)
 
     def _renew(self, call: Call) -> None:
@@ -741,7 +758,7 @@ class Kernel(Retirement):
 
     def _ended(self, call: Call) -> None:
         scope = call.scope
-        if scope is None:
+        if scope is None or call.note.kind is Kind.TIMER:
             return
         scope.active -= 1
         if scope.returned:

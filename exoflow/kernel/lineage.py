@@ -13,6 +13,9 @@ from exoflow.kernel.state import Call, Scope
 from exoflow.model import CallId, Kind, Version
 
 
+FIXED = -2
+
+
 class Lineage:
     """Calls, flow bodies and the edges between them. Every flag here is settled once: amortised constant a change."""
 
@@ -58,7 +61,10 @@ class Lineage:
         if not source.attached and source.committed:
             return  # in a child flow that is not replayed: its own record stands for all of it
         owner.late.append(source)
-        self.remade += 1  # stamps behind the child flow may be newer now
+        if owner.stamp_at != FIXED:
+            self.remade += 1  # stamps behind the child flow may be newer now
+        elif source.scope is not None:
+            owner.stamp = max(owner.stamp, self._stamp(source))
         source.late_takers.append(owner)
         if not source.closed:
             owner.open += 1
@@ -174,39 +180,47 @@ class Lineage:
         """Newest version among the choices behind an attached call, itself apart.
 
         Versions only grow, and a call starts after what it stands on, so this one number is the agreement check:
-        a result is usable as long as its own version is greater.
+        a result is usable as long as its own version is greater. It is fixed while a call runs or has a result, since
+        whatever is made again behind it takes that away; for the others it is cached until a choice is made again.
         """
-        if call.stamp_at == self.remade:
+        if call.stamp_at == FIXED or call.stamp_at == self.remade:
             return call.stamp
-        stamp = self._prefix_stamp(call)
-        pending = [*call.inputs, *call.late]
-        seen: set[Call] | None = None
-        while pending:
-            source = pending.pop()
-            if source.version and source.is_choice and source.version > stamp:
-                stamp = source.version
-            if source.stamp_at == self.remade:
-                stamp = max(stamp, source.stamp)
-                continue
-            if seen is None:
-                seen = set()
-            if source in seen or source.scope is None:
-                continue
-            seen.add(source)
-            stamp = max(stamp, self._prefix_stamp(source))
-            pending.extend(source.inputs)
-            pending.extend(source.late)
+        stamp = self._walk([*call.inputs, *call.late], self._prefix_stamp(call))
         call.stamp = stamp
         call.stamp_at = self.remade
         return stamp
 
+    def _walk(self, pending: list[Call], stamp: Version) -> Version:
+        seen: set[Call] = set()
+        while pending:
+            source = pending.pop()
+            if source in seen:
+                continue
+            seen.add(source)
+            if source.version and source.is_choice and source.version > stamp:
+                stamp = source.version
+            if source.stamp_at == FIXED or source.stamp_at == self.remade:
+                stamp = max(stamp, source.stamp)
+            elif source.scope is not None:
+                stamp = max(stamp, self._prefix_stamp(source))
+                pending.extend(source.inputs)
+                pending.extend(source.late)
+        return stamp
+
     def _prefix_stamp(self, call: Call) -> Version:
-        """The part of the stamp that comes from reads: of its own body, and of the bodies around it."""
+        """The part of the stamp that comes from reads: of its own body, and of what called the bodies around it."""
+        stamp = call.read_stamp
         scope = call.scope
         assert scope is not None
-        if scope.owner is None or scope.owner.scope is None:
-            return call.read_stamp
-        return max(call.read_stamp, self._lineage_stamp(scope.owner))
+        owner = scope.owner
+        if owner is None or owner.scope is None:
+            return stamp
+        return self._walk(list(owner.inputs), max(stamp, self._prefix_stamp(owner)))
+
+    def _fix_stamp(self, call: Call) -> None:
+        call.stamp_at = -1
+        self._lineage_stamp(call)
+        call.stamp_at = FIXED
 
     def _stamp(self, call: Call) -> Version:
         """Newest version among the choices behind a call, itself included."""

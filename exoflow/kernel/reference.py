@@ -115,7 +115,12 @@ def stands_on(facts: Facts, call: CallFacts) -> set[CallId]:
         owner = facts.calls[body.owner]
         found.update(taken(facts, owner))
         body, reads_at = facts.bodies.get(owner.path), owner.reads_at
-    return found - {call.id}
+    return {id for id in found if id != call.id and not is_sealed(facts.calls[id])}
+
+
+def is_sealed(call: CallFacts) -> bool:
+    """Inside a child flow whose body is not replayed: the record of the child flow, or its own, stands for it (V17)."""
+    return not call.attached and call.durable
 
 
 def lineage(facts: Facts, call: CallFacts) -> set[CallId]:
@@ -155,7 +160,7 @@ def committed(facts: Facts, call: CallFacts) -> bool:
         return False  # its body has not read all that it will, or which choices are behind it is not known yet
     if is_choice(call) or call.note.rollback and not call.inherited:
         return call.has_result and call.durable
-    return call.has_result
+    return True
 
 
 def closed(facts: Facts, call: CallFacts) -> bool:
@@ -190,8 +195,16 @@ def to_retire(facts: Facts) -> set[CallId]:
 
 def to_undo(facts: Facts) -> list[Version]:
     """V4: the intents to roll back, newest first. G6: never one that an effect has released."""
-    standing = (call for call in facts.calls.values() if call.intent and call.note.rollback and not call.released)
-    return sorted((call.intent for call in standing if must_fall(facts, call)), reverse=True)
+    standing = [call for call in facts.calls.values() if call.intent and call.note.rollback and not call.released]
+    falling = {call.id for call in standing if must_fall(facts, call)}
+    falling |= {call.id for call in standing if follows(facts, call, falling)}
+    return sorted((facts.calls[id].intent for id in falling), reverse=True)
+
+
+def follows(facts: Facts, call: CallFacts, falling: set[CallId]) -> bool:
+    """V4: what stands on a choice that is about to be undone is undone before it."""
+    behind = lineage(facts, call) | set(call.intent_names)
+    return any(is_choice(facts.calls[id]) for id in behind & falling)
 
 
 def must_fall(facts: Facts, call: CallFacts) -> bool:
@@ -205,7 +218,7 @@ def must_fall(facts: Facts, call: CallFacts) -> bool:
     if call.intent < stamp(facts, call):
         return True  # V3
     ended = call.intent_is_old or call.started >= call.intent
-    return ended and not call.running and not call.has_result and (call.given_up or call.id in needed(facts))
+    return ended and not call.running and not call.has_result and (call.given_up or is_ready(facts, call))
 
 
 def is_orphan(facts: Facts, call: CallFacts) -> bool:
@@ -235,9 +248,18 @@ def needed(facts: Facts) -> set[CallId]:
             continue
         found.add(call.id)
         pending.extend(taken(facts, call))
-        if call.note.effect is not None:
+        if call.note.effect is not None and has_inputs(facts, call):
             pending.extend(lineage(facts, call))  # choices that were lost before they were saved, behind a waiting effect
     return found
+
+
+def is_ready(facts: Facts, call: CallFacts) -> bool:
+    """It has to run, and its inputs are there."""
+    return call.id in needed(facts) and has_inputs(facts, call)
+
+
+def has_inputs(facts: Facts, call: CallFacts) -> bool:
+    return all(available(facts, facts.calls[id]) for id in taken(facts, call))
 
 
 def is_wanted(facts: Facts, call: CallFacts) -> bool:
@@ -245,7 +267,7 @@ def is_wanted(facts: Facts, call: CallFacts) -> bool:
     if call.id in facts.awaited:
         return True
     body = facts.bodies[call.path]
-    if call.id not in body.demanded and not body.returned:
+    if agrees(facts, call) or call.id not in body.demanded and not body.returned:
         return False
     return call.note.effect is not None or not any(
         taker.attached and call.id in taker.inputs and agrees(facts, taker) for taker in facts.calls.values()
@@ -261,7 +283,7 @@ def has_value(call: CallFacts) -> bool:
 
 def gate(facts: Facts, call: CallFacts) -> str | None:
     """Why an attempt may not start yet; None: it may."""
-    if not all(available(facts, facts.calls[id]) for id in taken(facts, call)):
+    if not has_inputs(facts, call):
         return "G1: an input is not there, or its record is not durable"
     if facts.undoing or to_undo(facts) or not facts.undone_recorded:
         return "V4: something is to be undone first"
@@ -321,7 +343,8 @@ def due(facts: Facts) -> set[Due]:
 def to_save(facts: Facts, wanted: set[CallId]) -> set[CallId]:
     """G4: choices that a waiting effect stands on are saved now, whatever their checkpoint says."""
     waiting = (facts.calls[id] for id in wanted if facts.calls[id].note.effect is not None)
-    behind = (facts.calls[id] for call in waiting if not call.running for id in lineage(facts, call))
+    gated = [call for call in waiting if not call.running and (gate(facts, call) or "").startswith("G3")]
+    behind = (facts.calls[id] for call in gated for id in lineage(facts, call))
     return {
         source.id
         for source in behind

@@ -116,7 +116,7 @@ class Retirement(Lineage):
                 self.stale[call.attempt] = call
                 self.out.append(Stop(call.id, call.attempt))
             call.state = State.IDLE
-            if call.scope is not None:
+            if call.scope is not None and call.note.kind is not Kind.TIMER:
                 call.scope.active -= 1  # it is renewed before its scope can end
         elif call.state is State.DONE:
             if not call.attached and (call.saved or call.intent):
@@ -124,6 +124,7 @@ class Retirement(Lineage):
             call.state = State.IDLE
         call.held = call.committed = call.failed = call.propagated = False
         call.saved = 0
+        call.stamp_at = -1
         call.closed = False
         call.refs = ()
         call.upload = Version(0)
