@@ -100,7 +100,7 @@ class Ref(Generic[T_co]):
     if not TYPE_CHECKING:  # a type checker must not take a Ref for an iterable
 
         def __iter__(self) -> NoReturn:
-            raise TypeError(f"{self!r} cannot be iterated over: write `for x in {_spelled()}`")
+            raise TypeError(f"{self!r} cannot be iterated over: write for x in {_spelled()}")
 
     def __repr__(self) -> str:
         return f"<Ref to {self.call_id}>"

@@ -241,8 +241,15 @@ def rows(iterables: tuple[Iterable[Any], ...]) -> list[tuple[Any, ...]]:
     """The elements side by side; an endless ``itertools.repeat`` ends with the others.
 
     Raises:
+        TypeError: one is no iterable.
         ValueError: the iterables have different lengths, or none of them ends.
     """
+    for each in iterables:
+        if not hasattr(each, "__iter__") and not hasattr(each, "__getitem__"):
+            raise TypeError(
+                f"map makes one call for each element, and {each!r:.80} has none: pass what every call gets by keyword, "
+                "or as itertools.repeat(value)"
+            )
     ending = [each for each in iterables if not _is_endless(each)]
     if not ending:
         raise ValueError("map needs an iterable that ends: itertools.repeat ends with the others, and there is none")

@@ -13,7 +13,7 @@ from typing import Any
 from exoflow.codec.encoded import Encoded, from_bytes
 from exoflow.codec.explain import WatchedPickler, refusal, run_deep
 from exoflow.codec.mainfile import MainUnpickler, main_stem, reduce_by_name
-from exoflow.codec.references import IMMUTABLE, session
+from exoflow.codec.references import IMMUTABLE, find_references, session
 from exoflow.errors import CodecError, Corrupt
 from exoflow.model import CallId
 
@@ -67,11 +67,24 @@ def encode_arguments(
     function: Callable[..., object] | None = None,
     own: bool = False,
 ) -> Encoded:
-    """``(args, kwargs)``; an error names the task, the argument and the place in it."""
+    """``(args, kwargs)``; an error names the task, the argument and the place in it.
+
+    Raises:
+        CodecError: a part cannot be pickled, or is a Ref that no task would find there.
+    """
     try:
-        return encode((args, dict(kwargs)), what="\0", own=own)
+        encoded = encode((args, dict(kwargs)), what="\0", own=own)
     except CodecError as error:
         raise CodecError(_name_argument(str(error), task, function)) from error
+    if encoded.refs:
+        found = {reference.call_id for reference in find_references(args, kwargs)}
+        hidden = [ref for ref in encoded.refs if ref not in found]
+        if hidden:
+            raise CodecError(
+                f"the arguments of {task} hold the Ref to {hidden[0]} in a set or in an object: Refs are found in lists, "
+                "tuples, dicts (as values) and dataclasses. Put it there, or pass its value: ref.result()"
+            )
+    return encoded
 
 
 def encode_result(value: object, *, task: str) -> Encoded:
@@ -255,11 +268,15 @@ def _name_argument(message: str, task: str, function: Callable[..., object] | No
     if way.startswith("[0]["):
         position, _, rest = way[4:].partition("]")
         name = _parameter(function, int(position))
-        return f"the argument {name!r} of {task}, {name}{rest}" if name else f"argument {position} of {task}{rest}"
+        return _named(name, task, rest) if name else f"argument {position} of {task}{rest}"
     if way.startswith("[1]["):
         name, _, rest = way[5:].partition("']")
-        return f"the argument {name!r} of {task}, {name}{rest}"
+        return _named(name, task, rest)
     return f"the arguments of {task}{way}"
+
+
+def _named(name: str, task: str, rest: str) -> str:
+    return f"the argument {name!r} of {task}{'' if rest.startswith(':') else f', {name}'}{rest}"
 
 
 def _parameter(function: Callable[..., object] | None, position: int) -> str | None:
