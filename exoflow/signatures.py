@@ -247,8 +247,8 @@ def rows(iterables: tuple[Iterable[Any], ...]) -> list[tuple[Any, ...]]:
     for each in iterables:
         if not hasattr(each, "__iter__") and not hasattr(each, "__getitem__"):
             raise TypeError(
-                f"map makes one call for each element, and {each!r:.80} has none: pass what every call gets by keyword, "
-                "or as itertools.repeat(value)"
+                f"map makes one call for each element, and {each!r:.80} has none: pass what every call gets by "
+                "keyword, or as itertools.repeat(value)"
             )
     ending = [each for each in iterables if not _is_endless(each)]
     if not ending:

@@ -81,8 +81,8 @@ def encode_arguments(
         hidden = [ref for ref in encoded.refs if ref not in found]
         if hidden:
             raise CodecError(
-                f"the arguments of {task} hold the Ref to {hidden[0]} in a set or in an object: Refs are found in lists, "
-                "tuples, dicts (as values) and dataclasses. Put it there, or pass its value: ref.result()"
+                f"the arguments of {task} hold the Ref to {hidden[0]} in a set or in an object: Refs are found in "
+                "lists, tuples, dicts (as values) and dataclasses. Put it there, or pass its value: ref.result()"
             )
     return encoded
 
