@@ -1,0 +1,261 @@
+"""Scenarios as a few words each, played with real processes and real SIGKILL.
+
+``Stage.play("A→B→C", "sync", "ALL mid(B)", "A1 B2 C1")`` runs the flow, kills it where the words say, resumes it in
+another process, and counts. The words of a life:
+
+    none                      it is not killed
+    ALL mid(B)                the controller dies, and with it every thread: another life follows
+    W mid(B)                  the worker process dies, and nothing else
+    … when saved(A)           not before A's record is durable; also returned(A), done(A): the driver knows of it
+    … saves wait              large values do not reach the store in this life
+    … saves wait for done(B)  not before
+    … saves fail 2            the first two tries to save a large value fail
+
+The points: ``pre mid eff`` before the body, in it before its effect, behind that; ``ret part dur`` returned and nothing
+written, a large value written, its record durable and nobody told; ``done`` the driver has taken the result;
+``call`` the flow's body is about to make the call.
+
+The words of a task: ``ND``; its checkpoint; ``irr idem rb`` for its effect; ``stop retry`` for its doubt; ``big`` for a
+value that does not ride in its record; ``raises`` for each time that it raises first; ``losses=0``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FORMS = ("last", "every", "refs")
+"""Only the last Ref is read; plain calls; every Ref is passed on and read."""
+
+HERE = Path(__file__).parent
+_LIFE = re.compile(
+    r"(?:none|(?P<domain>ALL|W) (?P<point>\w+)\((?P<task>\w+)\))"
+    r"(?: when (?P<when>\w+\(\w+\)(?: and \w+\(\w+\))*))?"
+    r"(?: saves (?:(?P<wait>wait)(?: for (?P<until>\w+\(\w+\)))?|fail (?P<times>\d+)))?"
+)
+_VERSION = re.compile(r"(\w+):(\d+)\(")
+
+
+class Zygote:
+    """A process that has imported everything, and forks the others."""
+
+    def __init__(self) -> None:
+        paths = [str(HERE), *(path for path in sys.path if path)]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("EXOFLOW_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", "import world; world.serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    def _ask(self, request: object) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def fork(self, job: dict[str, object]) -> int:
+        return self._ask(job)
+
+    def wait(self, pid: int) -> int:
+        """Its exit code; negative: the signal that it died of."""
+        return self._ask(pid)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@dataclass
+class Life:
+    """One process: how it ended, and what it said."""
+
+    name: str
+    exit_code: int
+    result: str | None = None
+    error: str | None = None
+    message: str = ""
+    stderr: str = ""
+    writes: int = 0
+    """Durable writes of its journal."""
+
+
+@dataclass
+class Story:
+    """What came of a scenario."""
+
+    lines: list[list[object]]
+    lives: list[Life]
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Entries of each body, over all lives."""
+        return Counter(str(line[1]) for line in self.lines if line[0] == "enter")
+
+    @property
+    def result(self) -> str | None:
+        return self.lives[-1].result
+
+    def of(self, what: str, task: str) -> list[list[object]]:
+        """The effects, undos or entries of a task, in their order."""
+        return [line for line in self.lines if line[:2] == [what, task]]
+
+    def standing(self, task: str) -> list[tuple[object, object]]:
+        """Keys and payloads of the task's effects that were not undone, as a sink that goes by keys shows them."""
+        undone = {line[2] for line in self.of("undo", task)}
+        seen = {(line[2], line[3]) for line in self.of("effect", task)}
+        return sorted(effect for effect in seen if effect[0] not in undone)
+
+    def at(self, what: str, task: str, number: int = 1) -> int:
+        """Where the n-th such line stands, to compare with another's place; ``-1`` counts from the end."""
+        places = [i for i, line in enumerate(self.lines) if line[:2] == [what, task]]
+        return places[number - 1 if number > 0 else number]
+
+    def check(self) -> None:
+        """The invariant: one failure-free execution, of which the result and every effect are."""
+        assert self.result is not None
+        versions: dict[str, str] = {}
+        for task, number in _VERSION.findall(self.result):
+            assert versions.setdefault(task, number) == number, f"two versions of {task} in {self.result}"
+        for task, words in self.notes.items():
+            if {"irr", "idem", "rb"} & set(words) and task in self.counts:
+                standing = self.standing(task)
+                assert len(standing) == 1, f"{task} has the effects {standing}"
+                assert re.search(rf"\b{task}(:\d+)?{re.escape(str(standing[0][1]))}", self.result), (task, standing)
+
+
+class Stage:
+    """Where scenarios are played: a folder, and a zygote."""
+
+    def __init__(self, zygote: Zygote, folder: Path) -> None:
+        self.zygote = zygote
+        self.folder = folder
+        self.store = folder / "store"
+        self.trace = folder / "trace"
+        self.number = 0
+
+    def beside(self, name: str) -> Stage:
+        """Another stage, with a store of its own."""
+        folder = self.folder / name
+        folder.mkdir()
+        return Stage(self.zygote, folder)
+
+    def play(
+        self, graph: str, notes: str | dict[str, str], lives: str, counts: str | None, *, form: str = "last",
+        executor: str = "", fails: dict[int, str] | None = None, arguments: tuple[object, ...] = (),
+    ) -> Story:  # fmt: skip
+        """Play it to its end and check counts, how each life ended, and, where the last succeeded, the invariant.
+
+        Args:
+            graph: ``"A→B, A→D"``; calls are made in the order in which tasks appear.
+            notes: The words of each task; the same for all as text.
+            lives: Separated by ``;``. After a life that is killed whole, one more follows.
+            counts: How often each body was entered: ``"A1 B2"``; ``"A1 B2 | last A1 B1"`` where the forms differ; None: not checked.
+            form: One of FORMS, or the name of a program.
+            fails: Lives (from 1) that end with an error, and its type.
+        """
+        texts = [text.strip() for text in lives.split(";")]
+        if texts[-1].startswith("ALL"):
+            texts.append("none")
+        inputs, words = parse_graph(graph), parse_notes(graph, notes)
+        ended = []
+        for text in texts:
+            ended.append(
+                self.wait(self.start(inputs, words, text, form=form, executor=executor, arguments=arguments))
+            )
+            self._check_end(ended[-1], text, (fails or {}).get(len(ended)))
+        story = Story(self.lines(), ended, words)
+        if counts is not None:
+            assert " ".join(f"{k}{v}" for k, v in sorted(story.counts.items())) == counts_of(counts, form), story.lines
+        if ended[-1].error is None:
+            story.check()
+        return story
+
+    def start(
+        self, inputs: dict[str, list[str]], words: dict[str, list[str]], text: str, *, form: str = "last",
+        executor: str = "", begins: bool | None = None, arguments: tuple[object, ...] = (), run_id: str = "the run",
+    ) -> tuple[str, int]:  # fmt: skip
+        """Begin a life; its name and process. ``begins``: by ``run`` rather than ``resume``; None: the first one does."""
+        self.number += 1
+        life = _LIFE.fullmatch(text)
+        assert life is not None, text
+        crash = saves = None
+        if life["domain"]:
+            when = [_condition(each) for each in (life["when"] or "").split(" and ") if each]
+            crash = {"domain": life["domain"], "at": [life["point"], life["task"]], "when": when}
+        if life["wait"]:
+            saves = {"do": "wait", "until": _condition(life["until"]) if life["until"] else None}
+        elif life["times"]:
+            saves = {"do": "fail", "times": int(life["times"])}
+        job = {
+            "name": str(self.number), "life": self.number, "folder": str(self.folder), "store": str(self.store),
+            "trace": str(self.trace), "run_id": run_id, "graph": inputs, "notes": words, "form": form, "crash": crash,
+            "saves": saves, "executor": executor or ("processes" if life["domain"] == "W" else "local"),
+            "begins": self.number == 1 if begins is None else begins, "arguments": arguments,
+        }  # fmt: skip
+        return str(self.number), self.zygote.fork(job)
+
+    def wait(self, started: tuple[str, int]) -> Life:
+        name, pid = started
+        life = Life(name, self.zygote.wait(pid))
+        said = self.folder / f"outcome-{name}"
+        for key, value in (json.loads(said.read_text()) if said.exists() else {}).items():
+            setattr(life, key, value)
+        life.stderr = (self.folder / f"err-{name}").read_text()
+        return life
+
+    def _check_end(self, life: Life, text: str, error: str | None) -> None:
+        if text.startswith("ALL"):
+            assert life.exit_code == -signal.SIGKILL, f"life {life.name} ({text}) was not killed\n{life.stderr}"
+        else:
+            assert life.exit_code == 0, f"life {life.name} ({text}) exited with {life.exit_code}\n{life.stderr}"
+            assert life.error == error, f"life {life.name} ({text}): {life.message}\n{life.stderr}\n{self.lines()}"
+
+    def lines(self) -> list[list[object]]:
+        return [json.loads(line) for line in self.trace.read_text().splitlines()] if self.trace.exists() else []
+
+
+def parse_graph(text: str) -> dict[str, list[str]]:
+    """``"A→B→C, A→D"``: each task's inputs; tasks in the order in which they appear, behind their inputs."""
+    inputs: dict[str, list[str]] = {}
+    for path in text.split(","):
+        names = [name.strip() for name in path.split("→")]
+        for name in names:
+            inputs.setdefault(name, [])
+        for source, target in zip(names, names[1:], strict=False):
+            inputs[target].append(source)
+    ordered: dict[str, list[str]] = {}
+    while len(ordered) < len(inputs):
+        name = next(name for name in inputs if name not in ordered and all(each in ordered for each in inputs[name]))
+        ordered[name] = inputs[name]
+    return ordered
+
+
+def parse_notes(graph: str, notes: str | dict[str, str]) -> dict[str, list[str]]:
+    return {name: (notes if isinstance(notes, str) else notes.get(name, "")).split() for name in parse_graph(graph)}
+
+
+def counts_of(text: str, form: str) -> str:
+    """``"A2 B1 | last A1 B1"``: other counts in one form."""
+    usual, *others = text.split("|")
+    special = {words.split()[0]: words.split()[1:] for words in others}
+    return " ".join(sorted(each for each in special.get(form, usual.split()) if not each.endswith("0")))
+
+
+def _condition(text: str) -> list[str]:
+    what, _, name = text.removesuffix(")").partition("(")
+    return [what, name]

@@ -1,0 +1,53 @@
+"""Effects that can be undone: they start early, and are undone when what they stand on is lost."""
+
+import pytest
+
+RESERVE = "acq_h, acq_f, acq_h→res_h→order, acq_f→res_f→order"
+NOTES = {
+    "acq_h": "ND async rb", "acq_f": "ND async rb", "res_h": "never rb", "res_f": "never rb", "order": "irr retry sync",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("choice", ["", "ND"])
+@pytest.mark.parametrize("checkpoint", ["sync", "async", "never", "auto"])
+@pytest.mark.parametrize("point", ["eff", "ret"])
+def test_48_an_attempt_that_broke_off_is_undone_before_the_next(stage, form, choice, checkpoint, point):
+    story = stage.play("T", f"rb {checkpoint} {choice}", f"ALL {point}(T)", "T2", form=form)
+    first = story.of("effect", "T")[0]
+    assert [line[2] for line in story.of("undo", "T")] == [first[2]]
+    assert story.at("undo", "T") < story.at("enter", "T", 2)
+
+
+def test_49_a_committed_reservation_stays(stage, form):
+    story = stage.play("T→U", {"T": "rb sync", "U": "sync"}, "ALL mid(U)", "T1 U2", form=form)
+    assert not story.of("undo", "T")
+
+
+def test_50_undone_newest_first_and_all_before_the_choice_is_made_again(stage, form):
+    notes = {"T0": "ND never", "T1": "rb never", "T2": "rb never", "U": ""}
+    story = stage.play("T0→T1→T2→U", notes, "ALL mid(U)", "T02 T12 T22 U2", form=form)
+    assert len(story.of("undo", "T1")) == len(story.of("undo", "T2")) == 1
+    assert story.at("undo", "T2") < story.at("undo", "T1") < story.at("enter", "T0", 2)
+
+
+def test_52_a_reservation(stage, form):
+    counts = "acq_h1 acq_f1 res_h1 res_f1 order1"
+    story = stage.play(RESERVE, NOTES, "none", counts, form=form)
+    assert not any(line[0] == "undo" for line in story.lines)
+
+
+def test_54_reserved_and_not_ordered(stage, form):
+    crash = "ALL call(order) when done(res_h) and done(res_f) and saved(acq_h) and saved(acq_f)"
+    story = stage.play(RESERVE, NOTES, crash, "acq_h1 acq_f1 res_h2 res_f2 order1", form=form)
+    for task, undos in {"acq_h": 0, "acq_f": 0, "res_h": 1, "res_f": 1, "order": 0}.items():
+        assert len(story.of("undo", task)) == undos, task
+
+
+def test_55_reserved_on_choices_that_were_lost(stage, form):
+    notes = {**NOTES, "acq_h": "ND async rb big", "acq_f": "ND async rb big"}
+    crash = "ALL call(order) when done(res_h) and done(res_f) saves wait"
+    story = stage.play(RESERVE, notes, crash, "acq_h2 acq_f2 res_h2 res_f2 order1", form=form)
+    for task in ("acq_h", "acq_f", "res_h", "res_f"):
+        assert len(story.of("undo", task)) == 1, task
+    for name in ("h", "f"):
+        assert story.at("undo", f"res_{name}") < story.at("undo", f"acq_{name}") < story.at("enter", f"acq_{name}", 2)
