@@ -301,10 +301,10 @@ class Body:
         while not kernel.deliverable(note.call):
             self._check()
             left_s = deadline - execution.clock.monotonic()
-            if kernel.deliverable(handle.call) or left_s <= 0:
+            if (kernel.deliverable(handle.call) or left_s <= 0) and note.call.state is State.RUNNING:
                 execution.event(execution.note, note, not kernel.deliverable(handle.call))
             elif not self._commit(handle.call):
-                self.condition.wait(left_s)
+                self.condition.wait(left_s if left_s > 0 else None)
         return bool(self._await(note))
 
     def values(self, handles: Sequence[Handle], *, return_exceptions: bool = False) -> list[object]:
@@ -360,11 +360,12 @@ class Body:
         return note
 
     def _choose(self, note: Handle, handles: Sequence[Handle]) -> bool:
+        """Record which call is the next one, if one is there and the choice may be made now."""
         kernel = self.execution.kernel
         ready = [(handle.order, i) for i, handle in enumerate(handles) if kernel.deliverable(handle.call)]
-        if ready and not kernel.deliverable(note.call):
+        if ready and note.call.state is State.RUNNING:
             self.execution.event(self.execution.note, note, min(ready)[1])
-        return bool(ready)
+        return kernel.deliverable(note.call)
 
     # -- waiting, in an async body ---------------------------------------------------------------------------------
 
@@ -492,7 +493,7 @@ class Body:
         while True:
             with self.lock:
                 self._check()
-                if self._choose(note, handles) or self.execution.kernel.deliverable(note.call):
+                if self._choose(note, handles):
                     break
                 loop = self._loop = asyncio.get_running_loop()
                 future: asyncio.Future[None] = loop.create_future()

@@ -243,7 +243,9 @@ class Execution(Undoing):
         elif isinstance(command, do.RecordUndone):
             self._append(records.Undone(Code.UNDONE, self.index, command.call, command.version, self.clock.now()))
         elif isinstance(command, do.Replay):
-            self.bodies[command.scope].set_aside()
+            for path, body in list(self.bodies.items()):
+                if path.startswith(command.scope):
+                    body.set_aside()
         elif isinstance(command, do.EndScope):
             self._end_scope(command)
         elif isinstance(command, do.Probe):
@@ -265,6 +267,8 @@ class Execution(Undoing):
         if kind is Kind.NOTE:
             if handle.choose is not None:
                 self.note(handle, handle.choose())
+            else:
+                handle.body.wake_for(handle)
             return
         handle.number = command.number
         handle.why = command.why if command.why != "first" else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from exoflow.errors import Corrupt, NondeterministicFlow
+from exoflow.errors import Corrupt, NondeterministicFlow, RunError
 from exoflow.kernel.commands import (
     Command,
     Deliver,
@@ -278,6 +278,8 @@ class Kernel(Retirement):
         else:
             for call in refs:
                 self._link_late(owner, call)
+                if owner.forced:
+                    self._force(call)
         if self.forgiving:
             for call in scope.calls:
                 if call.failed and call.recalled and not call.seen:
@@ -327,13 +329,9 @@ class Kernel(Retirement):
     def _open_again(self, owner: Call) -> None:
         if owner.state is not State.DONE or owner.body is not None or owner in self._reopening:
             return
-        missing = [source for source in owner.inputs if not self._available(source)]
-        if missing:  # its body needs its arguments; if one is a choice, the result falls
-            owner.missing = len(missing)
-            for source in missing:
-                source.waiters.append(owner)
-            for source in missing:
-                self._need(source)
+        if not self._inputs_ready(owner, None):
+            return  # its body needs its arguments; if a choice among them has to be made again, its result falls
+        if owner.state is not State.DONE:
             return
         self._reopening.add(owner)
         self.out.append(Run(owner.id, owner.version, owner.tries, "reopened"))
@@ -356,22 +354,32 @@ class Kernel(Retirement):
             return
         if not self._inputs_ready(call, stack):
             return
+        note = call.note
+        if note.effect is None and not self._makes_way(call):
+            return
         if self._blocked:
             self._held_back.append(call)
             return
-        note = call.note
-        if note.effect is not None and not self._may_act(call):
+        if note.effect is not None and not (self._may_act(call) and self._makes_way(call)):
             return
         if note.rollback and not self._may_be_undone(call):
             return
+        if self._blocked:
+            self._held_back.append(call)
+            return
+        self._run(call)
+
+    def _makes_way(self, call: Call) -> bool:
+        """Before a choice is made again, what stands on the old one falls (V3), and what its own last attempt did (V4)."""
         if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
             if call.state is not State.NEEDED:
-                return  # its own body is among what fell
-            if self._blocked:
-                self._held_back.append(call)
-                return
-        self._run(call)
+                return False  # its own body is among what fell
+        if call.note.rollback and call.intent and (call.attempt == call.intent or call.recalled):
+            self._held_back.append(call)
+            self._queue_undo(call)
+            return False
+        return True
 
     def _run(self, call: Call) -> None:
         if self.damaged and self.unattached_effects and call.is_choice:
@@ -409,19 +417,19 @@ class Kernel(Retirement):
             seen.add(source)
             if not self._available(source):
                 missing.append(source)
-            elif source.failed:
+            elif not source.failed:
+                pending.extend(source.refs)
+            elif call.state is State.NEEDED:
                 self._fail_with(call, source)
                 return False
-            else:
-                pending.extend(source.refs)
         call.missing = len(missing)
         for source in missing:
             source.waiters.append(call)
-        for source in missing:
-            if stack is None:
+        if stack is not None:
+            stack.extend(missing)
+        else:
+            for source in missing:
                 self._need(source)
-            else:
-                stack.append(source)
         return not missing
 
     def _fail_with(self, call: Call, source: Call) -> None:
@@ -458,11 +466,7 @@ class Kernel(Retirement):
         return False
 
     def _may_be_undone(self, call: Call) -> bool:
-        """A task with rollback starts behind its durable intent; what an earlier attempt left is undone first."""
-        if call.intent and call.attempt >= call.intent or call.intent and call.recalled and call.intent_durable:
-            self._held_back.append(call)
-            self._queue_undo(call)
-            return False
+        """A task with rollback starts behind its durable intent (L4)."""
         if self.durable_seq < self._start_seq:
             self._waiting_start.append(call)
             self.urgent = max(self.urgent, self._start_seq)
@@ -626,6 +630,11 @@ class Kernel(Retirement):
             self._fail(call)
 
     def _fail(self, call: Call) -> None:
+        if call.version and call.note.deterministic and not self.cancelling:
+            raise RunError(
+                f"{call.id} is deterministic and returned a value before, but it fails now. What was derived from that "
+                f"value stays true, so the run stops here: mend what makes it fail, then resume."
+            )
         call.fail_after_undo = False
         if call.closed:  # as a function of its inputs it was no choice; an error is one
             call.closed = False
@@ -633,6 +642,9 @@ class Kernel(Retirement):
                 taker.open += 1
         call.failed = True
         call.version = call.attempt
+        if call.note.kind is Kind.FLOW:
+            call.version = self._next_version()
+            call.names = self._open_lineage(call)
         self._mark_derived(call)
         if not self.cancelling:
             self._append_save(call)
@@ -684,7 +696,9 @@ class Kernel(Retirement):
             self._unsaved.pop(id, None)
         if call.state is State.DONE and not call.saved and call.attached:
             call.why = "lost"
-            if call.wanted or call.forced or call.waiters or any(t.state is State.NEEDED for t in call.takers):
+            if self.finishing:
+                pass  # the run's result is encoded: nobody needs the value any more
+            elif call.wanted or call.forced or call.waiters or any(t.state is State.NEEDED for t in call.takers):
                 self._need(call)
         self._try_finish()
 

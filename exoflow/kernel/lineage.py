@@ -46,9 +46,8 @@ class Lineage:
                 source.takers.append(call)
                 if not source.closed:
                     call.open += 1
-            if source.refs:
-                for ref in source.refs:
-                    self._link_late(call, ref)
+            for ref in source.refs:
+                self._link_content(call, ref)
         if not scope.base_closed or scope.closed_reads < call.reads_at:
             call.open += 1
             scope.waiting_prefix.append(call)
@@ -56,10 +55,25 @@ class Lineage:
             call.base_open = call.open
             call.open += 1  # what its body is going to read
 
-    def _link_late(self, owner: Call, source: Call) -> None:
-        """The result will stand on ``source`` too: a child flow's body has read it, or a Ref to it stands in an input."""
+    def _link_content(self, call: Call, source: Call) -> None:
+        """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
         if not source.attached and source.committed:
             return  # in a child flow that is not replayed: its own record stands for all of it
+        if source in call.contents:
+            return
+        call.contents.append(source)
+        source.takers.append(call)
+        for ref in source.refs:
+            self._link_content(call, ref)
+        if not source.closed:
+            call.open += 1
+            if call.note.kind is Kind.FLOW:
+                call.base_open += 1
+
+    def _link_late(self, owner: Call, source: Call) -> None:
+        """A child flow's body has read ``source``, or returns a Ref to it: its result will stand on it."""
+        if not source.attached and source.committed:
+            return
         owner.late.append(source)
         if owner.stamp_at != FIXED:
             self.remade += 1  # stamps behind the child flow may be newer now
@@ -71,10 +85,9 @@ class Lineage:
 
     def _link_refs(self, call: Call) -> None:
         """The value is known, and Refs stand in it: who takes the value takes what they refer to."""
-        for taker in (*call.takers, *call.late_takers):
-            if taker.note.kind is not Kind.FLOW or call in taker.inputs:
-                for ref in call.refs:
-                    self._link_late(taker, ref)
+        for taker in list(call.takers):
+            for ref in call.refs:
+                self._link_content(taker, ref)
 
     def _unlink(self, scope: Scope) -> list[Call]:
         """Take the calls of a body that is set aside, and of its children's bodies, out of the graph."""
@@ -95,9 +108,11 @@ class Lineage:
             source.late_takers = [taker for taker in source.late_takers if taker.attached]
         for call in gone:
             call.late.clear()
-        for source in {source for call in gone for source in call.inputs}:
+        for source in {source for call in gone for source in (*call.inputs, *call.contents)}:
             source.takers = [taker for taker in source.takers if taker.attached]
             source.waiters = [waiter for waiter in source.waiters if waiter.attached]
+        for call in gone:
+            call.contents.clear()
         return gone
 
     def _unlink_late(self, scope: Scope) -> None:
@@ -185,7 +200,7 @@ class Lineage:
         """
         if call.stamp_at == FIXED or call.stamp_at == self.remade:
             return call.stamp
-        stamp = self._walk([*call.inputs, *call.late], self._prefix_stamp(call))
+        stamp = self._walk([*call.inputs, *call.contents, *call.late], self._prefix_stamp(call))
         call.stamp = stamp
         call.stamp_at = self.remade
         return stamp
@@ -204,6 +219,7 @@ class Lineage:
             elif source.scope is not None:
                 stamp = max(stamp, self._prefix_stamp(source))
                 pending.extend(source.inputs)
+                pending.extend(source.contents)
                 pending.extend(source.late)
         return stamp
 
@@ -215,7 +231,7 @@ class Lineage:
         owner = scope.owner
         if owner is None or owner.scope is None:
             return stamp
-        return self._walk(list(owner.inputs), max(stamp, self._prefix_stamp(owner)))
+        return self._walk([*owner.inputs, *owner.contents], max(stamp, self._prefix_stamp(owner)))
 
     def _fix_stamp(self, call: Call) -> None:
         call.stamp_at = -1
@@ -238,6 +254,7 @@ class Lineage:
                 continue
             source.has_derived = True
             stack.extend(source.inputs)
+            stack.extend(source.contents)
             stack.extend(source.late)
             if source.scope is not None and source.scope.owner is not None:
                 stack.append(source.scope.owner)
@@ -263,6 +280,7 @@ class Lineage:
 
     def _behind(self, call: Call) -> Iterator[Call]:
         yield from call.inputs
+        yield from call.contents
         scope, upto = call.scope, call.reads_at
         while scope is not None:
             yield from scope.reads[min(scope.closed_reads, upto) : upto]
@@ -270,6 +288,7 @@ class Lineage:
             if owner is None:
                 return
             yield from owner.inputs
+            yield from owner.contents
             scope, upto = owner.scope, owner.reads_at
 
     def _sweep(self, call: Call) -> tuple[CallId, ...]:
@@ -285,6 +304,7 @@ class Lineage:
                 source.released = True
                 released.append(source.id)
             stack.extend(source.inputs)
+            stack.extend(source.contents)
             stack.extend(source.late)
             scope, upto = source.scope, source.reads_at
             while scope is not None:
@@ -294,6 +314,7 @@ class Lineage:
                 if owner is None:
                     break
                 stack.extend(owner.inputs)
+                stack.extend(owner.contents)
                 scope, upto = owner.scope, owner.reads_at
         return tuple(sorted(released))
 

@@ -13,7 +13,7 @@ from exoflow.codec import Encoded
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
 from exoflow.driver.spec import FlowSpec
-from exoflow.errors import DidNotHappen, Superseded
+from exoflow.errors import Corrupt, DidNotHappen, RunError, StorageError, Superseded
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import Happened, Held, Inline, RunId, Status, Stored, Value, Version
@@ -244,6 +244,10 @@ class World:
         else:
             raise Violation(f"no end after {step + 1} steps")
         await asyncio.gather(task, return_exceptions=True)
+        if isinstance(execution.fatal, StorageError) and not isinstance(execution.fatal, Corrupt) or type(execution.fatal) is RunError:
+            self.trace(f"stopped: {execution.fatal}")
+            self.log.dead = True
+            return True  # it says so, and can be resumed
         if execution.fatal is not None:
             raise Violation(f"the run stopped: {execution.fatal!r}") from execution.fatal
         return False
