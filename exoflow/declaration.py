@@ -160,6 +160,8 @@ def key_text(key: object) -> str:
     text = str(key).translate(_IN_KEYS)
     if not text:
         raise ValueError("key='' names nothing")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"key={key!r} holds half of a character, and is no UTF-8")
     return text
 
 

@@ -112,6 +112,8 @@ def check_run_options(flow: str, options: RunOptions) -> None:
     for name, value in labels.items():
         if not isinstance(name, str) or not isinstance(value, str) or not name:
             raise TypeError(f"labels must be text: {name!r}: {value!r} is not")
+        if any("\ud800" <= letter <= "\udfff" for letter in name + value):
+            raise ValueError(f"labels must be text: {name!r}: {value!r} holds half of a character, and is no UTF-8")
 
 
 def check_executor(executor: object) -> None:

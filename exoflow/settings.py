@@ -73,8 +73,15 @@ def executor_of(spec: ExecutorSpec | None = None) -> ExecutorSpec:
 
 
 def open_store(spec: StoreSpec) -> Store:
-    """A store by its url or path, as seen from here."""
+    """A store by its url or path, as seen from here.
+
+    Raises:
+        TypeError: it is neither, nor a store.
+        UnsupportedStore: it cannot be a store.
+    """
     if not isinstance(spec, str | os.PathLike):
+        if not callable(getattr(spec, "create", None)):
+            raise TypeError(f"store={spec!r} must be a path, a url, or a Store")
         return spec
     return _opened(os.fspath(spec), os.getcwd())
 

@@ -106,7 +106,7 @@ class Intake:
         labels = dict(start.labels or {})
         self._rows[_RUN].append((
             run_id, journal, start.epoch, start.flow, start.version, start.time_s, start.executor, start.module,
-            start.file, start.qualname, start.cwd, json.dumps(labels),
+            _text(start.file), start.qualname, _text(start.cwd), json.dumps(labels),
         ))  # fmt: skip
         self._rows[_LABEL].extend((run_id, key, value, start.time_s) for key, value in labels.items())
 
@@ -154,6 +154,11 @@ def _placed(payload: object) -> tuple[str, int | None, str | None]:
 def _error(payload: object) -> bytes | None:
     """An encoded error, where it is small enough to ride in its record."""
     return payload if isinstance(payload, bytes) else None
+
+
+def _text(path: str | None) -> str | None:
+    """A path as SQLite can keep it: one that is no UTF-8 holds surrogates."""
+    return None if path is None else path.encode(errors="backslashreplace").decode()
 
 
 def _listed(names: Iterable[str] | None) -> str | None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgpack
 
@@ -49,14 +50,17 @@ OWNERSHIP = frozenset({Kind.START, Kind.ADOPTED, Kind.ENDED, Kind.RELEASED})
 STORED_MARK = "@"
 """A value that is an object of the store stands in a record as ``["@", name, size]``."""
 
+_UNICODE_ERRORS = "surrogatepass"
+"""Paths of files that are no UTF-8 hold surrogates."""
+
 
 def encoder() -> Callable[[Record], bytes]:
     """What turns one record into bytes. Reuses a buffer: for one thread at a time."""
-    pack: Callable[[Record], bytes] = msgpack.Packer(use_bin_type=True).pack
+    pack: Callable[[Record], bytes] = msgpack.Packer(use_bin_type=True, unicode_errors=_UNICODE_ERRORS).pack
     return pack
 
 
-encode: Callable[[Record], bytes] = msgpack.packb
+encode: Callable[[Record], bytes] = partial(msgpack.packb, unicode_errors=_UNICODE_ERRORS)
 """One record as bytes, from any thread."""
 
 
@@ -66,7 +70,7 @@ def decode(data: Buffer) -> Record:
     Raises:
         ValueError: they are damaged.
     """
-    record = msgpack.unpackb(data, use_list=False, strict_map_key=False)
+    record = msgpack.unpackb(data, use_list=False, strict_map_key=False, unicode_errors=_UNICODE_ERRORS)
     if not isinstance(record, tuple) or len(record) < 2:
         raise ValueError("not a record")
     return record
@@ -74,7 +78,7 @@ def decode(data: Buffer) -> Record:
 
 def decode_as_far(data: Buffer) -> Record:
     """As many elements of a damaged record as can be read from its beginning. They may be wrong."""
-    unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0)
+    unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=0, unicode_errors=_UNICODE_ERRORS)
     unpacker.feed(data)
     found: list[object] = []
     try:
