@@ -61,7 +61,8 @@ class Encoded(NamedTuple):
 
     @property
     def size(self) -> int:
-        return len(self.head) + sum(buffer.nbytes for buffer in self.buffers)
+        head, buffers, _, _ = self
+        return len(head) + sum(buffer.nbytes for buffer in buffers) if buffers else len(head)
 
 
 def to_bytes(encoded: Encoded) -> bytes:

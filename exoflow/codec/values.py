@@ -72,6 +72,8 @@ def encode_arguments(
     Raises:
         CodecError: a part cannot be pickled, or is a Ref that no task would find there.
     """
+    if IMMUTABLE.issuperset(map(type, args)) and IMMUTABLE.issuperset(map(type, kwargs.values())):
+        return Encoded(pickle.dumps((args, dict(kwargs)), 5))
     try:
         encoded = encode((args, dict(kwargs)), what="\0", own=own)
     except CodecError as error:

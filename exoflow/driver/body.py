@@ -16,6 +16,7 @@ from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.handle import Handle
 from exoflow.driver.identity import check_same
+from exoflow.driver.loops import Mailbox, background_loop, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import Strand, current, hook
 from exoflow.driver.undo import ValueLost
@@ -65,7 +66,6 @@ class Body:
         self.waits_for_end = False
         self.strands = 1
         self.lock = execution.lock
-        self.condition = threading.Condition(execution.lock)
         self.scope = execution.kernel.opened(path, None if owner is None else owner.call.id)
         self.strand = Strand(self, "")
         self.order = execution.history.reads.pop(path, None)
@@ -73,6 +73,9 @@ class Body:
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
         self._watchers: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._mail: Mailbox | None = None
+        self._condition: threading.Condition | None = None
+        """Where a sync body waits; most calls run in its own thread, and none is needed."""
         self._delivered = 0
         self._activity = 0
         self._result: codec.Encoded | None = None
@@ -193,7 +196,7 @@ class Body:
                     idle = True
                     execution.event(kernel.waits, self.scope)
                 elif not self._commit(call):
-                    self.condition.wait()
+                    self.park()
             self._check()
             return self._read(handle)
         finally:
@@ -304,7 +307,7 @@ class Body:
             if (kernel.deliverable(handle.call) or left_s <= 0) and note.call.state is State.RUNNING:
                 execution.event(execution.note, note, not kernel.deliverable(handle.call))
             elif not self._commit(handle.call):
-                self.condition.wait(left_s if left_s > 0 else None)
+                self.park(left_s if left_s > 0 else None)
         return bool(self._await(note))
 
     def values(self, handles: Sequence[Handle], *, return_exceptions: bool = False) -> list[object]:
@@ -323,7 +326,7 @@ class Body:
             while self._pending:
                 self._check()
                 if not self._commit(next(iter(self._pending))):
-                    self.condition.wait()
+                    self.park()
                 elif self._pending:
                     self._pending = {call for call in self._pending if not kernel.deliverable(call)}
             return [self._read_or(handle, return_exceptions) for handle in handles]
@@ -344,7 +347,7 @@ class Body:
             while not kernel.deliverable(note.call):
                 self._check()
                 if not self._choose(note, handles):
-                    self.condition.wait()
+                    self.park()
             index = self._await(note)
             assert isinstance(index, int)
             return index
@@ -586,8 +589,6 @@ class Body:
             context.run(current.set, None)  # a child flow is no strand of its parent
             loop.call_soon_threadsafe(lambda: keep(loop.create_task(body.run_async())), context=context)
         else:
-            from exoflow.driver.loops import background_loop
-
             asyncio.run_coroutine_threadsafe(body.run_async(), background_loop())
         return None
 
@@ -636,6 +637,7 @@ class Body:
     async def run_async(self) -> None:
         """The same for an async body."""
         self._loop = asyncio.get_running_loop()
+        self._mail = mailbox(self._loop)
         hook(self._loop)
         token = current.set(self.strand)
         _live[0] += 1
@@ -729,29 +731,39 @@ class Body:
         elif self._pending:
             self._pending.discard(call)
             if not self._pending:
-                self.condition.notify_all()
+                self._unpark()
         else:
-            self.condition.notify_all()
+            self._unpark()
 
     def wake_for(self, handle: Handle) -> None:
         if self.is_async:
             self._wake_futures(handle.call)
         else:
-            self.condition.notify_all()
+            self._unpark()
 
     def _wake_futures(self, call: Call) -> None:
         futures = self._futures.pop(call, None)
-        if futures and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(_resolve, futures)
+        if futures and self._mail is not None:
+            self._mail.post(futures)
 
     def wake(self) -> None:
         """Something about the run has changed: everybody who waits looks again."""
         for call in list(self._futures):
             self._wake_futures(call)
-        if self._watchers and self._loop is not None and not self._loop.is_closed():
+        if self._watchers and self._mail is not None:
             watchers, self._watchers = self._watchers, []
-            self._loop.call_soon_threadsafe(_resolve, watchers)
-        self.condition.notify_all()
+            self._mail.post(watchers)
+        self._unpark()
+
+    def park(self, timeout_s: float | None = None) -> None:
+        """Wait in the body's thread until something has happened; under the lock, which is free meanwhile."""
+        if self._condition is None:
+            self._condition = threading.Condition(self.lock)
+        self._condition.wait(timeout_s)
+
+    def _unpark(self) -> None:
+        if self._condition is not None:
+            self._condition.notify_all()
 
     async def changed(self) -> None:
         """Until something about the run has changed: its end, a body set aside."""
@@ -766,12 +778,6 @@ class Body:
         """What it has read is not true any more."""
         self.dead = True
         self.wake()
-
-
-def _resolve(futures: Sequence[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
 
 
 _tasks: set[asyncio.Task[None]] = set()

@@ -16,7 +16,8 @@ from exoflow.driver import records
 from exoflow.driver.body import Body, keep
 from exoflow.driver.history import History
 from exoflow.driver.handle import Handle
-from exoflow.driver.loops import background_loop
+from exoflow.driver.latch import Latch
+from exoflow.driver.loops import background_loop, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.undo import Undoing
 from exoflow.driver.values import Values, payload_of, value_of
@@ -66,7 +67,7 @@ class Execution(Undoing):
         self.bodies: dict[str, Body] = {}
         self.status = Status.RUNNING
         self.fatal: BaseException | None = None
-        self.ended = threading.Event()
+        self.ended = Latch()
         self.on_end: list[Callable[[], None]] = []
         self.accepted: frozenset[str] = frozenset()
         self.runtime_sources: Callable[[bytes, Callable[..., Any]], None] | None = None
@@ -566,7 +567,7 @@ class Execution(Undoing):
     def _wait_for_end(self, body: Body) -> None:
         with self.lock:
             while not (self.ended.is_set() or body.dead or self.end_position):
-                body.condition.wait()
+                body.park()
             if self.ended.is_set() or body.dead and not self.end_position:
                 return
         self.log.wait(self.end_position)  # this thread itself does the durable write
@@ -574,6 +575,10 @@ class Execution(Undoing):
 
     async def run_async(self) -> object:
         """The same for an async flow, on the running loop."""
+        await self._live_async()
+        return self.result()
+
+    async def _live_async(self) -> None:
         try:
             while not self.ended.is_set():
                 body = Body(self, self.flow)
@@ -583,7 +588,6 @@ class Execution(Undoing):
         except BaseException as error:
             self.stop(error)
             raise
-        return self.result()
 
     def start(self) -> None:
         """Run it in the background: a thread for a sync flow, an asyncio task for an async one."""
@@ -603,14 +607,15 @@ class Execution(Undoing):
 
     async def _run_quietly_async(self) -> None:
         with contextlib.suppress(Exception):
-            await self.run_async()
+            await self._live_async()
 
     async def result_async(self) -> object:
         """As ``result``, without blocking the loop."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        self.when_ended(lambda: loop.call_soon_threadsafe(ended.set))
-        await ended.wait()
+        if not self.ended.is_set():
+            loop = asyncio.get_running_loop()
+            mail, ended = mailbox(loop), loop.create_future()
+            self.when_ended(lambda: mail.post((ended,)))
+            await ended
         return self.result()
 
     def result(self, timeout_s: float | None = None) -> object:

@@ -1,12 +1,18 @@
-"""The event loop for async flows that are started from sync code."""
+"""Event loops: the one for async flows that are started from sync code, and the way into a loop from other threads."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections import deque
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary, ref
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
+
+Waiting = asyncio.Future[None]
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
@@ -17,3 +23,52 @@ def background_loop() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="exoflow-loop", daemon=True).start()
         return _loop
+
+
+class Mailbox:
+    """Futures of one loop that are to be resolved. To wake a loop is a system call: one is made for all that wait."""
+
+    __slots__ = ("_called", "_futures", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = ref(loop)
+        self._futures: deque[Waiting] = deque()
+        self._called = False
+
+    def post(self, futures: Iterable[Waiting]) -> None:
+        """Resolve the futures, from any thread; nothing happens where their loop is closed."""
+        loop = self._loop()
+        if loop is None:
+            return
+        if loop is asyncio._get_running_loop():
+            resolve(futures)
+            return
+        self._futures.extend(futures)
+        if not self._called:
+            self._called = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._open)
+
+    def _open(self) -> None:
+        self._called = False  # before the look: what comes after it calls again
+        futures = self._futures
+        while futures:
+            resolve((futures.popleft(),))
+
+
+def resolve(futures: Iterable[Waiting]) -> None:
+    """Let those go on who wait, in the loop's own thread."""
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+_mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
+
+
+def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    """The mailbox of a loop; to be asked in its thread."""
+    found = _mailboxes.get(loop)
+    if found is None:
+        found = _mailboxes[loop] = Mailbox(loop)
+    return found

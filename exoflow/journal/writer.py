@@ -274,15 +274,15 @@ class GroupCommit:
             self._stop(failure)
 
     def _call_back(self) -> None:
-        while True:
-            with self._lock:
-                ready = self._watchers and (self._watchers[0][0] <= self._durable or self._failure is not None)
-                if not ready:
-                    return
-                position, _, callback = heapq.heappop(self._watchers)
-                failure = None if position <= self._durable else self._failure
+        ready: list[tuple[Callback, BaseException | None]] = []
+        with self._lock:
+            watchers, durable, failure = self._watchers, self._durable, self._failure
+            while watchers and (watchers[0][0] <= durable or failure is not None):
+                position, _, callback = heapq.heappop(watchers)
+                ready.append((callback, None if position <= durable else failure))
+        for callback, why in ready:
             try:
-                callback(None if failure is None else _again(failure))
+                callback(None if why is None else _again(why))
             except Exception:  # noqa: BLE001  one run's mistake must not stop all others' writes
                 _log.exception("a callback of the journal failed")
 

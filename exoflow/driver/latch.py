@@ -1,0 +1,33 @@
+"""An event that is set once."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Latch:
+    """A ``threading.Event`` that cannot be cleared, and costs next to nothing where nobody waits for it."""
+
+    __slots__ = ("_set", "_waiting")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiting: list[threading.Lock] = []
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        self._set = True
+        while self._waiting:
+            self._waiting.pop().release()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for it, at most so long; whether it is set."""
+        if not self._set:
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+            if not self._set:  # or it was set before we stood in the row
+                turn.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+        return self._set
