@@ -115,9 +115,11 @@ class Kernel(Retirement):
             if call.state is State.DONE or call.intent:
                 self.unattached += 1
                 self.unattached_effects += call.note.effect is not None
-            if call.intent and call.note.rollback:
-                for name in call.intent_names:
-                    self.standing.setdefault(name, []).append(call)
+            names = call.intent_names if call.intent and call.note.rollback else ()
+            if call.state is State.DONE:
+                names += call.names
+            for name in names:
+                self.standing.setdefault(name, []).append(call)
 
     def reference(self, id: CallId) -> Call:
         """The call that a Ref names; not made yet by this incarnation of the body, perhaps."""
@@ -211,7 +213,6 @@ class Kernel(Retirement):
         call.failed = call.committed = False
         call.saved = 0
         call.why = "failed before"
-        self._need(call)
 
     def waits(self, scope: Scope, *, settled: bool = True) -> None:
         """The body can do nothing before it gets something. ``settled``: it surely made every call that it could."""
@@ -226,7 +227,7 @@ class Kernel(Retirement):
             if call.state is not State.IDLE:
                 continue
             taken = any(taker.state is State.DONE for taker in call.takers)
-            if not taken or call.note.effect is not None:
+            if not taken or call.forced or call.note.effect is not None:
                 self._need(call)
 
     def _check_all_made(self, scope: Scope, *, last: bool = False) -> None:
@@ -261,8 +262,7 @@ class Kernel(Retirement):
             if owner.forced:
                 self._force(call)
             if owner.state is State.DONE and owner.version < scope.stamp:
-                self._void(owner)
-                self._renew(owner)
+                self._fall([], [owner])
         if call.closed:
             self._advance(scope)
 
@@ -284,6 +284,7 @@ class Kernel(Retirement):
             for call in scope.calls:
                 if call.failed and call.recalled and not call.seen:
                     self._forgive(call)
+                    self._need(call)
         self._start_deferred(scope)
         self._try_end(scope)
 
@@ -415,6 +416,8 @@ class Kernel(Retirement):
             if source in seen:
                 continue
             seen.add(source)
+            if source.failed and source.recalled and self.forgiving and not source.seen:
+                self._forgive(source)
             if not self._available(source):
                 missing.append(source)
             elif not source.failed:
@@ -792,7 +795,9 @@ class Kernel(Retirement):
             scope.owner.names = ()  # replayed to see what was open behind it: its late inputs say so now
             scope.owner.open -= 1
             self._settle(scope.owner)
-        error = next((c.id for c in scope.calls if c.failed and not c.seen), None) if not scope.raised else None
+        error = None if scope.raised else next((c.id for c in scope.calls if c.failed and not c.seen), None)
+        if scope.owner is None and error is None:
+            error = next((c.id for c in scope.result_refs if c.failed), None)  # its Ref stands in the result
         if not scope.raised and error is None and not self.cancelling:
             self._check_all_made(scope, last=True)
         self.out.append(EndScope(scope.path, error))

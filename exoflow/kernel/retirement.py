@@ -33,10 +33,20 @@ class Retirement(Lineage):
 
     def _retire_derived(self, choice: Call) -> None:
         """The choice is about to be made again: whatever was derived from its old result is not true any more."""
+        choice.has_derived = False
+        named: list[Call] = []
+        for call in self.standing.pop(choice.id, ()):
+            if call.attached and call.names:
+                named.append(call)
+            elif not call.attached and (call.intent or call.names and call.state is State.DONE):
+                self._void(call)
+        self._fall([choice], named)
+
+    def _fall(self, sources: list[Call], fallen: list[Call]) -> None:
+        """Take back ``fallen``, and all that was derived from it and from ``sources``: results, bodies, effects."""
         aside: dict[Scope, None] = {}
         voided: list[Call] = []
-        choice.has_derived = False
-        stack = [choice]
+        stack = sources
 
         def visit(call: Call, *, base: bool) -> None:
             if base and call.body is not None:
@@ -49,6 +59,8 @@ class Retirement(Lineage):
                 voided.append(call)
                 stack.append(call)
 
+        for call in fallen:
+            visit(call, base=False)
         while stack:
             source = stack.pop()
             for taker in source.takers:
@@ -64,9 +76,6 @@ class Retirement(Lineage):
                     if scope.owner is not None and scope.owner.attached:
                         visit(scope.owner, base=False)
             source.read_by = [entry for entry in source.read_by if entry[0].incarnation == entry[1] and entry[0] not in aside]
-        for call in self.standing.pop(choice.id, ()):
-            if call.intent and not call.attached:
-                self._void(call)
         for scope in aside:
             self._set_aside(scope)
         for call in voided:
