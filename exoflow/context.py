@@ -132,7 +132,8 @@ def timer(seconds: float) -> Ref[None]:
         ValueError: ``seconds`` is no number.
     """
     body = _body("timer(s)", "time.sleep(s) or asyncio.sleep(s)")
-    if not seconds == seconds or isinstance(seconds, bool):  # NaN
+    given: object = seconds
+    if not isinstance(given, int | float) or isinstance(given, bool) or given != given:  # NaN is not itself
         raise ValueError(f"timer({seconds!r}): seconds must be a number")
     handle = body.timer(max(0.0, float(seconds)))
     return Ref(handle.call_id, handle)

@@ -83,7 +83,9 @@ def _form(value: Any, depth: int) -> Form:
     if value is None or kind is bool:
         return value
     if kind is int:
-        return value if _INT_MIN <= value <= _INT_MAX else ["#", "int", value.bit_length(), _digest(b"%d" % value)]
+        if _INT_MIN <= value <= _INT_MAX:
+            return value
+        return ["#", "int", value.bit_length(), _digest(_whole(value))]
     if kind is float:
         return value if value == value else ["#", "float", 0, b"nan"]  # NaN differs from itself
     if kind is str:
@@ -133,6 +135,10 @@ def _form_of_object(value: Any, kind: type, depth: int) -> Form:
         crc = zlib.crc32(content.reshape(-1).view(numpy.uint8)) if content.size else 0
         return ["array", kind.__qualname__, value.dtype.str, list(value.shape), crc]
     return ["*", kind.__qualname__]
+
+
+def _whole(value: int) -> bytes:
+    return value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
 
 
 def _digest(data: bytes | bytearray) -> bytes:
