@@ -1,32 +1,32 @@
 """Every exception that ExoFlow raises, in one tree.
 
-    ExoFlowError
-    ├── RunError               about one run
-    │   ├── TaskFailed         a task's error that does not survive pickling, or that has no type of its own here
-    │   ├── RunNotFound
-    │   ├── RunMismatch        the id is taken by a run with other inputs, or the code of a used result changed
-    │   ├── RunIsLive          another process owns the run
-    │   ├── RunCancelled
-    │   ├── InDoubt            an irrevocable effect may or may not have happened
-    │   ├── DidNotHappen       raised by a task's body: the effect certainly did not happen
-    │   └── NondeterministicFlow
-    ├── StorageError
-    │   ├── Conflict           an atomic create found somebody else's object
-    │   ├── Corrupt            bytes that something already released depends on are damaged
-    │   └── UnsupportedStore
-    ├── ExecutorError
-    ├── CodecError             a value, an argument or an error cannot be encoded or decoded
-    └── LLMError
-        ├── AdapterError
-        ├── OutOfPages
-        ├── ContextTooLong
-        ├── NoConsensus
-        └── BudgetExceeded
+ExoFlowError
+├── RunError               about one run
+│   ├── TaskFailed         a task's error that does not survive pickling, or that has no type of its own here
+│   ├── RunNotFound
+│   ├── RunMismatch        the id is taken by a run with other inputs, or the code of a used result changed
+│   ├── RunIsLive          another process owns the run
+│   ├── RunCancelled
+│   ├── InDoubt            an irrevocable effect may or may not have happened
+│   ├── DidNotHappen       raised by a task's body: the effect certainly did not happen
+│   └── NondeterministicFlow
+├── StorageError
+│   ├── Conflict           an atomic create found somebody else's object
+│   ├── Corrupt            bytes that something already released depends on are damaged
+│   └── UnsupportedStore
+├── ExecutorError
+├── CodecError             a value, an argument or an error cannot be encoded or decoded
+└── LLMError
+    ├── AdapterError
+    ├── OutOfPages
+    ├── ContextTooLong
+    ├── NoConsensus
+    └── BudgetExceeded
 
-    Interruption(BaseException)   control flow: ``except Exception`` in a flow body cannot eat it
-    ├── Fenced                 a newer epoch owns the run
-    ├── Cancelled
-    └── Superseded             the body has read a result that was retired; it is replayed from the top
+Interruption(BaseException)   control flow: ``except Exception`` in a flow body cannot eat it
+├── Fenced                 a newer epoch owns the run
+├── Cancelled
+└── Superseded             the body has read a result that was retired; it is replayed from the top
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class RunCancelled(RunError):
 
 
 class InDoubt(RunError):
-    """An irrevocable effect may have happened: ``exoflow resolve`` says which."""
+    """An irrevocable effect may or may not have happened; ``on_doubt`` is to say."""
 
 
 class DidNotHappen(RunError):

@@ -15,8 +15,7 @@ import pytest
 
 from exoflow.codec import decode, encode, make_reference
 from exoflow.errors import CodecError, ExecutorError
-from exoflow.executors import open_executor
-from exoflow.executors import spool as spool_module
+from exoflow.executors import open_executor, spool as spool_module
 from exoflow.executors.child import Worker
 from exoflow.executors.processes import ProcessExecutor
 from exoflow.executors.spool import Spool, read_spool, write_spool

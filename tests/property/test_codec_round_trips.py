@@ -4,8 +4,7 @@ import dataclasses
 import math
 
 import msgpack
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from exoflow.codec import (
     Encoded,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exoflow.journal import journal as journal_module
-from exoflow.journal import packs, slots
+from exoflow.journal import journal as journal_module, packs, slots
 
 _spec = importlib.util.spec_from_file_location("journal_world", Path(__file__).with_name("journal_world.py"))
 assert _spec is not None
