@@ -102,7 +102,6 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
     _check_function(function, "flow")
     known(options, FlowOptions, "@flow")
     one_of("on_failure", options.get("on_failure", "keep"), get_args(OnFailure))
-    boolean("strict", options.get("strict", False))
     executor = options.get("executor")
     check_executor(executor)
     place = place_of(function)
@@ -116,7 +115,6 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
         version=options.get("version"),
         executor=executor,
         undo_on_failure=options.get("on_failure") == "rollback",
-        strict=options.get("strict", False),
         module=place.module,
         file=place.file,
         qualname=function.__qualname__,

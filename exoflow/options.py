@@ -67,8 +67,6 @@ class FlowOptions(TypedDict, total=False):
     executor: str | Executor | None
     on_failure: OnFailure
     """``"rollback"`` undoes what can be undone when the flow fails; ``"keep"``, so that it can be resumed."""
-    strict: bool
-    """Refuse where a gate would save what a task says is never to be saved; False."""
 
 
 class RunOptions(TypedDict, total=False):

@@ -110,7 +110,7 @@ def _site(site: Site, all_sites: Sequence[Site], flow: FlowSpec, *, awaited: boo
         saved=_SAVED[note.saves],
         starts=_STARTS[effect],
         waits_for=waits_for,
-        warnings=tuple(_warnings(site.task, flow, awaited=awaited)),
+        warnings=tuple(_warnings(site.task, awaited=awaited)),
     )
 
 
@@ -134,7 +134,7 @@ def _effect(note: Annotations) -> str:
     return "rollback" if note.rollback else note.effect or ""
 
 
-def _warnings(task: TaskSpec, flow: FlowSpec, *, awaited: bool) -> Iterator[str]:
+def _warnings(task: TaskSpec, *, awaited: bool) -> Iterator[str]:
     note = task.note
     if not note.deterministic and note.effect is not None:
         yield (
@@ -142,8 +142,7 @@ def _warnings(task: TaskSpec, flow: FlowSpec, *, awaited: bool) -> Iterator[str]
             "Decide in one task and act in the next, or say deterministic=True"
         )
     if note.checkpoint == "never" and not note.deterministic and awaited:
-        outcome = "strict=True refuses that" if flow.strict else "it is saved all the same"
-        yield f'checkpoint="never", but an effect stands on it: {outcome}'
+        yield 'checkpoint="never", but an effect stands on it: it is saved all the same'
     if note.effect == "irrevocable" and note.on_doubt == "stop":
         yield 'a crash while it runs leaves the run in doubt, because on_doubt is "stop"; a probe could tell'
 

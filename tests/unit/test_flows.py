@@ -360,7 +360,6 @@ def test_a_wrong_option_of_a_run_is_refused(options: dict[str, Any], told: str) 
     [
         ({"on_fail": "rollback"}, "did you mean 'on_failure'"),
         ({"on_failure": "undo"}, "'keep', 'rollback'"),
-        ({"strict": 1}, "True or False"),
         ({"executor": 1}, "must be a name"),
         ({"name": "a/b"}, "without"),
         ({"version": ""}, "must be text"),
