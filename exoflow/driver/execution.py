@@ -351,7 +351,8 @@ class Execution(Undoing):
                 continue
             inputs[source.id] = at[source.id]
             owner = self.handles.get(source.id)
-            for put in owner.put_ids if owner is not None else self.history.puts.get(source.id, ()):
+            here = owner.put_ids if owner is not None else ()  # empty, too, where the call's record is used
+            for put in here or self.history.puts.get(source.id, ()):
                 inputs[put] = at[put]
             pending.extend(source.refs)
         return inputs
