@@ -198,7 +198,7 @@ def arguments(attempt: Attempt, fetch: Fetch) -> tuple[tuple[Any, ...], Mapping[
 
     def value_of(call: CallId) -> object:
         if call not in values:
-            values[call] = _input(attempt, call, fetch)
+            values[call] = _input(attempt, call, fetch, value_of)
         return values[call]
 
     wanted = wants_refs(attempt.function)
@@ -226,13 +226,14 @@ def inputs_of(
     )
 
 
-def _input(attempt: Attempt, call: CallId, fetch: Fetch) -> object:
+def _input(attempt: Attempt, call: CallId, fetch: Fetch, value_of: Callable[[CallId], object]) -> object:
+    """The value of one input, contents in the places of the Refs in it; a Ref where the attempt was given none."""
     value = attempt.inputs.get(call)
     if value is None:
         return make_reference(call)
     try:
         encoded = from_bytes(value.data) if isinstance(value, Inline) else fetch(value)
-        return decode(encoded, lookup=make_reference)
+        return decode(encoded, lookup=value_of)
     except (KeyError, FileNotFoundError, Corrupt) as error:
         reason = f"its input {call} is lost: {type(error).__name__}: {error}"
         raise _InputLost(Vanished(reason, lost=(call,))) from error

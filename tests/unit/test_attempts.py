@@ -78,6 +78,11 @@ def test_a_ref_inside_an_input_stays_a_ref():
     assert outcome.refs == ("b",)
 
 
+def test_a_ref_inside_an_input_is_its_content_where_that_was_given_too():
+    inputs = {CallId("a"): inline([B, 1]), CallId("b"): inline("content")}
+    assert result(lambda x: x, A, inputs=inputs) == ["content", 1]
+
+
 def test_a_parameter_annotated_with_ref_gets_the_ref_and_every_other_the_value():
     def body(first, ref: "Ref[int]", *rest, named: Ref[int]):
         return [first, ref.call_id, list(rest), named.call_id]
