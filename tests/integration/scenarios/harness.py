@@ -27,6 +27,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,6 +218,20 @@ class Stage:
             setattr(life, key, value)
         life.stderr = (self.folder / f"err-{name}").read_text()
         return life
+
+    def parsed(self, graph: str, notes: str | dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        return parse_graph(graph), parse_notes(graph, notes)
+
+    def counts(self) -> str:
+        return " ".join(f"{task}{count}" for task, count in sorted(Story(self.lines(), []).counts.items()))
+
+    def until(self, what: str, task: str) -> None:
+        """Wait for a line of the trace."""
+        while not any(line[:2] == [what, task] for line in self.lines()):
+            time.sleep(0.001)
+
+    def kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
 
     def _check_end(self, life: Life, text: str, error: str | None) -> None:
         if text.startswith("ALL"):

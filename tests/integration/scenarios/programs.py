@@ -1,14 +1,20 @@
 """Flows that are more than a graph."""
 
+from __future__ import annotations
+
+import time
 from collections.abc import Callable
 from typing import Any
 
 import exoflow
+import world
+from exoflow import Ref
 
 Tasks = dict[str, Any]
+Body = Callable[..., object]
 
 
-def reads_first(tasks: Tasks) -> Callable[[], object]:
+def reads_first(tasks: Tasks) -> Body:
     """69: reads P, then calls X and Y."""
 
     def body() -> object:
@@ -18,17 +24,17 @@ def reads_first(tasks: Tasks) -> Callable[[], object]:
     return body
 
 
-def branches(tasks: Tasks) -> Callable[[], object]:
+def branches(tasks: Tasks) -> Body:
     """70: which way it goes is P's choice."""
 
     def body() -> object:
         p = tasks["P"]()
-        return tasks["X"](p, "left" if ":1" in p else "right")
+        return tasks["X"](p, "left") if ":1(" in p else tasks["Z"](p, "right")
 
     return body
 
 
-def catches(tasks: Tasks) -> Callable[[], object]:
+def catches(tasks: Tasks) -> Body:
     """76: D is called with T's error."""
 
     def body() -> object:
@@ -40,21 +46,88 @@ def catches(tasks: Tasks) -> Callable[[], object]:
     return body
 
 
-def sleeps(tasks: Tasks) -> Callable[[], object]:
-    """81."""
+def catches_late(tasks: Tasks) -> Body:
+    """76, with Refs."""
 
     def body() -> object:
-        exoflow.sleep(0.3)
+        error = tasks["T"].submit().exception()
+        return tasks["D"].submit(str(error)).result()
+
+    return body
+
+
+def sleeps(tasks: Tasks) -> Body:
+    """81: when it began and when it woke, by the wall clock, are lines of the trace."""
+
+    def body() -> object:
+        world.trace("began", time.time())
+        exoflow.sleep(0.4)
+        world.trace("woke", time.time())
         return tasks["A"]()
 
     return body
 
 
+def echoes(tasks: Tasks) -> Body:
+    """86: its input is seen in its result."""
+
+    def body(what: object) -> object:
+        return tasks["B"](tasks["A"](what))
+
+    return body
 
 
-PROGRAMS: dict[str, Callable[[Tasks], Callable[[], object]]] = {
+def pair(tasks: Tasks) -> Body:
+    """58: A returns references, B gets their contents."""
+
+    def put_two() -> list[Ref[str]]:
+        value = world.act("A", plan_words("A"))
+        return [exoflow.put(f"x{value}#{world.BIG}"), exoflow.put(f"y{value}")]
+
+    a = world.task("A", plan_words("A"), put_two)
+
+    def body() -> object:
+        x, y = a()
+        return tasks["B"].submit(x, y).result()
+
+    def nested() -> object:
+        return tasks["B"].submit(a.submit()).result()
+
+    return nested if world.plan["form"] == "pair in one Ref" else body
+
+
+def passes(tasks: Tasks) -> Body:
+    """61: P hands A's reference on."""
+
+    def hand_on(ref: Ref[str]) -> Ref[str]:
+        world.act("P", plan_words("P"))
+        return ref
+
+    p = world.task("P", plan_words("P"), hand_on)
+
+    def body() -> object:
+        return tasks["B"].submit(p.submit(tasks["A"].submit())).result()
+
+    def reads() -> object:
+        return tasks["B"].submit(p(tasks["A"].submit())).result()
+
+    return reads if world.plan["form"] == "passes and reads" else body
+
+
+def plan_words(name: str) -> list[str]:
+    words: list[str] = world.plan["notes"][name]
+    return words
+
+
+PROGRAMS: dict[str, Callable[[Tasks], Body]] = {
     "reads first": reads_first,
     "branches": branches,
     "catches": catches,
+    "catches late": catches_late,
     "sleeps": sleeps,
+    "echoes": echoes,
+    "pair": pair,
+    "pair in one Ref": pair,
+    "passes": passes,
+    "passes and reads": passes,
 }

@@ -84,7 +84,7 @@ def act(name: str, words: list[str], *inputs: object) -> str:
 
 
 def shown(value: object) -> str:
-    return str(value).partition("#")[0]
+    return str(value).replace(f"#{BIG}", "")
 
 
 def left(name: str) -> None:
@@ -164,7 +164,7 @@ def holds(what: str, name: str) -> bool:
     if what == "began":
         return bool(found.history.began)
     assert what == "saved", what
-    return any(record[0] == Kind.SAVED and record[2].startswith(f"{name}#") for record in found.records)
+    return any(record[0] in (Kind.SAVED, Kind.FAILED) and record[2].startswith(f"{name}#") for record in found.records)
 
 
 def reached(point: str) -> None:

@@ -1,0 +1,126 @@
+"""Time, damage, and several processes at one run."""
+
+from pathlib import Path
+
+import pytest
+
+from exoflow.journal import Kind, frames
+from exoflow.journal.records import decode
+
+CHAIN = "A→B→C"
+
+
+def test_81_a_sleep_goes_on_while_no_process_lives(stage):
+    story = stage.play("A", "sync", "ALL dur(timer_at)", "A1", form="sleeps")
+    (_, began), (_, again), (_, woke) = [line for line in story.lines if line[0] in ("began", "woke")]
+    assert began + 0.4 <= woke < again + 0.4
+
+
+def test_83_two_processes_resume_a_dead_run(stage, form):
+    graph, notes = stage.parsed(CHAIN, "ND sync")
+    assert stage.wait(stage.start(graph, notes, "ALL mid(B)", form=form)).exit_code == -9
+    both = [stage.start(graph, notes, "none", form=form) for _ in range(2)]
+    ended = [stage.wait(each) for each in both]
+    assert {life.error for life in ended} <= {None, "RunIsLive"}
+    assert {life.result for life in ended} - {None} == {"C:1(B:2(A:1()))"}
+    assert stage.counts() == "A1 B2 C1"
+
+
+def last_slot(stage) -> Path:
+    return max(stage.store.glob("journals/*/*"), key=lambda path: path.stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_85_a_torn_end_is_absent(stage, form, cut):
+    graph, notes = stage.parsed(CHAIN, "sync")
+    stage.wait(stage.start(graph, notes, "ALL dur(A)", form=form))
+    slot = last_slot(stage)
+    slot.write_bytes(slot.read_bytes()[:-cut])
+    life = stage.wait(stage.start(graph, notes, "none", form=form))
+    assert life.result == "C(B(A()))", life.stderr
+    assert stage.counts() == "A2 B1 C1"
+
+
+def flip(stage, call: str) -> None:
+    """Flip a bit in the middle of a call's record."""
+    slot = last_slot(stage)
+    data = bytearray(slot.read_bytes())
+    for batch in frames.batches(memoryview(bytes(data))):
+        for item in frames.found(batch):
+            if item.kind == Kind.SAVED and decode(item.data)[2] == call:
+                data[item.offset + len(item.data) // 2] ^= 0x10
+                slot.write_bytes(data)
+                return
+    raise AssertionError(f"no record of {call}")
+
+
+def test_85_a_flipped_bit_in_a_pure_result_is_absent(stage, form):
+    graph, notes = stage.parsed(CHAIN, "sync")
+    stage.wait(stage.start(graph, notes, "ALL mid(C) when saved(B)", form=form))
+    flip(stage, "B#0")
+    life = stage.wait(stage.start(graph, notes, "none", form=form))
+    assert life.result == "C(B(A()))", life.stderr
+    assert stage.counts() == "A1 B2 C2"
+
+
+@pytest.mark.parametrize("effect", ["irr", "irr retry"])
+@pytest.mark.parametrize("damaged", ["A#0", "B#0"])
+def test_85_a_flipped_bit_in_a_completion_or_behind_it_is_corrupt_and_nothing_runs_again(stage, form, effect, damaged):
+    graph, notes = stage.parsed(CHAIN, {"A": "ND sync", "B": effect, "C": "sync"})
+    stage.wait(stage.start(graph, notes, "ALL mid(C) when saved(B)", form=form))
+    flip(stage, damaged)
+    for _ in range(2):
+        life = stage.wait(stage.start(graph, notes, "none", form=form))
+        assert life.error == "Corrupt", life.stderr
+        assert damaged in life.message
+    assert stage.counts() == "A1 B1 C1"
+
+
+ECHO = ("A, B", "sync")
+
+
+def begin(stage, life, argument="x", **options):
+    graph, notes = stage.parsed(*ECHO)
+    return stage.start(graph, notes, life, form="echoes", arguments=(argument,), begins=True, **options)
+
+
+def test_86_run_again_goes_on_with_what_is_dead(stage):
+    assert stage.wait(begin(stage, "ALL mid(B)")).exit_code == -9
+    assert stage.wait(begin(stage, "none")).result == "B(A(x))"
+    assert stage.counts() == "A1 B2"
+
+
+def test_86_run_again_gives_the_stored_result(stage):
+    for _ in range(3):
+        assert stage.wait(begin(stage, "none")).result == "B(A(x))"
+    assert stage.counts() == "A1 B1"
+
+
+def test_86_run_again_gives_the_error_of_a_failed_run(stage):
+    graph, notes = stage.parsed("A, B", {"A": "sync", "B": "sync raises"})
+    for _ in range(2):
+        life = stage.wait(stage.start(graph, notes, "none", form="echoes", arguments=("x",), begins=True))
+        assert (life.error, life.message) == ("ValueError", "B fails for the 1. time")
+    assert stage.counts() == "A1 B1"
+
+
+@pytest.mark.parametrize("life", ["none", "ALL mid(B)"])
+def test_86_run_again_with_other_inputs_is_refused(stage, life):
+    stage.wait(begin(stage, life))
+    again = stage.wait(begin(stage, "none", "y"))
+    assert again.error == "RunMismatch"
+    assert "'x'" in again.message
+    assert "'y'" in again.message
+    assert stage.counts() == "A1 B1"
+
+
+def test_86_run_again_while_it_lives_elsewhere_is_refused(stage):
+    name, pid = begin(stage, "ALL mid(B) when returned(nothing)")
+    stage.until("enter", "B")
+    again = stage.wait(begin(stage, "none"))
+    assert again.error == "RunIsLive"
+    assert str(pid) in again.message
+    stage.kill(pid)
+    assert stage.wait((name, pid)).exit_code == -9
+    assert stage.wait(begin(stage, "none")).result == "B(A(x))"
+    assert stage.counts() == "A1 B2"
