@@ -7,7 +7,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -15,6 +15,7 @@ from weakref import WeakSet
 from exoflow import settings
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
+from exoflow.errors import Fenced, StorageError
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -64,7 +65,7 @@ def run_here(execution: Execution) -> object:
     """Run a sync flow's body in this thread, or wait for the thread that does."""
     if not is_first(execution):
         return execution.result()
-    with _stopped_by_ctrl_c(execution):
+    with _found_when_stopped(execution), _stopped_by_ctrl_c(execution):
         return execution.run()
 
 
@@ -72,7 +73,8 @@ async def run_here_async(execution: Execution) -> object:
     """Run an async flow's body in this asyncio task; cancelling that stops the run, which can be resumed."""
     if not is_first(execution):
         return await execution.result_async()
-    return await execution.run_async()
+    with _found_when_stopped(execution):
+        return await execution.run_async()
 
 
 _started: WeakSet[Execution] = WeakSet()
@@ -86,6 +88,18 @@ def is_first(execution: Execution) -> bool:
             return False
         _started.add(execution)
         return True
+
+
+@contextmanager
+def _found_when_stopped(execution: Execution) -> Iterator[None]:
+    """Whoever is told that the run was stopped finds it at once: all that it recorded is durable by then."""
+    try:
+        yield
+    except BaseException:
+        if execution.fatal is not None:
+            with suppress(Fenced, StorageError):  # the journal is over: what it has not acknowledged is lost
+                Runtime.of(execution.values.store).journal.flush()
+        raise
 
 
 @contextmanager

@@ -98,6 +98,14 @@ class GroupCommit:
         if self._linger_s is None:
             self._call_back()
 
+    def flush(self) -> None:
+        """Make durable what was appended until now.
+
+        Raises:
+            Fenced, StorageError: as ``append``.
+        """
+        self.wait(self._last)
+
     def _follow_or_lead(self, position: int) -> None:
         """Whoever waits first writes for all; then the first one that it did not cover writes for the rest."""
         turn = threading.Lock()
