@@ -130,6 +130,7 @@ class Body:
             raise
         if not call.attached:
             execution.advance()  # making this call has shown that the body has read what is not true any more
+            self.dead = True
             raise Superseded
         self._activity += 1
         return handle

@@ -25,6 +25,8 @@ from exoflow.journal.takeover import Found
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
 from exoflow.protocols import Executor, Store
 
+logger = logging.getLogger(__name__)
+
 Executors = Callable[[str], Executor]
 
 _runtimes: dict[str, Runtime] = {}
@@ -127,8 +129,14 @@ class Runtime:
         source = codec.source_of(function)
         if source:
             threading.Thread(
-                target=self.store.create, args=(code_name(code), source.encode()), name="exoflow-source", daemon=True
+                target=self._write_source, args=(code_name(code), source), name="exoflow-source", daemon=True
             ).start()
+
+    def _write_source(self, name: str, source: str) -> None:
+        try:
+            self.store.create(name, source.encode(errors="surrogatepass"))
+        except StorageError as error:
+            logger.debug("the source %s was not kept: %s", name, error)
 
     # -- going on ------------------------------------------------------------------------------------------------------
 

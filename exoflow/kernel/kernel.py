@@ -8,6 +8,7 @@ the same without any incremental state.
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 
 from exoflow.errors import Corrupt, NondeterministicFlow, RunError
 from exoflow.kernel.commands import (
@@ -78,8 +79,7 @@ class Kernel(Retirement):
         call.refs = tuple(self.reference(ref) for ref in refs)
         call.recorded_reads_at = reads_at
         call.why = "not saved"
-        if effect:
-            call.note = _EFFECT
+        call.note = _note(choice or failed, effect=effect, rollback=call.note.rollback)
 
     def recall_intent(
         self, id: CallId, path: str, version: Version, *, names: tuple[CallId, ...], releases: tuple[CallId, ...],
@@ -91,7 +91,7 @@ class Kernel(Retirement):
         call.intent_durable = True
         call.intent_names = names
         call.releases = releases
-        call.note = _ROLLBACK if rollback else _EFFECT
+        call.note = _note(True, effect=not rollback, rollback=rollback)
         for released in releases:
             if released in self.calls:
                 self.calls[released].released = True
@@ -110,7 +110,12 @@ class Kernel(Retirement):
             call.committed = call.failed = False
 
     def recalled(self) -> None:
-        """The whole history has been told."""
+        """The whole history has been told: what stands on a choice that was made again later is void."""
+        for call in self.calls.values():
+            named = [self.calls[name] for name in (*call.intent_names, *call.names) if name in self.calls]
+            newest = max((source.version for source in named if source.is_choice), default=0)
+            if call.intent and call.note.rollback and call.intent < newest or call.names and call.version < newest:
+                self._void(call)
         for call in self.calls.values():
             if call.state is State.DONE or call.intent:
                 self.unattached += 1
@@ -189,7 +194,7 @@ class Kernel(Retirement):
             if call.note.kind is Kind.FLOW and not call.names:
                 call.open -= 1
             self._settle(call)
-        elif call.state is State.RUNNING and call.note.kind is not Kind.TIMER:
+        elif call.state in (State.RUNNING, State.DOUBT) and call.note.kind is not Kind.TIMER:
             assert call.scope is not None
             call.scope.active += 1
 
@@ -403,6 +408,7 @@ class Kernel(Retirement):
         self._mark_derived(call)
         self._fix_stamp(call)
         if call.is_choice:
+            call.version = call.attempt  # from now on nothing stands on the old one
             self.remade += 1
         self.out.append(Run(call.id, call.attempt, call.tries + call.losses + 1, call.why))
 
@@ -475,7 +481,7 @@ class Kernel(Retirement):
             self.urgent = max(self.urgent, self._start_seq)
             return False
         if not call.intent:
-            self._intend(call, self._open_lineage(call), ())
+            self._intend(call, self._open_lineage(call, choices=True), ())
             return False
         return call.intent_durable
 
@@ -883,5 +889,9 @@ class Kernel(Retirement):
 
 
 _PLAIN = Annotations()
-_EFFECT = Annotations(effect="irrevocable")
-_ROLLBACK = Annotations(rollback=True)
+
+
+@cache
+def _note(choice: bool, *, effect: bool, rollback: bool) -> Annotations:
+    """What a record tells of a task, until the body has made the call and brought its own annotations."""
+    return Annotations(deterministic=not choice, effect="irrevocable" if effect else None, rollback=rollback)

@@ -261,8 +261,8 @@ class Lineage:
 
     # -- walks that never visit a call twice ---------------------------------------------------------------------
 
-    def _open_lineage(self, call: Call) -> tuple[CallId, ...]:
-        """The choices behind a call that have no durable-ordered record (L5): what its intent has to name."""
+    def _open_lineage(self, call: Call, *, choices: bool = False) -> tuple[CallId, ...]:
+        """What stands behind a call and has no record with its value (L5): choices, and what an effect would wait for."""
         names: list[CallId] = []
         seen = {call}
         stack = [*call.late, *self._behind(call)]
@@ -271,12 +271,12 @@ class Lineage:
             if source in seen or source.closed:
                 continue
             seen.add(source)
-            if source.must_commit and not source.saved:
+            if not source.saved and (source.is_choice or source.must_commit and not choices):
                 names.append(source.id)
             names.extend(source.names)
             stack.extend(source.late)
             stack.extend(self._behind(source))
-        return tuple(sorted(names))
+        return tuple(sorted(set(names)))
 
     def _behind(self, call: Call) -> Iterator[Call]:
         yield from call.inputs

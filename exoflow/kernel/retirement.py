@@ -114,7 +114,7 @@ class Retirement(Lineage):
 
     def _void(self, call: Call) -> None:
         """Take the call's result back. Its effect too, where it has one; an effect without rollback is never here."""
-        if call.note.effect is not None and (call.state in (State.RUNNING, State.DONE, State.DOUBT)):
+        if call.note.effect is not None and call.state >= State.RUNNING and not call.propagated:
             raise Corrupt(
                 f"{call.id} had an effect that cannot be undone, and a result that it stands on is gone from the "
                 f"journal (version {show_version(call.version or call.attempt)}). Nothing was run again: look at what "

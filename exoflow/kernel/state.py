@@ -22,7 +22,7 @@ class Call:
     """One task call: what was asked, and what became of it."""
 
     __slots__ = (
-        "id", "note", "scope", "inputs", "passes", "late", "reads_at", "takers", "late_takers", "waiters", "read_by", "attached",
+        "id", "note", "scope", "inputs", "passes", "contents", "late", "reads_at", "takers", "late_takers", "waiters", "read_by", "attached",
         "state", "version", "attempt", "held", "saved", "committed", "failed", "propagated", "refs", "names",
         "tries", "losses", "missing", "open", "base_open", "closed", "gated", "forced", "has_derived", "wanted", "seen",
         "intent", "intent_durable", "intent_names", "releases", "released", "swept", "fail_after_undo",
@@ -35,6 +35,7 @@ class Call:
         self.scope: Scope | None = None
         self.inputs: tuple[Call, ...] = ()
         self.passes: tuple[Call, ...] = ()  # handed on as Refs: no lineage, their values are not seen
+        self.contents: list[Call] = []  # calls whose Refs stand in the values of its inputs
         self.late: list[Call] = []  # of a child flow: what its body read or returned
         self.late_takers: list[Call] = []
         self.reads_at = 0  # how much its body had read when it made the call
