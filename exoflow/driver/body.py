@@ -187,22 +187,31 @@ class Body:
             execution._offers.add(call.id)
         try:
             execution.event(kernel.wants, call)
-            idle = False
-            while not kernel.deliverable(call):
-                self._check()
-                stashed = execution._stash.pop(call.id, None) if offer else None
-                if stashed is not None:
-                    self._run_here(*stashed)
-                elif not idle:
-                    idle = True
-                    execution.event(kernel.waits, self.scope)
-                elif not self._commit(call):
-                    self.park()
-            self._check()
-            return self._read(handle)
+            while True:
+                self._until_there(call, offer)
+                try:
+                    return self._read(handle)
+                except ValueLost:
+                    continue  # it is being made again
         finally:
             if offer:
                 execution._offers.discard(call.id)
+
+    def _until_there(self, call: Call, offer: bool) -> None:
+        execution = self.execution
+        kernel = execution.kernel
+        idle = False
+        while not kernel.deliverable(call):
+            self._check()
+            stashed = execution._stash.pop(call.id, None) if offer else None
+            if stashed is not None:
+                self._run_here(*stashed)
+            elif not idle:
+                idle = True
+                execution.event(kernel.waits, self.scope)
+            elif not self._commit(call):
+                self.park()
+        self._check()
 
     def _run_here(self, handle: Handle, version: Version) -> None:
         """Run an attempt in the body's own thread, without the lock."""
@@ -252,20 +261,21 @@ class Body:
         execution = self.execution
         call = handle.call
         if call.failed:
-            execution.kernel.read(self.scope, call)
+            execution.event(execution.kernel.read, self.scope, call)
             raise self._error_of(call)
         value = execution.values.at[call.id]
         try:
             encoded = execution.values.fetch(value)
-        except KeyError:
-            execution.kernel.lost(call.id)
-            return self._await(handle)
+        except KeyError as error:  # its executor lost it without a word
+            execution.event(execution.kernel.lost, call.id)
+            execution.event(execution.kernel.wants, call)
+            raise ValueLost(call.id) from error
         if self.strands > 1:
             reads = self.scope.reads
             execution.log.append(
                 records.Read(Code.READ, execution.index, self.scope.path, call.id, self.scope.stamp, len(reads))
             )
-        execution.kernel.read(self.scope, call)
+        execution.event(execution.kernel.read, self.scope, call)
         return codec.decode(encoded, lookup=self._reference)
 
     def _error_of(self, call: Call) -> BaseException:
@@ -439,6 +449,8 @@ class Body:
                 if self._ready(call):
                     try:
                         return self._read(handle)
+                    except ValueLost:
+                        pass  # it is being made again
                     finally:
                         self._turn()
             await self._suspend(call)

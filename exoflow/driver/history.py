@@ -48,6 +48,8 @@ class History:
             self.start = records.Start(*record)
         elif code == Code.CANCEL:
             self.cancelled = True
+        elif code == Code.NOTE:
+            self.damaged = True  # an earlier epoch found damage, and did not take it over
         elif code == Code.ENDED:
             self.ended = records.Ended(*record)
 

@@ -22,7 +22,7 @@ from exoflow.journal.owners import (
     journal_name,
     parse_id,
 )
-from exoflow.journal.records import Kind
+from exoflow.journal.records import Kind, encode
 from exoflow.journal.scan import Damaged, slot_numbers
 from exoflow.journal.slots import SLOT_MAX_BYTES, Author, CreatedSlots, GrowingSlots, Slots
 from exoflow.journal.takeover import BEAT_S, Found, Own, find, owner_processes, seal
@@ -158,7 +158,7 @@ class Journal(GroupCommit):
                 self.abandon(run)
                 delete_claim(self.store, run_id, claim)
                 raise self._not_found(run_id, "gc is deleting it")
-            raw = frames.pack_records(found.history.entries)
+            raw = frames.pack_records(_with_damage(found, run))
             self.wait(self.append((Kind.ADOPTED, run, run_id, claim.epoch, raw)))
             ended = found.state == "ended"
             return Adopted(claim.epoch, run, found.records, found.damaged, ended, found.torn_bytes)
@@ -233,6 +233,15 @@ class Journal(GroupCommit):
         error = RunNotFound(f"no run {run_id!r} in {self.store.url}{hint}{f' ({why})' if why else ''}")
         error.run_id = run_id
         return error
+
+
+def _with_damage(found: Found, run: int) -> list[frames.Entry]:
+    """A run's records, and word of the damage among them: it is not copied, and the next owner has to know."""
+    entries = list(found.history.entries)
+    if found.damaged:
+        where = [f"{d.journal}/{d.slot}:{d.offset}" for d in found.damaged]
+        entries.append((encode((Kind.NOTE, run, "damaged", where)), run, Kind.NOTE))
+    return entries
 
 
 def _is_live(found: Found) -> RunIsLive:

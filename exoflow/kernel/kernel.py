@@ -48,6 +48,7 @@ class Kernel(Retirement):
         self._by_path: dict[str, list[Call]] = {}  # recalled calls by the path of their flow
         self._start_seq = 0  # of the run's Start record
         self._waiting_start: list[Call] = []
+        self._unsure: set[CallId] = set()  # intents whose completion may have been a damaged record
         self._sought: set[Call] = set()  # in child flows whose bodies have not been replayed
         self._reopening: set[Call] = set()
 
@@ -111,6 +112,8 @@ class Kernel(Retirement):
 
     def recalled(self) -> None:
         """The whole history has been told: what stands on a choice that was made again later is void."""
+        if self.damaged:
+            self._unsure = {call.id for call in self.calls.values() if call.intent and call.state is not State.DONE}
         for call in self.calls.values():
             named = [self.calls[name] for name in (*call.intent_names, *call.names) if name in self.calls]
             newest = max((source.version for source in named if source.is_choice), default=0)
@@ -714,6 +717,11 @@ class Kernel(Retirement):
     # -- doubt -----------------------------------------------------------------------------------------------------
 
     def _doubt_settled(self, call: Call) -> bool:
+        if call.id in self._unsure and call.note.on_doubt != "probe":
+            raise Corrupt(
+                f"a damaged record in the journal may have said that the effect of {call.id} happened. Nothing was run "
+                f"again: look at the service that it speaks to, then fork the run or start a new one."
+            )
         if call.note.on_doubt == "retry" or not call.recalled and call.attempt < call.intent:
             return True
         self._doubt(call)

@@ -275,7 +275,7 @@ class Lineage:
                 names.append(source.id)
             names.extend(source.names)
             stack.extend(source.late)
-            stack.extend(self._behind(source))
+            stack.extend(source.refs if source.propagated else self._behind(source))
         return tuple(sorted(set(names)))
 
     def _behind(self, call: Call) -> Iterator[Call]:

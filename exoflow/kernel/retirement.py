@@ -171,6 +171,9 @@ class Retirement(Lineage):
 
     def _forget_intent(self, call: Call, version: Version) -> None:
         """Record that nothing is left of this version's effect."""
+        if not call.attached and call.state is not State.DONE:
+            self.unattached -= 1
+            self.unattached_effects -= call.note.effect is not None
         call.intent = Version(0)
         call.intent_durable = False
         call.intent_names = ()

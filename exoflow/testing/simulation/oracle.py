@@ -29,6 +29,11 @@ class Applied:
     times: int = 1
     undone: bool = False
 
+    @property
+    def own(self) -> set[Pair]:
+        """The choice that the attempt was, if it was one."""
+        return set(self.value) - self.made_from
+
 
 @dataclass(slots=True)
 class Sink:
@@ -56,8 +61,12 @@ class Sink:
     def undo(self, key: str) -> None:
         self.refused.add(key)
         known = self.applied.get(key)
-        if known is not None:
-            known.undone = True
+        if known is None or known.undone:
+            return
+        known.undone = True
+        for other in self.applied.values():
+            if not other.undone and other.made_from & known.own:
+                raise Violation(f"{key} was undone before the effect of {other.call}, which stands on it")
 
     def refuse(self, key: str) -> None:
         """A body that raised DidNotHappen makes sure of it."""
