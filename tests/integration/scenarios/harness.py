@@ -32,8 +32,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FORMS = ("last", "every", "refs")
-"""Only the last Ref is read; plain calls; every Ref is passed on and read."""
+FORMS = ("last", "every", "refs", "async")
+"""Only the last Ref is read; plain calls; every Ref is passed on and read; an async body awaits each call."""
 
 HERE = Path(__file__).parent
 _LIFE = re.compile(

@@ -33,6 +33,5 @@ def test_43_what_stands_on_a_lost_choice_is_undone_before_it_is_made_again(stage
 def test_whatever_is_annotated_and_lost_one_failure_free_execution_is_seen(stage, a, b, effect):
     """The harness checks: one version of each in the result, one effect standing, and for that version."""
     notes = {"A": a, "B": b, "D": "never", "E": f"{effect} sync"}
-    for form in ("last", "every"):
-        for point in ("eff(B)", "mid(D)", "mid(E)"):
-            stage.beside(f"{form} {point}").play(DIAMOND, notes, f"ALL {point}", None, form=form)
+    for form, point in (("last", "mid(D)"), ("every", "eff(B)"), ("last", "mid(E)")):
+        stage.beside(f"{form} {point}").play(DIAMOND, notes, f"ALL {point}", None, form=form)

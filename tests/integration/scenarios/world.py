@@ -4,6 +4,7 @@ Imported once by a process that only forks (``serve``), and by worker processes,
 environment. Entries, effects and undos are lines of one file, appended in the order in which they happened.
 """
 
+import asyncio
 import atexit
 import faulthandler
 import json
@@ -237,7 +238,7 @@ def hold_or_fail() -> None:
 
 
 def straight(tasks: dict[str, Any]) -> Callable[[], object]:
-    """The graph of the plan: only the last Ref is read, or every value is."""
+    """The graph of the plan, in one of the forms in which a body can be written."""
     graph: dict[str, list[str]] = plan["graph"]
 
     def submits() -> object:
@@ -262,7 +263,14 @@ def straight(tasks: dict[str, Any]) -> Callable[[], object]:
             refs[name].result()
         return refs[name].result()
 
-    return {"last": submits, "every": reads, "refs": looks}[plan["form"]]
+    async def awaits() -> object:
+        values: dict[str, Any] = {}
+        for name, inputs in graph.items():
+            strike("call", name)
+            values[name] = await tasks[name].submit(*(values[each] for each in inputs))
+        return values[name]
+
+    return {"last": submits, "every": reads, "refs": looks, "async": awaits}[plan["form"]]
 
 
 def flow() -> Any:
@@ -303,7 +311,8 @@ def live(outcome: Path) -> None:
             executor = Forgetful(settings.executors_of(settings.store_of(plan["store"]))("processes"))
         options = {"store": plan["store"], "executor": executor}
         if plan["begins"]:
-            said["result"] = shown(made.options(run_id=plan["run_id"], **options).run(*plan["arguments"]))
+            result = made.options(run_id=plan["run_id"], **options).run(*plan["arguments"])
+            said["result"] = shown(asyncio.run(result) if asyncio.iscoroutine(result) else result)
         else:
             said["result"] = shown(exoflow.resume(plan["run_id"], **options))
     except BaseException as error:  # noqa: BLE001  # whatever it is, the test wants to see it
