@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from exoflow import codec
 from exoflow.driver import records
+from exoflow.driver.damage import forsake
 from exoflow.driver.handle import Handle
 from exoflow.driver.identity import check_same
 from exoflow.driver.loops import Mailbox, background_loop, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import Strand, current, hook
 from exoflow.driver.undo import ValueLost
-from exoflow.errors import Cancelled, ExoFlowError, RunError, Superseded
+from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, StorageError, Superseded
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
 from exoflow.model import Annotations, CallId, Inline, Kind, Version
@@ -266,10 +267,16 @@ class Body:
         value = execution.values.at[call.id]
         try:
             encoded = execution.values.fetch(value)
+            if encoded.checksums is not None:
+                encoded.checksums.verify()
         except KeyError as error:  # its executor lost it without a word
             execution.event(execution.kernel.lost, call.id)
             execution.event(execution.kernel.wants, call)
             raise ValueLost(call.id) from error
+        except StorageError as error:  # the store's fault is not the flow's own: the run stops, and can be resumed
+            fault = forsake(execution, call.id, error) if isinstance(error, Corrupt) else error
+            execution.stop(fault)
+            raise fault  # noqa: B904  # its text has the cause, which may be itself
         if self.strands > 1:
             reads = self.scope.reads
             execution.log.append(

@@ -14,6 +14,7 @@ from typing import Any
 from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.body import Body, keep
+from exoflow.driver.damage import verify
 from exoflow.driver.history import History
 from exoflow.driver.handle import Handle
 from exoflow.driver.latch import Latch
@@ -133,6 +134,8 @@ class Execution(Undoing):
     def forget_value(self, id: CallId) -> None:
         if isinstance(self.values.at.get(id), Held):
             self.kernel.lost(_owner(id))
+        else:
+            verify(self, id)
 
     def _take_value(self, handle: Handle, version: Version, outcome: Computed) -> None:
         call = handle.call
@@ -232,7 +235,7 @@ class Execution(Undoing):
         elif kind is do.Deliver:
             self._deliver(command)  # type: ignore[arg-type]
         elif kind is do.Make:
-            self._append_result(Code.MADE, self.handles[command.call], command.version, ())  # type: ignore[union-attr]
+            self.append_result(Code.MADE, self.handles[command.call], command.version, ())  # type: ignore[union-attr]
         elif isinstance(command, do.Upload):
             self._upload(command)
         elif isinstance(command, do.Intend):
@@ -375,9 +378,9 @@ class Execution(Undoing):
     def _save(self, command: do.Save) -> None:
         handle = self.handles[command.call]
         code = Code.FAILED if handle.call.failed else Code.SAVED
-        self._append_result(code, handle, command.version, command.names)
+        self.append_result(code, handle, command.version, command.names)
 
-    def _append_result(self, code: Code, handle: Handle, version: Version, names: tuple[CallId, ...]) -> None:
+    def append_result(self, code: Code, handle: Handle, version: Version, names: tuple[CallId, ...]) -> None:
         call = handle.call
         at = self.values.at
         payload: records.Payload = None

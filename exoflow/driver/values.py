@@ -59,7 +59,7 @@ class Values:
             return codec.from_bytes(value.data)
         if isinstance(value, Stored):
             try:
-                return codec.from_object(self.store.read(value.name))
+                return codec.from_object(self.store.read(value.name), value.name)
             except FileNotFoundError as error:
                 raise Corrupt(f"the value {value.name} is gone from the store {self.store.url}") from error
         if value.executor == DRIVER:
