@@ -6,7 +6,6 @@ durable write and no thread switch. A background thread serves callbacks, and fl
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import itertools
 import logging
@@ -271,8 +270,14 @@ class GroupCommit:
                 return
 
     def _flush_quietly(self) -> None:
-        with contextlib.suppress(ExoFlowError, Interruption):  # whoever waits or appends next is told
+        try:
             self.wait(self._last)
+        except (ExoFlowError, Interruption):
+            pass  # whoever waits or appends next is told
+        except Exception as error:  # noqa: BLE001  a mistake of ours, or no memory: who waits must hear of it, not hang
+            failure = StorageError(f"the journal cannot be written: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._stop(failure)
 
     def _beat(self) -> None:
         try:
