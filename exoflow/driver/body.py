@@ -187,7 +187,7 @@ class Body:
         if offer:
             execution._offers.add(call.id)
         try:
-            execution.event(kernel.wants, call)
+            execution.turn(kernel.wants, call)
             while True:
                 self._until_there(call, offer)
                 try:
@@ -207,12 +207,15 @@ class Body:
             stashed = execution._stash.pop(call.id, None) if offer else None
             if stashed is not None:
                 self._run_here(*stashed)
+            elif self._commit():
+                continue
             elif not idle:
                 idle = True
-                execution.event(kernel.waits, self.scope)
-            elif not self._commit(call):
+                execution.turn(kernel.waits, self.scope)
+            else:
                 self.park()
         self._check()
+        execution.ask()
 
     def _run_here(self, handle: Handle, version: Version) -> None:
         """Run an attempt in the body's own thread, without the lock."""
@@ -239,19 +242,20 @@ class Body:
             self.lock.acquire()
             current.reset(token)
         if execution.fatal is None:
-            execution.event(execution._take_outcome, handle, version, outcome)
+            execution.turn(execution._take_outcome, handle, version, outcome)
 
-    def _commit(self, call: Call) -> bool:
-        """If the call only waits for its record to be durable, make it so in this thread."""
+    def _commit(self) -> bool:
+        """If the run waits for records to be durable, make them so in this thread."""
         execution = self.execution
-        if call.state is not State.DONE or call.saved <= 0 or call.committed:
-            return False
-        position = execution.position_of(call.saved)
+        position = execution.urgent_position()
         if position is None:
             return False
         self.lock.release()
         try:
             execution.log.wait(position)
+        except BaseException as error:
+            execution.stop(error)
+            raise
         finally:
             self.lock.acquire()
         execution.event(execution.catch_up)
@@ -324,7 +328,7 @@ class Body:
             left_s = deadline - execution.clock.monotonic()
             if (kernel.deliverable(handle.call) or left_s <= 0) and note.call.state is State.RUNNING:
                 execution.event(execution.note, note, not kernel.deliverable(handle.call))
-            elif not self._commit(handle.call):
+            elif not self._commit():
                 self.park(left_s if left_s > 0 else None)
         return bool(self._await(note))
 
@@ -343,7 +347,7 @@ class Body:
                 execution.event(kernel.waits, self.scope)
             while self._pending:
                 self._check()
-                if not self._commit(next(iter(self._pending))):
+                if not self._commit():
                     self.park()
                 elif self._pending:
                     self._pending = {call for call in self._pending if not kernel.deliverable(call)}

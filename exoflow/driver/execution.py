@@ -184,9 +184,14 @@ class Execution(Undoing):
 
     def event(self, event: Callable[..., object], *args: Any) -> None:
         """Bring the kernel an event and do what it says; an error of either stops the run, and loses nothing."""
+        self.turn(event, *args)
+        self.ask()
+
+    def turn(self, event: Callable[..., object], *args: Any) -> None:
+        """The same for a thread that makes durable itself what the run waits for, or asks later that it be made."""
         try:
             event(*args)
-            self.advance()
+            self._carry_out_all()
             reach("driver.turned")
         except Exception as error:
             logger.debug("run %s stopped: %s", self.run_id, error, exc_info=True)
@@ -206,18 +211,28 @@ class Execution(Undoing):
 
     def advance(self) -> None:
         """Carry out whatever the kernel wants done."""
+        self._carry_out_all()
+        self.ask()
+
+    def _carry_out_all(self) -> None:
         kernel = self.kernel
         while commands := kernel.take():
             for command in commands:
                 self._carry_out(command)
-        if kernel.urgent > kernel.durable_seq and kernel.urgent > self._asked:
-            self._ask(kernel.urgent)
 
-    def _ask(self, seq: int) -> None:
-        position = self.position_of(seq)
-        if position is not None:
-            self._asked = seq
-            self.log.notify(position, self._on_durable)
+    def ask(self) -> None:
+        """Have the journal tell when what the run waits for is durable."""
+        seq = self.kernel.urgent
+        if seq > self._asked and self.fatal is None:
+            position = self.urgent_position()
+            if position is not None:
+                self._asked = seq
+                self.log.notify(position, self._on_durable)
+
+    def urgent_position(self) -> int | None:
+        """The journal position up to which the run waits for its records to be durable; None: it does not."""
+        kernel = self.kernel
+        return self.position_of(kernel.urgent) if kernel.urgent > kernel.durable_seq else None
 
     def position_of(self, seq: int) -> int | None:
         """The journal position of this run's seq-th record, while it is not known to be durable."""
