@@ -422,7 +422,7 @@ def test_a_flipped_byte_is_reported_with_the_call_and_costs_one_record(tmp_path:
     (damaged,) = adopted.damaged
     assert (damaged.call, damaged.record[0]) == ("charge", Kind.SAVED)
     again = Journal(store).find(run_id)
-    assert [record[2] for record in again.records] == [run_id, "a", "c"]
+    assert [record[2] for record in again.records] == [run_id, "a", "c", "damaged"]
 
 
 def test_a_flipped_byte_in_the_newest_record_is_no_torn_end(tmp_path: Path) -> None:
