@@ -625,6 +625,19 @@ class Body:
         with self.lock:
             return self._child_arguments(self.owner)
 
+    def _arguments_or_none(self) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+        """The arguments; None: one is lost and is made again, and then this body begins anew."""
+        try:
+            return self._arguments()
+        except ValueLost as lost:
+            assert self.owner is not None
+            with self.lock:
+                if not self._over():
+                    self.dead = True
+                    self.execution.event(self.execution.forget_value, lost.args[0])
+                    self.execution.event(self.execution.kernel.not_begun, self.owner.call.id)
+            return None
+
     def _child_arguments(self, owner: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         """Values in the places of Refs; a parameter that is annotated as a Ref gets the Ref, to be read in here."""
         execution = self.execution
@@ -642,10 +655,13 @@ class Body:
 
     def run(self) -> None:
         """Run a sync body to its end, and tell the kernel what it came to."""
+        arguments = self._arguments_or_none()
+        if arguments is None:
+            return
         token = current.set(self.strand)
         _live[0] += 1
         try:
-            args, kwargs = self._arguments()
+            args, kwargs = arguments
             value = self.flow.function(*args, **kwargs)
         except Exception as error:
             self._returned(None, error)
@@ -663,10 +679,13 @@ class Body:
         self._loop = asyncio.get_running_loop()
         self._mail = mailbox(self._loop)
         hook(self._loop)
+        arguments = self._arguments_or_none()
+        if arguments is None:
+            return
         token = current.set(self.strand)
         _live[0] += 1
         try:
-            args, kwargs = self._arguments()
+            args, kwargs = arguments
             value = await self.flow.function(*args, **kwargs)
         except Exception as error:
             self._returned(None, error)

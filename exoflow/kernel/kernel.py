@@ -194,8 +194,10 @@ class Kernel(Retirement):
             self._mark_derived(call)
             self._fix_stamp(call)
         if call.state is State.DONE:
-            if call.note.kind is Kind.FLOW and not call.names:
-                call.open -= 1
+            if call.note.kind is Kind.FLOW:
+                call.names = tuple(name for name in call.names if not self.calls[name].committed)
+                call.forced = False  # an effect that waits for it has its body replayed, if something is open there
+                call.open -= not call.names
             self._settle(call)
         elif call.state in (State.RUNNING, State.DOUBT) and call.note.kind is not Kind.TIMER:
             assert call.scope is not None
@@ -625,6 +627,15 @@ class Kernel(Retirement):
             return True
         self._again(call, "lost", may=call.losses <= call.note.losses)
         return True
+
+    def not_begun(self, id: CallId) -> None:
+        """The body of a child flow could not begin: an argument's value was lost."""
+        call = self.calls[id]
+        call.body = None
+        if call.state is State.RUNNING:
+            self._again(call, "lost", may=True)
+        else:
+            self._open_again(call)
 
     def _again(self, call: Call, why: str, *, may: bool) -> None:
         """Another attempt if one is left; else the error stands. What the last one did is undone first (V4)."""

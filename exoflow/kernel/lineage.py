@@ -42,7 +42,7 @@ class Lineage:
         call.open = 0
         scope.calls.append(call)
         for source in inputs:
-            if source.attached or not source.committed:  # else its child flow's own record stands for it
+            if source.attached or source.must_commit and not source.committed:  # else its child flow's own record stands for it
                 source.takers.append(call)
                 if not source.closed:
                     call.open += 1
@@ -57,7 +57,7 @@ class Lineage:
 
     def _link_content(self, call: Call, source: Call) -> None:
         """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
-        if not source.attached and source.committed:
+        if not source.attached and (source.committed or not source.must_commit):
             return  # in a child flow that is not replayed: its own record stands for all of it
         if source in call.contents:
             return
@@ -72,7 +72,7 @@ class Lineage:
 
     def _link_late(self, owner: Call, source: Call) -> None:
         """A child flow's body has read ``source``, or returns a Ref to it: its result will stand on it."""
-        if not source.attached and source.committed:
+        if not source.attached and (source.committed or not source.must_commit):
             return
         owner.late.append(source)
         if owner.stamp_at != FIXED:
@@ -200,10 +200,14 @@ class Lineage:
         """
         if call.stamp_at == FIXED or call.stamp_at == self.remade:
             return call.stamp
-        stamp = self._walk([*call.inputs, *call.contents, *call.late], self._prefix_stamp(call))
+        stamp = self._walk(self._sources(call), self._prefix_stamp(call))
         call.stamp = stamp
         call.stamp_at = self.remade
         return stamp
+
+    def _sources(self, call: Call) -> list[Call]:
+        """What the result is made from, reads apart; an error that is an input's has nothing to do with other inputs."""
+        return list(call.refs) if call.propagated else [*call.inputs, *call.contents, *call.late]
 
     def _walk(self, pending: list[Call], stamp: Version) -> Version:
         seen: set[Call] = set()
@@ -218,9 +222,7 @@ class Lineage:
                 stamp = max(stamp, source.stamp)
             elif source.scope is not None:
                 stamp = max(stamp, self._prefix_stamp(source))
-                pending.extend(source.inputs)
-                pending.extend(source.contents)
-                pending.extend(source.late)
+                pending.extend(self._sources(source))
         return stamp
 
     def _prefix_stamp(self, call: Call) -> Version:
@@ -240,6 +242,8 @@ class Lineage:
 
     def _stamp(self, call: Call) -> Version:
         """Newest version among the choices behind a call, itself included."""
+        if call.scope is None:
+            return call.version  # in a child flow that is not replayed: a result is newer than all behind it
         stamp = self._lineage_stamp(call)
         return max(stamp, call.version) if call.is_choice else stamp
 
