@@ -1,0 +1,57 @@
+"""The real kernel and driver under many seeds: no history may be seen that no failure-free execution explains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from statistics import median
+
+import pytest
+
+from exoflow.testing.simulation import Report, Violation, simulate
+
+SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "2500"))
+"""How many; 200,000 were run before the first release."""
+
+
+@pytest.fixture(scope="module")
+def reports() -> list[Report]:
+    """Every seed lived through once, on one event loop. Each violation is reported with its seed."""
+    loop = asyncio.new_event_loop()
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    lived: list[Report] = []
+    violations: list[str] = []
+    try:
+        for seed in range(SEEDS):
+            try:
+                lived.append(simulate(seed, loop=loop))
+            except Violation as violation:
+                violations.append(f"seed {seed}: {violation}")
+    finally:
+        logging.disable(level)
+        loop.close()
+    assert not violations, "\n".join(violations)
+    return lived
+
+
+def test_every_seed_ends_in_a_history_that_one_failure_free_execution_explains(reports: list[Report]) -> None:
+    assert len(reports) == SEEDS
+
+
+def test_the_median_seed_has_ten_calls_and_two_faults(reports: list[Report]) -> None:
+    assert median(report.calls for report in reports) >= 10
+    assert median(report.faults for report in reports) >= 2
+
+
+def test_seeds_reach_every_end_and_many_epochs(reports: list[Report]) -> None:
+    assert {report.status for report in reports} >= {"done", "failed", "cancelled"}
+    assert max(report.epochs for report in reports) >= 5
+    assert sum(report.undos for report in reports) > SEEDS // 20
+
+
+def test_a_seed_lives_the_same_life_twice_and_two_seeds_differ() -> None:
+    first, again, other = (simulate(seed, trace=True) for seed in (7, 7, 8))
+    assert first == again
+    assert first.trace != other.trace
