@@ -22,7 +22,7 @@ from exoflow.driver.loops import background_loop, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.undo import Undoing
 from exoflow.driver.values import Values, payload_of, value_of
-from exoflow.errors import InDoubt, RunCancelled, StorageError
+from exoflow.errors import InDoubt, Interruption, RunCancelled, StorageError
 from exoflow.hooks import reach
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
@@ -193,7 +193,7 @@ class Execution(Undoing):
             event(*args)
             self._carry_out_all()
             reach("driver.turned")
-        except Exception as error:
+        except (Exception, Interruption) as error:  # Fenced: somebody took over, and whoever waits here is to be told
             logger.debug("run %s stopped: %s", self.run_id, error, exc_info=True)
             self.stop(error)
 
