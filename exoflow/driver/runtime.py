@@ -153,7 +153,8 @@ class Runtime:
             error.run_id, error.processes = found.run_id, found.processes
             raise error
         history = History(found.records)
-        assert history.start is not None
+        if history.start is None:
+            raise _no_start(found.run_id)
         recorded = self._encoded(history.start.inputs)
         self._same_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
         if found.state == "ended":
@@ -213,7 +214,8 @@ class Runtime:
         found = self.journal.find(run_id)
         if found.state == "ended":
             history = History(found.records)
-            assert history.start is not None and history.ended is not None
+            if history.start is None or history.ended is None:
+                raise _no_start(run_id)
             if history.ended.status == Status.CANCELLED:
                 error = RunCancelled(f"the run {run_id} was cancelled: start a new one")
                 error.run_id = run_id
@@ -225,7 +227,7 @@ class Runtime:
         history = History(adopted.records, damaged=bool(adopted.damaged))
         start = history.start
         if start is None:
-            raise Corrupt(f"the Start record of the run {run_id} is damaged: it cannot be resumed")
+            raise _no_start(run_id)
         flow = flow_of(start)
         default = executor or executors(start.executor)
         inputs = self._encoded(start.inputs)
@@ -277,6 +279,13 @@ class Opened(Mapping[str, Executor]):
 
 def _plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     return all(map(codec.immutable, args)) and all(map(codec.immutable, kwargs.values()))
+
+
+def _no_start(run_id: str) -> Corrupt:
+    return Corrupt(
+        f"the Start record of the run {run_id}, with its flow and inputs, is damaged: it cannot be resumed. Put the "
+        f"journal back from a copy of the store, or start a new run under another id"
+    )
 
 
 @atexit.register
