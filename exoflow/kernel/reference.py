@@ -59,7 +59,7 @@ class BodyFacts:
     ended: bool = False
     result_refs: tuple[CallId, ...] = ()
     demanded: frozenset[CallId] = frozenset()
-    """Calls made before the body last waited, or when no history was left that could make them unneeded (V1)."""
+    """Calls to run for their own sake: see ``untaken``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Facts:
 
 
 def is_choice(call: CallFacts) -> bool:
-    """Another attempt may give another result. Errors are choices (L7); a child flow is a function of what it read (V17)."""
+    """Another attempt may give another result. Errors are choices (L7); a child flow follows its reads (V17)."""
     if call.failed:
         return not call.inherited
     return not call.note.deterministic and call.note.kind is not Kind.FLOW
@@ -102,11 +102,14 @@ def taken(facts: Facts, call: CallFacts) -> Iterator[CallId]:
 
 
 def stands_on(facts: Facts, call: CallFacts) -> set[CallId]:
-    """What a call directly stands on: G10 adds what its body, and each body around that, had read when it made the call."""
+    """What a call directly stands on: G10 adds what its body, and each body around that, had read before the call."""
     found = set(taken(facts, call))
-    own = facts.bodies.get(f"{call.id}/") if call.note.kind is Kind.FLOW else None
+    if call.inherited:
+        found = {id for id in found if facts.calls[id].failed}
+    own = facts.bodies.get(f"{call.id}/")
     if own is not None:  # V17
         found.update(own.reads, own.result_refs)
+    found.update(call.open_names)
     body, reads_at = facts.bodies.get(call.path), call.reads_at
     while call.attached and body is not None:
         found.update(body.reads[:reads_at])
@@ -136,7 +139,7 @@ def lineage(facts: Facts, call: CallFacts) -> set[CallId]:
 
 
 def newest(call: CallFacts) -> Version:
-    """Of the call's attempts that computed, or began in this epoch: what stands on an older one is not true any more."""
+    """Of its attempts that computed, or began in this epoch: what stands on an older one is not true any more."""
     return max(call.made, call.started)
 
 
@@ -151,13 +154,18 @@ def agrees(facts: Facts, call: CallFacts) -> bool:
 
     V5: a deterministic call that is made again is no choice, and takes nothing with it.
     """
-    return call.has_result and (call.inherited or call.made > stamp(facts, call))
+    if call.inherited:
+        return any(facts.calls[id].failed and agrees(facts, facts.calls[id]) for id in taken(facts, call))
+    return call.has_result and call.made > stamp(facts, call)
 
 
 def committed(facts: Facts, call: CallFacts) -> bool:
     """It cannot change, as far as it is a choice itself; G6: nor be undone."""
-    if call.note.kind is Kind.FLOW and (not call.has_result or call.open_names and f"{call.id}/" not in facts.bodies):
-        return False  # its body has not read all that it will, or which choices are behind it is not known yet
+    if call.note.kind is Kind.FLOW:
+        own = facts.bodies.get(f"{call.id}/")
+        unsaved = any(not facts.calls[id].durable for id in call.open_names)
+        if not call.has_result or unsaved and not (own and own.ended):
+            return False  # its body has not read all that it will, or which choices are behind it is not known yet
     if is_choice(call) or call.note.rollback and not call.inherited:
         return call.has_result and call.durable
     return True
@@ -170,7 +178,7 @@ def closed(facts: Facts, call: CallFacts) -> bool:
 
 def is_grounded(facts: Facts, call: CallFacts) -> bool:
     """G3, G6: every choice and every rollback-able call behind it is committed."""
-    return all(facts.calls[id].attached and committed(facts, facts.calls[id]) for id in lineage(facts, call))
+    return all(committed(facts, facts.calls[id]) for id in lineage(facts, call))
 
 
 def available(facts: Facts, call: CallFacts) -> bool:
@@ -185,40 +193,47 @@ def available(facts: Facts, call: CallFacts) -> bool:
 # -- what falls --------------------------------------------------------------------------------------------------------
 
 
+def to_remake(facts: Facts) -> set[CallId]:
+    """The choices that will be made again as soon as nothing is left to be undone (V4)."""
+    again = (facts.calls[id] for id in needed(facts) if is_choice(facts.calls[id]) and newest(facts.calls[id]))
+    return {call.id for call in again if not call.running and not call.given_up and is_ready(facts, call)}
+
+
+def is_ready(facts: Facts, call: CallFacts) -> bool:
+    """Its inputs are there, and, for an effect, all behind it is committed."""
+    return has_inputs(facts, call) and (call.note.effect is None or is_grounded(facts, call))
+
+
 def to_retire(facts: Facts) -> set[CallId]:
     """V3: the calls whose results, durable or not, stand on a choice that is made again.
 
-    No fixpoint is needed: an attempt at a choice is newer than all that was derived from its old result, near or far.
+    An attempt at a choice is newer than all that was derived from its old result, near or far: that is the fixpoint.
     """
-    return {id for id, call in facts.calls.items() if call.attached and call.has_result and not agrees(facts, call)}
+    holding = [call for call in facts.calls.values() if call.has_result and (call.attached or call.open_names)]
+    remake = to_remake(facts)
+    return {c.id for c in holding if not agrees(facts, c) or not c.inherited and lineage(facts, c) & remake}
 
 
 def to_undo(facts: Facts) -> list[Version]:
     """V4: the intents to roll back, newest first. G6: never one that an effect has released."""
-    standing = [call for call in facts.calls.values() if call.intent and call.note.rollback and not call.released]
-    falling = {call.id for call in standing if must_fall(facts, call)}
-    falling |= {call.id for call in standing if follows(facts, call, falling)}
-    return sorted((facts.calls[id].intent for id in falling), reverse=True)
+    standing = (call for call in facts.calls.values() if call.intent and call.note.rollback and not call.released)
+    remake = to_remake(facts)
+    return sorted((call.intent for call in standing if must_fall(facts, call, remake)), reverse=True)
 
 
-def follows(facts: Facts, call: CallFacts, falling: set[CallId]) -> bool:
-    """V4: what stands on a choice that is about to be undone is undone before it."""
-    behind = lineage(facts, call) | set(call.intent_names)
-    return any(is_choice(facts.calls[id]) for id in behind & falling)
-
-
-def must_fall(facts: Facts, call: CallFacts) -> bool:
+def must_fall(facts: Facts, call: CallFacts, remake: set[CallId]) -> bool:
     """Whether nothing may be left of a rollback-able call's newest intent."""
     if facts.cancelled or facts.outcome == "failed" and facts.undo_on_failure:
         return True  # V15
     if not call.attached:
         if facts.outcome == "done":
             return is_orphan(facts, call)
-        return any(facts.calls[id].started > call.intent for id in call.intent_names if id in facts.calls)
-    if call.intent < stamp(facts, call):
+        named = (facts.calls[id] for id in call.intent_names)
+        return any(newest(choice) > call.intent or choice.id in remake for choice in named)
+    if call.intent < stamp(facts, call) or lineage(facts, call) & remake:
         return True  # V3
-    ended = call.intent_is_old or call.started >= call.intent
-    return ended and not call.running and not call.has_result and (call.given_up or is_ready(facts, call))
+    ended = (call.intent_is_old or call.started >= call.intent) and not call.running and not call.has_result
+    return ended and (call.given_up or call.id in needed(facts) and has_inputs(facts, call))
 
 
 def is_orphan(facts: Facts, call: CallFacts) -> bool:
@@ -239,23 +254,20 @@ def is_orphan(facts: Facts, call: CallFacts) -> bool:
 def needed(facts: Facts) -> set[CallId]:
     """V1, V2: the calls without a usable value that have to run, now or once their inputs are there."""
     found: set[CallId] = set()
-    if facts.cancelled:
-        return found  # V15
+    if facts.cancelled or facts.outcome:
+        return found  # V15, V16
     pending = [id for id, call in facts.calls.items() if call.attached and is_wanted(facts, call)]
     while pending:
         call = facts.calls[pending.pop()]
         if call.id in found or not call.attached or agrees(facts, call) and has_value(call):
             continue
         found.add(call.id)
+        if call.running:
+            continue  # it has its inputs
         pending.extend(taken(facts, call))
         if call.note.effect is not None and has_inputs(facts, call):
-            pending.extend(lineage(facts, call))  # choices that were lost before they were saved, behind a waiting effect
+            pending.extend(id for id in lineage(facts, call) if not committed(facts, facts.calls[id]))
     return found
-
-
-def is_ready(facts: Facts, call: CallFacts) -> bool:
-    """It has to run, and its inputs are there."""
-    return call.id in needed(facts) and has_inputs(facts, call)
 
 
 def has_inputs(facts: Facts, call: CallFacts) -> bool:
@@ -263,15 +275,19 @@ def has_inputs(facts: Facts, call: CallFacts) -> bool:
 
 
 def is_wanted(facts: Facts, call: CallFacts) -> bool:
-    """V1: somebody waits for it, it has an effect, or it was made for its own sake and no committed call has taken it."""
-    if call.id in facts.awaited:
-        return True
-    body = facts.bodies[call.path]
-    if agrees(facts, call) or call.id not in body.demanded and not body.returned:
-        return False
-    return call.note.effect is not None or not any(
-        taker.attached and call.id in taker.inputs and agrees(facts, taker) for taker in facts.calls.values()
-    )
+    """V1: somebody waits for its value, or it has never run, and is to be run for its own sake."""
+    return call.id in facts.awaited or call.id in facts.bodies[call.path].demanded and not agrees(facts, call)
+
+
+def untaken(facts: Facts, path: str) -> set[CallId]:
+    """V1: what runs for its own sake, once this body waits or has ended: effects, and what no result was made from yet.
+
+    A call that is made when no history is left to be asked for runs in any case.
+    """
+    made = {call.id for call in facts.calls.values() if call.attached and call.path == path}
+    takers = (call for call in facts.calls.values() if call.attached and agrees(facts, call))
+    used = {id for taker in takers for id in taker.inputs}
+    return {id for id in made if id not in used or facts.calls[id].note.effect is not None}
 
 
 def has_value(call: CallFacts) -> bool:
@@ -285,14 +301,14 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
     """Why an attempt may not start yet; None: it may."""
     if not has_inputs(facts, call):
         return "G1: an input is not there, or its record is not durable"
-    if facts.undoing or to_undo(facts) or not facts.undone_recorded:
-        return "V4: something is to be undone first"
     acts = call.note.effect is not None
     if acts and not is_grounded(facts, call):
         return "G3, G6: a choice or a rollback-able call behind the effect is not committed"
     if (acts or call.note.rollback) and not facts.start_durable:
         return "L1: the run's inputs are not durable"
-    if call.note.rollback or call.note.effect == "irrevocable" or acts and to_release(facts, call):
+    if facts.undoing or to_undo(facts) or not facts.undone_recorded:
+        return "V4: something is to be undone first"
+    if call.note.rollback or call.note.effect == "irrevocable" or acts and (call.intent or to_release(facts, call)):
         if not call.intent:
             return "L4: it has no intent"
         if not call.intent_durable:

@@ -465,6 +465,11 @@ def simulate(
         violation.add_note("\n".join(world.report.trace))
         raise
     finally:
+        left = asyncio.all_tasks(loop)  # bodies that a violation has left waiting
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         if own:
             loop.close()
 

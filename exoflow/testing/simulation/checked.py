@@ -1,0 +1,146 @@
+"""A kernel that holds itself against the reference after every event."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from exoflow.kernel import reference as rules
+from exoflow.kernel.commands import Command, Replay, Run, Undo
+from exoflow.kernel.reference import CallFacts, Facts
+from exoflow.kernel.state import State
+from exoflow.model import CallId, show_version
+from exoflow.testing.simulation.mirror import LOST, NONE
+from exoflow.testing.simulation.told import Told
+from exoflow.testing.simulation.world import Report, simulate
+
+
+class FormsDiffer(BaseException):
+    """The running kernel and the reference do not say the same. No flow body may take it for an error of its own."""
+
+
+class Checked(Told):
+    """The running form, compared with the reference before any command is carried out."""
+
+    differences: list[FormsDiffer]
+    _undoing_now = False
+
+    def take(self) -> list[Command]:
+        commands = super().take()
+        self.mirror.retire()
+        for command in commands:
+            if not isinstance(command, Replay):
+                self.mirror.given(command)
+        self.mirror.retire()  # before what was made is forgotten
+        for command in commands:
+            if isinstance(command, Replay):
+                self.mirror.given(command)
+        if self._changed or commands:
+            self._changed = False
+            self._adopt_errors()
+            self.mirror.retire()
+            self._compare(commands)
+        return commands
+
+    def _adopt_errors(self) -> None:
+        """When the kernel tells an error, or forgives one, there is no event: check that it may, and note it."""
+        facts = self.mirror.facts()
+        for call in self.calls.values():
+            known = self.mirror.calls[call.id]
+            if call.state is State.RUNNING and not known.running and f"{call.id}/" in self.mirror.bodies:
+                self.mirror.set(call.id, running=True, started=call.attempt)  # its body was at work again already (V6)
+            if known.failed and call.state is not State.DONE and self.forgiving and call.attached:
+                self.mirror.set(call.id, **LOST)
+            if call.state is not State.DONE or not call.failed or known.failed or not call.attached:
+                continue
+            if call.propagated:
+                sources = (facts.calls[id] for id in rules.taken(facts, known))
+                may = any(self.calls[source.id].failed for source in sources)
+            else:
+                may = known.given_up and not (known.note.rollback and known.intent)
+            self.agreed("whether an error may be told", call.id, True, may)
+            error: dict[str, Any] = {
+                "has_result": True, "failed": True, "inherited": call.propagated, "given_up": False,
+                "made": known.made if call.propagated else call.version,
+                "recorded": not call.propagated and known.recorded or call.saved != 0,
+            }  # fmt: skip
+            self.mirror.set(call.id, **LOST | error)
+
+    def _compare(self, commands: list[Command]) -> None:
+        facts = self.mirror.facts()
+        if self.finished or self.cancelling:
+            return
+        self._undoing_now = any(isinstance(command, Undo) for command in commands)
+        for command in commands:
+            self._check_due(facts, command)
+        for id, known in facts.calls.items():
+            if known.attached and not self._heir(facts, known):
+                call = self.calls[id]
+                has_value = call.state is State.DONE and self._has_value(call)
+                self.agreed("has a usable result", id, has_value, known.has_result and rules.has_value(known))
+                self.agreed("available", id, self._available(call), rules.available(facts, known))
+                if known.has_result:
+                    self.agreed("closed", id, call.closed, rules.closed(facts, known))
+        for name, id in sorted(rules.due(facts)):
+            if not self._heir(facts, facts.calls[id]):
+                self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
+
+    def _heir(self, facts: Facts, call: CallFacts) -> bool:
+        """It stands on an inherited error: the running form counts all the inputs of an heir as lineage."""
+        return call.inherited or any(facts.calls[id].inherited for id in rules.lineage(facts, call))
+
+    def _check_due(self, facts: Facts, command: Command) -> None:
+        if not isinstance(command, Run) or command.why == "reopened":
+            return
+        call = facts.calls[command.call]
+        if not call.running or call.started != command.version or self._heir(facts, call):
+            return
+        before = replace(facts, calls={**facts.calls, call.id: replace(call, running=False, started=NONE)})
+        reason = rules.gate(before, before.calls[call.id])
+        if reason is not None and not (reason.startswith("V4") and self._is_apart(before, call)):
+            self._differ(f"{command} was ordered, but {reason}: {self._show(call.id)}")
+        if call.id not in rules.needed(before):
+            self._differ(f"{command} was ordered, but nobody needs it: {self._show(call.id)}")
+
+    def _is_apart(self, facts: Facts, call: CallFacts) -> bool:
+        """The running form takes calls one by one: what it found ready first does not wait for an undo found later."""
+        falling = [facts.calls[c.id] for c in self.calls.values() if c.intent in rules.to_undo(facts)]
+        concerned = any(call.id in {c.id, *c.intent_names, *rules.lineage(facts, c)} for c in falling)
+        return not (concerned or facts.undoing and not self._undoing_now or not facts.undone_recorded)
+
+    def _differ(self, what: str) -> None:
+        difference = FormsDiffer(what)
+        self.differences.append(difference)
+        raise difference
+
+    def agreed(self, what: str, id: CallId, running: bool, reference: bool) -> None:
+        if running != reference:
+            self._differ(f"{what}: running form {running}, reference {reference}: {self._show(id)}")
+
+    def _show(self, id: CallId) -> str:
+        known = self.mirror.calls[id]
+        facts = self.mirror.facts()
+        lineage = sorted(rules.lineage(facts, known))
+        behind = ", ".join(f"{source} {show_version(rules.newest(facts.calls[source]))}" for source in lineage)
+        return f"\n  running:   {self.calls[id]!r}\n  reference: {known}\n  stands on: {behind}"
+
+
+def compare_forms(seed: int, *, loop: asyncio.AbstractEventLoop | None = None, trace: bool = False) -> Report:
+    """Live through one seed with both forms.
+
+    Raises:
+        FormsDiffer: they do not say the same.
+        Violation: the invariant does not hold.
+    """
+    differences: list[FormsDiffer] = []
+    kernel = type("Comparing", (Checked,), {"differences": differences})
+    try:
+        report = simulate(seed, kernel=kernel, loop=loop, trace=trace)
+    except BaseException as error:
+        if differences:  # it may have been raised in a child flow's task, where nobody looks
+            raise differences[0] from error
+        raise
+    if differences:
+        raise differences[0]
+    return report

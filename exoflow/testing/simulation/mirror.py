@@ -1,0 +1,148 @@
+"""The facts that the reference asks for, gathered from what goes into a running kernel and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from exoflow.kernel import reference as rules
+from exoflow.kernel.commands import (
+    Command,
+    Doubt,
+    EndScope,
+    Intend,
+    Make,
+    Probe,
+    RecordUndone,
+    Replay,
+    Run,
+    Save,
+    Stop,
+    Undo,
+    Upload,
+)
+from exoflow.kernel.reference import BodyFacts, CallFacts, Facts
+from exoflow.model import CallId, Kind, Version
+
+NONE = Version(0)
+LOST: dict[str, Any] = {
+    "has_result": False, "held": False, "recorded": False, "durable": False, "uploading": False, "failed": False,
+    "inherited": False, "refs": (),
+}  # fmt: skip
+
+
+class Mirror:
+    """The facts: what went into the running kernel, and the commands that came out of it."""
+
+    def __init__(self) -> None:
+        self.calls: dict[CallId, CallFacts] = {}
+        self.bodies: dict[str, BodyFacts] = {}
+        self.awaited: set[CallId] = set()
+        self.retired_attempts: set[Version] = set()
+        self.tries: dict[CallId, int] = {}
+        self.losses: dict[CallId, int] = {}
+        self.undoing = NONE
+        self.undone_seq = self.start_seq = self.seq = self.durable_seq = 0
+        self.cancelled = False
+        self.outcome = ""
+        self.undo_on_failure = False
+        self.records: list[tuple[int, CallId, Version, str]] = []
+
+    def facts(self) -> Facts:
+        return Facts(
+            dict(self.calls), dict(self.bodies), frozenset(self.awaited), frozenset(self.retired_attempts),
+            self.undoing, self.durable_seq >= self.undone_seq, self.durable_seq >= self.start_seq, self.cancelled,
+            self.outcome, self.undo_on_failure,
+        )  # fmt: skip
+
+    def set(self, id: CallId, **changes: Any) -> None:
+        self.calls[id] = replace(self.calls.get(id) or CallFacts(id), **changes)
+
+    def body(self, path: str, **changes: Any) -> None:
+        self.bodies[path] = replace(self.bodies[path], **changes)
+
+    def history_left(self) -> bool:
+        return any(not call.attached and (call.has_result or call.intent) for call in self.calls.values())
+
+    def given(self, command: Command) -> None:
+        """A command is a fact as well."""
+        match command:
+            case Run(id, version, _, why) if why != "reopened":
+                self.set(id, running=True, started=version, **LOST)
+            case Stop(id, version):
+                self.set(id, running=False)
+                self._ask_anew(id)
+                self.retired_attempts.add(version)
+            case Save(id, version):
+                self._append(id, version, "result")
+                self.set(id, recorded=True)
+            case Make(id, version):
+                self._append(id, version, "made")
+            case Intend(id, version, names, releases):
+                self._append(id, version, "intent")
+                self.set(id, intent=version, intent_durable=False, intent_names=names, intent_is_old=False)
+                for released in releases:
+                    self.set(released, released=True)
+            case RecordUndone(id, version):
+                self._append(id, version, "undone")
+                gone = LOST if self.calls[id].made <= version else {}
+                self.set(id, intent=NONE, intent_durable=False, intent_names=(), **gone)
+            case Undo(_, version):
+                self.undoing = version
+            case Replay(path):
+                self.replay(path)
+            case Upload(id, _):
+                self.set(id, uploading=True)
+            case Probe(id, _) | Doubt(id, _):
+                self.set(id, in_doubt=True)
+            case EndScope(path, _):
+                self.body(path, ended=True)
+            case _:
+                pass
+
+    def _append(self, id: CallId, version: Version, what: str) -> None:
+        self.seq += 1
+        self.records.append((self.seq, id, version, what))
+
+    def replay(self, path: str) -> None:
+        owner = self.bodies[path].owner
+        self._detach(path)
+        if owner is None:
+            self.outcome = ""
+        else:
+            self.set(owner, running=False)
+
+    def _detach(self, path: str) -> None:
+        body = self.bodies.pop(path)
+        if body.owner is None:
+            self.bodies[path] = BodyFacts(path)
+        for id, call in list(self.calls.items()):
+            if call.attached and call.path == path:
+                running = call.running and call.note.kind is not Kind.FLOW
+                self.set(id, attached=False, running=running)
+                self.awaited.discard(id)
+                if f"{id}/" in self.bodies:
+                    self._detach(f"{id}/")
+
+    def durable(self, seq: int) -> None:
+        self.durable_seq = max(seq, self.durable_seq)
+        while self.records and self.records[0][0] <= seq:
+            _, id, version, what = self.records.pop(0)
+            call = self.calls[id]
+            if what == "result" and call.made == version and call.recorded:
+                self.set(id, durable=True)
+            elif what == "intent" and call.intent == version:
+                self.set(id, intent_durable=True)
+
+    def retire(self) -> None:
+        """Carry out V3."""
+        while fallen := rules.to_retire(self.facts()):
+            for id in fallen:
+                self.set(id, **LOST)
+                self._ask_anew(id)
+
+    def _ask_anew(self, id: CallId) -> None:
+        """A call whose result fell runs for its own sake when its body waits again, if history may still take it."""
+        call = self.calls[id]
+        if call.attached and self.history_left():
+            self.body(call.path, demanded=self.bodies[call.path].demanded - {id})

@@ -1,0 +1,126 @@
+"""The running kernel and its reference say the same after every event of random histories, with faults and crashes."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from exoflow.kernel.kernel import Kernel
+from exoflow.kernel.reference import BodyFacts, CallFacts, Facts, agrees, closed, due, gate, needed, to_retire, to_undo
+from exoflow.model import Annotations, CallId, Version
+from exoflow.testing.simulation import Violation, simulate
+from exoflow.testing.simulation.checked import Checked, FormsDiffer, compare_forms
+
+A, B, T = CallId("a#0"), CallId("b#0"), CallId("t#0")
+EXAMPLES = settings.get_current_profile_name() == "thorough" and 5_000 or 100
+SEEN = range(100)
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@settings(max_examples=EXAMPLES)
+@given(seed=st.integers(0, 2**32))
+def test_both_forms_say_the_same_in_any_history(loop: asyncio.AbstractEventLoop, seed: int) -> None:
+    compare_forms(seed, loop=loop)
+
+
+def test_both_forms_say_the_same_in_the_first_histories(loop: asyncio.AbstractEventLoop) -> None:
+    for seed in SEEN:
+        compare_forms(seed, loop=loop)
+
+
+class UsesWhatFell(Checked):
+    def _lineage_stamp(self, call: object) -> Version:
+        return Version(0)
+
+
+def test_a_kernel_that_breaks_a_rule_differs_from_the_reference(loop: asyncio.AbstractEventLoop) -> None:
+    assert issubclass(UsesWhatFell, Kernel)
+    differences: list[FormsDiffer] = []
+    kernel = type("Broken", (UsesWhatFell,), {"differences": differences})
+    for seed in SEEN:
+        with contextlib.suppress(FormsDiffer, Violation):  # the simulator may see it first
+            simulate(seed, kernel=kernel, loop=loop)
+        if differences:
+            return
+    pytest.fail("no difference was seen")
+
+
+def facts(*calls: CallFacts, reads: tuple[CallId, ...] = (), awaited: tuple[CallId, ...] = ()) -> Facts:
+    """A root body that has made these calls."""
+    return Facts({call.id: call for call in calls}, {"": BodyFacts("", reads=reads)}, frozenset(awaited))
+
+
+def done(id: CallId, version: int, note: Annotations | None = None, **what: object) -> CallFacts:
+    known = {"held": True, "has_result": True, "made": Version(version), "started": Version(version)} | what
+    return CallFacts(id, note or Annotations(), attached=True, **known)  # type: ignore[arg-type]  # a test's shorthand
+
+
+CHARGE = Annotations(effect="irrevocable")
+RESERVE = Annotations(rollback=True)
+
+
+def test_g3_an_effect_waits_for_a_choice_behind_a_committed_input() -> None:
+    a = done(A, 1, Annotations(checkpoint="never"))
+    b = done(B, 2, inputs=(A,), recorded=True, durable=True)
+    charge = CallFacts(T, CHARGE, attached=True, inputs=(B,))
+    known = facts(a, b, charge, awaited=(T,))
+    assert str(gate(known, charge)).startswith("G3")
+    assert ("Upload", A) in due(known), "G4: it is saved now all the same"
+
+
+def test_g10_an_effect_waits_for_what_its_body_has_read() -> None:
+    charge = CallFacts(T, CHARGE, attached=True, reads_at=1)
+    assert str(gate(facts(done(A, 1), charge, reads=(A,)), charge)).startswith("G3")
+    before = CallFacts(T, CHARGE, attached=True, reads_at=0)
+    assert str(gate(facts(done(A, 1), before, reads=(A,)), before)).startswith("L4")
+
+
+def test_v3_what_was_derived_from_a_choice_that_is_made_again_is_retired_near_and_far() -> None:
+    again = done(A, 1, started=Version(4), running=True, has_result=False, held=False)
+    near = done(B, 2, inputs=(A,), recorded=True, durable=True)
+    far = done(T, 3, Annotations(deterministic=True), inputs=(B,))
+    assert to_retire(facts(again, near, far)) == {B, T}
+
+
+def test_v5_a_deterministic_call_that_is_made_again_takes_nothing_with_it() -> None:
+    again = done(A, 1, Annotations(deterministic=True), started=Version(4), running=True, has_result=False, held=False)
+    assert to_retire(facts(again, done(B, 2, inputs=(A,)))) == set()
+
+
+def test_v4_the_newest_intent_is_undone_first() -> None:
+    again = done(A, 1, started=Version(4), running=True, has_result=False, held=False)
+    first = done(B, 2, RESERVE, inputs=(A,), intent=Version(2), intent_durable=True)
+    second = done(T, 3, RESERVE, inputs=(A,), intent=Version(3), intent_durable=True)
+    known = facts(again, first, second)
+    assert to_undo(known) == [3, 2]
+    assert ("Undo", T) in due(known)
+
+
+def test_g6_what_an_effect_stands_on_is_never_undone() -> None:
+    again = done(A, 1, started=Version(4), running=True, has_result=False, held=False)
+    assert to_undo(facts(again, done(B, 2, RESERVE, inputs=(A,), intent=Version(2), released=True))) == []
+
+
+def test_v2_a_choice_that_was_lost_behind_a_waiting_effect_is_made_again() -> None:
+    lost = done(A, 1, held=False)
+    saved = done(B, 2, inputs=(A,), recorded=True, durable=True)
+    charge = CallFacts(T, CHARGE, attached=True, inputs=(B,))
+    known = facts(lost, saved, charge, awaited=(T,))
+    assert needed(known) == {A, T}
+    assert to_retire(known) == {B}
+
+
+def test_a_result_is_pinned_when_every_choice_behind_it_is_committed() -> None:
+    plain = Annotations(deterministic=True)
+    assert not closed(facts(done(A, 1), done(B, 2, plain, inputs=(A,))), done(B, 2, plain, inputs=(A,)))
+    saved = done(A, 1, recorded=True, durable=True)
+    assert closed(facts(saved, done(B, 2, plain, inputs=(A,))), done(B, 2, plain, inputs=(A,)))
+    assert not agrees(facts(done(A, 5)), done(B, 2, inputs=(A,)))
