@@ -8,6 +8,7 @@ the same without any incremental state.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from functools import cache
 
 from exoflow.errors import Corrupt, NondeterministicFlow, RunError
@@ -50,7 +51,6 @@ class Kernel(Retirement):
         self._waiting_start: list[Call] = []
         self._unsure: set[CallId] = set()  # intents whose completion may have been a damaged record
         self._sought: set[Call] = set()  # in child flows whose bodies have not been replayed
-        self._reopening: set[Call] = set()
 
     def _next_version(self) -> Version:
         self._number += 1
@@ -813,7 +813,8 @@ class Kernel(Retirement):
             self._start_deferred(scope)
         if scope.active or not scope.returned:
             return
-        if scope.owner is None and not self._all_there(scope.result_refs):
+        result = self._whole(scope.result_refs) if scope.owner is None else ()
+        if result is None:
             return
         scope.ended = True
         if scope.owner is not None and scope.owner.state is State.DONE and scope.owner.names:
@@ -821,22 +822,22 @@ class Kernel(Retirement):
             scope.owner.open -= 1
             self._settle(scope.owner)
         error = None if scope.raised else next((c.id for c in scope.calls if c.failed and not c.seen), None)
-        if scope.owner is None and error is None:
-            error = next((c.id for c in scope.result_refs if c.failed), None)  # its Ref stands in the result
+        if error is None and not scope.raised:
+            error = next((c.id for c in result if c.failed), None)  # its Ref stands in the result
         if not scope.raised and error is None and not self.cancelling:
             self._check_all_made(scope, last=True)
         self.out.append(EndScope(scope.path, error))
 
-    def _all_there(self, refs: tuple[Call, ...]) -> bool:
-        """Whether these values can be had, and those that Refs inside them stand for; wants those that cannot."""
+    def _whole(self, refs: tuple[Call, ...]) -> Sequence[Call] | None:
+        """These calls and those that Refs in their values stand for, if all can be had; else wants those that cannot."""
         pending = list(refs)
-        seen: set[Call] = set()
+        seen: dict[Call, None] = {}
         there = True
         while pending:
             call = pending.pop()
             if call in seen:
                 continue
-            seen.add(call)
+            seen[call] = None
             if self._available(call):
                 pending.extend(() if call.failed else call.refs)
             else:
@@ -844,7 +845,7 @@ class Kernel(Retirement):
                 if call.state is not State.RUNNING:
                     self.wants(call)
                 call.wanted = True
-        return there
+        return tuple(seen) if there else None
 
     def settled(self, *, failed: bool) -> None:
         """The root body's result is encoded, or its error."""

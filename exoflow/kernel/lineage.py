@@ -104,6 +104,7 @@ class Lineage:
             gone.extend(current.calls)
             self._unlink_late(current)
             current.restart()
+        self._unclose(gone)
         for source in {source for call in gone for source in call.late}:
             source.late_takers = [taker for taker in source.late_takers if taker.attached]
         for call in gone:
@@ -114,6 +115,19 @@ class Lineage:
         for call in gone:
             call.contents.clear()
         return gone
+
+    def _unclose(self, gone: list[Call]) -> None:
+        """A call that is to be made again closes again: whoever outside stands on it waits for that."""
+        for call in gone:
+            if not call.closed:
+                continue
+            call.closed = False
+            for taker in call.takers:
+                if taker.attached:
+                    taker.open += 1
+                    taker.base_open += taker.note.kind is Kind.FLOW
+            for taker in call.late_takers:
+                taker.open += taker.attached
 
     def _unlink_late(self, scope: Scope) -> None:
         owner = scope.owner

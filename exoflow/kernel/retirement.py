@@ -26,6 +26,7 @@ class Retirement(Lineage):
         self._undone_seq = 0  # its record has to be durable before anything runs again
         self._held_back: list[Call] = []
         self.durable_seq = 0
+        self._reopening: set[Call] = set()  # child flows whose bodies are about to be replayed to find a value
         self.cancelling = False
         self.finishing = False
 
@@ -102,6 +103,7 @@ class Retirement(Lineage):
     def _detach(self, scope: Scope) -> None:
         """Keep what the calls of a body came to, and forget that it has made them."""
         for call in self._unlink(scope):
+            self._reopening.discard(call)
             if call.state is State.NEEDED or call.state is State.RUNNING and call.note.kind is Kind.FLOW:
                 call.state = State.IDLE
             if call.state is State.DONE or call.intent:
