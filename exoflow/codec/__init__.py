@@ -12,11 +12,12 @@ from exoflow.codec.references import (
     register_reference,
     substitute,
 )
-from exoflow.codec.values import decode, encode, encode_arguments, encode_result, immutable
+from exoflow.codec.values import all_immutable, decode, encode, encode_arguments, encode_result, immutable
 
 __all__ = [
     "Encoded",
     "Reference",
+    "all_immutable",
     "code_fingerprint",
     "decode",
     "decode_error",

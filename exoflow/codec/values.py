@@ -33,6 +33,11 @@ def immutable(value: object) -> bool:
     return type(value) in IMMUTABLE
 
 
+def all_immutable(args: tuple[object, ...], kwargs: Mapping[str, object]) -> bool:
+    """Whether ``immutable`` holds for every argument."""
+    return IMMUTABLE.issuperset(map(type, args)) and (not kwargs or IMMUTABLE.issuperset(map(type, kwargs.values())))
+
+
 def encode(value: object, *, what: str = "the value", own: bool = False) -> Encoded:
     """The value as bytes; buffers of 16 KiB and more are views of its memory.
 
@@ -72,7 +77,7 @@ def encode_arguments(
     Raises:
         CodecError: a part cannot be pickled, or is a Ref that no task would find there.
     """
-    if IMMUTABLE.issuperset(map(type, args)) and IMMUTABLE.issuperset(map(type, kwargs.values())):
+    if all_immutable(args, kwargs):
         return Encoded(pickle.dumps((args, dict(kwargs)), 5))
     try:
         encoded = encode((args, dict(kwargs)), what="\0", own=own)
@@ -294,6 +299,7 @@ def _parameter(function: Callable[..., object] | None, position: int) -> str | N
 
 __all__ = [
     "OUT_OF_BAND_MIN_BYTES",
+    "all_immutable",
     "decode",
     "decode_bytes",
     "encode",

@@ -111,18 +111,19 @@ class Body:
                 raise RunError(f"the key {spec.key!r} is already taken by another call of {name} in this flow: {id}")
         inputs: tuple[Call, ...] = ()
         passes: tuple[Call, ...] = ()
-        encoded = None
-        references = codec.find_references(args, kwargs)
-        if references:
-            inputs, passes = self._edges(spec, references, args, kwargs)
-        if (args or kwargs) and not (all(map(codec.immutable, args)) and all(map(codec.immutable, kwargs.values()))):
+        encoded = fingerprint = None
+        if not codec.all_immutable(args, kwargs):
+            references = codec.find_references(args, kwargs)
+            if references:
+                inputs, passes = self._edges(spec, references, args, kwargs)
             encoded = codec.encode_arguments(args, kwargs, task=name, function=spec.function, own=True)
-        fingerprint = codec.fingerprint(args, kwargs)
+            fingerprint = codec.fingerprint(args, kwargs)
         past = execution.history.results.get(id) if execution.history.results else None
         try:
             call = kernel.called(self.scope, id, spec.note, inputs, passes)
             handle = Handle(call, self, spec, args, kwargs, encoded, fingerprint)
-            handle.choose = choose
+            if choose is not None:
+                handle.choose = choose
             execution.handles[id] = handle
             if past is not None and call.attached:
                 check_same(call, past, handle, execution)

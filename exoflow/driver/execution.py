@@ -33,6 +33,8 @@ from exoflow.protocols import Attempt, Clock, Computed, Executor, Log, Outcome, 
 logger = logging.getLogger(__name__)
 
 SAVE_TRIES = 3
+LAG_MAX = 512
+"""Records that may be durable for a while before the kernel is told."""
 
 
 class Execution(Undoing):
@@ -192,6 +194,9 @@ class Execution(Undoing):
         try:
             event(*args)
             self._carry_out_all()
+            if len(self._positions) > LAG_MAX and self._positions[LAG_MAX][0] <= self.log.durable:
+                self.catch_up()  # nobody asked; but what is durable need not be remembered
+                self._carry_out_all()
             reach("driver.turned")
         except (Exception, Interruption) as error:  # Fenced: somebody took over, and whoever waits here is to be told
             logger.debug("run %s stopped: %s", self.run_id, error, exc_info=True)

@@ -5,43 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from exoflow import codec
 from exoflow.driver.spec import FlowSpec, TaskSpec
+from exoflow.kernel.rarely import Rarely
 from exoflow.kernel.state import Call
 from exoflow.model import CallId, Version
 
 if TYPE_CHECKING:
     from exoflow.driver.body import Body
 
+_NONE: Mapping[str, Any] = {}
+
 
 class Handle:
-    """A call that a flow body has made: what a Ref wraps."""
+    """A call that a flow body has made: what a Ref wraps. A run may have a hundred thousand: every field counts."""
 
-    __slots__ = (
-        "args", "body", "call", "choose", "encoded", "fingerprint", "flow", "kwargs", "number", "put_ids", "seconds", "spec",
-        "order", "started_s", "why",
-    )  # fmt: skip
+    __slots__ = ("args", "body", "call", "kwargs", "number", "order", "rare", "seconds", "spec", "started_s")
+
+    encoded = Rarely[object | None](None)
+    """The arguments, where they hold anything mutable."""
+    flow = Rarely[FlowSpec | None](None)
+    choose = Rarely[Callable[[], object] | None](None)
+    """For a note: reads the world, when nothing was recorded."""
+    why = Rarely[str | None](None)
+    put_ids = Rarely[tuple[CallId, ...]](())
+    _fingerprint = Rarely[object | None](None)
 
     def __init__(
         self, call: Call, body: Body, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any],
-        encoded: object | None, fingerprint: object,
+        encoded: object | None, fingerprint: object | None,
     ) -> None:  # fmt: skip
         self.call = call
         self.body = body
         self.spec = spec
         self.args = args
-        self.kwargs = kwargs
-        self.encoded = encoded
-        self.fingerprint = fingerprint
-        self.flow: FlowSpec | None = None
-        self.choose: Callable[[], object] | None = None
-        """For a note: reads the world, when nothing was recorded."""
+        self.kwargs = kwargs or _NONE
+        self.rare: dict[str, Any] | None = None
         self.started_s = 0.0
         self.seconds = 0.0
         self.number = 0
-        self.why: str | None = None
         self.order = 0
         """When its value was first there, among all of its body."""
-        self.put_ids: tuple[CallId, ...] = ()
+        if encoded is not None:
+            self.encoded = encoded
+            self._fingerprint = fingerprint
+
+    @property
+    def fingerprint(self) -> object:
+        """Of the arguments as they were when the call was made; those that cannot change tell it at any time."""
+        found = self._fingerprint
+        return codec.fingerprint(self.args, self.kwargs) if found is None else found
 
     @property
     def call_id(self) -> CallId:

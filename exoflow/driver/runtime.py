@@ -93,7 +93,7 @@ class Runtime:
             store=self.store, clock=SYSTEM_CLOCK, executors=Opened(executors, executor), default=executor.name, seed=seed,
             values_prefix=self.journal.name, labels=labels,
         )  # fmt: skip
-        execution.encoded_inputs = inputs if not _plain(args, kwargs) else None
+        execution.encoded_inputs = inputs if not codec.all_immutable(args, kwargs) else None
         execution.runtime_sources = self._keep_source
         start = records.Start(
             Kind.START, index, run_id, epoch, SYSTEM_CLOCK.now(), flow.name, flow.module, flow.file, flow.qualname,
@@ -275,10 +275,6 @@ class Opened(Mapping[str, Executor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._opened or name == "local"
-
-
-def _plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    return all(map(codec.immutable, args)) and all(map(codec.immutable, kwargs.values()))
 
 
 def _no_start(run_id: str) -> Corrupt:

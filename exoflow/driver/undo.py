@@ -86,7 +86,7 @@ class Undoing:
         key = self.key(call, version if rollback else None)
         attempt = Attempt(
             self.run_id, call, version, number, key, f"{function.__name__} of {call}", function, (key, *args), kwargs, {},
-            encoded=None if _plain(args, kwargs) else codec.encode(((key, *args), dict(kwargs))),
+            encoded=None if codec.all_immutable(args, kwargs) else codec.encode(((key, *args), dict(kwargs))),
         )  # fmt: skip
 
         def report(outcome: Outcome) -> None:
@@ -139,7 +139,3 @@ class Undoing:
         version = self.kernel.resolved(call, happened=True)
         if version:
             self._take_value(self.handles[call], version, Computed(value, 0.0))
-
-
-def _plain(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    return all(map(codec.immutable, args)) and all(map(codec.immutable, kwargs.values()))
