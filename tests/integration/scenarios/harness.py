@@ -29,6 +29,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -188,9 +189,16 @@ class Stage:
 
     def start(
         self, inputs: dict[str, list[str]], words: dict[str, list[str]], text: str, *, form: str = "last",
-        executor: str = "", begins: bool | None = None, arguments: tuple[object, ...] = (), run_id: str = "the run",
+        executor: str = "", begins: bool | None = None, arguments: tuple[object, ...] = (), gates: Mapping[str, str] | None = None,
+        takeover: bool = False,
     ) -> tuple[str, int]:  # fmt: skip
-        """Begin a life; its name and process. ``begins``: by ``run`` rather than ``resume``; None: the first one does."""
+        """Begin a life; its name and process.
+
+        Args:
+            begins: By ``run`` rather than ``resume``; None: the first one does.
+            gates: Tasks that wait before their effect for ``"open"``: ``open_gate``; or until the journal is ``"fenced"``.
+            takeover: Take the run from a process that lives.
+        """
         self.number += 1
         life = _LIFE.fullmatch(text)
         assert life is not None, text
@@ -204,9 +212,10 @@ class Stage:
             saves = {"do": "fail", "times": int(life["times"])}
         job = {
             "name": str(self.number), "life": self.number, "folder": str(self.folder), "store": str(self.store),
-            "trace": str(self.trace), "run_id": run_id, "graph": inputs, "notes": words, "form": form, "crash": crash,
+            "trace": str(self.trace), "run_id": "the run", "graph": inputs, "notes": words, "form": form, "crash": crash,
             "saves": saves, "executor": executor or ("processes" if life["domain"] == "W" else "local"),
             "begins": self.number == 1 if begins is None else begins, "arguments": arguments,
+            "gates": gates or {}, "takeover": takeover,
         }  # fmt: skip
         return str(self.number), self.zygote.fork(job)
 
@@ -222,6 +231,9 @@ class Stage:
     def parsed(self, graph: str, notes: str | dict[str, str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
         return parse_graph(graph), parse_notes(graph, notes)
 
+    def story(self, lives: list[Life], words: dict[str, list[str]]) -> Story:
+        return Story(self.lines(), lives, words)
+
     def counts(self) -> str:
         return " ".join(f"{task}{count}" for task, count in sorted(Story(self.lines(), []).counts.items()))
 
@@ -230,8 +242,17 @@ class Stage:
         while not any(line[:2] == [what, task] for line in self.lines()):
             time.sleep(0.001)
 
+    def open_gate(self, task: str) -> None:
+        (self.folder / f"gate-{task}").touch()
+
     def kill(self, pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
+
+    def stop(self, pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+
+    def wake(self, pid: int) -> None:
+        os.kill(pid, signal.SIGCONT)
 
     def _check_end(self, life: Life, text: str, error: str | None) -> None:
         if text.startswith("ALL"):

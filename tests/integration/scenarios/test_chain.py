@@ -33,6 +33,18 @@ def test_all_die(stage, form, notes, lives, counts):
     stage.play(CHAIN, notes, lives, counts, form=form)
 
 
+def test_4_and_5_what_is_not_durable_was_not_used(stage, form):
+    for point in ("ret", "part"):
+        story = stage.beside(point).play(CHAIN, "sync big", f"ALL {point}(A)", "A2 B1 C1", form=form)
+        crash = next(i for i, line in enumerate(story.lines) if line[0] == "crash")
+        assert crash < story.at("enter", "B")
+
+
+@pytest.mark.parametrize("form", ["last", "every"])
+def test_the_controller_dies_while_its_workers_are_at_work(stage, form):
+    stage.play(CHAIN, "sync big", "ALL mid(B)", "A1 B2 C1", form=form, executor="processes")
+
+
 WORKER_DIES = [
     ("13", "sync", "W mid(B)", "A1 B2 C1"),
     ("13 pre", "sync", "W pre(B)", "A1 B1 C1"),

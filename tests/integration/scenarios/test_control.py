@@ -1,9 +1,11 @@
 """Time, damage, and several processes at one run."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
+import exoflow
 from exoflow.journal import Kind, frames
 from exoflow.journal.records import decode
 
@@ -137,3 +139,91 @@ def test_86_run_again_while_it_lives_elsewhere_is_refused(stage):
     assert stage.wait((name, pid)).exit_code == -9
     assert stage.wait(begin(stage, "none")).result == "B(A(x))"
     assert stage.counts() == "A1 B2"
+
+
+def test_83_whoever_comes_while_the_other_is_at_work_is_told_so(stage, form):
+    graph, notes = stage.parsed(CHAIN, "ND sync")
+    stage.wait(stage.start(graph, notes, "ALL mid(B)", form=form))
+    first = stage.start(graph, notes, "none", form=form, gates={"C": "open"})
+    stage.until("enter", "C")
+    second = stage.wait(stage.start(graph, notes, "none", form=form))
+    stage.open_gate("C")
+    assert second.error == "RunIsLive"
+    assert stage.wait(first).result == "C:1(B:2(A:1()))"
+    assert stage.wait(stage.start(graph, notes, "none", form=form)).result == "C:1(B:2(A:1()))"
+    assert stage.counts() == "A1 B2 C1"
+
+
+@pytest.mark.parametrize("checkpoint", ["sync", "never"])
+def test_84_a_stopped_controller_that_wakes_behind_a_takeover_changes_nothing(stage, form, checkpoint):
+    """What it had begun ends; nothing of it is recorded; its effect meets the mark of the undo at its key."""
+    graph, notes = stage.parsed(CHAIN, {"A": "ND sync", "B": f"ND rb {checkpoint}", "C": "sync"})
+    name, pid = stage.start(graph, notes, "none", form=form, gates={"B": "open"})
+    stage.until("enter", "B")
+    stage.stop(pid)
+    life = stage.wait(stage.start(graph, notes, "none", form=form, takeover=True))
+    assert life.result == "C(B:2(A:1()))", life.stderr
+    stage.wake(pid)
+    stage.open_gate("B")
+    late = stage.wait((name, pid))
+    assert late.error == "Fenced", late.stderr
+    story = stage.story([life], notes)
+    story.check()
+    assert len(story.of("refused", "B")) == 1
+    assert stage.wait(stage.start(graph, notes, "none", form=form)).result == life.result
+    assert (story.counts["A"], story.counts["B"]) == (1, 2)
+
+
+def test_84_what_ends_behind_the_takeover_ends_the_run_too(stage):
+    """The journal knows already that it is not the owner: the thread that brings the next result must not die of it."""
+    graph, notes = stage.parsed("A→B→E, A→D→E", "ND async")
+    name, pid = stage.start(graph, notes, "none", gates={"B": "fenced", "D": "open"})
+    stage.until("enter", "B")
+    stage.until("enter", "D")
+    stage.stop(pid)
+    assert stage.wait(stage.start(graph, notes, "none", takeover=True)).error is None
+    stage.wake(pid)
+    stage.open_gate("D")
+    late = stage.wait((name, pid))
+    assert late.error == "Fenced", late.stderr
+
+
+def test_86_run_again_in_the_same_process_joins_it(tmp_path):
+    go, entered = threading.Event(), []
+
+    @exoflow.task
+    def waits():
+        entered.append(1)
+        go.wait()
+        return 5
+
+    @exoflow.flow(name="joined")
+    def joined():
+        return waits.submit().result()
+
+    runs = [joined.options(run_id="one", store=tmp_path).start() for _ in range(3)]
+    go.set()
+    assert [run.result() for run in runs] == [5, 5, 5]
+    assert entered == [1]
+
+
+def test_86_run_again_of_a_cancelled_run_gives_its_error(tmp_path):
+    go, entered = threading.Event(), threading.Semaphore(0)
+
+    @exoflow.task
+    def waits():
+        entered.release()
+        go.wait()
+
+    @exoflow.flow(name="cancelled")
+    def cancelled():
+        waits.submit().result()
+
+    run = cancelled.options(run_id="one", store=tmp_path).start()
+    entered.acquire()
+    run.cancel()
+    go.set()
+    for again in (run.result, cancelled.options(run_id="one", store=tmp_path).run):
+        with pytest.raises(exoflow.RunCancelled):
+            again()
+    assert not entered.acquire(blocking=False)

@@ -54,3 +54,12 @@ def test_35_in_doubt_it_stops_and_is_never_run_again_without_an_operator(stage, 
 def test_37_a_completion_is_recorded_whatever_the_checkpoint_says(stage, form, point, count):
     notes = {"A": "sync", "B": "sync", "C": "irr never retry"}
     stage.play(CHAIN, notes, f"ALL {point}(C)", f"A1 B1 C{count}", form=form)
+
+
+@pytest.mark.parametrize("form", ["last", "every"])
+@pytest.mark.parametrize("point", ["mid", "eff", "ret"])
+def test_an_effect_whose_worker_died_is_in_doubt_and_is_asked_again_only_where_that_is_allowed(stage, form, point):
+    notes = {"A": "ND", "B": "irr stop"}
+    stage.play("A→B", notes, f"W {point}(B)", "A1 B1", form=form, fails={1: "InDoubt"})
+    again = stage.beside("retry").play("A→B", {"A": "ND", "B": "irr retry"}, f"W {point}(B)", "A1 B2", form=form)
+    assert len(again.standing("B")) == 1

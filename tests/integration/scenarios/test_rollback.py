@@ -51,3 +51,18 @@ def test_55_reserved_on_choices_that_were_lost(stage, form):
         assert len(story.of("undo", task)) == 1, task
     for name in ("h", "f"):
         assert story.at("undo", f"res_{name}") < story.at("undo", f"acq_{name}") < story.at("enter", f"acq_{name}", 2)
+
+
+@pytest.mark.parametrize("form", ["last", "every"])
+@pytest.mark.parametrize("point", ["mid", "eff", "ret"])
+def test_an_attempt_whose_worker_died_is_undone_before_the_next(stage, form, point):
+    story = stage.play("A→T→U", {"A": "ND", "T": "ND rb", "U": "irr"}, f"W {point}(T)", "A1 T2 U1", form=form)
+    assert len(story.of("undo", "T")) == 1
+    assert story.at("undo", "T") < story.at("enter", "T", 2)
+
+
+@pytest.mark.parametrize("losses", [0, 1])
+def test_an_attempt_that_failed_for_good_is_undone_before_its_error_is_told(stage, form, losses):
+    notes = {"A": "ND", "T": f"ND rb raises raises retries={losses}"}
+    story = stage.play("A→T", notes, "none", f"A1 T{1 + losses}", form=form, fails={1: "ValueError"})
+    assert len(story.of("undo", "T")) == 1 + losses

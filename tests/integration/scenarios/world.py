@@ -72,6 +72,8 @@ def act(name: str, words: list[str], *inputs: object) -> str:
     trace("enter", name, seen, exoflow.attempt())
     number = traced("enter", name)
     strike("mid", name)
+    while name in plan["gates"] and not is_open(name):
+        time.sleep(0.001)
     if "raises" in words and number <= words.count("raises"):
         raise ValueError(f"{name} fails for the {number}. time")
     payload = f"({','.join(seen)})"
@@ -82,6 +84,13 @@ def act(name: str, words: list[str], *inputs: object) -> str:
     left(name)
     value = f"{name}{f':{number}' if 'ND' in words else ''}{payload}"
     return f"{value}#{BIG}" if "big" in words else value
+
+
+def is_open(name: str) -> bool:
+    """Whether a body may go on: somebody made a file, or has taken the run over, and this process knows of it."""
+    if plan["gates"][name] == "fenced":
+        return not Runtime.of(settings.store_of(plan["store"])).journal.can_write()
+    return Path(plan["folder"], f"gate-{name}").exists()
 
 
 def shown(value: object) -> str:
@@ -314,7 +323,7 @@ def live(outcome: Path) -> None:
             result = made.options(run_id=plan["run_id"], **options).run(*plan["arguments"])
             said["result"] = shown(asyncio.run(result) if asyncio.iscoroutine(result) else result)
         else:
-            said["result"] = shown(exoflow.resume(plan["run_id"], **options))
+            said["result"] = shown(exoflow.resume(plan["run_id"], **options, takeover=plan["takeover"]))
     except BaseException as error:  # noqa: BLE001  # whatever it is, the test wants to see it
         traceback.print_exc()
         said.update(error=type(error).__name__, message=str(error))
