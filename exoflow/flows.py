@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeV
 
 from exoflow import codec, settings
 from exoflow.attempts import current_attempt
+from exoflow.codec.mainfile import is_finding_code
 from exoflow.declaration import flow_spec, key_text
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.runtime import Runtime
@@ -118,6 +119,11 @@ class AnyFlow(Callee[P, R, X]):
             )
         if current_attempt() is not None:
             raise self._in_task()
+        if is_finding_code():
+            raise RuntimeError(
+                f"{self.name}.{word}(...) runs when its file is imported, and another process imports it to find its "
+                f"tasks: put the call under `if __name__ == '__main__':`"
+            )
 
     def _in_task(self) -> RuntimeError:
         return RuntimeError(

@@ -14,6 +14,8 @@ import pickle
 import sys
 import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import FunctionType, ModuleType
 from typing import Any
@@ -26,6 +28,28 @@ _PRIVATE = "__exoflow_main_"
 _MAX_HOPS = 8
 _found: dict[str, ModuleType] = {}
 _lock = threading.RLock()
+
+
+class _Thread(threading.local):
+    finding = 0
+
+
+_thread = _Thread()
+
+
+@contextmanager
+def finding_code() -> Iterator[None]:
+    """While this thread imports whatever is needed to find a recorded function."""
+    _thread.finding += 1
+    try:
+        yield
+    finally:
+        _thread.finding -= 1
+
+
+def is_finding_code() -> bool:
+    """Whether this thread is in the middle of such an import. A file that runs its flow then would never end."""
+    return _thread.finding > 0
 
 
 def reduce_by_name(thing: Any) -> tuple[Any, ...] | None:
@@ -133,7 +157,8 @@ def _module_of(path: str, name: str | None) -> ModuleType:
     with _lock:
         module = _found.get(path)
         if module is None or sys.modules.get(module.__name__) is not module:
-            module = _found[path] = _loaded(path) or _imported(path, name)
+            with finding_code():
+                module = _found[path] = _loaded(path) or _imported(path, name)
         return module
 
 

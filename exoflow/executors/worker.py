@@ -16,6 +16,7 @@ import msgpack
 
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded, decode, from_bytes
+from exoflow.codec.mainfile import finding_code
 from exoflow.errors import Interruption
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.spool import read_spool, write_spool
@@ -90,7 +91,8 @@ class Worker:
         if code is not None:
             self._codes[number] = code
         if number not in self._functions:
-            self._functions[number] = decode(from_bytes(self._codes[number]))
+            with finding_code():
+                self._functions[number] = decode(from_bytes(self._codes[number]))
         return self._functions[number]
 
     def _fetch(self, value: Value) -> Encoded:
