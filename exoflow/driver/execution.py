@@ -397,7 +397,7 @@ class Execution(Undoing):
 
     def _save(self, command: do.Save) -> None:
         handle = self.handles[command.call]
-        code = Code.FAILED if handle.call.failed else Code.SAVED
+        code = Code.FAILED if command.failed else Code.SAVED
         self.append_result(code, handle, command.version, command.names)
 
     def append_result(self, code: Code, handle: Handle, version: Version, names: tuple[CallId, ...]) -> None:

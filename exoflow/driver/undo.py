@@ -41,10 +41,16 @@ class Undoing:
 
     def _arguments_by_value(self: _Execution, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         args, kwargs = handle.args, handle.kwargs
+        passed = {call.id for call in handle.call.passes}
+
+        def lookup(id: CallId) -> object:
+            return codec.make_reference(id) if id in passed else self.value_of_ref(id)
+
         if handle.encoded is not None:
             assert isinstance(handle.encoded, codec.Encoded)
-            args, kwargs = codec.decode(handle.encoded, lookup=self.value_of_ref)  # type: ignore[misc]
-        return codec.substitute(args, kwargs, self.value_of_ref)
+            args, kwargs = codec.decode(handle.encoded, lookup=lookup)
+            return args, kwargs
+        return codec.substitute(args, kwargs, lookup)
 
     def value_of_ref(self: _Execution, id: CallId) -> object:
         """What stands for a Ref in arguments by value; one that is passed on stays a Ref."""

@@ -30,6 +30,7 @@ class Save(NamedTuple):
     version: Version
     names: tuple[CallId, ...]
     """Open choices behind a child flow's result (L5); empty for every other call."""
+    failed: bool = False
 
 
 class Upload(NamedTuple):

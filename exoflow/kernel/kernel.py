@@ -121,13 +121,7 @@ class Kernel(Retirement):
                 self._void(call)
         for call in self.calls.values():
             if call.state is State.DONE or call.intent:
-                self.unattached += 1
-                self.unattached_effects += call.note.effect is not None
-            names = call.intent_names if call.intent and call.note.rollback else ()
-            if call.state is State.DONE:
-                names += call.names
-            for name in names:
-                self.standing.setdefault(name, []).append(call)
+                self._detached(call)
 
     def reference(self, id: CallId) -> Call:
         """The call that a Ref names; not made yet by this incarnation of the body, perhaps."""
@@ -418,24 +412,24 @@ class Kernel(Retirement):
         self.out.append(Run(call.id, call.attempt, call.tries + call.losses + 1, call.why))
 
     def _inputs_ready(self, call: Call, stack: list[Call] | None) -> bool:
-        """Whether every input's value is there, Refs inside the values included; asks for those that are not."""
-        pending = list(call.inputs)
-        seen: set[Call] = set()
+        """Whether every input's value is there, Refs inside the values included; asks for those that are not.
+
+        With all inputs ended, the first error among them is the call's own: the same one in every replay.
+        """
+        found: dict[Call, None] = dict.fromkeys(call.inputs)
         missing: list[Call] = []
-        while pending:
-            source = pending.pop()
-            if source in seen:
-                continue
-            seen.add(source)
+        error: Call | None = None
+        pending = list(found)
+        for source in pending:
             if source.failed and source.recalled and self.forgiving and not source.seen:
                 self._forgive(source)
             if not self._available(source):
                 missing.append(source)
-            elif not source.failed:
-                pending.extend(source.refs)
-            elif call.state is State.NEEDED:
-                self._fail_with(call, source)
-                return False
+            elif source.failed:
+                error = error or source
+            else:
+                pending.extend(ref for ref in source.refs if ref not in found)
+                found.update(dict.fromkeys(source.refs))
         call.missing = len(missing)
         for source in missing:
             source.waiters.append(call)
@@ -444,6 +438,9 @@ class Kernel(Retirement):
         else:
             for source in missing:
                 self._need(source)
+        if error is not None and not missing and call.state is State.NEEDED:
+            self._fail_with(call, error)
+            return False
         return not missing
 
     def _fail_with(self, call: Call, source: Call) -> None:
@@ -493,6 +490,7 @@ class Kernel(Retirement):
     def _intend(self, call: Call, names: tuple[CallId, ...], releases: tuple[CallId, ...]) -> None:
         call.intent = self._next_version()
         call.intent_durable = False
+        call.intent_names = names
         call.recalled = False
         self._mark_derived(call)
         self.seq += 1
@@ -584,7 +582,7 @@ class Kernel(Retirement):
         if call.forced or call.note.saves == "sync":
             self.urgent = self.seq
         self._records.append((self.seq, call, call.version, "save"))
-        self.out.append(Save(call.id, call.version, call.names))
+        self.out.append(Save(call.id, call.version, call.names, call.failed))
 
     def _upload(self, call: Call) -> None:
         call.upload = call.version

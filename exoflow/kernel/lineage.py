@@ -70,6 +70,18 @@ class Lineage:
             if call.note.kind is Kind.FLOW:
                 call.base_open += 1
 
+    def _relink_contents(self, call: Call) -> None:
+        """An input's value is not true any more: neither is what it referred to."""
+        for source in call.contents:
+            source.takers.remove(call)
+            if not source.closed:
+                call.open -= 1
+                call.base_open -= call.note.kind is Kind.FLOW
+        call.contents.clear()
+        for source in call.inputs:
+            for ref in source.refs:
+                self._link_content(call, ref)
+
     def _link_late(self, owner: Call, source: Call) -> None:
         """A child flow's body has read ``source``, or returns a Ref to it: its result will stand on it."""
         if not source.attached and (source.committed or not source.must_commit):

@@ -104,15 +104,20 @@ class Retirement(Lineage):
         """Keep what the calls of a body came to, and forget that it has made them."""
         for call in self._unlink(scope):
             self._reopening.discard(call)
+            call.forced = False  # the effect that waited for it may not be made again
             if call.state is State.NEEDED or call.state is State.RUNNING and call.note.kind is Kind.FLOW:
                 call.state = State.IDLE
             if call.state is State.DONE or call.intent:
                 self._detached(call)
 
     def _detached(self, call: Call) -> None:
+        """A result or an intent that no body has asked for yet. It falls with any choice that its record names."""
         self.unattached += 1
         if call.note.effect is not None:
             self.unattached_effects += 1
+        names = call.intent_names if call.intent and call.note.rollback else ()
+        for name in names + call.names if call.state is State.DONE else names:
+            self.standing.setdefault(name, []).append(call)
 
     def _void(self, call: Call) -> None:
         """Take the call's result back. Its effect too, where it has one; an effect without rollback is never here."""
@@ -137,7 +142,10 @@ class Retirement(Lineage):
         call.saved = 0
         call.stamp_at = -1
         call.closed = False
-        call.refs = ()
+        if call.refs:
+            call.refs = ()
+            for taker in list(call.takers):
+                self._relink_contents(taker)
         call.upload = Version(0)
         self._unsaved.pop(call.id, None)
         call.why = "remade"
