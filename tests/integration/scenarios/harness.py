@@ -31,6 +31,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 FORMS = ("last", "every", "refs", "async")
@@ -52,7 +53,7 @@ class Zygote:
         paths = [str(HERE), *(path for path in sys.path if path)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("EXOFLOW_")}
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", "import world; world.serve()"],
+            [sys.executable, "-W", "error", "-c", "import lives; lives.serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -166,7 +167,8 @@ class Stage:
             graph: ``"A→B, A→D"``; calls are made in the order in which tasks appear.
             notes: The words of each task; the same for all as text.
             lives: Separated by ``;``. After a life that is killed whole, one more follows.
-            counts: How often each body was entered: ``"A1 B2"``; ``"A1 B2 | last A1 B1"`` where the forms differ; None: not checked.
+            counts: How often each body was entered: ``"A1 B2"``; ``"A1 B2 | last A1 B1"`` where the forms differ;
+                None: not checked.
             form: One of FORMS, or the name of a program.
             fails: Lives (from 1) that end with an error, and its type.
         """
@@ -176,9 +178,7 @@ class Stage:
         inputs, words = parse_graph(graph), parse_notes(graph, notes)
         ended = []
         for text in texts:
-            ended.append(
-                self.wait(self.start(inputs, words, text, form=form, executor=executor, arguments=arguments))
-            )
+            ended.append(self.wait(self.start(inputs, words, text, form=form, executor=executor, arguments=arguments)))
             self._check_end(ended[-1], text, (fails or {}).get(len(ended)))
         story = Story(self.lines(), ended, words)
         if counts is not None:
@@ -189,14 +189,14 @@ class Stage:
 
     def start(
         self, inputs: dict[str, list[str]], words: dict[str, list[str]], text: str, *, form: str = "last",
-        executor: str = "", begins: bool | None = None, arguments: tuple[object, ...] = (), gates: Mapping[str, str] | None = None,
-        takeover: bool = False,
+        executor: str = "", begins: bool | None = None, arguments: tuple[object, ...] = (),
+        gates: Mapping[str, str] | None = None, takeover: bool = False,
     ) -> tuple[str, int]:  # fmt: skip
         """Begin a life; its name and process.
 
         Args:
             begins: By ``run`` rather than ``resume``; None: the first one does.
-            gates: Tasks that wait before their effect for ``"open"``: ``open_gate``; or until the journal is ``"fenced"``.
+            gates: Tasks that wait before their effect: ``"open"`` for ``open_gate``; ``"fenced"`` for a takeover.
             takeover: Take the run from a process that lives.
         """
         self.number += 1
@@ -212,8 +212,8 @@ class Stage:
             saves = {"do": "fail", "times": int(life["times"])}
         job = {
             "name": str(self.number), "life": self.number, "folder": str(self.folder), "store": str(self.store),
-            "trace": str(self.trace), "run_id": "the run", "graph": inputs, "notes": words, "form": form, "crash": crash,
-            "saves": saves, "executor": executor or ("processes" if life["domain"] == "W" else "local"),
+            "trace": str(self.trace), "run_id": "the run", "graph": inputs, "notes": words, "form": form,
+            "crash": crash, "saves": saves, "executor": executor or ("processes" if life["domain"] == "W" else "local"),
             "begins": self.number == 1 if begins is None else begins, "arguments": arguments,
             "gates": gates or {}, "takeover": takeover,
         }  # fmt: skip
@@ -272,7 +272,7 @@ def parse_graph(text: str) -> dict[str, list[str]]:
         names = [name.strip() for name in path.split("→")]
         for name in names:
             inputs.setdefault(name, [])
-        for source, target in zip(names, names[1:], strict=False):
+        for source, target in pairwise(names):
             inputs[target].append(source)
     ordered: dict[str, list[str]] = {}
     while len(ordered) < len(inputs):

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import exoflow
 import world
+
+import exoflow
 from exoflow import Ref
 
 Tasks = dict[str, Any]
