@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 from exoflow import settings
 from exoflow.driver.runtime import Runtime
@@ -77,17 +76,14 @@ async def run_here_async(execution: Execution) -> object:
         return await execution.run_async()
 
 
-_started: WeakSet[Execution] = WeakSet()
 _lock = threading.Lock()
 
 
 def is_first(execution: Execution) -> bool:
     """Whether nobody runs its body yet: a run can be joined before it is under way."""
     with _lock:
-        if execution in _started:
-            return False
-        _started.add(execution)
-        return True
+        first, execution.taken = not execution.taken, True
+        return first
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from rich.live import Live
 from rich.text import Text
 
+from exoflow.catalogue.description import task_of
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count, duration
 from exoflow.kernel.state import State
-from exoflow.model import Kind
+from exoflow.model import Kind, version
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -51,16 +52,16 @@ def progress(execution: Execution) -> Progress:
     """A count without the run's lock: a call may be counted a moment late."""
     made = done = loaded = 0
     running: Counter[str] = Counter()
-    for handle in list(execution.handles.values()):
-        kind, state = handle.spec.note.kind, handle.call.state
-        if kind is Kind.NOTE or not handle.call.attached:
+    for call in list(execution.kernel.calls.values()):
+        kind, state = call.note.kind, call.state
+        if kind is Kind.NOTE or not call.attached:
             continue
         made += 1
         if state is State.DONE:
             done += 1
-            loaded += handle.call.recalled and handle.number == 0
+            loaded += call.version < version(execution.epoch, 0)
         elif state is State.RUNNING and kind is Kind.TASK:
-            running[handle.spec.name] += 1
+            running[task_of(call.id)] += 1
     return Progress(made, done, loaded, running)
 
 

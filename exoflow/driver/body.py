@@ -68,7 +68,6 @@ class Body:
         self.strands = 1
         self.lock = execution.lock
         self.scope = execution.kernel.opened(path, None if owner is None else owner.call.id)
-        self.strand = Strand(self, "")
         self.order = execution.history.reads.pop(path, None)
         self._pending: set[Call] = set()
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
@@ -659,7 +658,7 @@ class Body:
         arguments = self._arguments_or_none()
         if arguments is None:
             return
-        token = current.set(self.strand)
+        token = current.set(Strand(self, ""))
         _live[0] += 1
         try:
             args, kwargs = arguments
@@ -683,7 +682,7 @@ class Body:
         arguments = self._arguments_or_none()
         if arguments is None:
             return
-        token = current.set(self.strand)
+        token = current.set(Strand(self, ""))
         _live[0] += 1
         try:
             args, kwargs = arguments

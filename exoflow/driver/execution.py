@@ -43,6 +43,22 @@ class Execution(Undoing):
     kernel_type: type[Kernel] = Kernel
     """The zoo of broken kernels puts its animals here."""
 
+    encoded_inputs: codec.Encoded | None = None
+    status = Status.RUNNING
+    fatal: BaseException | None = None
+    accepted: frozenset[str] = frozenset()
+    runtime_sources: Callable[[bytes, Callable[..., Any]], None] | None = None
+    outcome: Value | bytes | None = None
+    """The encoded result, or the encoded error."""
+    end_position = 0
+    taken = False
+    """Whether somebody runs its body."""
+    _end_status = Status.RUNNING
+    _seq = 0
+    _asked = 0
+    """Highest seq that the journal was asked to tell us of."""
+    _root_error: bytes | None = None
+
     def __init__(
         self, *, run_id: RunId, epoch: int, index: int, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any],
         log: Log, store: Store, clock: Clock, executors: Mapping[str, Executor], default: str, seed: int,
@@ -60,7 +76,6 @@ class Execution(Undoing):
         self.default = default
         self.seed = seed
         self.labels = dict(labels or {})
-        self.encoded_inputs: codec.Encoded | None = None
         self.history = history if history is not None else History()
         self.values_prefix = values_prefix
         self.lock = threading.RLock()
@@ -68,24 +83,14 @@ class Execution(Undoing):
         self.values = Values(store, executors)
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
-        self.status = Status.RUNNING
-        self.fatal: BaseException | None = None
         self.ended = Latch()
         self.on_end: list[Callable[[], None]] = []
-        self.accepted: frozenset[str] = frozenset()
-        self.runtime_sources: Callable[[bytes, Callable[..., Any]], None] | None = None
-        self.outcome: Value | bytes | None = None  # the encoded result, or the encoded error
-        self.end_position = 0
-        self._end_status = Status.RUNNING
         self._positions: deque[tuple[int, int]] = deque()
-        self._seq = 0
-        self._asked = 0  # highest seq that the journal was asked to tell us of
         self._stash: dict[CallId, tuple[Handle, Version]] = {}
         self._offers: set[CallId] = set()
         self._save_tries: dict[CallId, int] = {}
-        self._root_error: bytes | None = None
-        self._doubt: do.Doubt | None = None
-        self.history.tell(self.kernel, self.values)
+        if history is not None:
+            history.tell(self.kernel, self.values)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -543,6 +548,17 @@ class Execution(Undoing):
             elif not self.ended.is_set():
                 self.status = self._end_status
                 self._close()
+                self._come_apart()
+
+    def _come_apart(self) -> None:
+        """Cut the cycles between the parts of an ended run, so that its memory is free as soon as nobody has it."""
+        for body in self.bodies.values():
+            body.dead = True  # a strand that outlives its flow does nothing any more
+        self.bodies.clear()
+        self.handles.clear()
+        for scope in self.kernel.scopes.values():
+            scope.calls.clear()
+            scope.reads.clear()
 
     def _close(self) -> None:
         self.ended.set()

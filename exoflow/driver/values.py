@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,7 +23,7 @@ class Values:
         self.at: dict[CallId, Value] = {}
         self.errors: dict[CallId, bytes] = {}
         self._given: dict[Version, list[Held]] = {}
-        self._users: Counter[int] = Counter()
+        self._users: dict[int, int] = {}
         self._unwanted: dict[int, Held] = {}
 
     def give(self, version: Version, values: Iterable[Value]) -> None:
@@ -32,7 +31,8 @@ class Values:
         held = [value for value in values if isinstance(value, Held) and value.executor != DRIVER]
         if held:
             self._given[version] = held
-            self._users.update(map(id, held))
+            for value in held:
+                self._users[id(value)] = self._users.get(id(value), 0) + 1
 
     def take_back(self, version: Version) -> None:
         """The attempt has ended."""
