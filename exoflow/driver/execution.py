@@ -403,9 +403,11 @@ class Execution(Undoing):
     def _save(self, command: do.Save) -> None:
         handle = self.handles[command.call]
         code = Code.FAILED if command.failed else Code.SAVED
-        self.append_result(code, handle, command.version, command.names)
+        self.append_result(code, handle, command.version, command.names, command.newest)
 
-    def append_result(self, code: Code, handle: Handle, version: Version, names: tuple[CallId, ...]) -> None:
+    def append_result(
+        self, code: Code, handle: Handle, version: Version, names: tuple[CallId, ...], newest: int = 0
+    ) -> None:
         call = handle.call
         at = self.values.at
         payload: records.Payload = None
@@ -423,7 +425,7 @@ class Execution(Undoing):
                 code, self.index, call.id, version, payload, puts,
                 [ref.id for ref in call.refs] if call.refs else None, list(names) if names else None, call.reads_at,
                 [i.id for i in call.inputs] if call.inputs else None, handle.fingerprint, handle.spec.code,
-                handle.started_s, handle.seconds, handle.number, handle.why, bits,
+                handle.started_s, handle.seconds, handle.number, handle.why, bits, newest,
             )  # fmt: skip
         )
 

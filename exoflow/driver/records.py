@@ -58,6 +58,8 @@ class Result(NamedTuple):
     """None for a first attempt; else retry, lost, remade, not saved, ..."""
     choice: int
     """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow."""
+    newest: int = 0
+    """Of a child flow: the newest version among the choices behind its result."""
 
 
 class Intent(NamedTuple):

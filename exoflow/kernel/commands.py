@@ -31,6 +31,8 @@ class Save(NamedTuple):
     names: tuple[CallId, ...]
     """Open choices behind a child flow's result (L5); empty for every other call."""
     failed: bool = False
+    newest: Version = Version(0)
+    """Of a child flow: the newest choice behind its result; its body is not replayed once that is recorded."""
 
 
 class Upload(NamedTuple):

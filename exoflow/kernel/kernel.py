@@ -67,7 +67,7 @@ class Kernel(Retirement):
 
     def recall_result(
         self, id: CallId, path: str, version: Version, *, saved: bool, failed: bool, choice: bool, effect: bool,
-        names: tuple[CallId, ...], refs: tuple[CallId, ...], reads_at: int,
+        names: tuple[CallId, ...], refs: tuple[CallId, ...], reads_at: int, newest: Version = Version(0),
     ) -> None:  # fmt: skip
         """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
         call = self._recalled(id, path)
@@ -79,6 +79,7 @@ class Kernel(Retirement):
         call.names = names
         call.refs = tuple(self.reference(ref) for ref in refs)
         call.recorded_reads_at = reads_at
+        call.record_stamp = newest
         call.why = "not saved"
         call.note = _note(choice or failed, effect=effect, rollback=call.note.rollback)
 
@@ -540,6 +541,7 @@ class Kernel(Retirement):
         if call.note.kind is Kind.FLOW:  # it is as new as the newest choice that its body made
             version = self._next_version()
             self._fix_stamp(call)
+            call.record_stamp = call.stamp
         call.version = version
         call.refs = refs
         call.cost_s = seconds + sum(i.cost_s for i in call.inputs if not i.saved) if call.note.saves == "cost" else seconds
@@ -582,7 +584,7 @@ class Kernel(Retirement):
         if call.forced or call.note.saves == "sync":
             self.urgent = self.seq
         self._records.append((self.seq, call, call.version, "save"))
-        self.out.append(Save(call.id, call.version, call.names, call.failed))
+        self.out.append(Save(call.id, call.version, call.names, call.failed, call.record_stamp))
 
     def _upload(self, call: Call) -> None:
         call.upload = call.version
@@ -665,6 +667,8 @@ class Kernel(Retirement):
         call.version = call.attempt
         if call.note.kind is Kind.FLOW:
             call.version = self._next_version()
+            self._fix_stamp(call)
+            call.record_stamp = call.stamp
             call.names = self._open_lineage(call)
         self._mark_derived(call)
         if not self.cancelling:
@@ -678,9 +682,21 @@ class Kernel(Retirement):
             call.open -= 1  # its body has read all that it will
         if call.refs and not failed:
             self._link_refs(call)
+        if call.takers and (call.refs or call.note.kind is Kind.FLOW):
+            self._drop_older(call)
         self._settle(call)
         self._announce(call)
         self._ended(call)
+
+    def _drop_older(self, call: Call) -> None:
+        """What is behind the value is known only now: recorded results that were made from an older one fall."""
+        older = [
+            taker
+            for taker in call.takers
+            if taker.version and (taker.state is State.DONE or taker.intent) and taker.version < self._fresh_stamp(taker)
+        ]
+        if older:
+            self._fall([], older)
 
     def _announce(self, call: Call) -> None:
         """Tell whoever waits for the value, if it may be used."""

@@ -244,6 +244,8 @@ class Lineage:
             seen.add(source)
             if source.version and source.is_choice and source.version > stamp:
                 stamp = source.version
+            if source.record_stamp > stamp:
+                stamp = source.record_stamp
             if source.stamp_at == FIXED or source.stamp_at == self.remade:
                 stamp = max(stamp, source.stamp)
             elif source.scope is not None:
@@ -260,6 +262,10 @@ class Lineage:
         if owner is None or owner.scope is None:
             return stamp
         return self._walk([*owner.inputs, *owner.contents], max(stamp, self._prefix_stamp(owner)))
+
+    def _fresh_stamp(self, call: Call) -> Version:
+        """Its stamp as it would be now, whatever it was when the call started."""
+        return self._walk(self._sources(call), self._prefix_stamp(call))
 
     def _fix_stamp(self, call: Call) -> None:
         call.stamp_at = -1

@@ -141,6 +141,7 @@ class Retirement(Lineage):
         call.held = call.committed = call.failed = call.propagated = False
         call.saved = 0
         call.stamp_at = -1
+        call.record_stamp = Version(0)
         call.closed = False
         if call.refs:
             call.refs = ()

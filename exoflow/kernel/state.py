@@ -26,7 +26,7 @@ class Call:
         "state", "version", "attempt", "held", "saved", "committed", "failed", "propagated", "refs", "names",
         "tries", "losses", "missing", "open", "base_open", "closed", "gated", "forced", "has_derived", "wanted", "seen",
         "intent", "intent_durable", "intent_names", "releases", "released", "swept", "fail_after_undo",
-        "upload", "recalled", "why", "cost_s", "body", "stamp", "stamp_at", "read_stamp", "recorded_reads_at",
+        "upload", "recalled", "why", "cost_s", "body", "stamp", "stamp_at", "read_stamp", "record_stamp", "recorded_reads_at",
     )  # fmt: skip
 
     def __init__(self, id: CallId, note: Annotations) -> None:
@@ -78,6 +78,7 @@ class Call:
         self.body: Scope | None = None  # of a child flow
         self.stamp = Version(0)
         self.stamp_at = -1
+        self.record_stamp = Version(0)  # of a child flow's result: newest choice behind it
         self.read_stamp = Version(0)  # newest choice behind what its body had read
         self.recorded_reads_at = 0  # what its record says of reads_at
 
