@@ -19,7 +19,7 @@ from exoflow.journal import Journal, Kind
 from exoflow.storage import LocalStore
 
 NURSERY = """
-import atexit, faulthandler, json, os, runpy, sys
+import atexit, faulthandler, gc, json, os, runpy, sys
 import exoflow, exoflow.attempts, exoflow.executors.local, exoflow.executors.processes
 from exoflow import hooks
 for name in dir(exoflow):
@@ -44,11 +44,15 @@ def live(job):
 if len(sys.argv) == 2:  # one process of its own
     live(json.loads(sys.argv[1]))
     sys.exit()
+gc.collect()
+gc.freeze()
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
         live(json.loads(line))
-        sys.exit()
+        atexit._run_exitfuncs()  # as an exit does; taking the interpreter apart takes longer than the run
+        sys.stdout.flush()
+        os._exit(0)
     if not json.loads(line)["wait"]:
         print(child, flush=True)
         continue

@@ -126,7 +126,9 @@ def test_a_torn_end_of_the_newest_batch_is_absent(place: Callable[..., Place], b
     if bytes_kept == 200:
         assert (life.code, life.out) == (0, "charged for the small result\n"), life.err
     else:
-        assert "exoflow.errors.InDoubt: the effect of charge#0 may or may not have happened (key it/charge#0)" in life.err
+        assert (
+            "exoflow.errors.InDoubt: the effect of charge#0 may or may not have happened (key it/charge#0)" in life.err
+        )
     assert here.bodies() == ["small", "charge"]
 
 

@@ -27,9 +27,11 @@ def test_a_run_whose_disk_fails_once_ends_well_or_says_so_and_goes_on(
     place: Callable[..., Place], action: str, advice: str
 ) -> None:
     failed = set()
-    for point in place("whole").points():
-        name = point.partition(":")[0]
-        if name not in OPERATIONS:
+    points = [point for point in place("whole").points() if point.partition(":")[0] in OPERATIONS]
+    latest = {point.partition(":")[0]: point for point in points}
+    for point in points:
+        name, _, time = point.partition(":")
+        if int(time) > 2 and latest[name] != point:
             continue
         here = place(point.replace(":", "-"))
         life = here.live(fault=f"{point}:{action}")
@@ -48,7 +50,9 @@ STRACE = shutil.which("strace")
 
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed")
-@pytest.mark.parametrize(("call", "error"), [("fdatasync", "EIO"), ("fdatasync", "ENOSPC"), ("link", "EIO"), ("link", "EDQUOT")])
+@pytest.mark.parametrize(
+    ("call", "error"), [("fdatasync", "EIO"), ("fdatasync", "ENOSPC"), ("link", "EIO"), ("link", "EDQUOT")]
+)
 def test_a_system_call_that_fails_outside_of_our_hands_loses_nothing(
     place: Callable[..., Place], call: str, error: str
 ) -> None:
