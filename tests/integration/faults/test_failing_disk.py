@@ -142,8 +142,9 @@ VANISH = """
     @task(checkpoint="sync")
     def vanish():
         if not os.path.exists("gone"):
-            shutil.copytree("store", "gone")
-            shutil.rmtree("store")
+            shutil.copytree("store", "gone", ignore=shutil.ignore_patterns(".tmp"))
+            os.rename("store", "old")
+            shutil.rmtree("old")
         return 3
 
     @flow
