@@ -27,7 +27,7 @@ from exoflow.kernel.commands import (
     Upload,
 )
 from exoflow.kernel.retirement import Retirement
-from exoflow.kernel.state import Call, Scope, State
+from exoflow.kernel.state import NOBODY, Call, Scope, State, joined
 from exoflow.model import Annotations, CallId, Kind, Version, version
 
 SECONDS_PER_BYTE = 1 / 200e6  # until the store's rate has been measured
@@ -256,7 +256,7 @@ class Kernel(Retirement):
         call.wanted = False
         if call.propagated:
             self.read(scope, call.refs[0])  # the error itself is what has to be durable
-        call.read_by.append((scope, scope.incarnation, len(scope.reads)))
+        call.read_by = joined(call.read_by, (scope, scope.incarnation, len(scope.reads)))
         scope.reads.append(call)
         stamp = self._stamp(call)
         if stamp > scope.stamp:
@@ -433,7 +433,7 @@ class Kernel(Retirement):
                 found.update(dict.fromkeys(source.refs))
         call.missing = len(missing)
         for source in missing:
-            source.waiters.append(call)
+            source.waiters = joined(source.waiters, call)
         if stack is not None:
             stack.extend(missing)
         else:
@@ -707,7 +707,7 @@ class Kernel(Retirement):
             root = self.scopes[""]
             if root.returned:
                 self._try_end(root)
-        waiters, call.waiters = call.waiters, []
+        waiters, call.waiters = call.waiters, NOBODY
         for waiter in waiters:
             if waiter.missing:
                 waiter.missing -= 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from exoflow.kernel.commands import Command
-from exoflow.kernel.state import Call, Scope
+from exoflow.kernel.state import Call, Scope, joined
 from exoflow.model import CallId, Kind, Version
 
 
@@ -43,7 +43,7 @@ class Lineage:
         scope.calls.append(call)
         for source in inputs:
             if source.attached or source.must_commit and not source.committed:  # else its child flow's own record stands for it
-                source.takers.append(call)
+                source.takers = joined(source.takers, call)
                 if not source.closed:
                     call.open += 1
             for ref in source.refs:
@@ -61,8 +61,8 @@ class Lineage:
             return  # in a child flow that is not replayed: its own record stands for all of it
         if source in call.contents:
             return
-        call.contents.append(source)
-        source.takers.append(call)
+        call.contents = joined(call.contents, source)
+        source.takers = joined(source.takers, call)
         for ref in source.refs:
             self._link_content(call, ref)
         if not source.closed:
@@ -86,12 +86,12 @@ class Lineage:
         """A child flow's body has read ``source``, or returns a Ref to it: its result will stand on it."""
         if not source.attached and (source.committed or not source.must_commit):
             return
-        owner.late.append(source)
+        owner.late = joined(owner.late, source)
         if owner.stamp_at != FIXED:
             self.remade += 1  # stamps behind the child flow may be newer now
         elif source.scope is not None:
             owner.stamp = max(owner.stamp, self._stamp(source))
-        source.late_takers.append(owner)
+        source.late_takers = joined(source.late_takers, owner)
         if not source.closed:
             owner.open += 1
 

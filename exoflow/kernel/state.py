@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from typing import Any, TypeVar
 
+from exoflow.kernel.rarely import Rarely
 from exoflow.model import Annotations, CallId, Kind, Version
+
+T = TypeVar("T")
 
 
 class State(enum.IntEnum):
@@ -18,30 +22,59 @@ class State(enum.IntEnum):
     DOUBT = 4  # an irrevocable effect: happened or not?
 
 
+class _Empty(list[Any]):
+    def append(self, item: object) -> None:
+        raise AssertionError(f"{item!r} would be in the row of every call: use joined")
+
+
+NOBODY: list[Any] = _Empty()
+"""Every row of a call in which nothing stands yet: most stay so."""
+
+
+def joined(row: list[T], item: T) -> list[T]:
+    """The row with the item at its end."""
+    if row:
+        row.append(item)
+        return row
+    return [item]
+
+
 class Call:
     """One task call: what was asked, and what became of it."""
 
     __slots__ = (
-        "id", "note", "scope", "inputs", "passes", "contents", "late", "reads_at", "takers", "late_takers", "waiters", "read_by", "attached",
-        "state", "version", "attempt", "held", "saved", "committed", "failed", "propagated", "refs", "names",
-        "tries", "losses", "missing", "open", "base_open", "closed", "gated", "forced", "has_derived", "wanted", "seen",
-        "intent", "intent_durable", "intent_names", "releases", "released", "swept", "fail_after_undo",
-        "upload", "recalled", "why", "cost_s", "body", "stamp", "stamp_at", "read_stamp", "record_stamp", "recorded_reads_at",
+        "id", "note", "scope", "inputs", "passes", "contents", "late", "reads_at", "takers", "late_takers", "waiters",
+        "read_by", "attached", "state", "version", "attempt", "held", "saved", "committed", "failed", "refs", "tries",
+        "missing", "open", "closed", "gated", "forced", "has_derived", "wanted", "seen", "intent", "swept",
+        "recalled", "why", "cost_s", "stamp", "stamp_at", "read_stamp", "record_stamp", "recorded_reads_at", "rare",
     )  # fmt: skip
 
+    losses = Rarely[int](0)
+    base_open = Rarely[int](0)  # of a child flow: those parts that its body did not add
+    intent_durable = Rarely[bool](False)
+    intent_names = Rarely[tuple[CallId, ...]](())
+    releases = Rarely[tuple[CallId, ...]](())
+    released = Rarely[bool](False)
+    fail_after_undo = Rarely[bool](False)
+    upload = Rarely[Version](Version(0))  # version whose value is on its way to the store
+    body = Rarely["Scope | None"](None)  # of a child flow
+    names = Rarely[tuple[CallId, ...]](())
+    propagated = Rarely[bool](False)  # the error is an input's
+
     def __init__(self, id: CallId, note: Annotations) -> None:
+        self.rare: dict[str, Any] | None = None
         self.id = id
         self.note = note
         self.scope: Scope | None = None
         self.inputs: tuple[Call, ...] = ()
         self.passes: tuple[Call, ...] = ()  # handed on as Refs: no lineage, their values are not seen
-        self.contents: list[Call] = []  # calls whose Refs stand in the values of its inputs
-        self.late: list[Call] = []  # of a child flow: what its body read or returned
-        self.late_takers: list[Call] = []
+        self.contents: list[Call] = NOBODY  # calls whose Refs stand in the values of its inputs
+        self.late: list[Call] = NOBODY  # of a child flow: what its body read or returned
+        self.late_takers: list[Call] = NOBODY
         self.reads_at = 0  # how much its body had read when it made the call
-        self.takers: list[Call] = []
-        self.waiters: list[Call] = []  # calls that cannot start before this one's value is there
-        self.read_by: list[tuple[Scope, int, int]] = []  # (scope, its incarnation, index of the read)
+        self.takers: list[Call] = NOBODY
+        self.waiters: list[Call] = NOBODY  # calls that cannot start before this one's value is there
+        self.read_by: list[tuple[Scope, int, int]] = NOBODY  # (scope, its incarnation, index of the read)
         self.attached = False  # the present incarnation of the body has made this call
         self.state = State.IDLE
         self.version = Version(0)  # of the newest result made, lost ones too
@@ -50,14 +83,10 @@ class Call:
         self.saved = 0  # sequence number of its record; -1: read from the journal
         self.committed = False
         self.failed = False
-        self.propagated = False  # the error is an input's
         self.refs: tuple[Call, ...] = ()  # Refs inside the value
-        self.names: tuple[CallId, ...] = ()
         self.tries = 0
-        self.losses = 0
         self.missing = 0
         self.open = 0  # parts of its lineage, itself apart, that are not closed
-        self.base_open = 0  # of a child flow: those parts that its body did not add
         self.closed = False  # it and every choice behind it are committed
         self.gated = False
         self.forced = False  # an effect waits for it: save it whatever its checkpoint says
@@ -65,17 +94,10 @@ class Call:
         self.wanted = False  # the body waits for it
         self.seen = False  # the body has read its error
         self.intent = Version(0)
-        self.intent_durable = False
-        self.intent_names: tuple[CallId, ...] = ()
-        self.releases: tuple[CallId, ...] = ()
-        self.released = False
         self.swept = False
-        self.fail_after_undo = False
-        self.upload = Version(0)  # version whose value is on its way to the store
         self.recalled = False  # its record was read from the journal, not made here
         self.why = "first"
         self.cost_s = 0.0  # seconds to compute it again, its unsaved ancestors included
-        self.body: Scope | None = None  # of a child flow
         self.stamp = Version(0)
         self.stamp_at = -1
         self.record_stamp = Version(0)  # of a child flow's result: newest choice behind it
