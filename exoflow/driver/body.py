@@ -16,12 +16,12 @@ from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.damage import forsake
 from exoflow.driver.handle import Handle
-from exoflow.driver.identity import check_same
+from exoflow.driver.identity import check_error, check_same
 from exoflow.driver.loops import Mailbox, background_loop, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import Strand, current, hook
 from exoflow.driver.undo import ValueLost
-from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, StorageError, Superseded
+from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, RunMismatch, StorageError, Superseded
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
 from exoflow.model import Annotations, CallId, Inline, Kind, Version
@@ -90,7 +90,11 @@ class Body:
     # -- making calls ----------------------------------------------------------------------------------------------
 
     def _make(
-        self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], choose: Callable[[], object] | None = None
+        self,
+        spec: TaskSpec,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        choose: Callable[[], object] | None = None,
     ) -> Handle:
         """Give the call its id and tell the kernel. Under the lock; commands are not carried out yet."""
         execution = self.execution
@@ -266,8 +270,14 @@ class Body:
         execution = self.execution
         call = handle.call
         if call.failed:
+            cause = _cause(call)
+            try:
+                check_error(cause, execution)
+            except RunMismatch as mismatch:
+                execution.stop(mismatch)
+                raise
             execution.event(execution.kernel.read, self.scope, call)
-            raise self._error_of(call)
+            raise execution.values.error(cause.id)
         value = execution.values.at[call.id]
         try:
             encoded = execution.values.fetch(value)
@@ -288,11 +298,6 @@ class Body:
             )
         execution.event(execution.kernel.read, self.scope, call)
         return codec.decode(encoded, lookup=self._reference)
-
-    def _error_of(self, call: Call) -> BaseException:
-        while call.propagated and call.refs:
-            call = call.refs[0]
-        return self.execution.values.error(call.id)
 
     def _reference(self, id: CallId) -> object:
         """The Ref that stands in a value that the body reads."""
@@ -394,7 +399,9 @@ class Body:
 
     # -- waiting, in an async body ---------------------------------------------------------------------------------
 
-    def call_async(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, object]:
+    def call_async(
+        self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, object]:
         """Make a call now, where it is written; awaited, it waits for the value (I1)."""
         execution = self.execution
         here = spec.is_async and execution.executor_of(spec) is execution.executors.get("local")
@@ -542,7 +549,11 @@ class Body:
     def done(self, handle: Handle) -> bool:
         with self.lock:
             kernel = self.execution.kernel
-            return bool(self._await(self._make(TaskSpec("done", _nothing, _NOTE), (), {}, lambda: kernel.deliverable(handle.call))))
+            return bool(
+                self._await(
+                    self._make(TaskSpec("done", _nothing, _NOTE), (), {}, lambda: kernel.deliverable(handle.call))
+                )
+            )
 
     def now(self) -> float:
         value = self.note("now", self.execution.clock.now)
@@ -725,7 +736,7 @@ class Body:
         execution = self.execution
         error = self._error
         if unread is not None and error is None:
-            error = codec.encode_error(self._error_of(execution.kernel.calls[unread]))
+            error = codec.encode_error(execution.values.error(_cause(execution.kernel.calls[unread]).id))
         if self.owner is None:
             self._settle_root(error)
             return
@@ -821,6 +832,13 @@ class Body:
         """What it has read is not true any more."""
         self.dead = True
         self.wake()
+
+
+def _cause(call: Call) -> Call:
+    """The call whose own error is this one's."""
+    while call.propagated and call.refs:
+        call = call.refs[0]
+    return call
 
 
 _tasks: set[asyncio.Task[None]] = set()

@@ -32,8 +32,24 @@ def check_same(call: Call, past: records.Result, handle: Handle, execution: Exec
             f"is the same: {difference}. Take the time, random numbers and the like from exoflow.now(), exoflow.rng(), "
             f"exoflow.uuid4() or from a task."
         )
-    used = call.state is State.DONE and past.kind != Code.MADE
-    if used and past.code != handle.spec.code and call.id not in execution.accepted:
+    if call.state is State.DONE and past.kind == Code.SAVED:
+        _check_code(past, handle, execution)
+
+
+def check_error(call: Call, execution: Execution) -> None:
+    """Refuse a recorded error of other code when the body is to see it: until then ``resume`` may forget it (V14).
+
+    Raises:
+        RunMismatch: the task's code has changed.
+    """
+    past, handle = execution.history.results.get(call.id), execution.handles.get(call.id)
+    if past is not None and handle is not None and past.kind == Code.FAILED and past.version == call.version:
+        _check_code(past, handle, execution)
+
+
+def _check_code(past: records.Result, handle: Handle, execution: Execution) -> None:
+    call = handle.call
+    if past.code != handle.spec.code and call.id not in execution.accepted:
         raise RunMismatch(
             f"the code of {handle.spec.name} has changed since {call.id} ran, and its recorded result would be used."
             f"{_code_difference(past, handle, execution)}\nGo on with the recorded result: `exoflow resume "
