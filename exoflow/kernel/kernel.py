@@ -449,6 +449,7 @@ class Kernel(Retirement):
         source.seen = True
         call.propagated = True
         call.refs = (source,)
+        self._mark_derived(call)
         self._done(call, failed=True)
 
     # -- gates -----------------------------------------------------------------------------------------------------
@@ -464,9 +465,12 @@ class Kernel(Retirement):
             self.urgent = self.seq
             return False
         call.gated = False
-        if self.durable_seq < self._start_seq:
+        if call.note.effect == "idempotent" and not call.gate_seq:
+            call.gate_seq = self.seq  # without an intent, that what it stands on was made has to be durable by itself
+        needed = max(self._start_seq, call.gate_seq)
+        if self.durable_seq < needed:
             self._waiting_start.append(call)
-            self.urgent = max(self.urgent, self._start_seq)
+            self.urgent = max(self.urgent, needed)
             return False
         released = self._sweep(call)
         if call.note.effect == "idempotent" and not released and not call.intent:
@@ -802,7 +806,7 @@ class Kernel(Retirement):
                 call.intent_durable = True
                 if call.state is State.NEEDED:
                     self._start(call)
-        if self._waiting_start and seq >= self._start_seq:
+        if self._waiting_start:
             waiting, self._waiting_start = self._waiting_start, []
             for call in waiting:
                 if call.state is State.NEEDED:

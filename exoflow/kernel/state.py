@@ -45,7 +45,7 @@ class Call:
     __slots__ = (
         "id", "note", "scope", "inputs", "passes", "contents", "late", "reads_at", "takers", "late_takers", "waiters",
         "read_by", "attached", "state", "version", "attempt", "held", "saved", "committed", "failed", "refs", "tries",
-        "missing", "open", "closed", "gated", "forced", "has_derived", "wanted", "seen", "intent", "swept",
+        "missing", "open", "closed", "gated", "gate_seq", "forced", "has_derived", "wanted", "seen", "intent", "swept",
         "recalled", "why", "cost_s", "stamp", "stamp_at", "read_stamp", "record_stamp", "recorded_reads_at", "rare",
     )  # fmt: skip
 
@@ -89,6 +89,7 @@ class Call:
         self.open = 0  # parts of its lineage, itself apart, that are not closed
         self.closed = False  # it and every choice behind it are committed
         self.gated = False
+        self.gate_seq = 0  # of an idempotent effect: its start waits until the records up to here are durable
         self.forced = False  # an effect waits for it: save it whatever its checkpoint says
         self.has_derived = False  # it, or something derived from it, holds a result or an intent
         self.wanted = False  # the body waits for it

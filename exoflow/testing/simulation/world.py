@@ -261,7 +261,7 @@ class World:
         events: list[tuple[float, Callable[[], None]]] = []
         if executor.pending:
             events.append((4, lambda: self._end_attempt(execution)))
-        if self.log.durable < len(self.log.records):
+        if self.log.durable < len(self.log.records) or any(at <= self.log.durable for at, _ in self.log.waiting):
             events.append((2 if self.log.waiting else 0.5, self._flush))
         if executor.saves:
             events.append((1, self._end_save))
@@ -289,7 +289,8 @@ class World:
         return True
 
     def _flush(self) -> None:
-        upto = None if self.chance.random() < 0.7 else self.chance.randint(self.log.durable + 1, len(self.log.records))
+        whole = self.chance.random() < 0.7 or self.log.durable == len(self.log.records)
+        upto = None if whole else self.chance.randint(self.log.durable + 1, len(self.log.records))
         self.trace(f"flush {upto}")
         self.log.flush(upto)
 
