@@ -73,14 +73,15 @@ class Run(Generic[R]):
     def status(self) -> Status:
         """How it stands now."""
         if self._execution is not None:
-            return self._execution.status
+            return self._execution.standing()
         if self._summary is None or self._summary.ended_s is None:
             self._summary = None
         summary = self._known()
         if summary.status is Status.RUNNING:
             runtime = Runtime.of(self._store)
-            if summary.journal == runtime.journal.name and self._id not in runtime.executions:
-                return Status.BROKEN_OFF  # it stopped, and this process lives
+            if summary.journal == runtime.journal.name:
+                live = runtime.executions.get(self._id)
+                return Status.BROKEN_OFF if live is None else live.standing()  # it stopped, and this process lives
         return summary.status
 
     def result(self, timeout: float | None = None) -> R:

@@ -74,6 +74,7 @@ class Body:
         self._watchers: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._mail: Mailbox | None = None
+        self._parked = False
         self._condition: threading.Condition | None = None
         """Where a sync body waits; most calls run in its own thread, and none is needed."""
         self._delivered = 0
@@ -224,8 +225,8 @@ class Body:
     def _run_here(self, handle: Handle, version: Version) -> None:
         """Run an attempt in the body's own thread, without the lock."""
         execution = self.execution
-        handle.started_s = execution.clock.now()
         if handle.spec.note.kind is Kind.FLOW:
+            handle.started_s = execution.clock.now()
             body = handle.body.open_child(handle, version, here=True)
             assert body is not None
             self.lock.release()
@@ -429,7 +430,6 @@ class Body:
 
     async def _run_here_async(self, handle: Handle, version: Version) -> None:
         execution = self.execution
-        handle.started_s = execution.clock.now()
         with self.lock:
             attempt = execution.attempt(handle, version)
         token = current.set(None)
@@ -813,7 +813,16 @@ class Body:
         """Wait in the body's thread until something has happened; under the lock, which is free meanwhile."""
         if self._condition is None:
             self._condition = threading.Condition(self.lock)
-        self._condition.wait(timeout_s)
+        self._parked = True
+        try:
+            self._condition.wait(timeout_s)
+        finally:
+            self._parked = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is at a place where it waits; of an async body: whether one of its strands is."""
+        return bool(self._futures) if self.is_async else self._parked
 
     def _unpark(self) -> None:
         if self._condition is not None:

@@ -27,6 +27,7 @@ from exoflow.hooks import reach
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
 from exoflow.kernel.kernel import Kernel
+from exoflow.kernel.state import State
 from exoflow.model import CallId, Held, Inline, Kind, RunId, Status, Stored, Value, Version, show_version
 from exoflow.protocols import Attempt, Clock, Computed, Executor, Log, Outcome, Raised, Store, Vanished
 
@@ -121,7 +122,8 @@ class Execution(Undoing):
         if isinstance(outcome, Computed):
             self._take_value(handle, version, outcome)
             return
-        handle.seconds = outcome.seconds
+        if call.attempt == version:
+            self._timed(handle, outcome.seconds)
         if isinstance(outcome, Raised):
             self.values.errors[call.id] = outcome.error
             self.kernel.failed(call.id, version, did_not_happen=outcome.did_not_happen)
@@ -147,9 +149,8 @@ class Execution(Undoing):
     def _take_value(self, handle: Handle, version: Version, outcome: Computed) -> None:
         call = handle.call
         value = outcome.value
-        live = call.attempt == version
-        if live:
-            handle.seconds = outcome.seconds
+        if call.attempt == version:
+            self._timed(handle, outcome.seconds)
         refs = tuple(self.kernel.reference(_owner(ref)) for ref in outcome.refs if _owner(ref) != call.id)
         inline = type(value) is Inline
         size = len(value.data) if isinstance(value, Inline) else value.size
@@ -163,6 +164,11 @@ class Execution(Undoing):
         if outcome.puts:
             handle.put_ids = tuple(id for id, _ in outcome.puts)
             self.values.at.update(outcome.puts)
+
+    def _timed(self, handle: Handle, seconds: float) -> None:
+        """Note when the body began: an attempt may have waited for its executor long before that."""
+        handle.seconds = seconds
+        handle.started_s = self.clock.now() - seconds
 
     def _vanished_error(self, handle: Handle, reason: str) -> bytes:
         from exoflow.errors import TaskFailed
@@ -496,7 +502,6 @@ class Execution(Undoing):
     def note(self, handle: Handle, value: object) -> None:
         """A reading of the world, recorded like any choice (L7)."""
         data = codec.to_bytes(codec.encode(value))
-        handle.started_s = self.clock.now()
         self._take_value(handle, handle.call.attempt, Computed(Inline(data), 0.0))
 
     def _end_scope(self, command: do.EndScope) -> None:
@@ -681,6 +686,14 @@ class Execution(Undoing):
             raise codec.decode_error(self._root_error)
         assert isinstance(self.outcome, Inline | Held | Stored)
         return codec.decode(self.values.fetch(self.outcome))
+
+    def standing(self) -> Status:
+        """How the run stands now; waiting: nothing but a timer will bring it on."""
+        with self.lock:
+            if self.status is not Status.RUNNING or not all(body.waits for body in self.bodies.values() if not body.dead):
+                return self.status
+            running = {call.note.kind for call in self.kernel.calls.values() if call.state is State.RUNNING}
+            return Status.WAITING if running - {Kind.FLOW, Kind.NOTE} == {Kind.TIMER} else Status.RUNNING
 
     def cancel(self) -> None:
         """Cancel durably, then tell the body (V15)."""

@@ -24,6 +24,7 @@ from exoflow.protocols import Record, Store
 URGENT_BYTES = 64 * 1024
 LINGER_S = 0.005
 _IDLE_TICKS = 20
+_CHANGES_OWNER = tuple(kind in OWNERSHIP for kind in range(max(Kind) + 1))  # an IntEnum's hash is Python, and slow
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class GroupCommit:
             self._queue.append((data, record[1], kind))
             self._queued_bytes += len(data)
             self._last = position = self._last + 1
-            if kind in OWNERSHIP:
+            if _CHANGES_OWNER[kind]:
                 self._note_owner(kind, record[1])
             if self._parked or self._queued_bytes > URGENT_BYTES:
                 self._stir()

@@ -1,0 +1,73 @@
+"""How threads and loops are told that something has happened."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+import exoflow
+from exoflow import RunCancelled, flow, timer
+from exoflow.driver.latch import Latch
+from exoflow.driver.loops import mailbox
+from exoflow.model import Status
+
+
+def test_a_latch_lets_all_go_who_wait_and_who_come_later() -> None:
+    latch, seen = Latch(), []
+    threads = [threading.Thread(target=lambda: seen.append(latch.wait())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    latch.set()
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * 4
+    assert latch.is_set() and latch.wait(0.0)
+
+
+def test_a_latch_that_nobody_sets_is_waited_for_only_so_long() -> None:
+    assert Latch().wait(0.0) is False
+
+
+def test_a_mailbox_resolves_futures_from_other_threads_and_from_its_own() -> None:
+    async def waiting() -> None:
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(100)]
+        mail = mailbox(loop)
+        mail.post(futures[:1])
+        assert futures[0].done()
+        poster = threading.Thread(target=lambda: [mail.post((future,)) for future in futures])
+        poster.start()
+        await asyncio.gather(*futures)
+        poster.join()
+
+    asyncio.run(waiting())
+
+
+def test_a_mailbox_whose_loop_is_closed_takes_what_comes_and_nothing_happens() -> None:
+    loop = asyncio.new_event_loop()
+    mail, future = mailbox(loop), loop.create_future()
+    loop.close()
+    mail.post((future,))
+    assert not future.done()
+
+
+def test_a_run_that_only_a_timer_can_bring_on_is_waiting() -> None:
+    exoflow.configure(store="memory://waiting")
+
+    @flow
+    async def long() -> None:
+        await timer(3600)
+
+    async def seen() -> None:
+        run = long.start()
+        assert run.status is Status.RUNNING
+        while run.status is not Status.WAITING:
+            await asyncio.sleep(0)
+        assert exoflow.get(run.id).status is Status.WAITING
+        await asyncio.to_thread(run.cancel)
+        with pytest.raises(RunCancelled):
+            await run
+
+    asyncio.run(seen())
