@@ -76,7 +76,7 @@ class SlotStore(Store, Protocol):
 
 
 Record = tuple[Any, ...]
-"""``(kind, run, ...)``: see ``exoflow.journal.records``. Plain msgpack data: int, str, bytes, None, bool, float, lists."""
+"""``(kind, run, ...)``, as ``exoflow.journal.records`` says. Plain msgpack: numbers, text, bytes, None, lists."""
 
 
 class Log(Protocol):
@@ -102,7 +102,7 @@ class Log(Protocol):
         """
 
     def notify(self, position: int, callback: Callable[[BaseException | None], None]) -> None:
-        """Call back, from any thread, once ``durable >= position`` (with None), or the journal has failed (with why)."""
+        """Call back, from any thread, once ``durable >= position`` (with None) or the journal failed (with why)."""
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Attempt:
     save_to: str | None = None
     """Where a value over 64 KiB is to be stored by whoever computed it, before it is reported; None: keep it."""
     encoded: object | None = None
-    """``args`` and ``kwargs`` encoded once, when they hold anything mutable; an executor decodes it for each attempt."""
+    """``args`` and ``kwargs`` encoded once, if anything in them is mutable; decoded for each attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Vanished:
-    """The attempt ended without a word: its worker died, it timed out, or it was cancelled. It has *ended*, or is fenced."""
+    """The attempt ended without a word: its worker died, it timed out, was cancelled. It has *ended*."""
 
     reason: str
     seconds: float = 0.0
@@ -210,7 +210,7 @@ class Clock(Protocol):
     def monotonic(self) -> float: ...
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back, from any thread, when ``now() >= when``; returns what cancels it. A clock set back delays, never loses."""
+        """Call back, from any thread, when ``now() >= when``; returns what cancels it."""
 
 
 Kwargs = Mapping[str, Any]
