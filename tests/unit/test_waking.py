@@ -63,7 +63,7 @@ def test_a_run_that_only_a_timer_can_bring_on_is_waiting() -> None:
     async def seen() -> None:
         run = long.start()
         assert run.status is Status.RUNNING
-        while run.status is not Status.WAITING:
+        while run.status is not Status.WAITING:  # noqa: ASYNC110 - nothing else tells
             await asyncio.sleep(0)
         assert exoflow.get(run.id).status is Status.WAITING
         await asyncio.to_thread(run.cancel)
