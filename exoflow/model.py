@@ -15,6 +15,9 @@ CallId = NewType("CallId", str)
 Version = NewType("Version", int)
 """Names one attempt at a call; never reused. ``(epoch << 40) | number``, so that a later attempt is always greater."""
 
+NO_VERSION = Version(0)
+"""Older than every attempt."""
+
 EPOCH_SHIFT = 40
 
 Checkpoint = Literal["auto", "sync", "async", "never"]

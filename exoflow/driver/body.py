@@ -102,7 +102,8 @@ class Body:
         kernel = execution.kernel
         self._check()
         strand = current.get()
-        assert strand is not None and strand.body is self
+        assert strand is not None
+        assert strand.body is self
         name = spec.name
         if spec.key is None:
             n = strand.counts.get(name, 0)
@@ -155,7 +156,7 @@ class Body:
             owner: Handle | None = getattr(reference, "_handle", None)  # ids are a run's own: another's would mislead
             if owner is not None and owner.body.execution is not self.execution:
                 raise RuntimeError(
-                    f"{reference!r} belongs to the run {owner.body.run_id}, and means nothing in {self.run_id}: pass its "
+                    f"{reference!r} is of the run {owner.body.run_id} and means nothing in {self.run_id}: pass the "
                     "value from one run to the other"
                 )
             call = kernel.reference(CallId(reference.call_id.partition("!")[0]))
@@ -364,7 +365,7 @@ class Body:
             return self._await(handle)
         try:
             return self._await(handle)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- whatever the user's code raises is an outcome
             return error
 
     def next_of(self, handles: Sequence[Handle]) -> int:
@@ -446,9 +447,9 @@ class Body:
         if not self.execution.kernel.deliverable(call):
             return False
         order, reads = self.order, len(self.scope.reads)
-        while order and order[0].index < reads:
+        while order and order[0].reads_at < reads:
             order.popleft()
-        if not order or order[0].index > reads:
+        if not order or order[0].reads_at > reads:
             return True
         if order[0].version != self.scope.stamp:
             order.clear()  # another history: what was read before is not what it was
@@ -565,7 +566,7 @@ class Body:
         assert strand is not None
         n = strand.counts.get(what, 0)
         strand.counts[what] = n + 1
-        return random.Random(f"{self.execution.seed}/{strand.prefix}{what}#{n}")  # noqa: S311  # replayable by design
+        return random.Random(f"{self.execution.seed}/{strand.prefix}{what}#{n}")  # replayable by design
 
     def uuid4(self) -> uuid.UUID:
         return uuid.UUID(int=self._chance("uuid4").getrandbits(128), version=4)
@@ -674,9 +675,9 @@ class Body:
         try:
             args, kwargs = arguments
             value = self.flow.function(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- whatever the user's code raises is an outcome
             self._returned(None, error)
-        except BaseException as error:  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
+        except BaseException as error:  # noqa: BLE001 -- an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
             if not self._over():
                 self.execution.stop(error)
         else:
@@ -698,9 +699,9 @@ class Body:
         try:
             args, kwargs = arguments
             value = await self.flow.function(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- whatever the user's code raises is an outcome
             self._returned(None, error)
-        except BaseException as error:  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
+        except BaseException as error:  # noqa: BLE001 -- an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
             if not self._over():
                 self.execution.stop(error)
         else:
@@ -720,7 +721,7 @@ class Body:
                 refs = codec.find_references((value,), {})
                 if not refs or self.owner is not None:
                     self._result = codec.encode_result(value, task=self.flow.name)
-            except Exception as refused:
+            except Exception as refused:  # noqa: BLE001 -- whatever the user's code raises is an outcome
                 error = refused
         self._value = value if refs else None
         with self.lock:

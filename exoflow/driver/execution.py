@@ -15,8 +15,8 @@ from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.body import Body, keep
 from exoflow.driver.damage import verify
-from exoflow.driver.history import History
 from exoflow.driver.handle import Handle
+from exoflow.driver.history import History
 from exoflow.driver.latch import Latch
 from exoflow.driver.loops import background_loop, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
@@ -61,10 +61,24 @@ class Execution(Undoing):
     _root_error: bytes | None = None
 
     def __init__(
-        self, *, run_id: RunId, epoch: int, index: int, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any],
-        log: Log, store: Store, clock: Clock, executors: Mapping[str, Executor], default: str, seed: int,
-        history: History | None = None, values_prefix: str = "", labels: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        run_id: RunId,
+        epoch: int,
+        index: int,
+        flow: FlowSpec,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        log: Log,
+        store: Store,
+        clock: Clock,
+        executors: Mapping[str, Executor],
+        default: str,
+        seed: int,
+        history: History | None = None,
+        values_prefix: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         self.run_id = run_id
         self.epoch = epoch
         self.index = index
@@ -155,7 +169,13 @@ class Execution(Undoing):
         inline = type(value) is Inline
         size = len(value.data) if isinstance(value, Inline) else value.size
         counts = self.kernel.computed(
-            call.id, version, size=size, inline=inline, stored=isinstance(value, Stored), seconds=outcome.seconds, refs=refs
+            call.id,
+            version,
+            size=size,
+            inline=inline,
+            stored=isinstance(value, Stored),
+            seconds=outcome.seconds,
+            refs=refs,
         )
         if not counts:
             self.values.release(value)
@@ -258,37 +278,18 @@ class Execution(Undoing):
         return None
 
     def _carry_out(self, command: do.Command) -> None:
-        kind = type(command)
-        if kind is do.Run:
-            self._run(command)  # type: ignore[arg-type]  # narrowed by its exact type: a match costs 1 us here
-        elif kind is do.Save:
-            self._save(command)  # type: ignore[arg-type]
-        elif kind is do.Deliver:
-            self._deliver(command)  # type: ignore[arg-type]
-        elif kind is do.Make:
-            self.append_result(Code.MADE, self.handles[command.call], command.version, ())  # type: ignore[union-attr]
-        elif isinstance(command, do.Upload):
-            self._upload(command)
-        elif isinstance(command, do.Intend):
-            self._intend(command)
-        elif isinstance(command, do.Stop):
-            self._stop_attempt(command)
-        elif isinstance(command, do.Undo):
-            self.undo(command)
-        elif isinstance(command, do.RecordUndone):
-            self._append(records.Undone(Code.UNDONE, self.index, command.call, command.version, self.clock.now()))
-        elif isinstance(command, do.Replay):
-            for path, body in list(self.bodies.items()):
-                if path.startswith(command.scope):
-                    body.set_aside()
-        elif isinstance(command, do.EndScope):
-            self._end_scope(command)
-        elif isinstance(command, do.Probe):
-            self.probe(command)
-        elif isinstance(command, do.Doubt):
-            self._in_doubt(command)
-        elif isinstance(command, do.Finish):
-            self._finish()
+        _CARRY_OUT[type(command)](self, command)
+
+    def _make(self, command: do.Make) -> None:
+        self.append_result(Code.MADE, self.handles[command.call], command.version, ())
+
+    def _record_undone(self, command: do.RecordUndone) -> None:
+        self._append(records.Undone(Code.UNDONE, self.index, command.call, command.version, self.clock.now()))
+
+    def _replay(self, command: do.Replay) -> None:
+        for path, body in list(self.bodies.items()):
+            if path.startswith(command.scope):
+                body.set_aside()
 
     def _append(self, record: tuple[Any, ...]) -> int:
         position = self.log.append(record)
@@ -353,7 +354,7 @@ class Execution(Undoing):
     def _backoff(self, handle: Handle) -> float:
         backoff = handle.spec.backoff
         tries = handle.call.tries
-        chance = random.Random(f"{self.seed}/{handle.call.id}/{tries}")  # noqa: S311  # jitter, not a secret
+        chance = random.Random(f"{self.seed}/{handle.call.id}/{tries}")  # jitter, not a secret
         delay_s: float = min(backoff.max_s, backoff.initial_s * backoff.factor ** (tries - 1))
         return delay_s * (1 + backoff.jitter * (2 * chance.random() - 1))
 
@@ -371,10 +372,21 @@ class Execution(Undoing):
         self.values.give(version, inputs.values())
         save_to = self._value_name(call.id, version) if spec.note.saves == "sync" else None
         return Attempt(
-            self.run_id, call.id, version, handle.number, self.key(call.id, version if spec.note.rollback else None),
-            spec.name, spec.function, handle.args, handle.kwargs, inputs,
-            spec.timeout_s, spec.resources, save_to, handle.encoded,
-        )  # fmt: skip
+            self.run_id,
+            call.id,
+            version,
+            handle.number,
+            self.key(call.id, version if spec.note.rollback else None),
+            spec.name,
+            spec.function,
+            handle.args,
+            handle.kwargs,
+            inputs,
+            spec.timeout_s,
+            spec.resources,
+            save_to,
+            handle.encoded,
+        )
 
     def _input_values(self, handle: Handle) -> dict[CallId, Value]:
         """The value of every Ref in the arguments, and of the Refs inside those values."""
@@ -430,11 +442,25 @@ class Execution(Undoing):
         bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
         self._append(
             (
-                code, self.index, call.id, version, payload, puts,
-                [ref.id for ref in call.refs] if call.refs else None, list(names) if names else None, call.reads_at,
-                [i.id for i in call.inputs] if call.inputs else None, handle.fingerprint, handle.spec.code,
-                handle.started_s, handle.seconds, handle.number, handle.why, bits, newest,
-            )  # fmt: skip
+                code,
+                self.index,
+                call.id,
+                version,
+                payload,
+                puts,
+                [ref.id for ref in call.refs] if call.refs else None,
+                list(names) if names else None,
+                call.reads_at,
+                [i.id for i in call.inputs] if call.inputs else None,
+                handle.fingerprint,
+                handle.spec.code,
+                handle.started_s,
+                handle.seconds,
+                handle.number,
+                handle.why,
+                bits,
+                newest,
+            )
         )
 
     def _upload(self, command: do.Upload) -> None:
@@ -443,7 +469,9 @@ class Execution(Undoing):
         parts: list[tuple[CallId, str]] = [(handle.call.id, self._value_name(handle.call.id, command.version))]
         for n, id in enumerate(handle.put_ids):
             parts.append((id, self._value_name(handle.call.id, command.version, n)))
-        self._upload_next(handle, command.version, [part for part in parts if isinstance(self.values.at[part[0]], Held)])
+        self._upload_next(
+            handle, command.version, [part for part in parts if isinstance(self.values.at[part[0]], Held)]
+        )
 
     def _upload_next(self, handle: Handle, version: Version, parts: list[tuple[CallId, str]]) -> None:
         if not parts:
@@ -459,9 +487,14 @@ class Execution(Undoing):
         self.values.save(self.values.at[id], name, report)
 
     def _uploaded_part(
-        self, handle: Handle, version: Version, parts: list[tuple[CallId, str]], id: CallId, name: str,
+        self,
+        handle: Handle,
+        version: Version,
+        parts: list[tuple[CallId, str]],
+        id: CallId,
+        name: str,
         saved: Stored | BaseException,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if handle.call.version != version or handle.call.upload != version:
             return
         if isinstance(saved, KeyError):
@@ -486,9 +519,17 @@ class Execution(Undoing):
         what = "rollback" if note.rollback else str(note.effect)
         key = self.key(command.call, command.version if note.rollback else None)
         intent = records.Intent(
-            Code.INTENT, self.index, command.call, command.version, what, list(command.names), list(command.releases),
-            self.undo_payload(handle) if note.rollback else None, self.clock.now(), key,
-        )  # fmt: skip
+            Code.INTENT,
+            self.index,
+            command.call,
+            command.version,
+            what,
+            list(command.names),
+            list(command.releases),
+            self.undo_payload(handle) if note.rollback else None,
+            self.clock.now(),
+            key,
+        )
         self.history.intents[command.call] = intent
         self._append(intent)
 
@@ -520,17 +561,16 @@ class Execution(Undoing):
         error.run_id = self.run_id
         self.stop(error)
 
-    def _finish(self) -> None:
+    def _finish(self, _: do.Finish) -> None:
         """Append the end. It is the run's output commit: nobody sees the result before it is durable (G7)."""
         if self.kernel.cancelling:
-            status, payload = Status.CANCELLED, None
+            status: Status = Status.CANCELLED
+            payload: records.Payload = None
         elif self._root_error is not None:
             status, payload = Status.FAILED, self._root_error
         else:
             status, payload = Status.DONE, self._result_payload()
-        position = self.log.append(
-            records.Ended(Code.ENDED, self.index, str(status), payload, self.clock.now())
-        )
+        position = self.log.append(records.Ended(Code.ENDED, self.index, str(status), payload, self.clock.now()))
         self._end_status = status
         self.end_position = position
         for body in list(self.bodies.values()):
@@ -690,7 +730,8 @@ class Execution(Undoing):
     def standing(self) -> Status:
         """How the run stands now; waiting: nothing but a timer will bring it on."""
         with self.lock:
-            if self.status is not Status.RUNNING or not all(body.waits for body in self.bodies.values() if not body.dead):
+            live = [body for body in self.bodies.values() if not body.dead]
+            if self.status is not Status.RUNNING or not all(body.waits for body in live):
                 return self.status
             running = {call.note.kind for call in self.kernel.calls.values() if call.state is State.RUNNING}
             return Status.WAITING if running - {Kind.FLOW, Kind.NOTE} == {Kind.TIMER} else Status.RUNNING
@@ -707,6 +748,25 @@ class Execution(Undoing):
                 self.event(self.kernel.cancel)
                 for body in list(self.bodies.values()):
                     body.wake()
+
+
+_CARRY_OUT: dict[type[do.Command], Callable[[Execution, Any], None]] = {
+    do.Run: Execution._run,
+    do.Stop: Execution._stop_attempt,
+    do.Save: Execution._save,
+    do.Upload: Execution._upload,
+    do.Make: Execution._make,
+    do.Intend: Execution._intend,
+    do.Undo: Execution.undo,
+    do.RecordUndone: Execution._record_undone,
+    do.Probe: Execution.probe,
+    do.Deliver: Execution._deliver,
+    do.Replay: Execution._replay,
+    do.Doubt: Execution._in_doubt,
+    do.EndScope: Execution._end_scope,
+    do.Finish: Execution._finish,
+}
+"""A table, since a chain of comparisons would be paid for at every step of every run."""
 
 
 def _owner(ref: CallId) -> CallId:

@@ -77,7 +77,8 @@ class History:
         kernel.recall_result(
             id, path_of(record.call), Version(record.version), saved=saved, failed=record.kind == Code.FAILED,
             choice=bool(record.choice & 1), effect=bool(record.choice & 2),
-            names=tuple(map(CallId, record.names or ())), refs=tuple(CallId(r.partition("!")[0]) for r in record.refs or ()),
+            names=tuple(map(CallId, record.names or ())),
+            refs=tuple(CallId(ref.partition("!")[0]) for ref in record.refs or ()),
             reads_at=record.reads_at, newest=Version(record.newest),
         )  # fmt: skip
         if record.kind == Code.FAILED:

@@ -94,7 +94,7 @@ class Read(NamedTuple):
     call: str
     version: int
     """Newest choice among what the body had read before."""
-    index: int
+    reads_at: int
     """How many reads came before."""
 
 

@@ -19,7 +19,7 @@ from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
 from exoflow.driver.identity import code_name
 from exoflow.driver.spec import FlowSpec
-from exoflow.driver.values import payload_of, value_of
+from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
 from exoflow.journal import Journal, Kind
 from exoflow.journal.takeover import Found
@@ -42,7 +42,7 @@ class Runtime:
         self.journal = Journal(store)
         self.executions: dict[str, Execution] = {}
         self._lock = threading.Lock()
-        self._chance = random.Random()  # noqa: S311  # no secret; seeded by the system
+        self._chance = random.Random()  # no secret; seeded by the system
         self._sources: set[bytes] = set()
 
     @staticmethod
@@ -57,9 +57,16 @@ class Runtime:
     # -- beginning ---------------------------------------------------------------------------------------------------
 
     def begin(
-        self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, run_id: str | None,
-        labels: Mapping[str, str], executor: Executor, executors: Executors,
-    ) -> Execution:  # fmt: skip
+        self,
+        flow: FlowSpec,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        run_id: str | None,
+        labels: Mapping[str, str],
+        executor: Executor,
+        executors: Executors,
+    ) -> Execution:
         """A run of a flow: a new one, or the one of this id, wherever it stands.
 
         Raises:
@@ -84,21 +91,55 @@ class Runtime:
         return self._known(claimed.found, flow, inputs, executor, executors)
 
     def _begun(
-        self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], inputs: codec.Encoded, run_id: str,
-        epoch: int, index: int, labels: Mapping[str, str], executor: Executor, executors: Executors,
-    ) -> Execution:  # fmt: skip
+        self,
+        flow: FlowSpec,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        inputs: codec.Encoded,
+        run_id: str,
+        epoch: int,
+        index: int,
+        labels: Mapping[str, str],
+        executor: Executor,
+        executors: Executors,
+    ) -> Execution:
         seed = self._chance.getrandbits(62)
         execution = Execution(
-            run_id=RunId(run_id), epoch=epoch, index=index, flow=flow, args=args, kwargs=kwargs, log=self.journal,
-            store=self.store, clock=SYSTEM_CLOCK, executors=Opened(executors, executor), default=executor.name, seed=seed,
-            values_prefix=self.journal.name, labels=labels,
-        )  # fmt: skip
+            run_id=RunId(run_id),
+            epoch=epoch,
+            index=index,
+            flow=flow,
+            args=args,
+            kwargs=kwargs,
+            log=self.journal,
+            store=self.store,
+            clock=SYSTEM_CLOCK,
+            executors=Opened(executors, executor),
+            default=executor.name,
+            seed=seed,
+            values_prefix=self.journal.name,
+            labels=labels,
+        )
         execution.encoded_inputs = inputs if not codec.all_immutable(args, kwargs) else None
         execution.runtime_sources = self._keep_source
         start = records.Start(
-            Kind.START, index, run_id, epoch, SYSTEM_CLOCK.now(), flow.name, flow.module, flow.file, flow.qualname,
-            flow.version, flow.code, self._inputs_payload(inputs, index), dict(labels), seed, os.getcwd(), executor.name,
-        )  # fmt: skip
+            Kind.START,
+            index,
+            run_id,
+            epoch,
+            SYSTEM_CLOCK.now(),
+            flow.name,
+            flow.module,
+            flow.file,
+            flow.qualname,
+            flow.version,
+            flow.code,
+            self._inputs_payload(inputs, index),
+            dict(labels),
+            seed,
+            os.getcwd(),
+            executor.name,
+        )
         self._keep(execution)
         execution.begun(start)
         return execution
@@ -188,19 +229,36 @@ class Runtime:
     ) -> Execution:
         """An ended run: its result or error, without a body."""
         ended = history.ended
-        assert ended is not None and history.start is not None
+        assert ended is not None
+        assert history.start is not None
         execution = Execution(
-            run_id=RunId(run_id), epoch=1, index=0, flow=flow, args=(), kwargs={}, log=self.journal, store=self.store,
-            clock=SYSTEM_CLOCK, executors=Opened(executors, executor), default=executor.name, seed=0,
+            run_id=RunId(run_id),
+            epoch=1,
+            index=0,
+            flow=flow,
+            args=(),
+            kwargs={},
+            log=self.journal,
+            store=self.store,
+            clock=SYSTEM_CLOCK,
+            executors=Opened(executors, executor),
+            default=executor.name,
+            seed=0,
             labels=history.start.labels,
-        )  # fmt: skip
+        )
         execution.had_ended(Status(ended.status), ended.payload)
         return execution
 
     def adopt(
-        self, run_id: str, flow_of: Callable[[records.Start], FlowSpec], *, executor: Executor | None = None,
-        executors: Executors, takeover: bool = False, accept: Sequence[str] = (),
-    ) -> Execution:  # fmt: skip
+        self,
+        run_id: str,
+        flow_of: Callable[[records.Start], FlowSpec],
+        *,
+        executor: Executor | None = None,
+        executors: Executors,
+        takeover: bool = False,
+        accept: Sequence[str] = (),
+    ) -> Execution:
         """Go on with a run that broke off or failed; a run that is done gives its result.
 
         Raises:
@@ -233,10 +291,22 @@ class Runtime:
         inputs = self._encoded(start.inputs)
         args, kwargs = codec.decode(inputs) if inputs is not None else ((), {})
         execution = Execution(
-            run_id=RunId(run_id), epoch=adopted.epoch, index=adopted.run, flow=flow, args=args, kwargs=kwargs,
-            log=self.journal, store=self.store, clock=SYSTEM_CLOCK, executors=Opened(executors, default),
-            default=default.name, seed=start.seed, history=history, values_prefix=self.journal.name, labels=start.labels,
-        )  # fmt: skip
+            run_id=RunId(run_id),
+            epoch=adopted.epoch,
+            index=adopted.run,
+            flow=flow,
+            args=args,
+            kwargs=kwargs,
+            log=self.journal,
+            store=self.store,
+            clock=SYSTEM_CLOCK,
+            executors=Opened(executors, default),
+            default=default.name,
+            seed=start.seed,
+            history=history,
+            values_prefix=self.journal.name,
+            labels=start.labels,
+        )
         execution.encoded_inputs = inputs
         execution.accepted = frozenset(accept)
         execution.runtime_sources = self._keep_source
@@ -289,5 +359,5 @@ def _close() -> None:
     for runtime in list(_runtimes.values()):
         try:
             runtime.close()
-        except Exception as error:  # the interpreter is on its way out: say it, and go
-            print(f"exoflow: closing the journal of {runtime.store.url} failed: {error}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001 -- the interpreter is on its way out: say it, and go
+            sys.stderr.write(f"exoflow: closing the journal of {runtime.store.url} failed: {error}\n")

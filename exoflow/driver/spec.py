@@ -9,6 +9,8 @@ from typing import Any
 from exoflow.model import Annotations
 from exoflow.protocols import Executor
 
+PLAIN = Annotations()
+
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
@@ -27,7 +29,7 @@ class TaskSpec:
     name: str
     """Without ``/``, ``#``, ``~`` and ``!``: it becomes part of call ids."""
     function: Callable[..., Any]
-    note: Annotations = Annotations()
+    note: Annotations = PLAIN
     is_async: bool = False
     executor: str | Executor | None = None
     timeout_s: float | None = None

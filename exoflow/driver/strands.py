@@ -53,4 +53,4 @@ def hook(loop: asyncio.AbstractEventLoop) -> None:
             return inner(loop, coro, **options)
         return asyncio.Task(coro, loop=loop, **options)
 
-    loop.set_task_factory(create)
+    loop.set_task_factory(create)  # type: ignore[arg-type]  # its protocol cannot say that options are passed on

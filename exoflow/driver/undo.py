@@ -11,12 +11,17 @@ from exoflow import codec
 from exoflow.driver.spec import Backoff
 from exoflow.errors import DidNotHappen, ExoFlowError, InDoubt, RunError
 from exoflow.kernel import commands as do
-from exoflow.model import CallId, Happened, Value, Version
+from exoflow.model import CallId, Happened, RunId, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised
 
 if TYPE_CHECKING:
-    from exoflow.driver.execution import Execution as _Execution
+    import threading
+
     from exoflow.driver.handle import Handle
+    from exoflow.driver.history import History
+    from exoflow.driver.values import Values
+    from exoflow.kernel.kernel import Kernel
+    from exoflow.protocols import Clock, Executor
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +36,28 @@ class ValueLost(Exception):
 class Undoing:
     """The part of an execution that looks back."""
 
-    def undo_payload(self: _Execution, handle: Handle) -> bytes | None:
-        """The undo and its arguments by value, for an undo in another process (L4). None: one is lost, nothing will start."""
+    run_id: RunId
+    lock: threading.RLock
+    kernel: Kernel
+    values: Values
+    history: History
+    handles: dict[CallId, Handle]
+    executors: Mapping[str, Executor]
+    default: str
+    clock: Clock
+    fatal: BaseException | None
+
+    def undo_payload(self, handle: Handle) -> bytes | None:
+        """The undo and its arguments by value, for another process (L4). None: one is lost, and nothing will start."""
         try:
             args, kwargs = self._arguments_by_value(handle)
         except ValueLost:
             return None
-        return codec.to_bytes(codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}"))
+        return codec.to_bytes(
+            codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}")
+        )
 
-    def _arguments_by_value(self: _Execution, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    def _arguments_by_value(self, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         args, kwargs = handle.args, handle.kwargs
         passed = {call.id for call in handle.call.passes}
 
@@ -52,7 +70,7 @@ class Undoing:
             return args, kwargs
         return codec.substitute(args, kwargs, lookup)
 
-    def value_of_ref(self: _Execution, id: CallId) -> object:
+    def value_of_ref(self, id: CallId) -> object:
         """What stands for a Ref in arguments by value; one that is passed on stays a Ref."""
         if id not in self.values.at:
             return codec.make_reference(id)
@@ -62,7 +80,7 @@ class Undoing:
             raise ValueLost(id) from error
         return codec.decode(encoded, lookup=self.value_of_ref)
 
-    def undo(self: _Execution, command: do.Undo) -> None:
+    def undo(self, command: do.Undo) -> None:
         """Run the undo of one attempt on the default executor, again and again until it is done."""
         payload = self.history.intents[command.call].inputs
         if payload is None:  # nothing was started under this intent
@@ -72,7 +90,7 @@ class Undoing:
         function, args, kwargs = codec.decode(codec.from_bytes(payload), lookup=codec.make_reference)
         self._look_back(command.call, command.version, function, args, kwargs, self._undo_ended, 1)
 
-    def probe(self: _Execution, command: do.Probe) -> None:
+    def probe(self, command: do.Probe) -> None:
         """Ask the task's probe whether the effect happened."""
         handle = self.handles[command.call]
         assert handle.spec.probe is not None
@@ -85,13 +103,14 @@ class Undoing:
         self._look_back(command.call, command.version, handle.spec.probe, args, kwargs, self._probe_ended, 1)
 
     def _look_back(
-        self: _Execution, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
+        self, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
         kwargs: Mapping[str, Any], ended: Callable[..., None], number: int,
     ) -> None:  # fmt: skip
         rollback = ended == self._undo_ended
         key = self.key(call, version if rollback else None)
         attempt = Attempt(
-            self.run_id, call, version, number, key, f"{function.__name__} of {call}", function, (key, *args), kwargs, {},
+            self.run_id, call, version, number, key, f"{function.__name__} of {call}", function,
+            (key, *args), kwargs, {},
             encoded=None if codec.all_immutable(args, kwargs) else codec.encode(((key, *args), dict(kwargs))),
         )  # fmt: skip
 
@@ -104,7 +123,7 @@ class Undoing:
         self.executors[name].start(attempt, report)
 
     def _looked_back(
-        self: _Execution, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
+        self, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
         kwargs: Mapping[str, Any], ended: Callable[..., None], number: int, outcome: Outcome,
     ) -> None:  # fmt: skip
         if isinstance(outcome, Computed):
@@ -129,10 +148,10 @@ class Undoing:
 
         self.clock.call_at(self.clock.now() + delay_s, again)
 
-    def _undo_ended(self: _Execution, call: CallId, version: Version, _: object) -> None:
+    def _undo_ended(self, call: CallId, version: Version, _: object) -> None:
         self.kernel.undone(call, version)
 
-    def _probe_ended(self: _Execution, call: CallId, version: Version, answer: object) -> None:
+    def _probe_ended(self, call: CallId, version: Version, answer: object) -> None:
         if isinstance(answer, Happened):
             self.happened(call, self.values.keep(codec.encode(answer.value)))
         elif isinstance(answer, DidNotHappen):
@@ -140,8 +159,22 @@ class Undoing:
         else:
             raise InDoubt(f"the probe of {call} returned {answer!r}; it must return Happened(value) or DidNotHappen()")
 
-    def happened(self: _Execution, call: CallId, value: Value) -> None:
+    def happened(self, call: CallId, value: Value) -> None:
         """The effect of a call in doubt did happen, with this result."""
         version = self.kernel.resolved(call, happened=True)
         if version:
             self._take_value(self.handles[call], version, Computed(value, 0.0))
+
+    # -- what the execution adds -------------------------------------------------------------------------------------
+
+    def event(self, event: Callable[..., object], *args: Any) -> None:
+        raise NotImplementedError
+
+    def forget_value(self, id: CallId) -> None:
+        raise NotImplementedError
+
+    def key(self, call: CallId, version: Version | None) -> str:
+        raise NotImplementedError
+
+    def _take_value(self, handle: Handle, version: Version, outcome: Computed) -> None:
+        raise NotImplementedError

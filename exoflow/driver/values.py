@@ -92,7 +92,7 @@ class Values:
             encoded = self.fetch(value)
             self.store.create(name, *codec.to_parts(encoded))
             report(Stored(name, encoded.size))
-        except BaseException as error:  # whatever it was, somebody waits for the report
+        except BaseException as error:  # noqa: BLE001 -- whatever it was, somebody waits for the report
             report(error)
 
     def release(self, value: Value | None) -> None:

@@ -112,5 +112,18 @@ class Finish(NamedTuple):
 
 
 Command = (
-    Run | Stop | Save | Upload | Make | Intend | Undo | RecordUndone | Probe | Deliver | Replay | Doubt | EndScope | Finish
+    Run
+    | Stop
+    | Save
+    | Upload
+    | Make
+    | Intend
+    | Undo
+    | RecordUndone
+    | Probe
+    | Deliver
+    | Replay
+    | Doubt
+    | EndScope
+    | Finish
 )

@@ -28,7 +28,7 @@ from exoflow.kernel.commands import (
 )
 from exoflow.kernel.retirement import Retirement
 from exoflow.kernel.state import NOBODY, Call, Scope, State, joined
-from exoflow.model import Annotations, CallId, Kind, Version, version
+from exoflow.model import NO_VERSION, Annotations, CallId, Kind, Version, version
 
 SECONDS_PER_BYTE = 1 / 200e6  # until the store's rate has been measured
 
@@ -66,9 +66,20 @@ class Kernel(Retirement):
     # -- history ---------------------------------------------------------------------------------------------------
 
     def recall_result(
-        self, id: CallId, path: str, version: Version, *, saved: bool, failed: bool, choice: bool, effect: bool,
-        names: tuple[CallId, ...], refs: tuple[CallId, ...], reads_at: int, newest: Version = Version(0),
-    ) -> None:  # fmt: skip
+        self,
+        id: CallId,
+        path: str,
+        version: Version,
+        *,
+        saved: bool,
+        failed: bool,
+        choice: bool,
+        effect: bool,
+        names: tuple[CallId, ...],
+        refs: tuple[CallId, ...],
+        reads_at: int,
+        newest: Version = NO_VERSION,
+    ) -> None:
         """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
         call = self._recalled(id, path)
         call.version = version
@@ -84,9 +95,15 @@ class Kernel(Retirement):
         call.note = _note(choice or failed, effect=effect, rollback=call.note.rollback)
 
     def recall_intent(
-        self, id: CallId, path: str, version: Version, *, names: tuple[CallId, ...], releases: tuple[CallId, ...],
+        self,
+        id: CallId,
+        path: str,
+        version: Version,
+        *,
+        names: tuple[CallId, ...],
+        releases: tuple[CallId, ...],
         rollback: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """An INTENT record of an older epoch."""
         call = self._recalled(id, path)
         call.intent = version
@@ -181,9 +198,13 @@ class Kernel(Retirement):
         return call
 
     def _reattach(self, call: Call) -> None:
-        if call.version and (call.state is State.DONE or call.intent) and call.version < self._lineage_stamp(call):
-            self._void(call)
-        elif call.intent and call.intent < self._lineage_stamp(call):
+        if (
+            call.version
+            and (call.state is State.DONE or call.intent)
+            and call.version < self._lineage_stamp(call)
+            or call.intent
+            and call.intent < self._lineage_stamp(call)
+        ):
             self._void(call)
         if call.state is State.DONE or call.intent:
             self._mark_derived(call)
@@ -242,7 +263,7 @@ class Kernel(Retirement):
                 continue
             if last or call.recorded_reads_at <= made and not scope.stamp:
                 raise NondeterministicFlow(
-                    f"the flow body did not make the call {call.id} again, which is recorded, though everything that it "
+                    f"the flow body did not make the recorded call {call.id} again, though everything that it "
                     f"has read is the same. A flow body may only branch on what it got from tasks, exoflow.now(), "
                     f"exoflow.uuid4() and exoflow.rng()."
                 )
@@ -323,8 +344,11 @@ class Kernel(Retirement):
     def _has_value(self, call: Call) -> bool:
         return call.failed or call.held or call.saved != 0
 
+    def _has_result(self, call: Call) -> bool:
+        return call.state is State.DONE
+
     def _reopen(self, call: Call) -> None:
-        """A Ref into a child flow whose result is recorded: its body is replayed to find out how to make the value (V6)."""
+        """A Ref into a child flow whose result is recorded: its body is replayed to see how the value is made (V6)."""
         self._sought.add(call)
         owner: Call | None = call
         while owner is not None and not owner.attached:
@@ -335,10 +359,8 @@ class Kernel(Retirement):
     def _open_again(self, owner: Call) -> None:
         if owner.state is not State.DONE or owner.body is not None or owner in self._reopening:
             return
-        if not self._inputs_ready(owner, None):
+        if not self._inputs_ready(owner, None) or not self._has_result(owner):
             return  # its body needs its arguments; if a choice among them has to be made again, its result falls
-        if owner.state is not State.DONE:
-            return
         self._reopening.add(owner)
         self.out.append(Run(owner.id, owner.version, owner.tries, "reopened"))
 
@@ -363,23 +385,23 @@ class Kernel(Retirement):
         note = call.note
         if note.effect is None and not self._makes_way(call):
             return
-        if self._blocked:
+        if self._is_blocked():
             self._held_back.append(call)
             return
         if note.effect is not None and not (self._may_act(call) and self._makes_way(call)):
             return
         if note.rollback and not self._may_be_undone(call):
             return
-        if self._blocked:
+        if self._is_blocked():
             self._held_back.append(call)
             return
         self._run(call)
 
     def _makes_way(self, call: Call) -> bool:
-        """Before a choice is made again, what stands on the old one falls (V3), and what its own last attempt did (V4)."""
+        """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""
         if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
-            if call.state is not State.NEEDED:
+            if not call.attached:
                 return False  # its own body is among what fell
         if call.note.rollback and call.intent and (call.attempt == call.intent or call.recalled):
             self._held_back.append(call)
@@ -390,7 +412,7 @@ class Kernel(Retirement):
     def _run(self, call: Call) -> None:
         if self.damaged and self.unattached_effects and call.is_choice:
             raise Corrupt(
-                f"a damaged record in the journal may have been the result of {call.id}, and an effect that is recorded "
+                f"a damaged record in the journal may have been the result of {call.id}, and a recorded effect "
                 f"may stand on it. Nothing was run again."
             )
         if call.note.rollback:
@@ -534,9 +556,16 @@ class Kernel(Retirement):
     # -- what became of attempts ----------------------------------------------------------------------------------
 
     def computed(
-        self, id: CallId, version: Version, *, size: int, inline: bool, stored: bool = False, seconds: float = 0.0,
+        self,
+        id: CallId,
+        version: Version,
+        *,
+        size: int,
+        inline: bool,
+        stored: bool = False,
+        seconds: float = 0.0,
         refs: tuple[Call, ...] = (),
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         """An attempt returned. Whether its result counts: a retired attempt's does not."""
         call = self.calls[id]
         if not self._is_live(call, version):
@@ -548,7 +577,9 @@ class Kernel(Retirement):
             call.record_stamp = call.stamp
         call.version = version
         call.refs = refs
-        call.cost_s = seconds + sum(i.cost_s for i in call.inputs if not i.saved) if call.note.saves == "cost" else seconds
+        call.cost_s = (
+            seconds + sum(i.cost_s for i in call.inputs if not i.saved) if call.note.saves == "cost" else seconds
+        )
         self._mark_derived(call)
         saves = call.note.saves
         if saves == "cost":
@@ -697,7 +728,9 @@ class Kernel(Retirement):
         older = [
             taker
             for taker in call.takers
-            if taker.version and (taker.state is State.DONE or taker.intent) and taker.version < self._fresh_stamp(taker)
+            if taker.version
+            and (taker.state is State.DONE or taker.intent)
+            and taker.version < self._fresh_stamp(taker)
         ]
         if older:
             self._fall([], older)
@@ -723,7 +756,12 @@ class Kernel(Retirement):
     def _renew(self, call: Call) -> None:
         """A result was taken back: have it made again if somebody still needs it."""
         assert call.scope is not None
-        if call.wanted or call.scope.returned or not self.unattached or any(taker.state is State.NEEDED for taker in call.takers):
+        if (
+            call.wanted
+            or call.scope.returned
+            or not self.unattached
+            or any(taker.state is State.NEEDED for taker in call.takers)
+        ):
             self._need(call)
         else:
             call.scope.deferred.append(call)
@@ -847,7 +885,7 @@ class Kernel(Retirement):
         self.out.append(EndScope(scope.path, error))
 
     def _whole(self, refs: tuple[Call, ...]) -> Sequence[Call] | None:
-        """These calls and those that Refs in their values stand for, if all can be had; else wants those that cannot."""
+        """These calls and those that Refs in their values stand for, if all are there; else wants the others."""
         pending = list(refs)
         seen: dict[Call, None] = {}
         there = True
@@ -888,7 +926,7 @@ class Kernel(Retirement):
         self._try_finish()
 
     def _is_orphan(self, call: Call) -> bool:
-        """No body of the present incarnation has made the call, nor a child flow whose result stands without its body."""
+        """No present body has made the call, nor a child flow whose result stands without its body."""
         while not call.attached:
             owner = self.calls.get(CallId(call.id.rpartition("/")[0]))
             if owner is None or owner.body is not None:

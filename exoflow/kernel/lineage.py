@@ -12,7 +12,6 @@ from exoflow.kernel.commands import Command
 from exoflow.kernel.state import Call, Scope, joined
 from exoflow.model import CallId, Kind, Version
 
-
 FIXED = -2
 
 
@@ -42,7 +41,9 @@ class Lineage:
         call.open = 0
         scope.calls.append(call)
         for source in inputs:
-            if source.attached or source.must_commit and not source.committed:  # else its child flow's own record stands for it
+            if (
+                source.attached or source.must_commit and not source.committed
+            ):  # else its child flow's own record stands for it
                 source.takers = joined(source.takers, call)
                 if not source.closed:
                     call.open += 1
@@ -232,7 +233,7 @@ class Lineage:
         return stamp
 
     def _sources(self, call: Call) -> list[Call]:
-        """What the result is made from, reads apart; an error that is an input's has nothing to do with other inputs."""
+        """What the result is made from, reads apart; an error that is an input's stands on that input alone."""
         return list(call.refs) if call.propagated else [*call.inputs, *call.contents, *call.late]
 
     def _walk(self, pending: list[Call], stamp: Version) -> Version:
@@ -298,7 +299,7 @@ class Lineage:
     # -- walks that never visit a call twice ---------------------------------------------------------------------
 
     def _open_lineage(self, call: Call, *, choices: bool = False) -> tuple[CallId, ...]:
-        """What stands behind a call and has no record with its value (L5): choices, and what an effect would wait for."""
+        """What is behind a call and has no record with its value (L5): choices, and what an effect would wait for."""
         names: list[CallId] = []
         seen = {call}
         stack = [*call.late, *self._behind(call)]
@@ -353,4 +354,3 @@ class Lineage:
                 stack.extend(owner.contents)
                 scope, upto = owner.scope, owner.reads_at
         return tuple(sorted(released))
-

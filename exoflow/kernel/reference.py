@@ -200,8 +200,10 @@ def to_remake(facts: Facts) -> set[CallId]:
 
 
 def is_ready(facts: Facts, call: CallFacts) -> bool:
-    """Its inputs are there, and, for an effect, all behind it is committed."""
-    return has_inputs(facts, call) and (call.note.effect is None or is_grounded(facts, call))
+    """Its inputs are there; for an effect, all behind it is committed, and it is not in doubt itself."""
+    if call.note.effect is not None and (is_doubtful(call) or not is_grounded(facts, call)):
+        return False
+    return has_inputs(facts, call)
 
 
 def to_retire(facts: Facts) -> set[CallId]:
@@ -212,6 +214,11 @@ def to_retire(facts: Facts) -> set[CallId]:
     holding = [call for call in facts.calls.values() if call.has_result and (call.attached or call.open_names)]
     remake = to_remake(facts)
     return {c.id for c in holding if not agrees(facts, c) or not c.inherited and lineage(facts, c) & remake}
+
+
+def stands_on_fallen(facts: Facts, call: CallFacts) -> bool:
+    """V3, V10: what a running attempt computes will not be used."""
+    return call.started < stamp(facts, call) or bool(lineage(facts, call) & to_remake(facts))
 
 
 def to_undo(facts: Facts) -> list[Version]:
@@ -236,16 +243,21 @@ def must_fall(facts: Facts, call: CallFacts, remake: set[CallId]) -> bool:
     return ended and (call.given_up or call.id in needed(facts) and has_inputs(facts, call))
 
 
+def owners(facts: Facts, call: CallFacts) -> Iterator[CallFacts]:
+    """The child flows that a call is inside of, from the inside out."""
+    id = call.id
+    while (id := CallId(id.rpartition("/")[0])) in facts.calls:
+        yield facts.calls[id]
+
+
 def is_orphan(facts: Facts, call: CallFacts) -> bool:
     """No body has made the call, nor is it inside a child flow whose result stands without its body (V17)."""
-    while not call.attached:
-        owner = facts.calls.get(CallId(call.id.rpartition("/")[0]))
-        if owner is None or f"{owner.id}/" in facts.bodies:
-            return True
-        if owner.attached:
-            return not owner.has_result
-        call = owner
-    return False
+    if call.attached:
+        return False
+    for owner in owners(facts, call):
+        if owner.attached or f"{owner.id}/" in facts.bodies:
+            return f"{owner.id}/" in facts.bodies or not owner.has_result
+    return True
 
 
 # -- what is needed ----------------------------------------------------------------------------------------------------
@@ -259,11 +271,13 @@ def needed(facts: Facts) -> set[CallId]:
     pending = [id for id, call in facts.calls.items() if call.attached and is_wanted(facts, call)]
     while pending:
         call = facts.calls[pending.pop()]
+        if not call.attached and not has_value(call):  # V6: inside a child flow, which is replayed to make it again
+            pending.extend(id for owner in owners(facts, call) for id in taken(facts, owner))
         if call.id in found or not call.attached or agrees(facts, call) and has_value(call):
             continue
         found.add(call.id)
-        if call.running:
-            continue  # it has its inputs
+        if call.running or call.in_doubt:
+            continue  # it has had its inputs
         pending.extend(taken(facts, call))
         if call.note.effect is not None and has_inputs(facts, call):
             pending.extend(id for id in lineage(facts, call) if not committed(facts, facts.calls[id]))
@@ -313,7 +327,7 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
             return "L4: it has no intent"
         if not call.intent_durable:
             return "L4: its intent is not durable"
-    if call.note.effect == "irrevocable" and call.note.on_doubt != "retry" and call.intent and is_doubtful(call):
+    if is_doubtful(call):
         return "V13: whether the effect happened is not known"
     return None
 
@@ -325,6 +339,8 @@ def to_release(facts: Facts, call: CallFacts) -> set[CallId]:
 
 def is_doubtful(call: CallFacts) -> bool:
     """V13: an attempt may have begun under the intent, and no result tells how it ended."""
+    if call.note.effect != "irrevocable" or call.note.on_doubt == "retry":
+        return False
     return call.intent_durable and (call.intent_is_old or call.started >= call.intent)
 
 

@@ -1,6 +1,8 @@
-"""What falls when a choice is made again: results derived from it, bodies that read them, effects that can be undone."""
+"""What falls when a choice is made again: results derived from it, bodies that read them, effects with an undo."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from exoflow.errors import Corrupt
 from exoflow.kernel.commands import RecordUndone, Replay, Stop, Undo
@@ -10,7 +12,7 @@ from exoflow.model import CallId, Kind, Version, show_version
 
 
 class Retirement(Lineage):
-    """V3 and V4: the fixpoint is one walk over what holds a result; undos go newest first and come before any new run."""
+    """V3 and V4: the fixpoint is one walk over what holds a result; undos go newest first, and before any new run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,41 +47,19 @@ class Retirement(Lineage):
 
     def _fall(self, sources: list[Call], fallen: list[Call]) -> None:
         """Take back ``fallen``, and all that was derived from it and from ``sources``: results, bodies, effects."""
-        aside: dict[Scope, None] = {}
-        voided: list[Call] = []
-        stack = sources
-
-        def visit(call: Call, *, base: bool) -> None:
-            if base and call.body is not None:
-                aside[call.body] = None
-                for inner in call.body.calls:
-                    visit(inner, base=True)
-            if call.has_derived and (base or call.state is State.DONE or call.note.kind is not Kind.FLOW):
-                call.has_derived = False
-                self._void(call)
-                voided.append(call)
-                stack.append(call)
-
+        fall = _Fall(self._void, sources)
         for call in fallen:
-            visit(call, base=False)
-        while stack:
-            source = stack.pop()
+            fall.visit(call, base=False)
+        while fall.stack:
+            source = fall.stack.pop()
             for taker in source.takers:
-                visit(taker, base=True)
+                fall.visit(taker, base=True)
             for taker in source.late_takers:
-                visit(taker, base=False)
-            for scope, incarnation, index in source.read_by:
-                if scope.incarnation == incarnation:
-                    aside[scope] = None
-                    for call in scope.calls:
-                        if call.reads_at > index:
-                            visit(call, base=True)
-                    if scope.owner is not None and scope.owner.attached:
-                        visit(scope.owner, base=False)
-            source.read_by = [entry for entry in source.read_by if entry[0].incarnation == entry[1] and entry[0] not in aside]
-        for scope in aside:
+                fall.visit(taker, base=False)
+            fall.visit_readers(source)
+        for scope in fall.aside:
             self._set_aside(scope)
-        for call in voided:
+        for call in fall.voided:
             if call.attached:
                 self._renew(call)
 
@@ -192,13 +172,12 @@ class Retirement(Lineage):
         self.urgent = self.seq
         self.out.append(RecordUndone(call.id, version))
 
-    @property
-    def _blocked(self) -> bool:
+    def _is_blocked(self) -> bool:
         """Nothing starts while something is to be undone, or its record is not durable (V4)."""
         return bool(self._to_undo) or self.durable_seq < self._undone_seq
 
     def _lift_barrier(self) -> None:
-        if self._blocked or not self._held_back:
+        if self._is_blocked() or not self._held_back:
             return
         held_back, self._held_back = self._held_back, []
         for call in held_back:
@@ -212,3 +191,38 @@ class Retirement(Lineage):
 
     def _start(self, call: Call) -> None:
         raise NotImplementedError
+
+
+class _Fall:
+    """One walk over what was derived: which results are void, and which bodies have to be replayed."""
+
+    def __init__(self, void: Callable[[Call], None], sources: list[Call]) -> None:
+        self.void = void
+        self.stack = sources
+        self.aside: dict[Scope, None] = {}
+        self.voided: list[Call] = []
+
+    def visit(self, call: Call, *, base: bool) -> None:
+        """``base``: what a child flow was called with has fallen, and not only something that its body read."""
+        if base and call.body is not None:
+            self.aside[call.body] = None
+            for inner in call.body.calls:
+                self.visit(inner, base=True)
+        if call.has_derived and (base or call.state is State.DONE or call.note.kind is not Kind.FLOW):
+            call.has_derived = False
+            self.void(call)
+            self.voided.append(call)
+            self.stack.append(call)
+
+    def visit_readers(self, source: Call) -> None:
+        """Bodies that have read the result, and whatever they called after that (G10)."""
+        for scope, incarnation, index in source.read_by:
+            if scope.incarnation != incarnation:
+                continue
+            self.aside[scope] = None
+            for call in scope.calls:
+                if call.reads_at > index:
+                    self.visit(call, base=True)
+            if scope.owner is not None and scope.owner.attached:
+                self.visit(scope.owner, base=False)
+        source.read_by.clear()

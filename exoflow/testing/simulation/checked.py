@@ -80,10 +80,13 @@ class Checked(Told):
                 has_value = call.state is State.DONE and self._has_value(call)
                 self.agreed("has a usable result", id, has_value, known.has_result and rules.has_value(known))
                 self.agreed("available", id, self._available(call), rules.available(facts, known))
-                if known.has_result:
-                    self.agreed("closed", id, call.closed, rules.closed(facts, known))
+                if known.has_result and call.closed:  # an effect that waits too long is seen below
+                    self.agreed("closed", id, True, rules.closed(facts, known))
         for name, id in sorted(rules.due(facts)):
-            if not self._heir(facts, facts.calls[id]):
+            held_back = (
+                self._is_blocked() and name != "Undo" or self.calls[id] in self._waiting_start
+            )  # it is more careful
+            if not held_back and not self._heir(facts, facts.calls[id]):
                 self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
 
     def _heir(self, facts: Facts, call: CallFacts) -> bool:
@@ -106,7 +109,9 @@ class Checked(Told):
     def _is_apart(self, facts: Facts, call: CallFacts) -> bool:
         """The running form takes calls one by one: what it found ready first does not wait for an undo found later."""
         falling = [facts.calls[c.id] for c in self.calls.values() if c.intent in rules.to_undo(facts)]
-        concerned = any(call.id in {c.id, *c.intent_names, *rules.lineage(facts, c)} for c in falling)
+        concerned = rules.is_choice(call) and any(
+            call.id in {c.id, *c.intent_names, *rules.lineage(facts, c)} for c in falling
+        )
         return not (concerned or facts.undoing and not self._undoing_now or not facts.undone_recorded)
 
     def _differ(self, what: str) -> None:

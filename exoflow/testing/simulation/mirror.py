@@ -39,6 +39,7 @@ class Mirror:
         self.bodies: dict[str, BodyFacts] = {}
         self.awaited: set[CallId] = set()
         self.retired_attempts: set[Version] = set()
+        self.ended: set[Version] = set()
         self.tries: dict[CallId, int] = {}
         self.losses: dict[CallId, int] = {}
         self.undoing = NONE
@@ -72,7 +73,8 @@ class Mirror:
             case Stop(id, version):
                 self.set(id, running=False)
                 self._ask_anew(id)
-                self.retired_attempts.add(version)
+                if version not in self.ended:
+                    self.retired_attempts.add(version)
             case Save(id, version):
                 self._append(id, version, "result")
                 self.set(id, recorded=True)
@@ -140,6 +142,11 @@ class Mirror:
             for id in fallen:
                 self.set(id, **LOST)
                 self._ask_anew(id)
+
+        facts = self.facts()
+        for id, call in facts.calls.items():  # timers are nobody's attempts: there is nothing to stop
+            if call.attached and call.running and call.note.kind is Kind.TIMER and rules.stands_on_fallen(facts, call):
+                self.set(id, running=False)
 
     def _ask_anew(self, id: CallId) -> None:
         """A call whose result fell runs for its own sake when its body waits again, if history may still take it."""

@@ -42,7 +42,9 @@ class Sink:
     applied: dict[str, Applied] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
 
-    def apply(self, attempt: Attempt, note: Annotations, made_from: set[Pair], value: tuple[Pair, ...], *, zombie: bool) -> bool:
+    def apply(
+        self, attempt: Attempt, note: Annotations, made_from: set[Pair], value: tuple[Pair, ...], *, zombie: bool
+    ) -> bool:
         """Have an effect; whether the sink refuses it: its key bears a mark."""
         if attempt.key in self.refused:
             return True
@@ -75,9 +77,7 @@ class Sink:
 
     def probe(self, key: str) -> bool:
         """Whether the effect happened; if not, it will not."""
-        if key in self.applied:
-            return True
-        return False
+        return key in self.applied
 
     def value(self, key: str) -> object:
         return self.applied[key].value
@@ -97,7 +97,9 @@ def check(execution: Execution, sink: Sink, seed: int) -> None:
             known = seen.setdefault((call, extra if call == "chose" else 0), set())
             known.add(version)
             if len(known) > 1 and call != "chose":
-                raise Violation(f"seed {seed}: two versions of {call} were used: {sorted(map(hex, known))}, the last in {where}")
+                raise Violation(
+                    f"seed {seed}: two versions of {call} were used: {sorted(map(hex, known))}, the last in {where}"
+                )
 
     net: dict[CallId, int] = {}
     for key, applied in sink.applied.items():

@@ -65,7 +65,9 @@ class SimulatedRef:
 register_reference(SimulatedRef)
 
 
-def write_program(chance: random.Random, run: Callable[..., object], undo: Callable[..., object], probe: Callable[..., object]) -> Program:
+def write_program(
+    chance: random.Random, run: Callable[..., object], undo: Callable[..., object], probe: Callable[..., object]
+) -> Program:
     """A random program. Bodies of tasks are never called: the world says what they return."""
     tasks = tuple(_task(chance, n, run, undo, probe) for n in range(chance.randint(3, 8)))
     count = chance.choice((3, 6, 8, 10, 10, 12, 14, 20))
@@ -79,10 +81,10 @@ def _task(
     rollback = effect is None and chance.random() < 0.25
     note = Annotations(
         deterministic=chance.random() < 0.4,
-        checkpoint=chance.choice(CHECKPOINTS),  # type: ignore[arg-type]
-        effect=effect,  # type: ignore[arg-type]
+        checkpoint=chance.choice(CHECKPOINTS),  # type: ignore[arg-type]  # of text, as its names are
+        effect=effect,  # type: ignore[arg-type]  # likewise
         rollback=rollback,
-        on_doubt=chance.choice(("retry", "probe", "probe")),  # type: ignore[arg-type]
+        on_doubt=chance.choice(("retry", "probe", "probe")),
         retries=chance.choice((0, 1, 3)),
         losses=chance.choice((2, 8, 8)),
     )
@@ -191,7 +193,6 @@ def provenance(value: Any) -> set[Pair]:
     """All choices that stand in a value: every value of the simulation carries what it was made from."""
     if isinstance(value, (list, tuple)):
         if len(value) == 3 and isinstance(value[0], str):
-            return {tuple(value)}  # type: ignore[arg-type]
+            return {tuple(value)}
         return {pair for part in value for pair in provenance(part)}
     return set()
-

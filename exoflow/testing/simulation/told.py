@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from exoflow.kernel import reference as rules
+from exoflow.kernel.commands import Stop
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.reference import BodyFacts, CallFacts
 from exoflow.kernel.state import Call, Scope
@@ -141,7 +142,9 @@ class Told(Kernel):
         self._changed = True
         self.mirror.retired_attempts.discard(version)
         call = self.mirror.calls[id]
-        if not call.running or call.started != version:
+        self.mirror.ended.add(version)
+        stopped = any(isinstance(command, Stop) and command.version == version for command in self.out)
+        if not call.running or call.started != version or stopped:
             return False
         self.mirror.set(id, running=False)
         return True

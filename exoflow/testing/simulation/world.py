@@ -10,6 +10,7 @@ from typing import Any
 
 from exoflow import codec
 from exoflow.codec import Encoded
+from exoflow.driver import records
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
 from exoflow.driver.spec import FlowSpec
@@ -127,11 +128,11 @@ class SimulatedExecutor:
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         if self.world.chance.random() < 0.5:
-            for entry in self.pending:
-                if entry[0].version == version:
-                    self.pending.remove(entry)
-                    self.world.later(lambda: entry[1](Vanished("cancelled")))
-                    return
+            entry = next((entry for entry in self.pending if entry[0].version == version), None)
+            if entry is not None:
+                self.pending.remove(entry)
+                report = entry[1]
+                self.world.later(lambda: report(Vanished("cancelled")))
 
     def hold(self, encoded: Encoded) -> Held:
         self._ids += 1
@@ -215,10 +216,21 @@ class World:
         history = History(records)
         driver = type("Simulated", (_Traced if self.tracing else Execution,), {"kernel_type": self.kernel_type})
         execution: Execution = driver(
-            run_id=RunId("sim"), epoch=epoch, index=0, flow=self.flow, args=(), kwargs={}, log=self.log, store=self.store,
-            clock=self.clock, executors={"sim": self.executor}, default="sim", seed=self.report.seed, history=history,
+            run_id=RunId("sim"),
+            epoch=epoch,
+            index=0,
+            flow=self.flow,
+            args=(),
+            kwargs={},
+            log=self.log,
+            store=self.store,
+            clock=self.clock,
+            executors={"sim": self.executor},
+            default="sim",
+            seed=self.report.seed,
+            history=history,
             values_prefix=f"e{epoch}",
-        )  # fmt: skip
+        )
         execution.trace = self.trace  # type: ignore[attr-defined]
         execution.begun(None if history.start else _start(self.report.seed))
         if history.cancelled:
@@ -230,8 +242,8 @@ class World:
         """Live until the run ends (False) or the process dies (True)."""
         loop = asyncio.get_running_loop()
         task = loop.create_task(execution.run_async())
-        for step in range(STEPS_MAX):
-            while loop._ready:  # type: ignore[attr-defined]  # everything that can go on has gone on
+        for _ in range(STEPS_MAX):
+            while loop._ready:  # type: ignore[attr-defined]  # noqa: ASYNC110 -- until all that can go on has gone on
                 await asyncio.sleep(0)
             if execution.ended.is_set():
                 break
@@ -242,9 +254,13 @@ class World:
                 await asyncio.gather(task, return_exceptions=True)
                 return True
         else:
-            raise Violation(f"no end after {step + 1} steps")
+            raise Violation(f"no end after {STEPS_MAX} steps")
         await asyncio.gather(task, return_exceptions=True)
-        if isinstance(execution.fatal, StorageError) and not isinstance(execution.fatal, Corrupt) or type(execution.fatal) is RunError:
+        if (
+            isinstance(execution.fatal, StorageError)
+            and not isinstance(execution.fatal, Corrupt)
+            or type(execution.fatal) is RunError
+        ):
             self.trace(f"stopped: {execution.fatal}")
             self.log.dead = True
             return True  # it says so, and can be resumed
@@ -329,7 +345,11 @@ class World:
 
     def _end_attempt(self, execution: Execution) -> None:
         attempt, report = self.executor.pending.pop(self.chance.randrange(len(self.executor.pending)))
-        lost = tuple(id for id, value in attempt.inputs.items() if isinstance(value, Held) and value.handle not in self.executor.held)
+        lost = tuple(
+            id
+            for id, value in attempt.inputs.items()
+            if isinstance(value, Held) and value.handle not in self.executor.held
+        )
         if lost:
             self.trace(f"lost inputs of {attempt.call}: {lost}")
             report(Vanished("inputs lost", lost=lost))
@@ -356,7 +376,11 @@ class World:
             report(Raised(codec.encode_error(error), 0.0))
         else:
             self.sink.refuse(attempt.key)
-            report(Raised(codec.encode_error(SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])), 0.0, True))
+            report(
+                Raised(
+                    codec.encode_error(SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])), 0.0, True
+                )
+            )
 
     def _act(self, attempt: Attempt, *, zombie: bool = False) -> Outcome:
         """What the task's body does."""
@@ -367,7 +391,11 @@ class World:
         if attempt.function is _probe:
             key = str(attempt.args[0])  # only a sink that dedups by key can stop an attempt that is taken for dead
             self.zombies = [zombie for zombie in self.zombies if zombie.key != key]
-            answer = Happened(self.sink.value(str(attempt.args[0]))) if self.sink.probe(str(attempt.args[0])) else DidNotHappen()
+            answer = (
+                Happened(self.sink.value(str(attempt.args[0])))
+                if self.sink.probe(str(attempt.args[0]))
+                else DidNotHappen()
+            )
             return Computed(Inline(codec.to_bytes(codec.encode(answer))), 0.0)
         name, _, _ = attempt.call.rpartition("/")[2].partition("#")
         note = self.program.tasks[int(name.rpartition(":")[2][1:])].note
@@ -392,14 +420,19 @@ class World:
             value = attempt.inputs.get(id)
             if value is None:
                 return SimulatedRef(id)
-            encoded = self.executor.held[value.handle] if isinstance(value, Held) else (  # type: ignore[index]
-                codec.from_bytes(value.data) if isinstance(value, Inline) else codec.from_object(self.store.read(value.name))
-            )
+            encoded = self._encoded(value)
             return codec.decode(encoded, lookup=lookup)
 
         assert isinstance(attempt.encoded, Encoded)
         args, _ = codec.decode(attempt.encoded, lookup=lookup)
         return provenance(list(args))
+
+    def _encoded(self, value: Value) -> Encoded:
+        if isinstance(value, Held):
+            return self.executor.held[value.handle]  # type: ignore[index]  # a handle is whatever its executor makes it
+        if isinstance(value, Inline):
+            return codec.from_bytes(value.data)
+        return codec.from_object(self.store.read(value.name))
 
     def _survivors(self, execution: Execution) -> list[tuple[Any, ...]]:
         """What the next epoch finds: all that was flushed, and as much of the rest as the page cache kept."""
@@ -424,19 +457,23 @@ class World:
         return all(not isinstance(v, Held) or v.handle in self.executor.held for v in attempt.inputs.values())
 
 
-def _start(seed: int) -> tuple[Any, ...]:
-    from exoflow.driver import records
-
+def _start(seed: int) -> records.Start:
     return records.Start(
         Code.START, 0, "sim", 1, 0.0, "sim", "sim", None, "sim", None, b"f", None, {}, seed, "/", "sim"
-    )  # fmt: skip
+    )
 
 
 def _unfinished(execution: Execution) -> list[object]:
     kernel = execution.kernel
     scopes = [(s.path, s.active, s.returned, s.ended, s.deferred) for s in kernel.scopes.values()]
-    state = {name: getattr(kernel, name) for name in ("_to_undo", "stale", "_held_back", "finishing", "_unsaved", "_undoing")}
-    return [scopes, state, *(call for call in execution.kernel.calls.values() if call.attached and call.state.name != "DONE")]
+    state = {
+        name: getattr(kernel, name) for name in ("_to_undo", "stale", "_held_back", "finishing", "_unsaved", "_undoing")
+    }
+    return [
+        scopes,
+        state,
+        *(call for call in execution.kernel.calls.values() if call.attached and call.state.name != "DONE"),
+    ]
 
 
 def _body(refs: object, given: object) -> None: ...
@@ -449,9 +486,13 @@ def _probe(key: str, refs: object, given: object) -> None: ...
 
 
 def simulate(
-    seed: int, *, kernel: type[Kernel] = Kernel, log: type[SimulatedLog] = SimulatedLog, trace: bool = False,
+    seed: int,
+    *,
+    kernel: type[Kernel] = Kernel,
+    log: type[SimulatedLog] = SimulatedLog,
+    trace: bool = False,
     loop: asyncio.AbstractEventLoop | None = None,
-) -> Report:  # fmt: skip
+) -> Report:
     """Live through one seed.
 
     Raises:
