@@ -179,9 +179,7 @@ class Kernel(Retirement):
             call = self.calls[id] = Call(id, note)
         else:
             assert not call.attached, id
-            if call.state is State.DONE or call.intent:
-                self.unattached -= 1
-                self.unattached_effects -= call.note.effect is not None
+            self.unattached.discard(call)
             call.note = note
         self._link(call, scope, inputs, passes)
         if not fresh:
@@ -410,7 +408,7 @@ class Kernel(Retirement):
         return True
 
     def _run(self, call: Call) -> None:
-        if self.damaged and self.unattached_effects and call.is_choice:
+        if self.damaged and call.is_choice and any(left.note.effect for left in self.unattached):
             raise Corrupt(
                 f"a damaged record in the journal may have been the result of {call.id}, and a recorded effect "
                 f"may stand on it. Nothing was run again."

@@ -18,8 +18,7 @@ class Retirement(Lineage):
         super().__init__()
         self.stale: dict[Version, Call] = {}  # attempts that still run though their result will not be used
         self.standing: dict[CallId, list[Call]] = {}  # open choice -> calls of older epochs whose intent names it
-        self.unattached = 0  # recalled results and intents that the body has not asked for yet
-        self.unattached_effects = 0
+        self.unattached: set[Call] = set()  # with results or intents that the body has not asked for yet
         self._unsaved: dict[CallId, Version] = {}  # uploads under way
         self.seq = 0  # records appended so far
         self.urgent = 0  # something waits until the records up to here are durable
@@ -92,9 +91,7 @@ class Retirement(Lineage):
 
     def _detached(self, call: Call) -> None:
         """A result or an intent that no body has asked for yet. It falls with any choice that its record names."""
-        self.unattached += 1
-        if call.note.effect is not None:
-            self.unattached_effects += 1
+        self.unattached.add(call)
         names = call.intent_names if call.intent and call.note.rollback else ()
         for name in names + call.names if call.state is State.DONE else names:
             self.standing.setdefault(name, []).append(call)
@@ -115,9 +112,9 @@ class Retirement(Lineage):
             if call.scope is not None and call.note.kind is not Kind.TIMER:
                 call.scope.active -= 1  # it is renewed before its scope can end
         elif call.state is State.DONE:
-            if not call.attached and (call.saved or call.intent):
-                self.unattached -= 1
             call.state = State.IDLE
+            if not call.intent:
+                self.unattached.discard(call)
         call.held = call.committed = call.failed = call.propagated = False
         call.saved = 0
         call.stamp_at = -1
@@ -162,12 +159,11 @@ class Retirement(Lineage):
 
     def _forget_intent(self, call: Call, version: Version) -> None:
         """Record that nothing is left of this version's effect."""
-        if not call.attached and call.state is not State.DONE:
-            self.unattached -= 1
-            self.unattached_effects -= call.note.effect is not None
         call.intent = Version(0)
         call.intent_durable = False
         call.intent_names = ()
+        if call.state is not State.DONE:
+            self.unattached.discard(call)
         self.seq += 1
         self.urgent = self.seq
         self.out.append(RecordUndone(call.id, version))
