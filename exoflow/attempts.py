@@ -24,6 +24,7 @@ from exoflow.codec import (
     encode,
     encode_error,
     encode_result,
+    encode_small,
     find_references,
     from_bytes,
     make_reference,
@@ -168,6 +169,9 @@ def _failed(error: BaseException, seconds: float) -> Outcome:
 
 def _computed(context: AttemptContext, result: object, seconds: float, keep: Keep) -> Computed:
     attempt = context._attempt
+    small = encode_small(result)
+    if small is not None and not context.puts:
+        return Computed(Inline(small), seconds)
     if isinstance(result, CoroutineType):
         result.close()
         raise CodecError(f"{attempt.task} returned a coroutine: declare the task itself as async def")

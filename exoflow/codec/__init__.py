@@ -12,7 +12,7 @@ from exoflow.codec.references import (
     register_reference,
     substitute,
 )
-from exoflow.codec.values import all_immutable, decode, encode, encode_arguments, encode_result, immutable
+from exoflow.codec.values import all_immutable, decode, encode, encode_arguments, encode_result, encode_small, immutable
 
 __all__ = [
     "Encoded",
@@ -26,6 +26,7 @@ __all__ = [
     "encode_arguments",
     "encode_error",
     "encode_result",
+    "encode_small",
     "find_references",
     "fingerprint",
     "from_bytes",

@@ -15,7 +15,7 @@ from exoflow.codec.explain import WatchedPickler, refusal, run_deep
 from exoflow.codec.mainfile import MainUnpickler, main_stem, reduce_by_name
 from exoflow.codec.references import IMMUTABLE, find_references, session
 from exoflow.errors import CodecError, Corrupt
-from exoflow.model import CallId
+from exoflow.model import INLINE_MAX_BYTES, CallId
 
 OUT_OF_BAND_MIN_BYTES = 16 * 1024
 """A smaller buffer costs less inside the pickle than beside it."""
@@ -137,6 +137,15 @@ def decode(encoded: Encoded, *, lookup: Lookup | None = None) -> Any:
         raise CodecError(f"a recorded value needs what is not here: {error}") from error
     finally:
         session.lookup = outer
+
+
+def encode_small(value: object) -> bytes | None:
+    """The inline form of a scalar; None: it is none, or too large to ride in a record."""
+    kind = type(value)
+    if kind not in IMMUTABLE:
+        return None
+    head, buffers, _, _ = _encode_scalar(value, kind)
+    return bytes(head) if not buffers and len(head) <= INLINE_MAX_BYTES else None
 
 
 def decode_bytes(data: bytes) -> Any:
@@ -305,5 +314,6 @@ __all__ = [
     "encode",
     "encode_arguments",
     "encode_result",
+    "encode_small",
     "immutable",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -221,7 +222,6 @@ class Body:
             else:
                 self.park()
         self._check()
-        execution.ask()
 
     def _run_here(self, handle: Handle, version: Version) -> None:
         """Run an attempt in the body's own thread, without the lock."""
@@ -423,8 +423,10 @@ class Body:
                 stashed = execution._stash.pop(call.id, None)
                 if stashed is not None:
                     await self._run_here_async(*stashed)
-                if self._ready(call):
-                    return await self.value_async(handle)
+                with self.lock, contextlib.suppress(ValueLost):  # lost: it is being made again
+                    self._check()
+                    if self._ready(call):
+                        return self._give(handle)
                 await self._suspend(call)
         finally:
             execution._offers.discard(call.id)
@@ -466,19 +468,18 @@ class Body:
             with self.lock:
                 self._check()
                 if self._ready(call):
-                    try:
-                        return self._read(handle)
-                    except ValueLost:
-                        pass  # it is being made again
-                    finally:
-                        self._turn()
+                    with contextlib.suppress(ValueLost):  # it is being made again
+                        return self._give(handle)
             await self._suspend(call)
 
-    def _turn(self) -> None:
-        """A recorded read has been given; whoever waits for their turn looks again."""
-        if self.order:
-            for waiting in list(self._futures):
-                self._wake_futures(waiting)
+    def _give(self, handle: Handle) -> object:
+        """Read a value whose turn it is; under the lock. Whoever waits for theirs looks again."""
+        try:
+            return self._read(handle)
+        finally:
+            if self.order:
+                for waiting in list(self._futures):
+                    self._wake_futures(waiting)
 
     async def _suspend(self, call: Call) -> None:
         loop = asyncio.get_running_loop()

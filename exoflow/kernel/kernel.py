@@ -60,7 +60,9 @@ class Kernel(Retirement):
         """The commands that the last events gave rise to, in order."""
         if self._to_undo:
             self._undo_next()
-        out, self.out = self.out, []
+        out = self.out
+        if out:
+            self.out = []
         return out
 
     # -- history ---------------------------------------------------------------------------------------------------
