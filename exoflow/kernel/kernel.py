@@ -805,8 +805,8 @@ class Kernel(Retirement):
         if call.state is not State.DOUBT:
             return Version(0)  # cancelled in the meantime
         call.state = State.RUNNING
-        if happened:
-            call.attempt = self._next_version()
+        if happened:  # of a result that was lost, the value is back: it is no new choice
+            call.attempt = call.version if call.version > call.intent else self._next_version()
             return call.attempt
         self._forget_intent(call, call.intent)
         call.state = State.NEEDED
