@@ -175,6 +175,7 @@ class Body:
         """Make a call and wait for its value; where it can, it runs in this very thread."""
         with self.lock:
             handle = self._make(spec, args, kwargs)
+            handle.order = -1  # nobody will ask which was first
             return self._await(handle, offer=self._runs_here(spec))
 
     def _runs_here(self, spec: TaskSpec) -> bool:

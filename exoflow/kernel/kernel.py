@@ -60,9 +60,7 @@ class Kernel(Retirement):
         """The commands that the last events gave rise to, in order."""
         if self._to_undo:
             self._undo_next()
-        out = self.out
-        if out:
-            self.out = []
+        out, self.out = self.out, []
         return out
 
     # -- history ---------------------------------------------------------------------------------------------------
@@ -277,7 +275,9 @@ class Kernel(Retirement):
         call.wanted = False
         if call.propagated:
             self.read(scope, call.refs[0])  # the error itself is what has to be durable
-        call.read_by = joined(call.read_by, (scope, scope.incarnation, len(scope.reads)))
+        at = len(scope.reads)
+        index = call.reads_at if at == call.reads_at else at  # one int instead of two: a run has many of them
+        call.read_by = joined(call.read_by, (scope, scope.incarnation, index))
         scope.reads.append(call)
         stamp = self._stamp(call)
         if stamp > scope.stamp:
