@@ -84,7 +84,7 @@ class Kernel(Retirement):
         call = self._recalled(id, path)
         call.version = version
         call.state = State.DONE if saved else State.IDLE
-        call.saved = -1 if saved else 0
+        call.saved = saved
         call.committed = saved
         call.failed = failed
         call.names = names
@@ -125,7 +125,7 @@ class Kernel(Retirement):
             call.intent_durable = False
         if call.version <= version:
             call.state = State.IDLE
-            call.saved = 0
+            call.saved = False
             call.committed = call.failed = False
 
     def recalled(self) -> None:
@@ -235,7 +235,7 @@ class Kernel(Retirement):
             return
         call.state = State.IDLE
         call.failed = call.committed = False
-        call.saved = 0
+        call.saved = False
         call.why = "failed before"
 
     def waits(self, scope: Scope, *, settled: bool = True) -> None:
@@ -322,7 +322,7 @@ class Kernel(Retirement):
             return False
         if call.failed:
             return True
-        return (call.held or call.saved != 0) and (call.note.saves != "sync" or call.committed)
+        return (call.held or call.saved) and (call.note.saves != "sync" or call.committed)
 
     def _need(self, call: Call) -> None:
         """Have the call run, and before it whatever it takes that is missing (V2)."""
@@ -342,7 +342,7 @@ class Kernel(Retirement):
                 self._start(current, stack)
 
     def _has_value(self, call: Call) -> bool:
-        return call.failed or call.held or call.saved != 0
+        return call.failed or call.held or call.saved
 
     def _has_result(self, call: Call) -> bool:
         return call.state is State.DONE
@@ -421,7 +421,7 @@ class Kernel(Retirement):
             call.attempt = self._next_version()
         call.state = State.RUNNING
         call.held = False
-        call.saved = 0
+        call.saved = False
         if call.body is not None:
             if not call.body.ended:
                 return  # its body is at work again already, to find a value (V6)
@@ -615,7 +615,7 @@ class Kernel(Retirement):
 
     def _append_save(self, call: Call) -> None:
         self.seq += 1
-        call.saved = self.seq
+        call.saved = True
         if call.forced or call.note.saves == "sync":
             self.urgent = self.seq
         self._records.append((self.seq, call, call.version, "save"))

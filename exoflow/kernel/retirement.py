@@ -116,7 +116,7 @@ class Retirement(Lineage):
             if not call.intent:
                 self.unattached.discard(call)
         call.held = call.committed = call.failed = call.propagated = False
-        call.saved = 0
+        call.saved = False
         call.stamp_at = -1
         call.record_stamp = Version(0)
         call.closed = False

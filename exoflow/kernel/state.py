@@ -51,7 +51,6 @@ class Call:
         "cost_s",
         "failed",
         "forced",
-        "gate_seq",
         "gated",
         "has_derived",
         "held",
@@ -63,7 +62,6 @@ class Call:
         "missing",
         "note",
         "open",
-        "passes",
         "rare",
         "read_by",
         "read_stamp",
@@ -87,6 +85,8 @@ class Call:
         "why",
     )  # fmt: skip
 
+    passes = Rarely["tuple[Call, ...]"](())  # handed on as Refs: no lineage, their values are not seen
+    gate_seq = Rarely[int](0)  # of an idempotent effect: its start waits until the records up to here are durable
     losses = Rarely[int](0)
     base_open = Rarely[int](0)  # of a child flow: those parts that its body did not add
     intent_durable = Rarely[bool](False)
@@ -105,7 +105,6 @@ class Call:
         self.note = note
         self.scope: Scope | None = None
         self.inputs: tuple[Call, ...] = ()
-        self.passes: tuple[Call, ...] = ()  # handed on as Refs: no lineage, their values are not seen
         self.contents: list[Call] = NOBODY  # calls whose Refs stand in the values of its inputs
         self.late: list[Call] = NOBODY  # of a child flow: what its body read or returned
         self.late_takers: list[Call] = NOBODY
@@ -118,7 +117,7 @@ class Call:
         self.version = Version(0)  # of the newest result made, lost ones too
         self.attempt = Version(0)  # that is running
         self.held = False  # the value is in memory, here or with an executor
-        self.saved = 0  # sequence number of its record; -1: read from the journal
+        self.saved = False  # it has a record, durable or not
         self.committed = False
         self.failed = False
         self.refs: tuple[Call, ...] = ()  # Refs inside the value
@@ -127,7 +126,6 @@ class Call:
         self.open = 0  # parts of its lineage, itself apart, that are not closed
         self.closed = False  # it and every choice behind it are committed
         self.gated = False
-        self.gate_seq = 0  # of an idempotent effect: its start waits until the records up to here are durable
         self.forced = False  # an effect waits for it: save it whatever its checkpoint says
         self.has_derived = False  # it, or something derived from it, holds a result or an intent
         self.wanted = False  # the body waits for it

@@ -63,7 +63,7 @@ class Checked(Told):
             error: dict[str, Any] = {
                 "has_result": True, "failed": True, "inherited": call.propagated, "given_up": False,
                 "made": known.made if call.propagated else call.version,
-                "recorded": not call.propagated and known.recorded or call.saved != 0,
+                "recorded": not call.propagated and known.recorded or call.saved,
             }  # fmt: skip
             self.mirror.set(call.id, **LOST | error)
 
