@@ -157,8 +157,8 @@ class Body:
             owner: Handle | None = getattr(reference, "_handle", None)  # ids are a run's own: another's would mislead
             if owner is not None and owner.body.execution is not self.execution:
                 raise RuntimeError(
-                    f"{reference!r} is of the run {owner.body.run_id} and means nothing in {self.run_id}: pass the "
-                    "value from one run to the other"
+                    f"{reference!r} belongs to the run {owner.body.run_id}, and means nothing in {self.run_id}: "
+                    "pass its value from one run to the other"
                 )
             call = kernel.reference(CallId(reference.call_id.partition("!")[0]))
             (passes if reference.call_id in passed else inputs)[call] = None

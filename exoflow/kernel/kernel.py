@@ -256,10 +256,12 @@ class Kernel(Retirement):
 
     def _check_all_made(self, scope: Scope, *, last: bool = False) -> None:
         made = len(scope.reads)
+        owner = scope.owner
+        newest = scope.stamp if owner is None or owner.scope is None else max(scope.stamp, self._fresh_stamp(owner))
         for call in self._by_path.get(scope.path, ()):
-            if call.attached or call.state is not State.DONE or call.version < scope.stamp:
+            if call.attached or call.state is not State.DONE or call.version < newest:
                 continue
-            if last or call.recorded_reads_at <= made and not scope.stamp:
+            if last or call.recorded_reads_at <= made and not newest:
                 raise NondeterministicFlow(
                     f"the flow body did not make the recorded call {call.id} again, though everything that it "
                     f"has read is the same. A flow body may only branch on what it got from tasks, exoflow.now(), "
