@@ -176,7 +176,8 @@ def test_84_a_stopped_controller_that_wakes_behind_a_takeover_changes_nothing(st
 
 def test_84_what_ends_behind_the_takeover_ends_the_run_too(stage):
     """The journal knows already that it is not the owner: the thread that brings the next result must not die of it."""
-    graph, notes = stage.parsed("A→B→E, A→D→E", "ND async")
+    kinds = {"A": "ND sync"} | dict.fromkeys("BDE", "ND async")  # who enters B finds the run in the journal
+    graph, notes = stage.parsed("A→B→E, A→D→E", kinds)
     name, pid = stage.start(graph, notes, "none", gates={"B": "fenced", "D": "open"})
     stage.until("enter", "B")
     stage.until("enter", "D")
