@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from exoflow.kernel import reference as rules
-from exoflow.kernel.commands import Command, Replay, Run, Undo
-from exoflow.kernel.reference import CallFacts, Facts
+from exoflow.kernel.commands import Command, RecordUndone, Replay, Run, Undo
+from exoflow.kernel.facts import CallFacts, Facts
 from exoflow.kernel.state import State
 from exoflow.model import CallId, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
@@ -28,24 +28,31 @@ class Checked(Told):
 
     def take(self) -> list[Command]:
         commands = super().take()
+        if self._changed or commands:
+            self._changed = False
+            self._adopt_errors(commands)
+            self._tell(commands)
+            self._compare(commands)
+        return commands
+
+    def _tell(self, commands: list[Command]) -> None:
+        """Commands are facts as well; what they retire falls before what a body has made is forgotten."""
         self.mirror.retire()
         for command in commands:
             if not isinstance(command, Replay):
                 self.mirror.given(command)
-        self.mirror.retire()  # before what was made is forgotten
+        self.mirror.retire()
+        replayed = False
         for command in commands:
-            if isinstance(command, Replay):
+            replayed = replayed or isinstance(command, Replay)
+            if replayed and isinstance(command, Replay | Run):  # a child flow that fell may begin anew at once
                 self.mirror.given(command)
-        if self._changed or commands:
-            self._changed = False
-            self._adopt_errors()
-            self.mirror.retire()
-            self._compare(commands)
-        return commands
+        self.mirror.retire()
 
-    def _adopt_errors(self) -> None:
+    def _adopt_errors(self, commands: list[Command]) -> None:
         """When the kernel tells an error, or forgives one, there is no event: check that it may, and note it."""
         facts = self.mirror.facts()
+        undone = {command.call for command in commands if isinstance(command, RecordUndone)}
         for call in self.calls.values():
             known = self.mirror.calls[call.id]
             if call.state is State.RUNNING and not known.running and f"{call.id}/" in self.mirror.bodies:
@@ -58,7 +65,7 @@ class Checked(Told):
                 sources = (facts.calls[id] for id in rules.taken(facts, known))
                 may = any(self.calls[source.id].failed for source in sources)
             else:
-                may = known.given_up and not (known.note.rollback and known.intent)
+                may = known.given_up and (not known.note.rollback or not known.intent or call.id in undone)
             self.agreed("whether an error may be told", call.id, True, may)
             error: dict[str, Any] = {
                 "has_result": True, "failed": True, "inherited": call.propagated, "given_up": False,
@@ -78,16 +85,19 @@ class Checked(Told):
             if known.attached and not self._heir(facts, known):
                 call = self.calls[id]
                 has_value = call.state is State.DONE and self._has_value(call)
+                if self._is_blocked() and has_value and not known.has_result:
+                    continue  # it falls when what is being undone is: the reference knows that before
                 self.agreed("has a usable result", id, has_value, known.has_result and rules.has_value(known))
                 self.agreed("available", id, self._available(call), rules.available(facts, known))
                 if known.has_result and call.closed:  # an effect that waits too long is seen below
                     self.agreed("closed", id, True, rules.closed(facts, known))
         for name, id in sorted(rules.due(facts)):
-            held_back = (
-                self._is_blocked() and name != "Undo" or self.calls[id] in self._waiting_start
-            )  # it is more careful
-            if not held_back and not self._heir(facts, facts.calls[id]):
+            if not self._is_late(facts, id):
                 self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
+
+    def _is_late(self, facts: Facts, id: CallId) -> bool:
+        """The running form is more careful here: it goes on when what is being undone is, or more is durable."""
+        return self._is_blocked() or self.calls[id] in self._waiting_start or self._heir(facts, facts.calls[id])
 
     def _heir(self, facts: Facts, call: CallFacts) -> bool:
         """It stands on an inherited error: the running form counts all the inputs of an heir as lineage."""
@@ -103,8 +113,6 @@ class Checked(Told):
         reason = rules.gate(before, before.calls[call.id])
         if reason is not None and not (reason.startswith("V4") and self._is_apart(before, call)):
             self._differ(f"{command} was ordered, but {reason}: {self._show(call.id)}")
-        if call.id not in rules.needed(before):
-            self._differ(f"{command} was ordered, but nobody needs it: {self._show(call.id)}")
 
     def _is_apart(self, facts: Facts, call: CallFacts) -> bool:
         """The running form takes calls one by one: what it found ready first does not wait for an undo found later."""

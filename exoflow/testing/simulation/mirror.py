@@ -21,7 +21,7 @@ from exoflow.kernel.commands import (
     Undo,
     Upload,
 )
-from exoflow.kernel.reference import BodyFacts, CallFacts, Facts
+from exoflow.kernel.facts import BodyFacts, CallFacts, Facts
 from exoflow.model import CallId, Kind, Version
 
 NONE = Version(0)
@@ -113,6 +113,7 @@ class Mirror:
             self.outcome = ""
         else:
             self.set(owner, running=False)
+            self._ask_anew(owner)
 
     def _detach(self, path: str) -> None:
         body = self.bodies.pop(path)

@@ -6,8 +6,8 @@ from typing import Any
 
 from exoflow.kernel import reference as rules
 from exoflow.kernel.commands import Stop
+from exoflow.kernel.facts import BodyFacts, CallFacts
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.reference import BodyFacts, CallFacts
 from exoflow.kernel.state import Call, Scope
 from exoflow.model import Annotations, CallId, Version
 from exoflow.testing.simulation.mirror import LOST, NONE, Mirror

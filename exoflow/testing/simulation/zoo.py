@@ -71,12 +71,18 @@ class ReadsAreNoLineage(Kernel):
 # -- logging -----------------------------------------------------------------------------------------------------------
 
 
-class CommittedWhenAppended(Kernel):
-    """Breaks L2: a result counts as durable as soon as its record is appended."""
+class AppendedIsEnough(Kernel):
+    """Breaks L2: a choice counts as saved when its record is appended, and an idempotent effect waits for no more."""
 
     def _append_save(self, call: Call) -> None:
         super()._append_save(call)
         call.committed = True
+        if call.state is State.DONE:
+            self._settle(call)
+
+    def _may_act(self, call: Call) -> bool:
+        call.gate_seq = -1  # behind the Start record only
+        return super()._may_act(call)
 
 
 class IntentAfterTheBody(Kernel):
@@ -194,7 +200,7 @@ class NoDoubt(Kernel):
 
 ANIMALS: tuple[type[Kernel] | type[SimulatedLog], ...] = (
     EffectsBeforeTheirChoices, OnlyDirectInputsCommitted, NeverMeansNever, RollbackIsNoCommit, NothingIsReleased,
-    ReadsAreNoLineage, CommittedWhenAppended, IntentAfterTheBody, AcknowledgedEarly, OldestRecordWins, NoAgreementCheck,
+    ReadsAreNoLineage, AppendedIsEnough, IntentAfterTheBody, AcknowledgedEarly, OldestRecordWins, NoAgreementCheck,
     VersionsReused, LostChoicesNotMadeAgain, RetiredChoicesStillUsed, OnlyConsumersFall, UndoSkipped,
     NotUndoneBeforeRetry, OldestUndoneFirst, DeadAttemptsCount, NoDoubt,
 )  # fmt: skip
