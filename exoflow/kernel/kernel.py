@@ -211,7 +211,8 @@ class Kernel(Retirement):
             if call.note.kind is Kind.FLOW:
                 call.names = tuple(name for name in call.names if not self.calls[name].committed)
                 call.forced = False  # an effect that waits for it has its body replayed, if something is open there
-                call.open -= not call.names
+                if not call.names:
+                    self._release(call)
             self._settle(call)
         elif call.state in (State.RUNNING, State.DOUBT) and call.note.kind is not Kind.TIMER:
             assert call.scope is not None
@@ -291,7 +292,7 @@ class Kernel(Retirement):
                 self._force(call)
             if owner.state is State.DONE and owner.version < scope.stamp:
                 self._fall([], [owner])
-        if call.closed:
+        if self._is_closed(call):
             self._advance(scope)
 
     def returned(self, scope: Scope, refs: tuple[Call, ...] = (), *, raised: bool = False) -> None:
@@ -716,7 +717,7 @@ class Kernel(Retirement):
         call.state = State.DONE
         call.failed = failed
         if call.note.kind is Kind.FLOW:
-            call.open -= 1  # its body has read all that it will
+            self._release(call)
         if call.refs and not failed:
             self._link_refs(call)
         if call.takers and (call.refs or call.note.kind is Kind.FLOW):
@@ -877,7 +878,7 @@ class Kernel(Retirement):
         scope.ended = True
         if scope.owner is not None and scope.owner.state is State.DONE and scope.owner.names:
             scope.owner.names = ()  # replayed to see what was open behind it: its late inputs say so now
-            scope.owner.open -= 1
+            self._release(scope.owner)
             self._settle(scope.owner)
         error = None if scope.raised else next((c.id for c in scope.calls if c.failed and not c.seen), None)
         if error is None and not scope.raised:

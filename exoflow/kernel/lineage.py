@@ -29,6 +29,8 @@ class Lineage:
 
     def _link(self, call: Call, scope: Scope, inputs: tuple[Call, ...], passes: tuple[Call, ...]) -> None:
         """Give an attached call its place in the graph."""
+        if call.closed:
+            self._unclose([call])
         call.scope = scope
         call.inputs = inputs
         call.passes = passes
@@ -54,7 +56,8 @@ class Lineage:
             scope.waiting_prefix.append(call)
         if call.note.kind is Kind.FLOW:
             call.base_open = call.open
-            call.open += 1  # what its body is going to read
+            call.open += 1
+            call.holds = True
 
     def _link_content(self, call: Call, source: Call) -> None:
         """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
@@ -150,6 +153,13 @@ class Lineage:
             source.late_takers = [taker for taker in source.late_takers if taker is not owner]
         owner.late.clear()
         owner.open = owner.base_open + 1
+        owner.holds = True
+
+    def _release(self, owner: Call) -> None:
+        """All that the body of a child flow reads is known."""
+        if owner.holds:
+            owner.holds = False
+            owner.open -= 1
 
     # -- closed: it and every choice behind it are committed -----------------------------------------------------
 
@@ -165,9 +175,7 @@ class Lineage:
         self._closing.clear()
 
     def _close(self, call: Call) -> None:
-        if call.open or call.closed or not call.attached:
-            return
-        if call.must_commit and not call.committed:
+        if call.closed or not (self._may_close(call) if call.attached else call.committed):
             return
         call.closed = True
         for taker in call.takers:
@@ -180,10 +188,17 @@ class Lineage:
             if scope.incarnation == incarnation:
                 self._advance(scope)
 
+    def _is_closed(self, call: Call) -> bool:
+        """In a child flow that is not replayed, the flow's own record stands for what is behind its committed calls."""
+        return call.closed or not call.attached and call.committed
+
+    def _may_close(self, call: Call) -> bool:
+        return not call.open and (call.committed or not call.must_commit)
+
     def _advance(self, scope: Scope) -> None:
         """Move the boundary of closed reads forward; calls made before it lose their hold on the prefix."""
         reads = scope.reads
-        while scope.closed_reads < len(reads) and reads[scope.closed_reads].closed:
+        while scope.closed_reads < len(reads) and self._is_closed(reads[scope.closed_reads]):
             scope.closed_reads += 1
         if not scope.base_closed:
             return
@@ -277,7 +292,7 @@ class Lineage:
         """Newest version among the choices behind a call, itself included."""
         if call.scope is None:
             return call.version  # in a child flow that is not replayed: a result is newer than all behind it
-        stamp = self._lineage_stamp(call)
+        stamp = max(self._lineage_stamp(call), call.record_stamp)
         return max(stamp, call.version) if call.is_choice else stamp
 
     # -- derived: who would have to fall -------------------------------------------------------------------------

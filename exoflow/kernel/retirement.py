@@ -117,6 +117,9 @@ class Retirement(Lineage):
                 self.unattached.discard(call)
         call.held = call.committed = call.failed = call.propagated = False
         call.saved = False
+        if call.note.kind is Kind.FLOW and not call.holds:
+            call.holds = True
+            call.open += 1
         call.stamp_at = -1
         call.record_stamp = Version(0)
         call.closed = False

@@ -89,6 +89,7 @@ class Call:
     gate_seq = Rarely[int](0)  # of an idempotent effect: its start waits until the records up to here are durable
     losses = Rarely[int](0)
     base_open = Rarely[int](0)  # of a child flow: those parts that its body did not add
+    holds = Rarely[bool](False)  # of a child flow: what its body is going to read is still to be counted in open
     intent_durable = Rarely[bool](False)
     intent_names = Rarely[tuple[CallId, ...]](())
     releases = Rarely[tuple[CallId, ...]](())
