@@ -35,7 +35,7 @@ class Retirement(Lineage):
 
     def _retire_derived(self, choice: Call) -> None:
         """The choice is about to be made again: whatever was derived from its old result is not true any more."""
-        choice.has_derived = False
+        choice.has_derived = bool(choice.intent)
         named: list[Call] = []
         for call in self.standing.pop(choice.id, ()):
             if call.attached and call.names:
