@@ -556,7 +556,7 @@ class Execution(Undoing):
     def _in_doubt(self, command: do.Doubt) -> None:
         error = InDoubt(
             f"the effect of {command.call} may or may not have happened (key {self.key(command.call, None)}). Look at "
-            'the service that it speaks to, say in the code what happened (on_doubt="retry", or a probe), and resume the run.'
+            'the service that it speaks to, say in the code what happened (on_doubt="retry", or a probe), and resume.'
         )
         error.run_id = self.run_id
         self.stop(error)
