@@ -85,8 +85,8 @@ class Checked(Told):
             if known.attached and not self._heir(facts, known):
                 call = self.calls[id]
                 has_value = call.state is State.DONE and self._has_value(call)
-                if self._is_blocked() and has_value and not known.has_result:
-                    continue  # it falls when what is being undone is: the reference knows that before
+                if self._waits_first() and has_value and not known.has_result:
+                    continue  # it falls when the choice behind it may be made again: the reference knows that before
                 self.agreed("has a usable result", id, has_value, known.has_result and rules.has_value(known))
                 self.agreed("available", id, self._available(call), rules.available(facts, known))
                 if known.has_result and call.closed:  # an effect that waits too long is seen below
@@ -96,8 +96,11 @@ class Checked(Told):
                 self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
 
     def _is_late(self, facts: Facts, id: CallId) -> bool:
-        """The running form is more careful here: it goes on when what is being undone is, or more is durable."""
-        return self._is_blocked() or self.calls[id] in self._waiting_start or self._heir(facts, facts.calls[id])
+        return self._waits_first() or self._heir(facts, facts.calls[id])
+
+    def _waits_first(self) -> bool:
+        """The running form goes on when something is undone, or more is durable, where the reference looks further."""
+        return self._is_blocked() or bool(self._waiting_start)
 
     def _heir(self, facts: Facts, call: CallFacts) -> bool:
         """It stands on an inherited error: the running form counts all the inputs of an heir as lineage."""
