@@ -65,7 +65,7 @@ def fingerprint(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Form:
 
 def difference(old: Form, new: Form, function: Callable[..., object] | None = None) -> str | None:
     """Which argument differs, with both values, for a person to read; None: they agree."""
-    if old == new:
+    if old == new or _agree(old, new):
         return None
     before, after = _bound(old, function), _bound(new, function)
     for name in [*before, *(name for name in after if name not in before)]:
