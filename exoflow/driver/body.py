@@ -25,7 +25,7 @@ from exoflow.driver.undo import ValueLost
 from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, RunMismatch, StorageError, Superseded
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
-from exoflow.model import Annotations, CallId, Inline, Kind, Version
+from exoflow.model import Annotations, CallId, Kind, Version
 from exoflow.protocols import Computed, Outcome
 
 if TYPE_CHECKING:
@@ -870,6 +870,3 @@ def codec_passed(spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any
     bound = inspect.signature(spec.function).bind(*args, **kwargs)
     wanted = [value for name, value in bound.arguments.items() if name in spec.ref_parameters]
     return {reference.call_id for reference in codec.find_references(tuple(wanted), {})}
-
-
-__all__ = ["Body", "Inline", "current_body"]

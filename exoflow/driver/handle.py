@@ -9,7 +9,7 @@ from exoflow import codec
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.kernel.rarely import Rarely
 from exoflow.kernel.state import Call
-from exoflow.model import CallId, Version
+from exoflow.model import CallId
 
 if TYPE_CHECKING:
     from exoflow.driver.body import Body
@@ -59,7 +59,3 @@ class Handle:
     @property
     def call_id(self) -> CallId:
         return self.call.id
-
-    @property
-    def attempt_version(self) -> Version:
-        return self.call.attempt

@@ -168,7 +168,6 @@ class Scope:
         "closed_reads",
         "deferred",
         "ended",
-        "forced_reads",
         "incarnation",
         "owner",
         "path",
@@ -194,7 +193,6 @@ class Scope:
         self.base_closed = self.owner is None or self.owner.base_open == 0
         self.closed_reads = 0  # so many reads, from the first on, are closed
         self.waiting_prefix: deque[Call] = deque()
-        self.forced_reads = 0
         self.swept_reads = 0
         self.stamp = Version(0)  # newest version among the choices behind what was read
         self.active = 0  # calls that are needed and have not ended

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,10 +14,10 @@ from exoflow.driver import records
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
 from exoflow.driver.spec import FlowSpec
-from exoflow.errors import Corrupt, DidNotHappen, RunError, StorageError, Superseded
+from exoflow.errors import Corrupt, DidNotHappen, RunError, StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
-from exoflow.model import Happened, Held, Inline, RunId, Status, Stored, Value, Version
+from exoflow.model import Happened, Held, Inline, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
 from exoflow.testing.simulation.oracle import Sink, Violation, check
 from exoflow.testing.simulation.program import Program, SimulatedError, SimulatedRef, flow_of, provenance, write_program
@@ -516,4 +516,4 @@ def simulate(
             loop.close()
 
 
-__all__ = ["Mapping", "Report", "Status", "Superseded", "simulate"]
+__all__ = ["Report", "simulate"]
