@@ -103,6 +103,8 @@ class Execution(Undoing):
         self._positions: deque[tuple[int, int]] = deque()
         self._stash: dict[CallId, tuple[Handle, Version]] = {}
         self._offers: set[CallId] = set()
+        self._delayed: dict[Version, Callable[[], object]] = {}
+        """Attempts whose backoff has not passed, and what forgets their timers."""
         self._save_tries: dict[CallId, int] = {}
         if history is not None:
             history.tell(self.kernel, self.values)
@@ -311,7 +313,10 @@ class Execution(Undoing):
         if command.why == "retry":
             delay_s = self._backoff(handle)
             if delay_s > 0:
-                self.clock.call_at(self.clock.now() + delay_s, lambda: self._launch_later(handle, command.version))
+                when = self.clock.now() + delay_s
+                self._delayed[command.version] = self.clock.call_at(
+                    when, lambda: self._launch_later(handle, command.version)
+                )
                 return
         if handle.call.id in self._offers:
             self._stash[handle.call.id] = (handle, command.version)
@@ -321,7 +326,7 @@ class Execution(Undoing):
 
     def _launch_later(self, handle: Handle, version: Version) -> None:
         with self.lock:
-            if self.fatal is None and handle.call.attempt == version:
+            if self._delayed.pop(version, None) is not None and self.fatal is None:
                 self.event(self._launch, handle, version)
 
     def _launch(self, handle: Handle, version: Version) -> None:
@@ -411,8 +416,23 @@ class Execution(Undoing):
 
     def _stop_attempt(self, command: do.Stop) -> None:
         handle = self.handles.get(command.call)
-        if handle is not None:
+        if handle is None:
+            return
+        if self._never_began(handle, command.version):  # no executor knows of it, so none would report its end
+            self._take_outcome(handle, command.version, Vanished("stopped before it began"))
+        else:
             self.executor_of(handle.spec).cancel(command.version, self.run_id)
+
+    def _never_began(self, handle: Handle, version: Version) -> bool:
+        """Take back an attempt that waits for its backoff, or for the body's own thread."""
+        forget_timer = self._delayed.pop(version, None)
+        if forget_timer is not None:
+            forget_timer()
+            return True
+        if self._stash.get(handle.call.id) == (handle, version):
+            del self._stash[handle.call.id]
+            return True
+        return False
 
     # -- saving ----------------------------------------------------------------------------------------------------
 

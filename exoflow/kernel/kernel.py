@@ -58,6 +58,8 @@ class Kernel(Retirement):
 
     def take(self) -> list[Command]:
         """The commands that the last events gave rise to, in order."""
+        if self._misled:
+            self._look_again()
         if self._to_undo:
             self._undo_next()
         out, self.out = self.out, []
@@ -360,7 +362,7 @@ class Kernel(Retirement):
             self._open_again(owner)
 
     def _open_again(self, owner: Call) -> None:
-        if owner.state is not State.DONE or owner.body is not None or owner in self._reopening:
+        if not owner.attached or owner.state is not State.DONE or owner.body is not None or owner in self._reopening:
             return
         if not self._inputs_ready(owner, None) or not self._has_result(owner):
             return  # its body needs its arguments; if a choice among them has to be made again, its result falls
@@ -399,6 +401,17 @@ class Kernel(Retirement):
             self._held_back.append(call)
             return
         self._run(call)
+
+    def _look_again(self) -> None:
+        """What these calls waited for may never come: the value that referred to it has fallen."""
+        misled, self._misled = self._misled, []
+        for call in misled:
+            if call.attached and call.missing:
+                call.missing = 0
+                if call.state is State.DONE:
+                    self._open_again(call)
+                else:
+                    self._start(call)
 
     def _makes_way(self, call: Call) -> bool:
         """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""

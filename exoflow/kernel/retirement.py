@@ -26,6 +26,7 @@ class Retirement(Lineage):
         self._undoing = Version(0)
         self._undone_seq = 0  # its record has to be durable before anything runs again
         self._held_back: list[Call] = []
+        self._misled: list[Call] = []  # they wait for what stood in a value that is not true any more
         self.durable_seq = 0
         self._reopening: set[Call] = set()  # child flows whose bodies are about to be replayed to find a value
         self.cancelling = False
@@ -127,6 +128,8 @@ class Retirement(Lineage):
             call.refs = ()
             for taker in list(call.takers):
                 self._relink_contents(taker)
+                if taker.missing:
+                    self._misled.append(taker)
         call.upload = Version(0)
         self._unsaved.pop(call.id, None)
         call.why = "remade"
