@@ -334,9 +334,8 @@ class Execution(Undoing):
         kind = note.kind
         handle.started_s = self.clock.now()
         if kind is Kind.FLOW:
-            if handle.call.body is not None or not handle.call.attached:
-                return  # its parent was set aside after this was ordered
-            handle.body.open_child(handle, version)
+            if self.kernel.expects(handle.call, version):
+                handle.body.open_child(handle, version)
         elif kind is Kind.TIMER:
             self._arm(handle, version)
         else:

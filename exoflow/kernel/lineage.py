@@ -1,90 +1,16 @@
-"""The graph of calls: what stands on what, and whether all of it is committed.
-
-Lineage has two kinds of edges: the Refs among a call's arguments, and whatever the flow body had read before it made
-the call (G10). The second kind is a prefix of the body's reads, so one number a call stands for all of them.
-"""
+"""What is behind a call: the newest choice, the open ones, the effects that an intent releases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exoflow.kernel.commands import Command
-from exoflow.kernel.state import Call, Scope, joined
-from exoflow.model import CallId, Kind, Version
-
-FIXED = -2
+from exoflow.kernel.graph import Graph
+from exoflow.kernel.state import FIXED, Call, joined
+from exoflow.model import CallId, Version
 
 
-class Lineage:
-    """Calls, flow bodies and the edges between them. Every flag here is settled once: amortised constant a change."""
-
-    def __init__(self) -> None:
-        self.calls: dict[CallId, Call] = {}
-        self.scopes: dict[str, Scope] = {}
-        self.out: list[Command] = []
-        self.remade = 0  # choices ordered again so far; stamps of unmade calls are cached against it
-        self._closing: list[Call] = []
-
-    # -- edges -----------------------------------------------------------------------------------------------------
-
-    def _link(self, call: Call, scope: Scope, inputs: tuple[Call, ...], passes: tuple[Call, ...]) -> None:
-        """Give an attached call its place in the graph."""
-        if call.closed:
-            self._unclose([call])
-        call.scope = scope
-        call.inputs = inputs
-        call.passes = passes
-        call.reads_at = len(scope.reads)
-        call.read_stamp = scope.stamp
-        call.attached = True
-        call.stamp_at = -1
-        call.missing = 0
-        call.gated = call.closed = False
-        call.open = 0
-        scope.calls.append(call)
-        for source in inputs:
-            if (
-                source.attached or source.must_commit and not source.committed
-            ):  # else its child flow's own record stands for it
-                source.takers = joined(source.takers, call)
-                if not source.closed:
-                    call.open += 1
-            for ref in source.refs:
-                self._link_content(call, ref)
-        if not scope.base_closed or scope.closed_reads < call.reads_at:
-            call.open += 1
-            scope.waiting_prefix.append(call)
-        if call.note.kind is Kind.FLOW:
-            call.base_open = call.open
-            call.open += 1
-            call.holds = True
-
-    def _link_content(self, call: Call, source: Call) -> None:
-        """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
-        if not source.attached and (source.committed or not source.must_commit):
-            return  # in a child flow that is not replayed: its own record stands for all of it
-        if source in call.contents:
-            return
-        call.contents = joined(call.contents, source)
-        source.takers = joined(source.takers, call)
-        for ref in source.refs:
-            self._link_content(call, ref)
-        if not source.closed:
-            call.open += 1
-            if call.note.kind is Kind.FLOW:
-                call.base_open += 1
-
-    def _relink_contents(self, call: Call) -> None:
-        """An input's value is not true any more: neither is what it referred to."""
-        for source in call.contents:
-            source.takers.remove(call)
-            if not source.closed:
-                call.open -= 1
-                call.base_open -= call.note.kind is Kind.FLOW
-        call.contents.clear()
-        for source in call.inputs:
-            for ref in source.refs:
-                self._link_content(call, ref)
+class Lineage(Graph):
+    """Walks over the graph that never visit a call twice."""
 
     def _link_late(self, owner: Call, source: Call) -> None:
         """A child flow's body has read ``source``, or returns a Ref to it: its result will stand on it."""
@@ -98,138 +24,6 @@ class Lineage:
         source.late_takers = joined(source.late_takers, owner)
         if not source.closed:
             owner.open += 1
-
-    def _link_refs(self, call: Call) -> None:
-        """The value is known, and Refs stand in it: who takes the value takes what they refer to."""
-        for taker in list(call.takers):
-            for ref in call.refs:
-                self._link_content(taker, ref)
-
-    def _unlink(self, scope: Scope) -> list[Call]:
-        """Take the calls of a body that is set aside, and of its children's bodies, out of the graph."""
-        gone: list[Call] = []
-        scopes = [scope]
-        while scopes:
-            current = scopes.pop()
-            for call in current.calls:
-                call.attached = False
-                call.scope = None
-                if call.body is not None:
-                    scopes.append(call.body)
-                    call.body = None
-            gone.extend(current.calls)
-            self._unlink_late(current)
-            current.restart()
-        self._unclose(gone)
-        for source in {source for call in gone for source in call.late}:
-            source.late_takers = [taker for taker in source.late_takers if taker.attached]
-        for call in gone:
-            call.late.clear()
-        for source in {source for call in gone for source in (*call.inputs, *call.contents)}:
-            source.takers = [taker for taker in source.takers if taker.attached]
-            source.waiters = [waiter for waiter in source.waiters if waiter.attached]
-        for call in gone:
-            call.contents.clear()
-        return gone
-
-    def _unclose(self, gone: list[Call]) -> None:
-        """A call that is to be made again closes again: whoever outside stands on it waits for that."""
-        for call in gone:
-            if not call.closed:
-                continue
-            call.closed = False
-            for taker in call.takers:
-                if taker.attached:
-                    taker.open += 1
-                    taker.base_open += taker.note.kind is Kind.FLOW
-            for taker in call.late_takers:
-                taker.open += taker.attached
-
-    def _unlink_late(self, scope: Scope) -> None:
-        owner = scope.owner
-        if owner is None:
-            return
-        for source in set(owner.late):
-            source.late_takers = [taker for taker in source.late_takers if taker is not owner]
-        owner.late.clear()
-        owner.open = owner.base_open + 1
-        owner.holds = True
-
-    def _release(self, owner: Call) -> None:
-        """All that the body of a child flow reads is known."""
-        if owner.holds:
-            owner.holds = False
-            owner.open -= 1
-
-    # -- closed: it and every choice behind it are committed -----------------------------------------------------
-
-    def _settle(self, call: Call) -> None:
-        """Mark the call closed if it is, and whatever becomes closed with it."""
-        self._closing.append(call)
-        if len(self._closing) > 1:
-            return  # the loop below, further up the stack, takes it
-        i = 0
-        while i < len(self._closing):
-            self._close(self._closing[i])
-            i += 1
-        self._closing.clear()
-
-    def _close(self, call: Call) -> None:
-        if call.closed or not (self._may_close(call) if call.attached else call.committed):
-            return
-        call.closed = True
-        for taker in call.takers:
-            self._unblock(taker)
-        for taker in call.late_takers:
-            taker.open -= 1
-            if not taker.open:
-                self._opened(taker)
-        for scope, incarnation, _ in call.read_by:
-            if scope.incarnation == incarnation:
-                self._advance(scope)
-
-    def _is_closed(self, call: Call) -> bool:
-        """In a child flow that is not replayed, the flow's own record stands for what is behind its committed calls."""
-        return call.closed or not call.attached and call.committed
-
-    def _may_close(self, call: Call) -> bool:
-        return not call.open and (call.committed or not call.must_commit)
-
-    def _advance(self, scope: Scope) -> None:
-        """Move the boundary of closed reads forward; calls made before it lose their hold on the prefix."""
-        reads = scope.reads
-        while scope.closed_reads < len(reads) and self._is_closed(reads[scope.closed_reads]):
-            scope.closed_reads += 1
-        if not scope.base_closed:
-            return
-        waiting = scope.waiting_prefix
-        while waiting and waiting[0].reads_at <= scope.closed_reads:
-            call = waiting.popleft()
-            if call.attached:
-                self._unblock(call)
-
-    def _unblock(self, call: Call) -> None:
-        """One part of what stands behind the call has closed."""
-        call.open -= 1
-        if call.note.kind is Kind.FLOW:
-            call.base_open -= 1
-            if not call.base_open and call.body is not None:
-                self._base_closed(call.body)
-        if not call.open:
-            self._opened(call)
-
-    def _opened(self, call: Call) -> None:
-        """Nothing open stands behind the call any more."""
-        if call.gated:
-            self._gate_opened(call)
-        self._settle(call)
-
-    def _gate_opened(self, call: Call) -> None:
-        raise NotImplementedError
-
-    def _base_closed(self, scope: Scope) -> None:
-        scope.base_closed = True
-        self._advance(scope)
 
     # -- stamps: the newest choice behind a call ------------------------------------------------------------------
 
@@ -295,7 +89,7 @@ class Lineage:
         stamp = max(self._lineage_stamp(call), call.record_stamp)
         return max(stamp, call.version) if call.is_choice else stamp
 
-    # -- derived: who would have to fall -------------------------------------------------------------------------
+    # -- everything behind a call ----------------------------------------------------------------------------------
 
     def _mark_derived(self, call: Call) -> None:
         """Note on everything behind the call that something holds a result which stands on it."""
@@ -310,8 +104,6 @@ class Lineage:
             stack.extend(source.late)
             if source.scope is not None and source.scope.owner is not None:
                 stack.append(source.scope.owner)
-
-    # -- walks that never visit a call twice ---------------------------------------------------------------------
 
     def _open_lineage(self, call: Call, *, choices: bool = False) -> tuple[CallId, ...]:
         """What is behind a call and has no record with its value (L5): choices, and what an effect would wait for."""

@@ -6,31 +6,13 @@ from collections.abc import Callable
 
 from exoflow.errors import Corrupt
 from exoflow.kernel.commands import RecordUndone, Replay, Stop, Undo
-from exoflow.kernel.lineage import Lineage
+from exoflow.kernel.needs import Needs
 from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind, Version, show_version
 
 
-class Retirement(Lineage):
+class Retirement(Needs):
     """V3 and V4: the fixpoint is one walk over what holds a result; undos go newest first, and before any new run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stale: dict[Version, Call] = {}  # attempts that still run though their result will not be used
-        self.standing: dict[CallId, list[Call]] = {}  # open choice -> calls of older epochs whose intent names it
-        self.unattached: set[Call] = set()  # with results or intents that the body has not asked for yet
-        self._unsaved: dict[CallId, Version] = {}  # uploads under way
-        self.seq = 0  # records appended so far
-        self.urgent = 0  # something waits until the records up to here are durable
-        self._to_undo: dict[Version, Call] = {}
-        self._undoing = Version(0)
-        self._undone_seq = 0  # its record has to be durable before anything runs again
-        self._held_back: list[Call] = []
-        self._misled: list[Call] = []  # they wait for what stood in a value that is not true any more
-        self.durable_seq = 0
-        self._reopening: set[Call] = set()  # child flows whose bodies are about to be replayed to find a value
-        self.cancelling = False
-        self.finishing = False
 
     # -- retire ----------------------------------------------------------------------------------------------------
 
@@ -116,6 +98,7 @@ class Retirement(Lineage):
             call.state = State.IDLE
             if not call.intent:
                 self.unattached.discard(call)
+        self._reopening.discard(call)
         call.held = call.committed = call.failed = call.propagated = False
         call.saved = False
         if call.note.kind is Kind.FLOW and not call.holds:
@@ -135,6 +118,30 @@ class Retirement(Lineage):
         call.why = "remade"
         if call.intent and call.note.rollback:
             self._queue_undo(call)
+
+    def _renew(self, call: Call) -> None:
+        """A result was taken back: have it made again if somebody still needs it."""
+        assert call.scope is not None
+        if (
+            call.wanted
+            or call.scope.returned
+            or not self.unattached
+            or any(taker.state is State.NEEDED for taker in call.takers)
+        ):
+            self._need(call)
+        else:
+            call.scope.deferred.append(call)
+
+    def _look_again(self) -> None:
+        """What these calls waited for may never come: the value that referred to it has fallen."""
+        misled, self._misled = self._misled, []
+        for call in misled:
+            if call.attached and call.missing:
+                call.missing = 0
+                if call.state is State.DONE:
+                    self._open_again(call)
+                else:
+                    self._ready.append(call)
 
     # -- undo ------------------------------------------------------------------------------------------------------
 
@@ -160,8 +167,6 @@ class Retirement(Lineage):
         if call.state is State.NEEDED:
             self._held_back.append(call)
         self._undone_seq = self.seq
-        self._undo_next()
-        self._lift_barrier()
 
     def _forget_intent(self, call: Call, version: Version) -> None:
         """Record that nothing is left of this version's effect."""
@@ -177,22 +182,6 @@ class Retirement(Lineage):
     def _is_blocked(self) -> bool:
         """Nothing starts while something is to be undone, or its record is not durable (V4)."""
         return bool(self._to_undo) or self.durable_seq < self._undone_seq
-
-    def _lift_barrier(self) -> None:
-        if self._is_blocked() or not self._held_back:
-            return
-        held_back, self._held_back = self._held_back, []
-        for call in held_back:
-            if call.attached and call.state is State.NEEDED:
-                self._start(call)
-
-    # -- what the running kernel adds -----------------------------------------------------------------------------
-
-    def _renew(self, call: Call) -> None:
-        raise NotImplementedError
-
-    def _start(self, call: Call) -> None:
-        raise NotImplementedError
 
 
 class _Fall:

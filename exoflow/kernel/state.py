@@ -1,4 +1,4 @@
-"""What the kernel knows of a call and of a flow body. Data only."""
+"""What the kernel knows: of a call, of a flow body, of a run. Data only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import enum
 from collections import deque
 from typing import Any, TypeVar
 
+from exoflow.kernel.commands import Command
 from exoflow.kernel.rarely import Rarely
-from exoflow.model import Annotations, CallId, Kind, Version
+from exoflow.model import Annotations, CallId, Kind, Version, version
 
 T = TypeVar("T")
+
+FIXED = -2  # of a stamp: it holds as long as the call runs or has a result
+
+SECONDS_PER_BYTE = 1 / 200e6  # until the store's rate has been measured
 
 
 class State(enum.IntEnum):
@@ -201,3 +206,52 @@ class Scope:
         self.raised = False
         self.ended = False
         self.result_refs: tuple[Call, ...] = ()
+
+
+class RunState:
+    """Everything that is known of one run, in one epoch."""
+
+    def __init__(self, epoch: int, *, undo_on_failure: bool = False) -> None:
+        self.epoch = epoch
+        self.undo_on_failure = undo_on_failure
+        self.damaged = False  # the journal had damaged records: a missing one may have existed
+        self.forgiving = False  # the run had failed: errors that nothing stands on are forgotten (V14)
+        self.cancelling = False
+        self.finishing = False  # the root body's result is settled
+        self.finished = False
+        self.seconds_per_byte = SECONDS_PER_BYTE
+
+        self.calls: dict[CallId, Call] = {}
+        self.scopes: dict[str, Scope] = {}
+        self.by_path: dict[str, list[Call]] = {}  # recalled calls by the path of their flow
+        self.unattached: set[Call] = set()  # with results or intents that the body has not asked for yet
+        self.standing: dict[CallId, list[Call]] = {}  # open choice -> calls of older epochs whose intent names it
+        self.stale: dict[Version, Call] = {}  # attempts that still run though their result will not be used
+        self.out: list[Command] = []
+
+        self.seq = 0  # records appended so far
+        self.durable_seq = 0
+        self.urgent = 0  # something waits until the records up to here are durable
+        self.start_seq = 0  # of the run's Start record
+        self.records: deque[tuple[int, Call, Version, str]] = deque()  # appended, not known to be durable
+        self.remade = 0  # choices ordered again so far; stamps of unmade calls are cached against it
+        self._number = 0
+
+        # What the last events gave rise to, until the commands are taken; and what waits for something else.
+        self._ready: deque[Call] = deque()  # needed calls: they may start, or are told what they wait for
+        self._ending: deque[Scope] = deque()  # bodies that may have ended
+        self._misled: list[Call] = []  # they wait for what stood in a value that is not true any more
+        self._closing: list[Call] = []
+        self._held_back: list[Call] = []  # until everything is undone
+        self._waiting_start: list[Call] = []  # until the run's inputs are durable, or what they stand on is made
+        self._unsaved: dict[CallId, Version] = {}  # uploads under way
+        self._unsure: set[CallId] = set()  # intents whose completion may have been a damaged record
+        self._sought: set[Call] = set()  # in child flows whose bodies have not been replayed
+        self._reopening: set[Call] = set()  # child flows whose bodies are about to be replayed to find a value
+        self._to_undo: dict[Version, Call] = {}
+        self._undoing = Version(0)
+        self._undone_seq = 0  # its record has to be durable before anything runs again
+
+    def _next_version(self) -> Version:
+        self._number += 1
+        return version(self.epoch, self._number)

@@ -1,0 +1,112 @@
+"""What the journal tells of older epochs. Recovery is a first run with a longer history."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from exoflow.kernel.ending import Ending
+from exoflow.kernel.state import Call, State
+from exoflow.model import NO_VERSION, Annotations, CallId, Version
+
+PLAIN = Annotations()
+
+
+class History(Ending):
+    """Records are told in the journal's order, before any body runs."""
+
+    def recall_result(
+        self,
+        id: CallId,
+        path: str,
+        version: Version,
+        *,
+        saved: bool,
+        failed: bool,
+        choice: bool,
+        effect: bool,
+        names: tuple[CallId, ...],
+        refs: tuple[CallId, ...],
+        reads_at: int,
+        newest: Version = NO_VERSION,
+    ) -> None:
+        """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
+        call = self._recalled(id, path)
+        call.version = version
+        call.state = State.DONE if saved else State.IDLE
+        call.saved = saved
+        call.committed = saved
+        call.failed = failed
+        call.names = names
+        call.refs = tuple(self.reference(ref) for ref in refs)
+        call.recorded_reads_at = reads_at
+        call.record_stamp = newest
+        call.why = "not saved"
+        call.note = _note(choice or failed, effect=effect, rollback=call.note.rollback)
+
+    def recall_intent(
+        self,
+        id: CallId,
+        path: str,
+        version: Version,
+        *,
+        names: tuple[CallId, ...],
+        releases: tuple[CallId, ...],
+        rollback: bool,
+    ) -> None:
+        """An INTENT record of an older epoch."""
+        call = self._recalled(id, path)
+        call.intent = version
+        call.intent_durable = True
+        call.intent_names = names
+        call.releases = releases
+        call.note = _note(True, effect=not rollback, rollback=rollback)
+        for released in releases:
+            if released in self.calls:
+                self.calls[released].released = True
+
+    def recall_undone(self, id: CallId, version: Version) -> None:
+        """An UNDONE record of an older epoch: the attempt and its effect are gone."""
+        call = self.calls.get(id)
+        if call is None:
+            return
+        if call.intent and call.intent <= version:
+            call.intent = Version(0)
+            call.intent_durable = False
+        if call.version <= version:
+            call.state = State.IDLE
+            call.saved = False
+            call.committed = call.failed = False
+
+    def recalled(self) -> None:
+        """The whole history has been told: what stands on a choice that was made again later is void."""
+        if self.damaged:
+            self._unsure = {call.id for call in self.calls.values() if call.intent and call.state is not State.DONE}
+        for call in self.calls.values():
+            named = [self.calls[name] for name in (*call.intent_names, *call.names) if name in self.calls]
+            newest = max((source.version for source in named if source.is_choice), default=0)
+            if call.intent and call.note.rollback and call.intent < newest or call.names and call.version < newest:
+                self._void(call)
+        for call in self.calls.values():
+            if call.state is State.DONE or call.intent:
+                self._detached(call)
+
+    def reference(self, id: CallId) -> Call:
+        """The call that a Ref names; not made yet by this incarnation of the body, perhaps."""
+        call = self.calls.get(id)
+        if call is None:
+            call = self.calls[id] = Call(id, PLAIN)
+        return call
+
+    def _recalled(self, id: CallId, path: str) -> Call:
+        call = self.calls.get(id)
+        if call is None:
+            call = self.calls[id] = Call(id, PLAIN)
+            call.recalled = True
+            self.by_path.setdefault(path, []).append(call)
+        return call
+
+
+@cache
+def _note(choice: bool, *, effect: bool, rollback: bool) -> Annotations:
+    """What a record tells of a task, until the body has made the call and brought its own annotations."""
+    return Annotations(deterministic=not choice, effect="irrevocable" if effect else None, rollback=rollback)

@@ -1,0 +1,110 @@
+"""What is needed: by a body that waits, by a call that takes it, by an effect behind it (V1, V2, V6)."""
+
+from __future__ import annotations
+
+from exoflow.kernel.commands import Deliver, Run
+from exoflow.kernel.lineage import Lineage
+from exoflow.kernel.state import Call, State, joined
+from exoflow.model import CallId, Kind
+
+
+class Needs(Lineage):
+    """A needed call is marked at once, and started when the commands are taken."""
+
+    def wants(self, call: Call) -> None:
+        """The body, or the end of the run, waits for the call's value."""
+        call.wanted = True
+        if call.failed and call.recalled and self.forgiving and not call.seen:
+            self._forgive(call)
+        if self._available(call):
+            self.out.append(Deliver(call.id))
+        else:
+            self._need(call)
+
+    def _available(self, call: Call) -> bool:
+        """Its value, or its error, may be used by a consumer (G1)."""
+        if call.state is not State.DONE:
+            return False
+        if call.failed:
+            return True
+        return (call.held or call.saved) and (call.note.saves != "sync" or call.committed)
+
+    def _has_value(self, call: Call) -> bool:
+        return call.failed or call.held or call.saved
+
+    def _need(self, call: Call) -> None:
+        """Have the call run; what it takes and is missing is needed when it is looked at (V2)."""
+        if not call.attached:
+            self._reopen(call)
+        elif call.state is State.IDLE or call.state is State.DONE and not self._has_value(call):
+            if self.cancelling:
+                return
+            call.state = State.NEEDED
+            call.missing = 0
+            if call.note.kind is not Kind.TIMER:  # nobody waits for one that was not read
+                assert call.scope is not None
+                call.scope.active += 1
+            self._ready.append(call)
+
+    def _forgive(self, call: Call) -> None:
+        """Run a failed call again if nothing recorded stands on its error (V14)."""
+        assert call.scope is not None
+        recalled = self.by_path.get(call.scope.path, ())
+        if any(c.version > call.version and not c.attached and c.state is State.DONE for c in recalled):
+            return
+        call.state = State.IDLE
+        call.failed = call.committed = False
+        call.saved = False
+        call.why = "failed before"
+
+    def _reopen(self, call: Call) -> None:
+        """A Ref into a child flow whose result is recorded: its body is replayed to see how the value is made (V6)."""
+        self._sought.add(call)
+        owner: Call | None = call
+        while owner is not None and not owner.attached:
+            owner = self.calls.get(CallId(owner.id.rpartition("/")[0]))
+        if owner is not None:
+            self._open_again(owner)
+
+    def _open_again(self, owner: Call) -> None:
+        if not owner.attached or owner.state is not State.DONE or owner.body is not None or owner in self._reopening:
+            return
+        missing, _ = self._look_at_inputs(owner)
+        if missing:
+            return  # its body needs its arguments; if a choice among them has to be made again, its result falls
+        self._reopening.add(owner)
+        self.out.append(Run(owner.id, owner.version, owner.tries, "reopened"))
+
+    def _found(self, call: Call) -> None:
+        """A call was made while values inside child flows are looked for: it may be one, or lead to one."""
+        if call in self._sought:
+            self._sought.discard(call)
+            if call.waiters or call.wanted:
+                self._need(call)
+        elif call.note.kind is Kind.FLOW and any(sought.id.startswith(f"{call.id}/") for sought in self._sought):
+            self._open_again(call)
+
+    def _look_at_inputs(self, call: Call) -> tuple[list[Call], Call | None]:
+        """The inputs whose values are not there yet, Refs inside values included, and the first error among the others.
+
+        Asks for what is missing. With all inputs ended, the first error is the call's own: the same in every replay.
+        """
+        found: dict[Call, None] = dict.fromkeys(call.inputs)
+        missing: list[Call] = []
+        error: Call | None = None
+        pending = list(found)
+        for source in pending:
+            if source.failed and source.recalled and self.forgiving and not source.seen:
+                self._forgive(source)
+            if not self._available(source):
+                missing.append(source)
+            elif source.failed:
+                error = error or source
+            else:
+                pending.extend(ref for ref in source.refs if ref not in found)
+                found.update(dict.fromkeys(source.refs))
+        call.missing = len(missing)
+        for source in missing:
+            source.waiters = joined(source.waiters, call)
+            self._need(source)
+        return missing, error

@@ -1,0 +1,285 @@
+"""What became of attempts: results, errors, losses, doubts; and what is saved of them."""
+
+from __future__ import annotations
+
+from exoflow.errors import Corrupt, RunError
+from exoflow.kernel.commands import Deliver, Doubt, Make, Probe, Save, Upload
+from exoflow.kernel.retirement import Retirement
+from exoflow.kernel.state import NOBODY, Call, State
+from exoflow.model import CallId, Kind, Version
+
+
+class Outcomes(Retirement):
+    """An outcome counts only if its attempt is the one that the call waits for (V10)."""
+
+    def computed(
+        self,
+        id: CallId,
+        version: Version,
+        *,
+        size: int,
+        inline: bool,
+        stored: bool = False,
+        seconds: float = 0.0,
+        refs: tuple[Call, ...] = (),
+    ) -> bool:
+        """An attempt returned. Whether its result counts: a retired attempt's does not."""
+        call = self.calls[id]
+        if not self._is_live(call, version):
+            return False
+        call.held = True
+        if call.note.kind is Kind.FLOW:  # it is as new as the newest choice that its body made
+            version = self._next_version()
+            self._fix_stamp(call)
+            call.record_stamp = call.stamp
+        call.version = version
+        call.refs = refs
+        call.cost_s = (
+            seconds + sum(i.cost_s for i in call.inputs if not i.saved) if call.note.saves == "cost" else seconds
+        )
+        self._mark_derived(call)
+        saves = call.note.saves
+        if saves == "cost":
+            worth = call.cost_s > size * self.seconds_per_byte and call.cost_s > 0.001
+            saves = "async" if worth else "never"
+        if call.note.kind is Kind.FLOW:
+            call.names = self._open_lineage(call)
+        if saves == "never" and not call.forced:
+            self.seq += 1
+            self.out.append(Make(id, version))
+        elif inline or stored:
+            self._append_save(call)
+        else:
+            self.seq += 1
+            self.out.append(Make(id, version))
+            self._upload(call)
+        self._done(call, failed=False)
+        return True
+
+    def expects(self, call: Call, version: Version) -> bool:
+        """Whether a body that was ordered for a child flow is still to begin: the order may have been overtaken."""
+        if not call.attached or call.body is not None:
+            return False
+        return call.state is State.RUNNING and call.attempt == version or call in self._reopening
+
+    def _is_live(self, call: Call, version: Version) -> bool:
+        if version in self.stale:
+            del self.stale[version]
+            return False
+        return call.state is State.RUNNING and call.attempt == version
+
+    def failed(self, id: CallId, version: Version, *, did_not_happen: bool = False) -> bool:
+        """An attempt raised; whether that counts."""
+        call = self.calls[id]
+        if not self._is_live(call, version):
+            return False
+        call.tries += 1
+        if call.note.effect == "irrevocable":
+            if did_not_happen:
+                self._forget_intent(call, call.intent)
+            elif call.note.on_doubt != "retry":
+                self._doubt(call)
+                return True
+        self._again(call, "retry", may=call.tries <= call.note.retries)
+        return True
+
+    def vanished(self, id: CallId, version: Version) -> bool:
+        """An attempt ended without a word: lost, timed out or stopped."""
+        call = self.calls[id]
+        if not self._is_live(call, version):
+            return False
+        call.losses += 1
+        if call.note.effect == "irrevocable" and call.note.on_doubt != "retry":
+            self._doubt(call)
+            return True
+        self._again(call, "lost", may=call.losses <= call.note.losses)
+        return True
+
+    def not_begun(self, id: CallId) -> None:
+        """The body of a child flow could not begin: an argument's value was lost."""
+        call = self.calls[id]
+        call.body = None
+        if call.state is State.RUNNING:
+            self._again(call, "lost", may=True)
+        else:
+            self._open_again(call)
+
+    def _again(self, call: Call, why: str, *, may: bool) -> None:
+        """Another attempt if one is left; else the error stands. What the last one did is undone first (V4)."""
+        call.why = why
+        call.state = State.NEEDED
+        call.missing = 0
+        if may and not self.cancelling:
+            self._ready.append(call)
+            return
+        if call.note.rollback and call.intent:
+            call.fail_after_undo = True
+            self._held_back.append(call)
+            self._queue_undo(call)
+        else:
+            self._fail(call)
+
+    def _fail(self, call: Call) -> None:
+        if call.version and call.note.deterministic and not self.cancelling:
+            raise RunError(
+                f"{call.id} is deterministic and returned a value before, but it fails now. What was derived from that "
+                f"value stays true, so the run stops here: mend what makes it fail, then resume."
+            )
+        call.fail_after_undo = False
+        if call.closed:  # as a function of its inputs it was no choice; an error is one
+            call.closed = False
+            for taker in (*call.takers, *call.late_takers):
+                taker.open += 1
+        call.failed = True
+        call.version = call.attempt
+        if call.note.kind is Kind.FLOW:
+            call.version = self._next_version()
+            self._fix_stamp(call)
+            call.record_stamp = call.stamp
+            call.names = self._open_lineage(call)
+        self._mark_derived(call)
+        if not self.cancelling:
+            self._append_save(call)
+        self._done(call, failed=True)
+
+    def _fail_with(self, call: Call, source: Call) -> None:
+        """An input's error is the call's own."""
+        source.seen = True
+        call.propagated = True
+        call.refs = (source,)
+        self._mark_derived(call)
+        self._done(call, failed=True)
+
+    def _done(self, call: Call, *, failed: bool) -> None:
+        call.state = State.DONE
+        call.failed = failed
+        if call.note.kind is Kind.FLOW:
+            self._release(call)
+        if call.refs and not failed:
+            self._link_refs(call)
+        if call.takers and (call.refs or call.note.kind is Kind.FLOW):
+            self._drop_older(call)
+        self._settle(call)
+        self._announce(call)
+        self._ended(call)
+
+    def _drop_older(self, call: Call) -> None:
+        """What is behind the value is known only now: recorded results that were made from an older one fall."""
+        older = [
+            taker
+            for taker in call.takers
+            if taker.version
+            and (taker.state is State.DONE or taker.intent)
+            and taker.version < self._fresh_stamp(taker)
+        ]
+        if older:
+            self._fall([], older)
+
+    def _announce(self, call: Call) -> None:
+        """Tell whoever waits for the value, if it may be used."""
+        if not self._available(call):
+            return
+        if call.wanted:
+            self.out.append(Deliver(call.id))
+            root = self.scopes[""]
+            if root.returned:
+                self._ending.append(root)
+        waiters, call.waiters = call.waiters, NOBODY
+        for waiter in waiters:
+            if waiter.missing:
+                waiter.missing -= 1
+                if not waiter.missing and waiter.state is State.DONE:
+                    self._open_again(waiter)
+                elif not waiter.missing:
+                    self._ready.append(waiter)
+
+    def _ended(self, call: Call) -> None:
+        scope = call.scope
+        if scope is None or call.note.kind is Kind.TIMER:
+            return
+        scope.active -= 1
+        if scope.returned:
+            self._ending.append(scope)
+
+    def lost(self, id: CallId) -> None:
+        """The value is no longer in memory."""
+        call = self.calls[id]
+        call.held = False
+        if call.upload and call.upload == call.version:
+            call.upload = Version(0)
+            self._unsaved.pop(id, None)
+        if call.state is State.DONE and not call.saved and call.attached:
+            call.why = "lost"
+            if self.finishing:
+                pass  # the run's result is encoded: nobody needs the value any more
+            elif call.wanted or call.forced or call.waiters or any(t.state is State.NEEDED for t in call.takers):
+                self._need(call)
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def _save(self, call: Call) -> None:
+        if call.saved or call.upload:
+            return
+        self._upload(call)
+
+    def _append_save(self, call: Call) -> None:
+        self.seq += 1
+        call.saved = True
+        if call.forced or call.note.saves == "sync":
+            self.urgent = self.seq
+        self.records.append((self.seq, call, call.version, "save"))
+        self.out.append(Save(call.id, call.version, call.names, call.failed, call.record_stamp))
+
+    def _upload(self, call: Call) -> None:
+        call.upload = call.version
+        self._unsaved[call.id] = call.version
+        self.out.append(Upload(call.id, call.version))
+
+    def uploaded(self, id: CallId, version: Version) -> None:
+        """The value is an object of the store now, or goes into its record."""
+        call = self.calls[id]
+        if self._unsaved.get(id) == version:
+            del self._unsaved[id]
+        if call.upload == version and call.version == version and call.state is State.DONE:
+            call.upload = Version(0)
+            self._append_save(call)
+
+    # -- doubt -----------------------------------------------------------------------------------------------------
+
+    def _doubt_settled(self, call: Call) -> bool:
+        if call.id in self._unsure and call.note.on_doubt != "probe":
+            raise Corrupt(
+                f"a damaged record in the journal may have said that the effect of {call.id} happened. Nothing was run "
+                f"again: look at the service that it speaks to, then fork the run or start a new one."
+            )
+        if call.note.on_doubt == "retry" or not call.recalled and call.attempt < call.intent:
+            return True
+        self._doubt(call)
+        return False
+
+    def _doubt(self, call: Call) -> None:
+        call.state = State.DOUBT
+        command = Probe if call.note.on_doubt == "probe" else Doubt
+        self.out.append(command(call.id, call.intent))
+
+    def resolved(self, id: CallId, *, happened: bool) -> Version:
+        """Somebody knows whether the effect happened; the version that the value gets if it did."""
+        call = self.calls[id]
+        if call.state is not State.DOUBT:
+            return Version(0)  # cancelled in the meantime
+        call.state = State.RUNNING
+        if happened:  # of a result that was lost, the value is back: it is no new choice
+            call.attempt = call.version if call.version > call.intent else self._next_version()
+            return call.attempt
+        self._forget_intent(call, call.intent)
+        call.state = State.NEEDED
+        call.why = "did not happen"
+        self._ready.append(call)
+        return Version(0)
+
+    def doubt_again(self, id: CallId) -> None:
+        """The probe could not be asked: an input of the call was lost."""
+        call = self.calls[id]
+        if call.state is State.DOUBT:
+            call.state = State.NEEDED
+            self._ready.append(call)

@@ -1,0 +1,159 @@
+"""When a needed call may start: its inputs, its gates, its intent (G1 to G6, L1, L4)."""
+
+from __future__ import annotations
+
+from exoflow.errors import Corrupt
+from exoflow.kernel.commands import Intend, Run
+from exoflow.kernel.outcomes import Outcomes
+from exoflow.kernel.state import Call, State
+from exoflow.model import CallId, Kind
+
+
+class Starting(Outcomes):
+    """Only here does anything run, so only here does anything fall because a choice is made again."""
+
+    def _start(self, call: Call) -> None:
+        """Start a needed call, or note what it waits for."""
+        if call.missing or call.state is not State.NEEDED:
+            return
+        if call.fail_after_undo and not call.intent:
+            self._fail(call)
+            return
+        if call.inputs:
+            missing, error = self._look_at_inputs(call)
+            if missing:
+                return
+            if error is not None:
+                self._fail_with(call, error)
+                return
+        note = call.note
+        if note.effect is None and not self._makes_way(call):
+            return
+        if self._is_blocked():
+            self._held_back.append(call)
+            return
+        if note.effect is not None and not (self._may_act(call) and self._makes_way(call)):
+            return
+        if note.rollback and not self._may_be_undone(call):
+            return
+        if self._is_blocked():
+            self._held_back.append(call)
+            return
+        self._run(call)
+
+    def _makes_way(self, call: Call) -> bool:
+        """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""
+        if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
+            self._retire_derived(call)
+            if not call.attached:
+                return False  # its own body is among what fell
+        if call.note.rollback and call.intent and (call.attempt == call.intent or call.recalled):
+            if call.released:
+                raise Corrupt(
+                    f"the result of {call.id} is gone, and an effect stands on what it did: it can neither be undone "
+                    f"nor done again. Nothing was run."
+                )
+            self._held_back.append(call)
+            self._queue_undo(call)
+            return False
+        return True
+
+    def _run(self, call: Call) -> None:
+        if self.damaged and call.is_choice and any(left.note.effect for left in self.unattached):
+            raise Corrupt(
+                f"a damaged record in the journal may have been the result of {call.id}, and a recorded effect "
+                f"may stand on it. Nothing was run again."
+            )
+        if call.note.rollback:
+            call.attempt = call.intent  # what the intent names is what an undo will name
+        else:
+            call.attempt = self._next_version()
+        call.state = State.RUNNING
+        call.held = False
+        call.saved = False
+        if call.body is not None:
+            if not call.body.ended:
+                return  # its body is at work again already, to find a value (V6)
+            self._detach(call.body)
+            call.body = None
+        self._mark_derived(call)
+        self._fix_stamp(call)
+        if call.is_choice:
+            call.version = call.attempt  # from now on nothing stands on the old one
+            self.remade += 1
+        self.out.append(Run(call.id, call.attempt, call.tries + call.losses + 1, call.why))
+
+    # -- gates -----------------------------------------------------------------------------------------------------
+
+    def _may_act(self, call: Call) -> bool:
+        """G3, G6 and L1 for a task with an effect; its intent (L4) where it needs one."""
+        if call.intent and call.note.effect == "irrevocable" and call.intent_durable:
+            return self._doubt_settled(call)
+        if call.open:
+            if not call.gated:
+                call.gated = True
+                self._force_lineage(call)
+            self.urgent = self.seq
+            return False
+        call.gated = False
+        if call.note.effect == "idempotent" and not call.gate_seq:
+            call.gate_seq = self.seq  # without an intent, that what it stands on was made has to be durable by itself
+        needed = max(self.start_seq, call.gate_seq)
+        if self.durable_seq < needed:
+            self._waiting_start.append(call)
+            self.urgent = max(self.urgent, needed)
+            return False
+        released = self._sweep(call)
+        if call.note.effect == "idempotent" and not released and not call.intent:
+            return True
+        if call.intent_durable:
+            return True
+        if not call.intent:
+            self._intend(call, (), released)
+        return False
+
+    def _may_be_undone(self, call: Call) -> bool:
+        """A task with rollback starts behind its durable intent (L4)."""
+        if self.durable_seq < self.start_seq:
+            self._waiting_start.append(call)
+            self.urgent = max(self.urgent, self.start_seq)
+            return False
+        if not call.intent:
+            self._intend(call, self._open_lineage(call, choices=True), ())
+            return False
+        return call.intent_durable
+
+    def _intend(self, call: Call, names: tuple[CallId, ...], releases: tuple[CallId, ...]) -> None:
+        call.intent = self._next_version()
+        call.intent_durable = False
+        call.intent_names = names
+        call.recalled = False
+        self._mark_derived(call)
+        self.seq += 1
+        self.urgent = self.seq
+        self.records.append((self.seq, call, call.intent, "intent"))
+        self.out.append(Intend(call.id, call.intent, names, releases))
+
+    def _force_lineage(self, call: Call) -> None:
+        for source in self._behind(call):
+            self._force(source)
+
+    def _force(self, call: Call) -> None:
+        """An effect waits for this call: save it, or make it again, and so with all behind it (G4, V2)."""
+        stack = [call]
+        while stack:
+            source = stack.pop()
+            if source.forced or source.closed:
+                continue
+            source.forced = True
+            if source.note.kind is Kind.FLOW and source.state is State.IDLE:
+                self._need(source)  # only its body knows which choices are behind it
+            elif source.must_commit and not source.committed:
+                if source.state is State.DONE and source.held:
+                    self._save(source)
+                elif source.state is State.IDLE or source.state is State.DONE and not self._has_value(source):
+                    self._need(source)
+            elif source.names and source.body is None and source.state is State.DONE:
+                self._open_again(source)
+            stack.extend(source.late)
+            stack.extend(self._behind(source))
