@@ -107,6 +107,9 @@ class Outcomes(Retirement):
     def _again(self, call: Call, why: str, *, may: bool) -> None:
         """Another attempt if one is left; else the error stands. What the last one did is undone first (V4)."""
         call.why = why
+        if not call.attached:  # its body was set aside: if that makes the call again, it runs again
+            call.state = State.IDLE
+            return
         call.state = State.NEEDED
         call.missing = 0
         if may and not self.cancelling:
