@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt
-from exoflow.kernel.commands import Intend, Run
+from exoflow.kernel.commands import Intend, Replay, Run
 from exoflow.kernel.outcomes import Outcomes
 from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Kind
@@ -75,6 +75,7 @@ class Starting(Outcomes):
             if not call.body.ended:
                 return  # its body is at work again already, to find a value (V6)
             self._detach(call.body)
+            self.out.append(Replay(call.body.path))  # child flows inside of it may be at work again
             call.body = None
         self._mark_derived(call)
         self._fix_stamp(call)
