@@ -86,12 +86,15 @@ class Kernel(History):
         if not call.open and not call.must_commit:
             self._settle(call)
         if call.state is State.IDLE:
-            if self.unattached:
+            if self.unattached and not call.forced:
                 scope.deferred.append(call)
             else:
                 self._need(call)
         if self._sought:
             self._found(call)
+        owner = scope.owner
+        if owner is not None and owner.forced and owner.names and _is_named(call.id, owner.names):
+            self._force(call)
         return call
 
     def _reattach(self, call: Call) -> None:
@@ -171,3 +174,8 @@ class Kernel(History):
                     self._need(call)
         self._start_deferred(scope)
         self._ending.append(scope)
+
+
+def _is_named(id: CallId, names: tuple[CallId, ...]) -> bool:
+    """Whether the call, or one inside of it, is among these open choices."""
+    return any(name == id or name.startswith(f"{id}/") for name in names)

@@ -188,6 +188,10 @@ class Outcomes(Retirement):
             if root.returned:
                 self._ending.append(root)
         waiters, call.waiters = call.waiters, NOBODY
+        if waiters and not call.failed:
+            for ref in call.refs:  # they take what it refers to: have it made while they wait for their other inputs
+                if not self._available(ref):
+                    self._need(ref)
         for waiter in waiters:
             if waiter.missing:
                 waiter.missing -= 1

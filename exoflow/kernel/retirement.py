@@ -201,8 +201,9 @@ class _Fall:
                 self.visit(inner, base=True)
         if call.has_derived and (base or call.state is State.DONE or call.note.kind is not Kind.FLOW):
             call.has_derived = False
+            if call.state is not State.IDLE:  # else only an intent falls: it runs again when somebody asks for it
+                self.voided.append(call)
             self.void(call)
-            self.voided.append(call)
             self.stack.append(call)
 
     def visit_readers(self, source: Call) -> None:
