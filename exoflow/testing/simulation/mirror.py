@@ -138,7 +138,7 @@ class Mirror:
                 self.set(id, intent_durable=True)
 
     def retire(self) -> None:
-        """Carry out V3. A choice for which something fell is made again, even if who asked for it has fallen with it."""
+        """Carry out V3. A choice for which something fell is made again, even if who asked for it fell with it."""
         for id in rules.to_remake(self.facts()):
             path = self.calls[id].path
             self.body(path, demanded=self.bodies[path].demanded | {id})
