@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from exoflow.attempts import current_attempt
+from exoflow.driver import notes
 from exoflow.driver.body import current_body
 from exoflow.refs import Ref
 
@@ -103,7 +104,7 @@ def now() -> float:
     Raises:
         RuntimeError: not in a flow.
     """
-    return _body("now()", "time.time()").now()
+    return notes.now(_body("now()", "time.time()"))
 
 
 def uuid4() -> uuid.UUID:
@@ -112,7 +113,7 @@ def uuid4() -> uuid.UUID:
     Raises:
         RuntimeError: not in a flow.
     """
-    return _body("uuid4()", "uuid.uuid4()").uuid4()
+    return notes.uuid4(_body("uuid4()", "uuid.uuid4()"))
 
 
 def rng() -> random.Random:
@@ -121,7 +122,7 @@ def rng() -> random.Random:
     Raises:
         RuntimeError: not in a flow.
     """
-    return _body("rng()", "random.Random()").rng()
+    return notes.rng(_body("rng()", "random.Random()"))
 
 
 def timer(seconds: float) -> Ref[None]:
@@ -135,7 +136,7 @@ def timer(seconds: float) -> Ref[None]:
     given: object = seconds
     if not isinstance(given, int | float) or isinstance(given, bool) or given != given:  # NaN is not itself
         raise ValueError(f"timer({seconds!r}): seconds must be a number")
-    handle = body.timer(max(0.0, float(seconds)))
+    handle = notes.timer(body, max(0.0, float(seconds)))
     return Ref(handle.call_id, handle)
 
 

@@ -11,9 +11,11 @@ from exoflow import codec, settings
 from exoflow.attempts import current_attempt
 from exoflow.codec.mainfile import is_finding_code
 from exoflow.declaration import flow_spec, key_text
+from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
+from exoflow.driver.sync_body import SyncBody
 from exoflow.errors import RunMismatch
 from exoflow.hosting import adopt, is_first, run_here, run_here_async
 from exoflow.options import FlowOptions, RunOptions, check_run_options
@@ -196,13 +198,13 @@ class Flow(AnyFlow[P, R, R], Generic[P, R]):
         body = current_body()
         if body is None:
             return self.run(*args, **kwargs)
-        if body.is_async:
-            raise RuntimeError(
-                f"{self.name}(...) would block the event loop of the async flow {body.flow.name}: "
-                f"write `await {self._function.__name__}.submit(...)`"
-            )
-        self._check_child(args, kwargs)
-        return body.child(self._spec, args, kwargs)
+        if isinstance(body, SyncBody):
+            self._check_child(args, kwargs)
+            return body.child(self._spec, args, kwargs)
+        raise RuntimeError(
+            f"{self.name}(...) would block the event loop of the async flow {body.flow.name}: "
+            f"write `await {self._function.__name__}.submit(...)`"
+        )
 
 
 class AsyncFlow(AnyFlow[P, R, Coroutine[Any, Any, R]], Generic[P, R]):
@@ -229,13 +231,13 @@ class AsyncFlow(AnyFlow[P, R, Coroutine[Any, Any, R]], Generic[P, R]):
                 raise self._in_task()
             self._check(args, kwargs)
             return self.run(*args, **kwargs)
-        if not body.is_async:
-            raise RuntimeError(
-                f"{self.name} is async, and the flow {body.flow.name} is not: "
-                f"write `{self._function.__name__}.submit(...).result()`"
-            )
-        self._check_child(args, kwargs)
-        return body.child_async(self._spec, args, kwargs)
+        if isinstance(body, AsyncBody):
+            self._check_child(args, kwargs)
+            return body.child(self._spec, args, kwargs)
+        raise RuntimeError(
+            f"{self.name} is async, and the flow {body.flow.name} is not: "
+            f"write `{self._function.__name__}.submit(...).result()`"
+        )
 
 
 class FlowDecorator(Protocol):

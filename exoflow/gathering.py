@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, Literal, TypeVar, overload
 
-from exoflow.refs import Ref, Refs, handle_of, reading_body, waiting_body
+from exoflow.refs import Ref, Refs, awaiting_body, handle_of, waiting_body
 
 R = TypeVar("R")
 
@@ -27,8 +27,8 @@ class Completed(Iterator[Ref[R]], AsyncIterator[Ref[R]]):
     async def __anext__(self) -> Ref[R]:
         if not self._left:
             raise StopAsyncIteration
-        body = reading_body(self._left[0])
-        return self._left.pop(await body.next_of_async([handle_of(ref, body) for ref in self._left]))
+        body = awaiting_body(self._left[0], "async for ... in as_completed(...)", "for ... in as_completed(...)")
+        return self._left.pop(await body.next_of([handle_of(ref, body) for ref in self._left]))
 
 
 @overload

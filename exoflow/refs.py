@@ -8,8 +8,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar, cast, overload
 
 from exoflow import codec
-from exoflow.driver import body as _body
+from exoflow.driver import body as _body, notes
+from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
+from exoflow.driver.sync_body import SyncBody
 from exoflow.model import CallId
 
 if TYPE_CHECKING:
@@ -74,16 +76,16 @@ class Ref(Generic[T_co]):
     def done(self) -> bool:
         """Whether it has ended. The answer is recorded: a replay sees the same."""
         body = reading_body(self)
-        return body.done(handle_of(self, body))
+        return notes.done(body, handle_of(self, body))
 
     def __await__(self) -> Generator[Any, None, T_co]:
-        body = reading_body(self)
-        value = yield from body.value_async(handle_of(self, body)).__await__()
+        body = awaiting_body(self, "await ref", "ref.result()")
+        value = yield from body.value(handle_of(self, body)).__await__()
         return cast(T_co, self._read(body, value))
 
     def _read(self, body: Body, value: object) -> object:
         """What a task ``put`` comes beside its value, and is there when that is."""
-        return body.execution.value_of_ref(self.call_id) if "!" in self.call_id else value
+        return body.execution.values.value_of_ref(self.call_id) if "!" in self.call_id else value
 
     def __bool__(self) -> NoReturn:
         raise TypeError(f"{self!r} is neither true nor false: write {_spelled()}, or `ref is not None`")
@@ -152,9 +154,9 @@ class Refs(Ref[list[R]], Sequence[Ref[R]]):
         return all(ref.done() for ref in self._refs)
 
     def __await__(self) -> Generator[Any, None, list[R]]:
-        body = reading_body(self)
+        body = awaiting_body(self, "await refs", "refs.result()")
         handles = [handle_of(ref, body) for ref in self._leaves()]
-        values = yield from body.values_async(handles, return_exceptions=self._return_exceptions).__await__()
+        values = yield from body.values(handles, return_exceptions=self._return_exceptions).__await__()
         return self._grouped(body, iter(values))
 
     def _leaves(self) -> Iterator[Ref[Any]]:
@@ -202,7 +204,7 @@ class Refs(Ref[list[R]], Sequence[Ref[R]]):
         return _refs_again, (self._refs, self._return_exceptions)
 
 
-def _wait(handles: list[Handle], body: Body, timeout_s: float) -> None:
+def _wait(handles: list[Handle], body: SyncBody, timeout_s: float) -> None:
     until = time.monotonic() + timeout_s
     for handle in handles:
         try:
@@ -227,11 +229,20 @@ def reading_body(ref: Ref[Any]) -> Body:
     return body
 
 
-def waiting_body(ref: Ref[Any], what: str, instead: str) -> Body:
+def waiting_body(ref: Ref[Any], what: str, instead: str) -> SyncBody:
+    """The body that asks, and blocks its thread."""
     body = reading_body(ref)
-    if body.is_async:
-        raise RuntimeError(f"{what} would block the event loop of the async flow {body.flow.name}: write `{instead}`")
-    return body
+    if isinstance(body, SyncBody):
+        return body
+    raise RuntimeError(f"{what} would block the event loop of the async flow {body.flow.name}: write `{instead}`")
+
+
+def awaiting_body(ref: Ref[Any], what: str, instead: str) -> AsyncBody:
+    """The body that asks, and awaits the answer."""
+    body = reading_body(ref)
+    if isinstance(body, AsyncBody):
+        return body
+    raise RuntimeError(f"{what} is for async flows, and {body.flow.name} is a sync one: write `{instead}`")
 
 
 def handle_of(ref: Ref[Any], body: Body) -> Handle:

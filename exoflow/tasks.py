@@ -11,8 +11,11 @@ from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cas
 from exoflow.attempts import current_attempt
 from exoflow.context import PlainCall, plain_call
 from exoflow.declaration import call_spec, task_spec
-from exoflow.driver.body import Body, current_body, live_bodies
+from exoflow.driver.async_body import AsyncBody
+from exoflow.driver.body import current_body
+from exoflow.driver.life import live_bodies
 from exoflow.driver.spec import TaskSpec
+from exoflow.driver.sync_body import SyncBody
 from exoflow.options import CallOptions, TaskOptions
 from exoflow.refs import Ref, Refs
 from exoflow.signatures import Calls
@@ -146,13 +149,13 @@ class Task(AnyTask[P, R, R], Generic[P, R]):
         body = current_body()
         if body is None:
             return self._call_plain(args, kwargs)
-        if body.is_async:
-            raise RuntimeError(
-                f"{self.name}(...) would block the event loop of the async flow {body.flow.name}: "
-                f"write `await {self.name}.submit(...)`"
-            )
-        self._check(args, kwargs)
-        return body.call(self._spec, args, kwargs)
+        if isinstance(body, SyncBody):
+            self._check(args, kwargs)
+            return body.call(self._spec, args, kwargs)
+        raise RuntimeError(
+            f"{self.name}(...) would block the event loop of the async flow {body.flow.name}: "
+            f"write `await {self.name}.submit(...)`"
+        )
 
     def _call_plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         if current_attempt() is not None:
@@ -174,18 +177,18 @@ class AsyncTask(AnyTask[P, R, Coroutine[Any, Any, R]], Generic[P, R]):
         return self._function
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        body: Body | None = current_body()
+        body = current_body()
         if body is None:
             if current_attempt() is not None:
                 return self._function(*args, **kwargs)
             self._before_plain()
             return self._call_plain(args, kwargs)
-        if not body.is_async:
-            raise RuntimeError(
-                f"{self.name} is async, and the flow {body.flow.name} is not: write `{self.name}.submit(...).result()`"
-            )
-        self._check(args, kwargs)
-        return body.call_async(self._spec, args, kwargs)
+        if isinstance(body, AsyncBody):
+            self._check(args, kwargs)
+            return body.call(self._spec, args, kwargs)
+        raise RuntimeError(
+            f"{self.name} is async, and the flow {body.flow.name} is not: write `{self.name}.submit(...).result()`"
+        )
 
     async def _call_plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         token = plain_call.set(PlainCall())

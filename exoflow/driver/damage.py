@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exoflow.driver.saving import append_result
 from exoflow.errors import Corrupt
 from exoflow.journal.records import Kind as Code
 from exoflow.model import CallId, Stored
@@ -42,7 +43,7 @@ def forsake(execution: Execution, id: CallId, why: Corrupt) -> Corrupt:
             f"the result of {owner} cannot be read: {why}. It is not run again, for it had an effect: put the object "
             f"back from a copy of the store and resume, or start a new run"
         )
-    execution.append_result(Code.MADE, handle, call.version, ())
+    append_result(execution, Code.MADE, handle, call.version, ())
     execution.log.append((Code.NOTE, execution.index, "damaged", [id]))
     return Corrupt(
         f"the result of {owner} cannot be read: {why}. From now on it counts as absent: "

@@ -72,3 +72,12 @@ def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
     if found is None:
         found = _mailboxes[loop] = Mailbox(loop)
     return found
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+def keep(task: asyncio.Task[None]) -> None:
+    """Hold a task until it has ended: its loop itself holds it weakly."""
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)

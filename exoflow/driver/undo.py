@@ -1,4 +1,4 @@
-"""Undoing an effect, and asking whether one happened."""
+"""Effects: what is recorded before one, asking whether it happened, and undoing it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from exoflow import codec
+from exoflow.driver import records
+from exoflow.driver.attempt import key_of
+from exoflow.driver.handle import Handle
+from exoflow.driver.outcomes import forget_value, take_value
 from exoflow.driver.spec import Backoff
+from exoflow.driver.values import ValueLost
 from exoflow.errors import DidNotHappen, ExoFlowError, InDoubt, RunError
+from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
-from exoflow.model import CallId, Happened, RunId, Value, Version
+from exoflow.model import CallId, Happened, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised
 
 if TYPE_CHECKING:
-    import threading
-
-    from exoflow.driver.handle import Handle
-    from exoflow.driver.history import History
-    from exoflow.driver.values import Values
-    from exoflow.kernel.kernel import Kernel
-    from exoflow.protocols import Clock, Executor
+    from exoflow.driver.execution import Execution
 
 logger = logging.getLogger(__name__)
 
@@ -29,152 +29,150 @@ TRIES = 5
 BACKOFF = Backoff(initial_s=0.1, max_s=10.0, jitter=0.0)
 
 
-class ValueLost(Exception):
-    """An executor has lost a value that is needed here; ``args`` is its call."""
+def intend(execution: Execution, command: do.Intend) -> None:
+    """Record that an effect may happen from now on (L4)."""
+    handle = execution.handles[command.call]
+    note = handle.spec.note
+    intent = records.Intent(
+        Code.INTENT,
+        execution.index,
+        command.call,
+        command.version,
+        "rollback" if note.rollback else str(note.effect),
+        list(command.names),
+        list(command.releases),
+        _undo_payload(execution, handle) if note.rollback else None,
+        execution.clock.now(),
+        key_of(execution, command.call, command.version if note.rollback else None),
+    )
+    execution.history.intents[command.call] = intent
+    execution.append(intent)
 
 
-class Undoing:
-    """The part of an execution that looks back."""
+def _undo_payload(execution: Execution, handle: Handle) -> bytes | None:
+    """The undo and its arguments by value, for another process (L4). None: one is lost, and nothing will start."""
+    try:
+        args, kwargs = _arguments_by_value(execution, handle)
+    except ValueLost:
+        return None
+    return codec.to_bytes(codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}"))
 
-    run_id: RunId
-    lock: threading.RLock
-    kernel: Kernel
-    values: Values
-    history: History
-    handles: dict[CallId, Handle]
-    executors: Mapping[str, Executor]
-    default: str
-    clock: Clock
-    fatal: BaseException | None
 
-    def undo_payload(self, handle: Handle) -> bytes | None:
-        """The undo and its arguments by value, for another process (L4). None: one is lost, and nothing will start."""
-        try:
-            args, kwargs = self._arguments_by_value(handle)
-        except ValueLost:
-            return None
-        return codec.to_bytes(
-            codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}")
-        )
+def _arguments_by_value(execution: Execution, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    args, kwargs = handle.args, handle.kwargs
+    passed = {call.id for call in handle.call.passes}
 
-    def _arguments_by_value(self, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        args, kwargs = handle.args, handle.kwargs
-        passed = {call.id for call in handle.call.passes}
+    def lookup(id: CallId) -> object:
+        return codec.make_reference(id) if id in passed else execution.values.value_of_ref(id)
 
-        def lookup(id: CallId) -> object:
-            return codec.make_reference(id) if id in passed else self.value_of_ref(id)
+    if handle.encoded is not None:
+        assert isinstance(handle.encoded, codec.Encoded)
+        args, kwargs = codec.decode(handle.encoded, lookup=lookup)
+        return args, kwargs
+    return codec.substitute(args, kwargs, lookup)
 
-        if handle.encoded is not None:
-            assert isinstance(handle.encoded, codec.Encoded)
-            args, kwargs = codec.decode(handle.encoded, lookup=lookup)
-            return args, kwargs
-        return codec.substitute(args, kwargs, lookup)
 
-    def value_of_ref(self, id: CallId) -> object:
-        """What stands for a Ref in arguments by value; one that is passed on stays a Ref."""
-        if id not in self.values.at:
-            return codec.make_reference(id)
-        try:
-            encoded = self.values.fetch(self.values.at[id])
-        except KeyError as error:
-            raise ValueLost(id) from error
-        return codec.decode(encoded, lookup=self.value_of_ref)
+def undo(execution: Execution, command: do.Undo) -> None:
+    """Run the undo of one attempt on the default executor, again and again until it is done."""
+    payload = execution.history.intents[command.call].inputs
+    if payload is None:  # nothing was started under this intent
+        execution.kernel.undone(command.call, command.version)
+        return
+    assert isinstance(payload, bytes)
+    function, args, kwargs = codec.decode(codec.from_bytes(payload), lookup=codec.make_reference)
+    key = key_of(execution, command.call, command.version)
+    _Look(execution, command.call, command.version, function, (key, *args), kwargs, _undone).begin()
 
-    def undo(self, command: do.Undo) -> None:
-        """Run the undo of one attempt on the default executor, again and again until it is done."""
-        payload = self.history.intents[command.call].inputs
-        if payload is None:  # nothing was started under this intent
-            self.kernel.undone(command.call, command.version)
-            return
-        assert isinstance(payload, bytes)
-        function, args, kwargs = codec.decode(codec.from_bytes(payload), lookup=codec.make_reference)
-        self._look_back(command.call, command.version, function, args, kwargs, self._undo_ended, 1)
 
-    def probe(self, command: do.Probe) -> None:
-        """Ask the task's probe whether the effect happened."""
-        handle = self.handles[command.call]
-        assert handle.spec.probe is not None
-        try:
-            args, kwargs = self._arguments_by_value(handle)
-        except ValueLost as lost:
-            self.forget_value(lost.args[0])
-            self.kernel.doubt_again(command.call)
-            return
-        self._look_back(command.call, command.version, handle.spec.probe, args, kwargs, self._probe_ended, 1)
+def record_undone(execution: Execution, command: do.RecordUndone) -> None:
+    """Record that the effect is gone."""
+    execution.append(records.Undone(Code.UNDONE, execution.index, command.call, command.version, execution.clock.now()))
 
-    def _look_back(
-        self, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
-        kwargs: Mapping[str, Any], ended: Callable[..., None], number: int,
+
+def probe(execution: Execution, command: do.Probe) -> None:
+    """Ask the task's probe whether the effect happened."""
+    handle = execution.handles[command.call]
+    assert handle.spec.probe is not None
+    try:
+        args, kwargs = _arguments_by_value(execution, handle)
+    except ValueLost as lost:
+        forget_value(execution, lost.args[0])
+        execution.kernel.doubt_again(command.call)
+        return
+    key = key_of(execution, command.call, None)
+    _Look(execution, command.call, command.version, handle.spec.probe, (key, *args), kwargs, _probed).begin()
+
+
+class _Look:
+    """A function that looks back at an effect: called until it has not failed, at most ``TRIES`` times."""
+
+    def __init__(
+        self, execution: Execution, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
+        kwargs: Mapping[str, Any], ended: Callable[[Execution, CallId, Version, object], None],
     ) -> None:  # fmt: skip
-        rollback = ended == self._undo_ended
-        key = self.key(call, version if rollback else None)
+        self.execution = execution
+        self.call = call
+        self.version = version
+        self.function = function
+        self.args = args
+        """The key is the first."""
+        self.kwargs = kwargs
+        self.ended = ended
+        self.number = 1
+
+    def begin(self) -> None:
+        """Start the n-th try. Under the lock."""
+        execution, function, args, kwargs = self.execution, self.function, self.args, self.kwargs
         attempt = Attempt(
-            self.run_id, call, version, number, key, f"{function.__name__} of {call}", function,
-            (key, *args), kwargs, {},
-            encoded=None if codec.all_immutable(args, kwargs) else codec.encode(((key, *args), dict(kwargs))),
+            execution.run_id, self.call, self.version, self.number, args[0], f"{function.__name__} of {self.call}",
+            function, args, kwargs, {},
+            encoded=None if codec.all_immutable(args, kwargs) else codec.encode((args, dict(kwargs))),
         )  # fmt: skip
+        local = "local" in execution.executors and not inspect.iscoroutinefunction(function)
+        execution.executors["local" if local else execution.default].start(attempt, self._report)
 
-        def report(outcome: Outcome) -> None:
-            with self.lock:
-                if self.fatal is None:
-                    self.event(self._looked_back, call, version, function, args, kwargs, ended, number, outcome)
+    def _report(self, outcome: Outcome) -> None:
+        with self.execution.lock:
+            if self.execution.fatal is None:
+                self.execution.event(self._looked, outcome)
 
-        name = "local" if "local" in self.executors and not inspect.iscoroutinefunction(function) else self.default
-        self.executors[name].start(attempt, report)
-
-    def _looked_back(
-        self, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
-        kwargs: Mapping[str, Any], ended: Callable[..., None], number: int, outcome: Outcome,
-    ) -> None:  # fmt: skip
+    def _looked(self, outcome: Outcome) -> None:
+        execution = self.execution
         if isinstance(outcome, Computed):
-            ended(call, version, codec.decode(self.values.fetch(outcome.value)))
+            self.ended(execution, self.call, self.version, codec.decode(execution.values.fetch(outcome.value)))
             return
         if isinstance(outcome, Raised) and outcome.did_not_happen:
-            ended(call, version, DidNotHappen())
+            self.ended(execution, self.call, self.version, DidNotHappen())
             return
         why = codec.decode_error(outcome.error) if isinstance(outcome, Raised) else ExoFlowError(outcome.reason)
-        logger.warning("%s of %s failed (try %d): %s", function.__name__, call, number, why)
+        name, number = self.function.__name__, self.number
+        logger.warning("%s of %s failed (try %d): %s", name, self.call, number, why)
         if number >= TRIES:
             raise RunError(
-                f"{function.__name__} of {call} failed {number} times: {why!r}. The run stopped with this effect in "
-                f"place; `exoflow resume {self.run_id}` tries again."
+                f"{name} of {self.call} failed {number} times: {why!r}. The run stopped with this effect in "
+                f"place; `exoflow resume {execution.run_id}` tries again."
             ) from why
         delay_s = min(BACKOFF.max_s, BACKOFF.initial_s * BACKOFF.factor ** (number - 1))
+        self.number += 1
+        execution.clock.call_at(execution.clock.now() + delay_s, self._again)
 
-        def again() -> None:
-            with self.lock:
-                if self.fatal is None:
-                    self.event(self._look_back, call, version, function, args, kwargs, ended, number + 1)
+    def _again(self) -> None:
+        with self.execution.lock:
+            if self.execution.fatal is None:
+                self.execution.event(self.begin)
 
-        self.clock.call_at(self.clock.now() + delay_s, again)
 
-    def _undo_ended(self, call: CallId, version: Version, _: object) -> None:
-        self.kernel.undone(call, version)
+def _undone(execution: Execution, call: CallId, version: Version, _: object) -> None:
+    execution.kernel.undone(call, version)
 
-    def _probe_ended(self, call: CallId, version: Version, answer: object) -> None:
-        if isinstance(answer, Happened):
-            self.happened(call, self.values.keep(codec.encode(answer.value)))
-        elif isinstance(answer, DidNotHappen):
-            self.kernel.resolved(call, happened=False)
-        else:
-            raise InDoubt(f"the probe of {call} returned {answer!r}; it must return Happened(value) or DidNotHappen()")
 
-    def happened(self, call: CallId, value: Value) -> None:
-        """The effect of a call in doubt did happen, with this result."""
-        version = self.kernel.resolved(call, happened=True)
+def _probed(execution: Execution, call: CallId, _: Version, answer: object) -> None:
+    if isinstance(answer, Happened):
+        version = execution.kernel.resolved(call, happened=True)
         if version:
-            self._take_value(self.handles[call], version, Computed(value, 0.0))
-
-    # -- what the execution adds -------------------------------------------------------------------------------------
-
-    def event(self, event: Callable[..., object], *args: Any) -> None:
-        raise NotImplementedError
-
-    def forget_value(self, id: CallId) -> None:
-        raise NotImplementedError
-
-    def key(self, call: CallId, version: Version | None) -> str:
-        raise NotImplementedError
-
-    def _take_value(self, handle: Handle, version: Version, outcome: Computed) -> None:
-        raise NotImplementedError
+            value = execution.values.keep(codec.encode(answer.value))
+            take_value(execution, execution.handles[call], version, Computed(value, 0.0))
+    elif isinstance(answer, DidNotHappen):
+        execution.kernel.resolved(call, happened=False)
+    else:
+        raise InDoubt(f"the probe of {call} returned {answer!r}; it must return Happened(value) or DidNotHappen()")

@@ -14,6 +14,10 @@ from exoflow.protocols import Executor, Store
 DRIVER = "driver"
 
 
+class ValueLost(Exception):
+    """An executor has lost a value that is needed here; ``args`` is its call."""
+
+
 class Values:
     """The values of one run by call id, those of ``put`` among them, and the errors."""
 
@@ -76,6 +80,20 @@ class Values:
         except KeyError:
             return False
         return True
+
+    def value_of_ref(self, id: CallId) -> object:
+        """What stands for a Ref in arguments by value; one that is passed on stays a Ref.
+
+        Raises:
+            ValueLost: its executor has lost it.
+        """
+        if id not in self.at:
+            return codec.make_reference(id)
+        try:
+            encoded = self.fetch(self.at[id])
+        except KeyError as error:
+            raise ValueLost(id) from error
+        return codec.decode(encoded, lookup=self.value_of_ref)
 
     def error(self, id: CallId) -> BaseException:
         return codec.decode_error(self.errors[id])

@@ -99,6 +99,28 @@ def test_a_ref_outside_its_flow_cannot_be_read() -> None:
 LEAKED: list[Ref[int]] = []
 
 
+async def awaited(ref: Any) -> object:
+    return await ref
+
+
+async def first_of(refs: Any) -> object:
+    return [ref async for ref in as_completed(refs)]
+
+
+@pytest.mark.parametrize(
+    ("wait", "told"),
+    [
+        (lambda: awaited(same.submit(1)), r"await ref .*write `ref.result\(\)`"),
+        (lambda: awaited(same.map([1])), r"await refs .*write `refs.result\(\)`"),
+        (lambda: first_of([same.submit(1)]), r"async for .* write `for ... in as_completed\(...\)`"),
+    ],
+)
+def test_a_sync_flow_that_awaits_is_told_what_to_write(wait: Callable[[], Any], told: str) -> None:
+    """Nobody would wake it: its loop is not one that the flow knows."""
+    with pytest.raises(RuntimeError, match=told):
+        in_flow(lambda: asyncio.run(wait()))
+
+
 def test_a_ref_cannot_be_read_in_another_thread() -> None:
     told: list[str] = []
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from exoflow.codec import reduce_reference, register_reference
+from exoflow.driver import notes
+from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import Backoff, FlowSpec, TaskSpec
@@ -143,7 +145,7 @@ async def _perform(program: Program, steps: Sequence[Step], given: Provenance) -
 
 async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle]) -> None:
     body = current_body()
-    assert body is not None
+    assert isinstance(body, AsyncBody)
     refs = [SimulatedRef(made[i].call_id) for i in step.inputs]
     given = tuple(sorted(seen))
     if step.kind in ("submit", "call"):
@@ -166,11 +168,11 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle
         made.append(body.submit_child(_child(program, step), (refs, given), {}))
     elif step.kind == "choose":
         handles = [made[i] for i in step.inputs]
-        index = await body.next_of_async(handles)
+        index = await body.next_of(handles)
         seen.add(("chose", len(made), index))
         await _read(body, handles[index], seen)
     else:
-        made.append(body.timer(1.0))
+        made.append(notes.timer(body, 1.0))
 
 
 def _child(program: Program, step: Step) -> FlowSpec:
@@ -181,9 +183,9 @@ def _child(program: Program, step: Step) -> FlowSpec:
     return FlowSpec("child", body, is_async=True, code=b"f", task=task)
 
 
-async def _read(body: Any, handle: Handle, seen: set[Pair]) -> None:
+async def _read(body: AsyncBody, handle: Handle, seen: set[Pair]) -> None:
     try:
-        value = await body.value_async(handle)
+        value = await body.value(handle)
     except SimulatedError as error:
         value = error.args[0]
     seen.update(provenance(value))

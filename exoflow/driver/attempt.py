@@ -1,0 +1,77 @@
+"""What an executor is told of an attempt, and which executor it is."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+from exoflow.driver.handle import Handle
+from exoflow.driver.spec import TaskSpec
+from exoflow.model import CallId, Value, Version, show_version
+from exoflow.protocols import Attempt, Executor
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+
+def executor_of(execution: Execution, spec: TaskSpec) -> Executor:
+    """The task's own executor, or the run's."""
+    if spec.executor is None:
+        return execution.executors[execution.default]
+    if isinstance(spec.executor, str):
+        return execution.executors[spec.executor]
+    return spec.executor
+
+
+def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attempt:
+    """All that an executor needs to know. Its inputs stay until its outcome is taken."""
+    spec, call = handle.spec, handle.call
+    inputs = _inputs(execution, handle) if call.inputs else {}
+    execution.values.give(version, inputs.values())
+    return Attempt(
+        execution.run_id,
+        call.id,
+        version,
+        handle.number,
+        key_of(execution, call.id, version if spec.note.rollback else None),
+        spec.name,
+        spec.function,
+        handle.args,
+        handle.kwargs,
+        inputs,
+        spec.timeout_s,
+        spec.resources,
+        value_name(execution, call.id, version) if spec.note.saves == "sync" else None,
+        handle.encoded,
+    )
+
+
+def _inputs(execution: Execution, handle: Handle) -> dict[CallId, Value]:
+    """The value of every Ref in the arguments, and of the Refs inside those values."""
+    at = execution.values.at
+    inputs: dict[CallId, Value] = {}
+    pending = list(handle.call.inputs)
+    while pending:
+        source = pending.pop()
+        if source.id in inputs or source.id not in at:
+            continue
+        inputs[source.id] = at[source.id]
+        owner = execution.handles.get(source.id)
+        here = owner.put_ids if owner is not None else ()  # empty, too, where the call's record is used
+        for put in here or execution.history.puts.get(source.id, ()):
+            inputs[put] = at[put]
+        pending.extend(source.refs)
+    return inputs
+
+
+def key_of(execution: Execution, call: CallId, version: Version | None) -> str:
+    """The idempotency key (G11): of the call; of the attempt, where it can be undone."""
+    key = f"{execution.run_id}/{call}"
+    return key if version is None else f"{key}@{show_version(version)}"
+
+
+def value_name(execution: Execution, id: CallId, version: Version, put: int | None = None) -> str:
+    """The object that holds a call's large value, or the n-th that it put."""
+    suffix = "" if put is None else f".{put}"
+    short = zlib.crc32(id.encode())
+    return f"values/{execution.values_prefix}/{execution.index:x}/{short:x}-{version:x}{suffix}"

@@ -1,0 +1,93 @@
+"""How bodies and runs end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exoflow import codec
+from exoflow.driver import records
+from exoflow.driver.attempt import key_of
+from exoflow.driver.life import settle
+from exoflow.errors import InDoubt
+from exoflow.journal.records import Kind as Code
+from exoflow.kernel import commands as do
+from exoflow.model import Held, Inline, Status, Stored
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+
+def end_scope(execution: Execution, command: do.EndScope) -> None:
+    """All calls of a body have ended."""
+    settle(execution.bodies[command.scope], command.error)
+
+
+def replay(execution: Execution, command: do.Replay) -> None:
+    """What a body has read is not true any more: it begins anew, and so do its children."""
+    for path, body in list(execution.bodies.items()):
+        if path.startswith(command.scope):
+            body.set_aside()
+
+
+def stop_in_doubt(execution: Execution, command: do.Doubt) -> None:
+    """Nobody knows whether an effect happened, and no guess is right."""
+    key = key_of(execution, command.call, None)
+    error = InDoubt(
+        f"the effect of {command.call} may or may not have happened (key {key}). Look at the service that it speaks "
+        'to, say in the code what happened (on_doubt="retry", or a probe), and resume.'
+    )
+    error.run_id = execution.run_id
+    execution.stop(error)
+
+
+def finish(execution: Execution, _: do.Finish) -> None:
+    """Append the end. It is the run's output commit: nobody sees the result before it is durable (G7)."""
+    if execution.kernel.cancelling:
+        status: Status = Status.CANCELLED
+        payload: records.Payload = None
+    elif execution.root_error is not None:
+        status, payload = Status.FAILED, execution.root_error
+    else:
+        status, payload = Status.DONE, _result_payload(execution)
+    ended = records.Ended(Code.ENDED, execution.index, str(status), payload, execution.clock.now())
+    position = execution.log.append(ended)
+    execution.end_status = status
+    execution.end_position = position
+    execution.wake_bodies()
+    root = execution.bodies.get("")  # none where a run is cancelled whose body was not replayed
+    if root is None or not root.waits_for_end:
+        execution.log.notify(position, lambda error: end(execution, error))
+
+
+def _result_payload(execution: Execution) -> records.Payload:
+    value = execution.outcome
+    assert isinstance(value, Inline | Held)
+    if isinstance(value, Held):
+        assert isinstance(value.handle, codec.Encoded)
+        name = f"values/{execution.values_prefix}/{execution.index:x}/result-{execution.epoch:x}"
+        execution.values.store.create(name, *codec.to_parts(value.handle))
+        execution.outcome = Stored(name, value.size)
+        return ["@", name, value.size]
+    return value.data
+
+
+def end(execution: Execution, error: BaseException | None) -> None:
+    """The end is durable; or ``error`` says why it cannot be."""
+    with execution.lock:
+        if error is not None:
+            execution.stop(error)
+        elif not execution.ended.is_set():
+            execution.status = execution.end_status
+            execution.close()
+            _come_apart(execution)
+
+
+def _come_apart(execution: Execution) -> None:
+    """Cut the cycles between the parts of an ended run, so that its memory is free as soon as nobody has it."""
+    for body in execution.bodies.values():
+        body.dead = True  # a strand that outlives its flow does nothing any more
+    execution.bodies.clear()
+    execution.handles.clear()
+    for scope in execution.kernel.scopes.values():
+        scope.calls.clear()
+        scope.reads.clear()

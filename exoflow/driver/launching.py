@@ -1,0 +1,140 @@
+"""The kernel has ordered an attempt: note, timer, child flow or task, each begins in its own way. Under the lock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import threading
+from typing import TYPE_CHECKING
+
+from exoflow import codec
+from exoflow.driver import notes
+from exoflow.driver.async_body import AsyncBody
+from exoflow.driver.attempt import attempt_of, executor_of
+from exoflow.driver.handle import Handle
+from exoflow.driver.loops import background_loop, keep
+from exoflow.driver.outcomes import take_outcome
+from exoflow.driver.strands import current
+from exoflow.driver.sync_body import SyncBody
+from exoflow.kernel import commands as do
+from exoflow.model import Inline, Kind, Version
+from exoflow.protocols import Computed, Vanished
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+_NONE = codec.to_bytes(codec.encode(None))
+
+
+def run(execution: Execution, command: do.Run) -> None:
+    """Begin an attempt, now or after its backoff; or leave it to the body that waits for it."""
+    handle = execution.handles[command.call]
+    if handle.spec.note.kind is Kind.NOTE:
+        if handle.choose is not None:
+            notes.take(execution, handle, handle.choose())
+        else:
+            handle.body.wake_for(handle)
+        return
+    handle.number = command.number
+    handle.why = command.why if command.why != "first" else None
+    if command.why == "retry":
+        delay_s = _backoff_s(execution, handle)
+        if delay_s > 0:
+            execution.delayed[command.version] = execution.clock.call_at(
+                execution.clock.now() + delay_s, lambda: _launch_later(execution, handle, command.version)
+            )
+            return
+    if handle.call.id in execution.offers:
+        execution.stash[handle.call.id] = (handle, command.version)
+        handle.body.wake_for(handle)
+        return
+    _launch(execution, handle, command.version)
+
+
+def stop(execution: Execution, command: do.Stop) -> None:
+    """Have an attempt ended."""
+    handle = execution.handles.get(command.call)
+    if handle is None:
+        return
+    if _never_began(execution, handle, command.version):  # no executor knows of it, so none would report its end
+        take_outcome(execution, handle, command.version, Vanished("stopped before it began"))
+    else:
+        executor_of(execution, handle.spec).cancel(command.version, execution.run_id)
+
+
+def _never_began(execution: Execution, handle: Handle, version: Version) -> bool:
+    """Take back an attempt that waits for its backoff, or for the body that is to run it."""
+    forget_timer = execution.delayed.pop(version, None)
+    if forget_timer is not None:
+        forget_timer()
+        return True
+    if execution.stash.get(handle.call.id) == (handle, version):
+        del execution.stash[handle.call.id]
+        return True
+    return False
+
+
+def _backoff_s(execution: Execution, handle: Handle) -> float:
+    backoff = handle.spec.backoff
+    tries = handle.call.tries
+    chance = random.Random(f"{execution.seed}/{handle.call.id}/{tries}")  # jitter, not a secret
+    delay_s: float = min(backoff.max_s, backoff.initial_s * backoff.factor ** (tries - 1))
+    return delay_s * (1 + backoff.jitter * (2 * chance.random() - 1))
+
+
+def _launch_later(execution: Execution, handle: Handle, version: Version) -> None:
+    with execution.lock:
+        if execution.delayed.pop(version, None) is not None and execution.fatal is None:
+            execution.event(_launch, execution, handle, version)
+
+
+def _launch(execution: Execution, handle: Handle, version: Version) -> None:
+    kind = handle.spec.note.kind
+    handle.started_s = execution.clock.now()
+    if kind is Kind.FLOW:
+        if execution.kernel.expects(handle.call, version):
+            _launch_child(handle)
+    elif kind is Kind.TIMER:
+        _arm(execution, handle, version)
+    else:
+        _launch_task(execution, handle, version)
+
+
+def _launch_task(execution: Execution, handle: Handle, version: Version) -> None:
+    spec = handle.spec
+    if spec.note.rollback and execution.history.intents[handle.call.id].inputs is None:
+        lost = tuple(call.id for call in handle.call.inputs if not execution.values.is_there(call.id))
+        take_outcome(execution, handle, version, Vanished("an input is lost", lost=lost))
+        return
+    attempt = attempt_of(execution, handle, version)
+    executor = executor_of(execution, spec)
+    if execution.runtime_sources is not None:
+        execution.runtime_sources(spec.code, spec.function)
+    executor.start(attempt, lambda outcome: execution.report(handle, version, outcome))
+
+
+def _arm(execution: Execution, handle: Handle, version: Version) -> None:
+    when = codec.decode(execution.values.fetch(execution.values.at[handle.call.inputs[0].id]))
+    assert isinstance(when, float)
+    ring = Computed(Inline(_NONE), 0.0)
+    execution.clock.call_at(when, lambda: execution.report(handle, version, ring))
+
+
+def _launch_child(handle: Handle) -> None:
+    """Begin the body of a child flow, in a thread or asyncio task of its own."""
+    flow, parent = handle.flow, handle.body
+    assert flow is not None
+    path = f"{handle.call.id}/"
+    if not flow.is_async:
+        body = SyncBody(parent.execution, flow, path, handle)
+        threading.Thread(target=body.run, name=f"exoflow-{handle.call.id}", daemon=True).start()
+        return
+    child = AsyncBody(parent.execution, flow, path, handle)
+    if isinstance(parent, AsyncBody):
+        loop = parent.loop or asyncio.get_running_loop()
+        context = contextvars.copy_context()
+        context.run(current.set, None)  # a child flow is no strand of its parent
+        loop.call_soon_threadsafe(lambda: keep(loop.create_task(child.run())), context=context)
+    else:
+        asyncio.run_coroutine_threadsafe(child.run(), background_loop())

@@ -1,0 +1,111 @@
+"""A body's notes of the world: time, chance, timers, which of several calls was first. A replay sees the same."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from exoflow import codec
+from exoflow.driver.handle import Handle
+from exoflow.driver.outcomes import take_value
+from exoflow.driver.spec import TaskSpec
+from exoflow.driver.strands import current
+from exoflow.kernel.state import State
+from exoflow.model import Annotations, Inline, Kind
+from exoflow.protocols import Computed
+
+if TYPE_CHECKING:
+    from exoflow.driver.body import Body
+    from exoflow.driver.execution import Execution
+
+_NOTE = Annotations(kind=Kind.NOTE)
+_TIMER = Annotations(deterministic=True, checkpoint="never", kind=Kind.TIMER)
+
+
+def make(body: Body, name: str, choose: Callable[[], object] | None = None) -> Handle:
+    """A call that stands for a reading of the world: of ``choose``, or of what is taken later. Under the lock."""
+    return body.make(TaskSpec(name, _nothing, _NOTE), (), {}, choose)
+
+
+def take(execution: Execution, note: Handle, value: object) -> None:
+    """The world has been read: recorded like any choice (L7). Under the lock."""
+    data = codec.to_bytes(codec.encode(value))
+    take_value(execution, note, note.call.attempt, Computed(Inline(data), 0.0))
+
+
+def is_open(note: Handle) -> bool:
+    """Whether the reading is still to be taken."""
+    return note.call.state is State.RUNNING
+
+
+def now(body: Body) -> float:
+    """Seconds since the epoch."""
+    with body.lock:
+        value = body.wait(make(body, "now", body.execution.clock.now))
+    assert isinstance(value, float)
+    return value
+
+
+def done(body: Body, handle: Handle) -> bool:
+    """Whether the call's value is there."""
+    kernel = body.execution.kernel
+    with body.lock:
+        return bool(body.wait(make(body, "done", lambda: kernel.deliverable(handle.call))))
+
+
+def uuid4(body: Body) -> uuid.UUID:
+    """A random UUID."""
+    return uuid.UUID(int=_chance(body, "uuid4").getrandbits(128), version=4)
+
+
+def rng(body: Body) -> random.Random:
+    """A generator of random numbers."""
+    return _chance(body, "rng")
+
+
+def _chance(body: Body, what: str) -> random.Random:
+    strand = current.get()
+    assert strand is not None
+    n = strand.counts.get(what, 0)
+    strand.counts[what] = n + 1
+    return random.Random(f"{body.execution.seed}/{strand.prefix}{what}#{n}")  # replayable by design
+
+
+def timer(body: Body, seconds: float) -> Handle:
+    """A call that completes after so many seconds; when is recorded, so a replay does not wait anew."""
+    execution = body.execution
+    with body.lock:
+        at = make(body, "timer_at", lambda: execution.clock.now() + seconds)
+        execution.advance()
+        if not execution.kernel.deliverable(at.call):
+            execution.event(execution.kernel.wants, at.call)
+        handle = body.make(TaskSpec("timer", _nothing, _TIMER), (codec.make_reference(at.call.id),), {})
+        execution.advance()
+        return handle
+
+
+def start_choice(body: Body, handles: Sequence[Handle]) -> Handle:
+    """The note of which of these calls is the next one; it is still to be taken, by ``choose``. Under the lock."""
+    execution = body.execution
+    kernel = execution.kernel
+    note = make(body, "as_completed")
+    execution.event(kernel.wants, note.call)
+    if not kernel.deliverable(note.call):
+        for handle in handles:
+            kernel.wants(handle.call)
+        execution.event(lambda: kernel.waits(body.scope, settled=not body.is_async))
+    return note
+
+
+def choose(body: Body, note: Handle, handles: Sequence[Handle]) -> bool:
+    """Record which call is the next one, if one is there and the choice may be made now. Whether it is made."""
+    kernel = body.execution.kernel
+    ready = [(handle.order, i) for i, handle in enumerate(handles) if kernel.deliverable(handle.call)]
+    if ready and is_open(note):
+        body.execution.event(take, body.execution, note, min(ready)[1])
+    return kernel.deliverable(note.call)
+
+
+def _nothing() -> None: ...

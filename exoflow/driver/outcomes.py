@@ -1,0 +1,91 @@
+"""What became of attempts: values and errors are put where they belong, and the kernel is told. Under the lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exoflow import codec
+from exoflow.driver.damage import verify
+from exoflow.driver.handle import Handle
+from exoflow.errors import TaskFailed
+from exoflow.model import CallId, Held, Inline, Stored, Version
+from exoflow.protocols import Computed, Outcome, Raised
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+
+def take_outcome(execution: Execution, handle: Handle, version: Version, outcome: Outcome) -> None:
+    """An attempt has ended."""
+    execution.values.take_back(version)
+    call = handle.call
+    if isinstance(outcome, Computed):
+        take_value(execution, handle, version, outcome)
+        return
+    if call.attempt == version:
+        _timed(execution, handle, outcome.seconds)
+    if isinstance(outcome, Raised):
+        execution.values.errors[call.id] = outcome.error
+        execution.kernel.failed(call.id, version, did_not_happen=outcome.did_not_happen)
+    else:
+        if call.attempt == version:
+            execution.values.errors[call.id] = _vanished_error(handle, outcome.reason)
+        for lost in outcome.lost:
+            forget_value(execution, lost)
+        execution.kernel.vanished(call.id, version)
+
+
+def take_value(execution: Execution, handle: Handle, version: Version, outcome: Computed) -> None:
+    """A call has a value, if the kernel says that it counts."""
+    kernel, values = execution.kernel, execution.values
+    call = handle.call
+    value = outcome.value
+    if call.attempt == version:
+        _timed(execution, handle, outcome.seconds)
+    refs = tuple(kernel.reference(_owner(ref)) for ref in outcome.refs if _owner(ref) != call.id)
+    counts = kernel.computed(
+        call.id,
+        version,
+        size=len(value.data) if isinstance(value, Inline) else value.size,
+        inline=type(value) is Inline,
+        stored=isinstance(value, Stored),
+        seconds=outcome.seconds,
+        refs=refs,
+    )
+    if not counts:
+        values.release(value)
+        return
+    values.at[call.id] = value
+    if outcome.puts:
+        handle.put_ids = tuple(id for id, _ in outcome.puts)
+        values.at.update(outcome.puts)
+
+
+def forget_value(execution: Execution, id: CallId) -> None:
+    """A value could not be had: an executor has lost it; or is its object damaged?
+
+    Raises:
+        Corrupt: it is.
+    """
+    if isinstance(execution.values.at.get(id), Held):
+        execution.kernel.lost(_owner(id))
+    else:
+        verify(execution, id)
+
+
+def _timed(execution: Execution, handle: Handle, seconds: float) -> None:
+    """Note when the body began: an attempt may have waited for its executor long before that."""
+    handle.seconds = seconds
+    handle.started_s = execution.clock.now() - seconds
+
+
+def _vanished_error(handle: Handle, reason: str) -> bytes:
+    error: Exception = TaskFailed(f"{handle.call.id}: {reason}")
+    if reason.startswith("timed out"):
+        error = TimeoutError(f"{handle.call.id} {reason}")
+    return codec.encode_error(error)
+
+
+def _owner(ref: CallId) -> CallId:
+    """Values that a task put belong to it: ``task#0!1`` is part of ``task#0``."""
+    return CallId(ref.partition("!")[0])

@@ -1,0 +1,124 @@
+"""What the kernel wants saved: results, and large values before the records that name them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from exoflow.driver import records
+from exoflow.driver.attempt import value_name
+from exoflow.driver.handle import Handle
+from exoflow.driver.values import payload_of
+from exoflow.errors import StorageError
+from exoflow.journal.records import Kind as Code
+from exoflow.kernel import commands as do
+from exoflow.model import CallId, Held, Kind, Stored, Version
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+SAVE_TRIES = 3
+
+
+def save(execution: Execution, command: do.Save) -> None:
+    """Record a result, or an error."""
+    handle = execution.handles[command.call]
+    code = Code.FAILED if command.failed else Code.SAVED
+    append_result(execution, code, handle, command.version, command.names, command.newest)
+
+
+def make(execution: Execution, command: do.Make) -> None:
+    """Record that there is a result, and not which."""
+    append_result(execution, Code.MADE, execution.handles[command.call], command.version, ())
+
+
+def append_result(
+    execution: Execution, code: Code, handle: Handle, version: Version, names: tuple[CallId, ...], newest: int = 0
+) -> None:
+    """Append a ``records.Result``."""
+    call = handle.call
+    values = execution.values
+    payload: records.Payload = None
+    puts: list[list[Any]] | None = None
+    if code is Code.SAVED:
+        payload = payload_of(values.at[call.id])
+        if handle.put_ids:
+            puts = [[id, payload_of(values.at[id])] for id in handle.put_ids]
+    elif code is Code.FAILED:
+        payload = values.errors[call.id]
+    note = call.note
+    bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
+    execution.append(
+        (
+            code,
+            execution.index,
+            call.id,
+            version,
+            payload,
+            puts,
+            [ref.id for ref in call.refs] if call.refs else None,
+            list(names) if names else None,
+            call.reads_at,
+            [i.id for i in call.inputs] if call.inputs else None,
+            handle.fingerprint,
+            handle.spec.code,
+            handle.started_s,
+            handle.seconds,
+            handle.number,
+            handle.why,
+            bits,
+            newest,
+        )
+    )
+
+
+def upload(execution: Execution, command: do.Upload) -> None:
+    """Store a large value; the puts beside it go first (L2)."""
+    handle = execution.handles[command.call]
+    version = command.version
+    parts: list[tuple[CallId, str]] = [(handle.call.id, value_name(execution, handle.call.id, version))]
+    for n, id in enumerate(handle.put_ids):
+        parts.append((id, value_name(execution, handle.call.id, version, n)))
+    held = [part for part in parts if isinstance(execution.values.at[part[0]], Held)]
+    _upload_next(execution, handle, version, held)
+
+
+def _upload_next(execution: Execution, handle: Handle, version: Version, parts: list[tuple[CallId, str]]) -> None:
+    if not parts:
+        execution.kernel.uploaded(handle.call.id, version)
+        return
+    id, name = parts.pop()
+
+    def report(saved: Stored | BaseException) -> None:
+        with execution.lock:
+            if execution.fatal is None:
+                execution.event(_uploaded_part, execution, handle, version, parts, id, name, saved)
+
+    execution.values.save(execution.values.at[id], name, report)
+
+
+def _uploaded_part(
+    execution: Execution,
+    handle: Handle,
+    version: Version,
+    parts: list[tuple[CallId, str]],
+    id: CallId,
+    name: str,
+    saved: Stored | BaseException,
+) -> None:
+    if handle.call.version != version or handle.call.upload != version:
+        return
+    if isinstance(saved, KeyError):
+        execution.kernel.lost(handle.call.id)
+        return
+    if isinstance(saved, BaseException):
+        tries = execution.save_tries[id] = execution.save_tries.get(id, 0) + 1
+        if tries >= SAVE_TRIES:
+            raise StorageError(
+                f"the result of {handle.call.id} could not be saved in {tries} tries: {saved}. Nothing that was "
+                f"committed is lost: mend the store, then `exoflow resume {execution.run_id}`."
+            ) from saved
+        parts.append((id, f"{name}.{tries}"))
+    else:
+        execution.values.release(execution.values.at[id])
+        execution.values.at[id] = saved
+    _upload_next(execution, handle, version, parts)

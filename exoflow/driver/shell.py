@@ -1,0 +1,261 @@
+"""Around the kernel of one run: events go in, commands are carried out, under one lock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from exoflow import codec
+from exoflow.driver import ending, launching, records, saving, undo
+from exoflow.driver.body import Body
+from exoflow.driver.handle import Handle
+from exoflow.driver.history import History
+from exoflow.driver.latch import Latch
+from exoflow.driver.outcomes import forget_value, take_outcome
+from exoflow.driver.spec import FlowSpec
+from exoflow.driver.values import Values
+from exoflow.errors import InDoubt, Interruption
+from exoflow.hooks import reach
+from exoflow.kernel import commands as do
+from exoflow.kernel.kernel import Kernel
+from exoflow.model import CallId, RunId, Status, Value, Version
+from exoflow.protocols import Clock, Executor, Log, Outcome, Store
+
+logger = logging.getLogger(__name__)
+
+LAG_MAX = 512
+"""Records that may be durable for a while before the kernel is told."""
+
+
+class Shell:
+    """The state of a run in this process and epoch. What it does to itself is here; what others ask, in ``Execution``.
+
+    The modules beside this one are its parts: functions that carry out a command of the kernel, each given the
+    execution. Public methods may be called from any thread, those excepted that say "under the lock".
+    """
+
+    kernel_type: type[Kernel] = Kernel
+    """The zoo of broken kernels puts its animals here."""
+
+    encoded_inputs: codec.Encoded | None = None
+    status = Status.RUNNING
+    fatal: BaseException | None = None
+    accepted: frozenset[str] = frozenset()
+    runtime_sources: Callable[[bytes, Callable[..., Any]], None] | None = None
+    outcome: Value | None = None
+    """The encoded result."""
+    root_error: bytes | None = None
+    """The encoded error."""
+    end_status = Status.RUNNING
+    """What ``status`` will be when the end is durable, at ``end_position``."""
+    end_position = 0
+    taken = False
+    """Whether somebody runs its body."""
+    _seq = 0
+    _asked = 0
+    """Highest seq that the journal was asked to tell us of."""
+
+    def __init__(
+        self,
+        *,
+        run_id: RunId,
+        epoch: int,
+        index: int,
+        flow: FlowSpec,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        log: Log,
+        store: Store,
+        clock: Clock,
+        executors: Mapping[str, Executor],
+        default: str,
+        seed: int,
+        history: History | None = None,
+        values_prefix: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.epoch = epoch
+        self.index = index
+        self.flow = flow
+        self.args = args
+        self.kwargs = kwargs
+        self.log = log
+        self.clock = clock
+        self.executors = executors
+        self.default = default
+        self.seed = seed
+        self.labels = dict(labels or {})
+        self.history = history if history is not None else History()
+        self.values_prefix = values_prefix
+        self.lock = threading.RLock()
+        self.kernel = self.kernel_type(epoch, undo_on_failure=flow.undo_on_failure)
+        self.values = Values(store, executors)
+        self.handles: dict[CallId, Handle] = {}
+        self.bodies: dict[str, Body] = {}
+        self.ended = Latch()
+        self.on_end: list[Callable[[], None]] = []
+        self.offers: set[CallId] = set()
+        """Calls whose attempts are left to the thread or asyncio task that waits for them: they go into ``stash``."""
+        self.stash: dict[CallId, tuple[Handle, Version]] = {}
+        self.delayed: dict[Version, Callable[[], object]] = {}
+        """Attempts whose backoff has not passed, and what forgets their timers."""
+        self.save_tries: dict[CallId, int] = {}
+        self._positions: deque[tuple[int, int]] = deque()
+        if history is not None:
+            history.tell(self.kernel, self.values)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def begun(self, start: records.Start | None) -> None:
+        """Append the Start record of a new run; an adopted one has its own already."""
+        with self.lock:
+            if start is not None:
+                self.append(start)
+                self.kernel.started()
+            self.advance()
+
+    def report(self, handle: Handle, version: Version, outcome: Outcome) -> None:
+        """An executor says what became of an attempt."""
+        with self.lock:
+            if self.fatal is None:
+                self.event(take_outcome, self, handle, version, outcome)
+
+    def value_lost(self, id: CallId) -> None:
+        """An executor has lost a value that it held."""
+        with self.lock:
+            if self.fatal is None:
+                self.event(forget_value, self, id)
+
+    def event(self, event: Callable[..., object], *args: Any) -> None:
+        """Bring the kernel an event and do what it says; an error of either stops the run, and loses nothing.
+
+        Under the lock.
+        """
+        self.turn(event, *args)
+        self.ask()
+
+    def turn(self, event: Callable[..., object], *args: Any) -> None:
+        """The same for a thread that makes durable itself what the run waits for, or asks later that it be made."""
+        try:
+            event(*args)
+            self._carry_out_all()
+            if len(self._positions) > LAG_MAX and self._positions[LAG_MAX][0] <= self.log.durable:
+                self.catch_up()  # nobody asked; but what is durable need not be remembered
+                self._carry_out_all()
+            reach("driver.turned")
+        except (Exception, Interruption) as error:  # Fenced: somebody took over, and whoever waits here is to be told
+            logger.debug("run %s stopped: %s", self.run_id, error, exc_info=True)
+            self.stop(error)
+
+    def stop(self, error: BaseException) -> None:
+        """End the run in this process without an end in the journal: it can be resumed."""
+        with self.lock:
+            if self.fatal is None and not self.ended.is_set():
+                self.fatal = error
+                self.status = Status.IN_DOUBT if isinstance(error, InDoubt) else Status.BROKEN_OFF
+                self.wake_bodies()
+                self.close()
+
+    def close(self) -> None:
+        """Tell everybody that the run has ended here. Under the lock."""
+        self.ended.set()
+        self.wake_bodies()
+        callbacks, self.on_end = self.on_end, []
+        for callback in callbacks:
+            callback()
+
+    def wake_bodies(self) -> None:
+        """Everybody who waits looks again. Under the lock."""
+        for body in list(self.bodies.values()):
+            body.wake()
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Carry out whatever the kernel wants done. Under the lock."""
+        self._carry_out_all()
+        self.ask()
+
+    def _carry_out_all(self) -> None:
+        kernel = self.kernel
+        while commands := kernel.take():
+            for command in commands:
+                self._carry_out(command)
+
+    def _carry_out(self, command: do.Command) -> None:
+        _CARRY_OUT[type(command)](self, command)
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def append(self, record: tuple[Any, ...]) -> None:
+        """Append a record that the kernel has counted. Under the lock."""
+        position = self.log.append(record)
+        self._seq += 1
+        self._positions.append((position, self._seq))
+
+    def catch_up(self) -> None:
+        """Tell the kernel how far the journal is durable."""
+        positions = self._positions
+        durable = self.log.durable
+        seq = 0
+        while positions and positions[0][0] <= durable:
+            seq = positions.popleft()[1]
+        if seq:
+            self.kernel.durable(seq)
+
+    def ask(self) -> None:
+        """Have the journal tell when what the run waits for is durable."""
+        seq = self.kernel.urgent
+        if seq > self._asked and self.fatal is None:
+            position = self.urgent_position()
+            if position is not None:
+                self._asked = seq
+                self.log.notify(position, self._on_durable)
+
+    def urgent_position(self) -> int | None:
+        """The journal position up to which the run waits for its records to be durable; None: it does not."""
+        kernel = self.kernel
+        return self.position_of(kernel.urgent) if kernel.urgent > kernel.durable_seq else None
+
+    def position_of(self, seq: int) -> int | None:
+        """The journal position of this run's seq-th record, while it is not known to be durable."""
+        for position, number in reversed(self._positions):
+            if number == seq:
+                return position
+        return None
+
+    def _on_durable(self, error: BaseException | None) -> None:
+        with self.lock:
+            if error is not None:
+                self.stop(error)
+            elif self.fatal is None:
+                self.event(self.catch_up)
+
+
+def _deliver(execution: Shell, command: do.Deliver) -> None:
+    handle = execution.handles.get(command.call)
+    if handle is not None:
+        handle.body.deliver(handle)
+
+
+_CARRY_OUT: dict[type[do.Command], Callable[[Any, Any], None]] = {
+    do.Run: launching.run,
+    do.Stop: launching.stop,
+    do.Save: saving.save,
+    do.Make: saving.make,
+    do.Upload: saving.upload,
+    do.Intend: undo.intend,
+    do.Undo: undo.undo,
+    do.RecordUndone: undo.record_undone,
+    do.Probe: undo.probe,
+    do.Deliver: _deliver,
+    do.Replay: ending.replay,
+    do.Doubt: ending.stop_in_doubt,
+    do.EndScope: ending.end_scope,
+    do.Finish: ending.finish,
+}
+"""A table, since a chain of comparisons would be paid for at every step of every run."""

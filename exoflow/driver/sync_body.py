@@ -1,0 +1,184 @@
+"""A sync flow body: it waits in its thread, and what it waits for runs there, where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from exoflow.driver import notes
+from exoflow.driver.attempt import attempt_of, executor_of
+from exoflow.driver.body import Body
+from exoflow.driver.handle import Handle
+from exoflow.driver.life import Life, arguments
+from exoflow.driver.outcomes import take_outcome
+from exoflow.driver.spec import FlowSpec, TaskSpec
+from exoflow.driver.strands import current
+from exoflow.kernel.state import Call
+from exoflow.model import Kind, Version
+from exoflow.protocols import Outcome
+
+
+class SyncBody(Body):
+    """A body that blocks its thread."""
+
+    is_async = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pending: set[Call] = set()
+        """It waits for all of these, and is not to be woken for one of them."""
+
+    def run(self) -> None:
+        """Run the body to its end, and tell the kernel what it came to."""
+        begun = arguments(self)
+        if begun is not None:
+            args, kwargs = begun
+            with Life(self) as life:
+                life.value = self.flow.function(*args, **kwargs)
+
+    # -- one call ----------------------------------------------------------------------------------------------------
+
+    def call(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+        """Make a call and wait for its value; where it can, it runs in this very thread."""
+        with self.lock:
+            handle = self.make(spec, args, kwargs)
+            handle.order = -1  # nobody will ask which was first
+            return self._wait_here(handle) if self._runs_here(spec) else self.wait(handle)
+
+    def child(self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+        """The same for a child flow."""
+        with self.lock:
+            handle = self.make_child(flow, args, kwargs)
+            return self.wait(handle) if flow.is_async else self._wait_here(handle)
+
+    def _runs_here(self, spec: TaskSpec) -> bool:
+        execution = self.execution
+        local = execution.default if spec.executor is None else spec.executor
+        return local == "local" and not spec.is_async and spec.timeout_s is None
+
+    def _wait_here(self, handle: Handle) -> object:
+        """Wait for a call whose attempts are left to this thread."""
+        offers = self.execution.offers
+        offers.add(handle.call.id)
+        try:
+            return self.wait(handle)
+        finally:
+            offers.discard(handle.call.id)
+
+    def _worked(self, call: Call) -> bool:
+        stashed = self.execution.stash.pop(call.id, None)
+        if stashed is None:
+            return False
+        self._run_here(*stashed)
+        return True
+
+    def _run_here(self, handle: Handle, version: Version) -> None:
+        """Run an attempt in the body's own thread, without the lock."""
+        execution = self.execution
+        if handle.spec.note.kind is Kind.FLOW:
+            self._run_child(handle)
+            return
+        attempt = attempt_of(execution, handle, version)
+        executor = executor_of(execution, handle.spec)
+        if execution.runtime_sources is not None:
+            execution.runtime_sources(handle.spec.code, handle.spec.function)
+        token = current.set(None)
+        self.lock.release()
+        try:
+            outcome: Outcome = executor.run(attempt)  # type: ignore[attr-defined]  # only the local executor runs here
+        finally:
+            self.lock.acquire()
+            current.reset(token)
+        if execution.fatal is None:
+            execution.turn(take_outcome, execution, handle, version, outcome)
+
+    def _run_child(self, handle: Handle) -> None:
+        assert handle.flow is not None
+        handle.started_s = self.execution.clock.now()
+        body = SyncBody(self.execution, handle.flow, f"{handle.call.id}/", handle)
+        self.lock.release()
+        try:
+            body.run()
+        finally:
+            self.lock.acquire()
+
+    def value(self, handle: Handle, timeout_s: float | None = None) -> object:
+        """The value of a call; waits for it.
+
+        Raises:
+            TimeoutError: it was not there in time. Recorded: a replay sees the same.
+        """
+        with self.lock:
+            if timeout_s is not None and self._timed_out(handle, timeout_s):
+                raise TimeoutError(f"{handle.call.id} was not done after {timeout_s} s")
+            return self.wait(handle)
+
+    def _timed_out(self, handle: Handle, timeout_s: float) -> bool:
+        execution = self.execution
+        kernel = execution.kernel
+        note = notes.make(self, "timeout")
+        execution.event(kernel.wants, note.call)
+        execution.event(kernel.wants, handle.call)
+        deadline = execution.clock.monotonic() + timeout_s
+        execution.event(kernel.waits, self.scope)
+        while not kernel.deliverable(note.call):
+            self.check()
+            left_s = deadline - execution.clock.monotonic()
+            if (kernel.deliverable(handle.call) or left_s <= 0) and notes.is_open(note):
+                execution.event(notes.take, execution, note, not kernel.deliverable(handle.call))
+            elif not self._committed():
+                self.park(left_s if left_s > 0 else None)
+        return bool(self.wait(note))
+
+    # -- many calls --------------------------------------------------------------------------------------------------
+
+    def values(self, handles: Sequence[Handle], *, return_exceptions: bool = False) -> list[object]:
+        """The values of many calls, in order; waits for all of them at once."""
+        execution = self.execution
+        kernel = execution.kernel
+        with self.lock:
+            self.check()
+            for handle in handles:
+                if not kernel.deliverable(handle.call):
+                    execution.event(kernel.wants, handle.call)
+                    self._pending.add(handle.call)
+            self._pending = {call for call in self._pending if not kernel.deliverable(call)}
+            if self._pending:
+                execution.event(kernel.waits, self.scope)
+            while self._pending:
+                self.check()
+                if not self._committed():
+                    self.park()
+                elif self._pending:
+                    self._pending = {call for call in self._pending if not kernel.deliverable(call)}
+            return [self._read_or(handle, return_exceptions) for handle in handles]
+
+    def _read_or(self, handle: Handle, return_exceptions: bool) -> object:
+        if not return_exceptions:
+            return self.wait(handle)
+        try:
+            return self.wait(handle)
+        except Exception as error:  # noqa: BLE001 -- whatever the user's code raises is an outcome
+            return error
+
+    def next_of(self, handles: Sequence[Handle]) -> int:
+        """Index of a completed call among these; which one is recorded."""
+        with self.lock:
+            note = notes.start_choice(self, handles)
+            kernel = self.execution.kernel
+            while not kernel.deliverable(note.call):
+                self.check()
+                if not notes.choose(self, note, handles):
+                    self.park()
+            index = self.wait(note)
+            assert isinstance(index, int)
+            return index
+
+    # -- waking ------------------------------------------------------------------------------------------------------
+
+    def wake_for(self, handle: Handle) -> None:
+        if self._pending:
+            self._pending.discard(handle.call)
+            if self._pending:
+                return
+        super().wake_for(handle)
