@@ -10,7 +10,7 @@ from exoflow.testing.simulation import Violation, simulate
 from exoflow.testing.simulation.world import SimulatedLog
 from exoflow.testing.simulation.zoo import ANIMALS
 
-SEEDS = 600
+SEEDS = 1000
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,8 @@ class SimulatedExecutor:
     def __init__(self, world: World) -> None:
         self.world = world
         self.pending: list[tuple[Attempt, Callable[[Outcome], None]]] = []
+        self.stubborn: set[Version] = set()
+        """Attempts that were to be ended and could not."""
         self.saves: list[tuple[Held, str, Callable[[Stored | BaseException], None]]] = []
         self.held: dict[int, Encoded] = {}
         self._ids = 0
@@ -127,12 +129,14 @@ class SimulatedExecutor:
         self.pending.append((attempt, report))
 
     def cancel(self, version: Version, run_id: RunId) -> None:
-        if self.world.chance.random() < 0.5:
+        if self.world.chance.random() < 0.25:
             entry = next((entry for entry in self.pending if entry[0].version == version), None)
             if entry is not None:
                 self.pending.remove(entry)
                 report = entry[1]
                 self.world.later(lambda: report(Vanished("cancelled")))
+        else:
+            self.stubborn.add(version)
 
     def hold(self, encoded: Encoded) -> Held:
         self._ids += 1
@@ -344,7 +348,7 @@ class World:
         self._act(attempt, zombie=True)
 
     def _end_attempt(self, execution: Execution) -> None:
-        attempt, report = self.executor.pending.pop(self.chance.randrange(len(self.executor.pending)))
+        attempt, report = self.executor.pending.pop(self._next_to_end())
         lost = tuple(
             id
             for id, value in attempt.inputs.items()
@@ -361,6 +365,13 @@ class World:
             return
         self.trace(f"end {attempt.call} {attempt.version:x}")
         report(self._act(attempt))
+
+    def _next_to_end(self) -> int:
+        """Which pending attempt: one that could not be ended goes on until its call runs again, where it can do harm."""
+        pending, stubborn = self.executor.pending, self.executor.stubborn
+        wanted = {attempt.call for attempt, _ in pending if attempt.version not in stubborn}
+        likely = [n for n, (a, _) in enumerate(pending) if a.version not in stubborn or a.call in wanted]
+        return self.chance.choice(likely or range(len(pending)))
 
     def _fail(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         acted = self.chance.random() < 0.5
