@@ -203,7 +203,7 @@ def needed(facts: Facts) -> set[CallId]:
     found: set[CallId] = set()
     if facts.cancelled or facts.outcome:
         return found  # V15, V16
-    pending = [id for id, call in facts.calls.items() if call.attached and is_wanted(facts, call)]
+    pending = [id for id, call in facts.calls.items() if is_wanted(facts, call)]
     while pending:
         call = facts.calls[pending.pop()]
         if not call.attached and not has_value(call):  # V6: inside a child flow, which is replayed to make it again
@@ -225,7 +225,9 @@ def has_inputs(facts: Facts, call: CallFacts) -> bool:
 
 def is_wanted(facts: Facts, call: CallFacts) -> bool:
     """V1: somebody waits for its value, or it has never run, and is to be run for its own sake."""
-    return call.id in facts.awaited or call.id in facts.bodies[call.path].demanded and not agrees(facts, call)
+    if call.id in facts.awaited:
+        return True
+    return call.attached and call.id in facts.bodies[call.path].demanded and not agrees(facts, call)
 
 
 def untaken(facts: Facts, path: str) -> set[CallId]:

@@ -117,13 +117,13 @@ class Mirror:
 
     def _detach(self, path: str) -> None:
         body = self.bodies.pop(path)
+        self.awaited = {id for id in self.awaited if not id.startswith(path)}
         if body.owner is None:
             self.bodies[path] = BodyFacts(path)
         for id, call in list(self.calls.items()):
             if call.attached and call.path == path:
                 running = call.running and call.note.kind is not Kind.FLOW
                 self.set(id, attached=False, running=running)
-                self.awaited.discard(id)
                 if f"{id}/" in self.bodies:
                     self._detach(f"{id}/")
 

@@ -367,7 +367,7 @@ class World:
         report(self._act(attempt))
 
     def _next_to_end(self) -> int:
-        """Which pending attempt: one that could not be ended goes on until its call runs again, where it can do harm."""
+        """Which pending attempt: one that could not be ended goes on until its call runs again, to do harm there."""
         pending, stubborn = self.executor.pending, self.executor.stubborn
         wanted = {attempt.call for attempt, _ in pending if attempt.version not in stubborn}
         likely = [n for n, (a, _) in enumerate(pending) if a.version not in stubborn or a.call in wanted]
