@@ -1,0 +1,101 @@
+"""Transcripts of the kernel: events in, commands out, nothing more. Each was a fault that random histories had shown."""
+
+from exoflow.kernel.commands import Command
+from exoflow.kernel.kernel import Kernel
+from exoflow.kernel.state import Call, Scope
+from exoflow.model import Annotations, CallId, Kind, version
+
+NEVER = Annotations(checkpoint="never")
+FLOW = Annotations(kind=Kind.FLOW)
+A, B, C, CHILD, INNER = (CallId(id) for id in ("a#0", "b#0", "c#0", "child#0", "child#0/inner#0"))
+
+
+def orders(commands: list[Command]) -> list[tuple[str, str]]:
+    """What the commands are about, without their versions."""
+    return [(type(command).__name__, getattr(command, "call", getattr(command, "scope", ""))) for command in commands]
+
+
+def made(kernel: Kernel, call: Call, *refs: Call) -> list[Command]:
+    """The attempt that runs returns a small value."""
+    assert kernel.computed(call.id, call.attempt, size=10, inline=True, refs=refs)
+    return kernel.take()
+
+
+def recovered(*results: tuple[CallId, bool]) -> tuple[Kernel, Scope]:
+    """The second epoch of a run: these were made in the first, in this order, and saved or not.
+
+    A child flow's value refers to the call before it.
+    """
+    kernel = Kernel(2)
+    for number, (id, saved) in enumerate(results, 1):
+        inner = tuple(id for id, _ in results[: number - 1]) if id == CHILD else ()
+        kernel.recall_result(
+            id, f"{id.rpartition('/')[0]}/".lstrip("/"), version(1, number), saved=saved, failed=False,
+            choice=id != CHILD, effect=False, names=inner, refs=inner[-1:], reads_at=0,
+        )  # fmt: skip
+    kernel.recalled()
+    return kernel, kernel.opened("", None)
+
+
+def test_a_child_flow_is_no_longer_expected_when_its_argument_has_fallen_since_it_was_ordered() -> None:
+    kernel, root = recovered((A, False), (B, True))
+    a = kernel.called(root, A, NEVER)
+    b = kernel.called(root, B, Annotations(), (a,))
+    child = kernel.called(root, CHILD, FLOW, (b,))
+    kernel.wants(child)
+    kernel.wants(a)
+    commands = kernel.take()
+    assert orders(commands) == [("Run", CHILD), ("Run", A)]
+    assert not kernel.expects(child, commands[0].version), "b was made from the a that is made again"  # type: ignore[union-attr]
+    made(kernel, a)
+    assert [order for order in orders(made(kernel, b)) if order[0] == "Run"] == [("Run", CHILD)]
+    assert kernel.expects(child, child.attempt)
+
+
+def test_who_waits_for_what_a_value_refers_to_looks_again_when_the_value_has_fallen() -> None:
+    kernel, root = recovered((A, False), (INNER, False), (CHILD, True))
+    a = kernel.called(root, A, NEVER)
+    child = kernel.called(root, CHILD, FLOW, (a,))
+    c = kernel.called(root, C, NEVER, (child,))
+    kernel.wants(c)
+    assert orders(kernel.take()) == [("Run", A)], "the child is replayed to make the inner value, with a as it was"
+    assert child.state.name == "NEEDED", "but a is a choice, and the child stood on it"
+    assert kernel.failed(A, a.attempt)
+    kernel.take()
+    assert child.failed, "its argument's error is its own"
+    assert c.failed, "and so is c's: it does not wait for an inner value that nobody makes again"
+
+
+def test_a_lost_attempt_of_a_body_that_was_set_aside_runs_again_when_the_new_body_makes_the_call() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    b = kernel.called(root, B, NEVER)
+    kernel.wants(a)
+    assert orders(kernel.take()) == [("Run", A), ("Run", B)]
+    made(kernel, a)
+    kernel.read(root, a)
+    kernel.lost(A)
+    kernel.called(root, C, NEVER, (a,))
+    assert ("Replay", "") in orders(kernel.take()), "c takes a, which is lost, and the body has read it"
+    assert kernel.vanished(B, b.attempt), "b does not stand on a: its attempt was left to go on"
+    assert kernel.take() == []
+    kernel.called(root, A, NEVER)
+    kernel.called(root, B, NEVER)
+    kernel.waits(root)
+    assert orders(kernel.take()) == [("Run", A), ("Run", B)]
+
+
+def test_nothing_falls_while_an_event_is_noted() -> None:
+    kernel, root = recovered((A, False), (B, True))
+    a = kernel.called(root, A, NEVER)
+    b = kernel.called(root, B, Annotations(), (a,))
+    kernel.wants(b)
+    assert orders(kernel.take()) == [("Deliver", B)]
+    kernel.read(root, b)
+    c = kernel.called(root, C, NEVER, (a,))
+    kernel.wants(c)
+    assert c.attached
+    assert a.state.name == "NEEDED" or kernel._ready
+    assert orders(kernel.take())[0] == ("Replay", "")
+    assert not c.attached
