@@ -98,13 +98,18 @@ class Kernel(History):
         return call
 
     def _reattach(self, call: Call) -> None:
-        if (
-            call.version
-            and (call.state is State.DONE or call.intent)
-            and call.version < self._lineage_stamp(call)
-            or call.intent
-            and call.intent < self._lineage_stamp(call)
-        ):
+        """Use what is known of the call, or what still runs for it, unless a choice behind it was made since."""
+        active = call.state in (State.RUNNING, State.DOUBT) and call.note.kind is not Kind.TIMER
+        if active:
+            assert call.scope is not None
+            call.scope.active += 1
+        newest = self._lineage_stamp(call)
+        outdated = (
+            call.state is State.DONE and call.version < newest
+            or call.state is State.RUNNING and call.attempt < newest
+            or call.intent and min(call.intent, call.version or call.intent) < newest
+        )  # fmt: skip
+        if outdated:
             self._void(call)
         if call.state is State.DONE or call.intent:
             self._mark_derived(call)
@@ -116,9 +121,6 @@ class Kernel(History):
                 if not call.names:
                     self._release(call)
             self._settle(call)
-        elif call.state in (State.RUNNING, State.DOUBT) and call.note.kind is not Kind.TIMER:
-            assert call.scope is not None
-            call.scope.active += 1
 
     def waits(self, scope: Scope, *, settled: bool = True) -> None:
         """The body can do nothing before it gets something. ``settled``: it surely made every call that it could."""

@@ -1,4 +1,4 @@
-"""Transcripts of the kernel: events in, commands out, nothing more. Each was a fault that random histories had shown."""
+"""Transcripts of the kernel: events in, commands out, nothing more. Each was a fault that random histories showed."""
 
 from exoflow.kernel.commands import Command
 from exoflow.kernel.kernel import Kernel
@@ -84,6 +84,31 @@ def test_a_lost_attempt_of_a_body_that_was_set_aside_runs_again_when_the_new_bod
     kernel.called(root, B, NEVER)
     kernel.waits(root)
     assert orders(kernel.take()) == [("Run", A), ("Run", B)]
+
+
+def test_an_attempt_that_goes_on_is_stopped_when_the_new_body_shows_that_it_stands_on_an_older_choice() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    b = kernel.called(root, B, NEVER)
+    kernel.take()
+    made(kernel, a)
+    made(kernel, b)
+    for call in (a, b):
+        kernel.wants(call)
+        kernel.take()
+        kernel.read(root, call)
+    kernel.lost(A)
+    kernel.lost(B)
+    kernel.called(root, C, NEVER, (b,))
+    assert orders(kernel.take()) == [("Replay", ""), ("Run", B)], "b comes from a new attempt, and the body had read a"
+    a = kernel.called(root, A, NEVER)
+    kernel.wants(a)
+    assert orders(kernel.take()) == [("Run", A)]
+    made(kernel, a)
+    kernel.read(root, a)
+    kernel.called(root, B, NEVER)
+    assert orders(kernel.take()) == [("Stop", B), ("Run", B)], "b is called behind the new a now"
 
 
 def test_nothing_falls_while_an_event_is_noted() -> None:

@@ -10,7 +10,7 @@ from exoflow.kernel import reference as rules
 from exoflow.kernel.commands import Command, RecordUndone, Replay, Run, Undo
 from exoflow.kernel.facts import CallFacts, Facts
 from exoflow.kernel.state import State
-from exoflow.model import CallId, show_version
+from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
 from exoflow.testing.simulation.told import Told
 from exoflow.testing.simulation.world import Report, simulate
@@ -91,6 +91,8 @@ class Checked(Told):
                 self.agreed("available", id, self._available(call), rules.available(facts, known))
                 if known.has_result and call.closed:  # an effect that waits too long is seen below
                     self.agreed("closed", id, True, rules.closed(facts, known))
+            if known.attached and known.running and known.note.kind is Kind.TASK and not self._waits_first():
+                self.agreed("runs, though it will not count", id, False, rules.stands_on_fallen(facts, known))
         for name, id in sorted(rules.due(facts)):
             if not self._is_late(facts, id):
                 self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
