@@ -18,6 +18,9 @@ Version = NewType("Version", int)
 NO_VERSION = Version(0)
 """Older than every attempt."""
 
+FIRST_VERSION = Version(1)
+"""Older than every attempt, but something."""
+
 EPOCH_SHIFT = 40
 
 Checkpoint = Literal["auto", "sync", "async", "never"]

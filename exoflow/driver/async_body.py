@@ -13,6 +13,7 @@ from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.life import Life, arguments
 from exoflow.driver.loops import Mailbox, mailbox
+from exoflow.driver.order import Order
 from exoflow.driver.outcomes import take_outcome
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current, hook
@@ -35,6 +36,7 @@ class AsyncBody(Body):
         self._mail: Mailbox | None = None
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
         self._watchers: list[asyncio.Future[None]] = []
+        self._order: Order | None = None
 
     async def run(self) -> None:
         """Run the body to its end, and tell the kernel what it came to."""
@@ -69,6 +71,7 @@ class AsyncBody(Body):
         execution = self.execution
         call = handle.call
         try:
+            await self._let_others_begin()
             while True:
                 stashed = execution.stash.pop(call.id, None)
                 if stashed is not None:
@@ -80,6 +83,14 @@ class AsyncBody(Body):
                 await self._suspend(call)
         finally:
             execution.offers.discard(call.id)
+
+    async def _let_others_begin(self) -> None:
+        """Several strands: those that were made before go on to where they wait, before this one is given a value.
+
+        So a value that is there at once and one that has to be made again are read at the same place among the calls.
+        """
+        if self.strands > 1:
+            await asyncio.sleep(0)
 
     async def _run_here(self, handle: Handle, version: Version) -> None:
         execution = self.execution
@@ -100,6 +111,7 @@ class AsyncBody(Body):
         with self.lock:
             self.check()
             self.execution.event(self.execution.kernel.wants, call)
+        await self._let_others_begin()
         while True:
             with self.lock:
                 self.check()
@@ -112,24 +124,39 @@ class AsyncBody(Body):
         """Whether the strand may be given the value now: not before what a recorded run was given first (L9)."""
         if not self.execution.kernel.deliverable(call):
             return False
-        order, reads = self.order, len(self.scope.reads)
-        while order and order[0].reads_at < reads:
-            order.popleft()
-        if not order or order[0].reads_at > reads:
-            return True
-        if order[0].version != self.scope.stamp:
-            order.clear()  # another history: what was read before is not what it was
-            return True
-        return order[0].call == call.id
+        return self.strands == 1 or self._in_order().allows(call)
+
+    def _in_order(self) -> Order:
+        if self._order is None:
+            log = self.execution.history.reads.setdefault(self.scope.path, [])
+            self._order = Order(self.execution.kernel, self.scope, log)
+        return self._order
+
+    def _record(self, call: Call) -> None:
+        self._append(self._in_order().took(self.execution.index, call))
+
+    def _append(self, record: tuple[Any, ...] | None) -> None:
+        if record is not None:
+            self.execution.append(record)
+            self.execution.kernel.counted()
+
+    def make(self, *args: Any, **kwargs: Any) -> Handle:
+        """Give the call its id and tell the kernel; a strand may have waited for another to make it."""
+        handle = super().make(*args, **kwargs)
+        if self._order:
+            self._wake_all()
+        if self.strands > 1 and handle.spec.note.effect == "idempotent":
+            self._append(self._in_order().called(self.execution.index, handle.call))
+        return handle
 
     def _give(self, handle: Handle) -> object:
         """Read a value whose turn it is; under the lock. Whoever waits for theirs looks again."""
+        in_order = bool(self._order)
         try:
             return self.read(handle)
         finally:
-            if self.order:
-                for waiting in list(self._futures):
-                    self._wake_futures(waiting)
+            if in_order:
+                self._wake_all()
 
     async def _suspend(self, call: Call) -> None:
         loop = asyncio.get_running_loop()
@@ -138,7 +165,7 @@ class AsyncBody(Body):
             if self._ready(call) or call.id in self.execution.stash:
                 return
             future = self._await_one_of(loop, (call,))
-            if self.scope.deferred or self.order:
+            if self.scope.deferred or self._order:
                 loop.call_soon(self._idle, len(self.scope.calls), IDLE_CYCLES)
         await future
 
@@ -216,11 +243,14 @@ class AsyncBody(Body):
 
     def wake(self) -> None:
         super().wake()
-        for call in list(self._futures):
-            self._wake_futures(call)
+        self._wake_all()
         if self._watchers and self._mail is not None:
             watchers, self._watchers = self._watchers, []
             self._mail.post(watchers)
+
+    def _wake_all(self) -> None:
+        for call in list(self._futures):
+            self._wake_futures(call)
 
     def _wake_futures(self, call: Call) -> None:
         futures = self._futures.pop(call, None)

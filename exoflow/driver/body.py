@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from exoflow import codec
-from exoflow.driver import records
 from exoflow.driver.damage import forsake
 from exoflow.driver.handle import Handle
 from exoflow.driver.identity import check_error, check_same
@@ -16,7 +15,6 @@ from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, RunMismatch, StorageError, Superseded
-from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call
 from exoflow.model import CallId
 
@@ -50,7 +48,6 @@ class Body:
         self.strands = 1
         self.lock = execution.lock
         self.scope = execution.kernel.opened(path, None if owner is None else owner.call.id)
-        self.order = execution.history.reads.pop(path, None)
         self.result: codec.Encoded | None = None
         self.value_with_refs: object = None
         self.error: bytes | None = None
@@ -190,6 +187,8 @@ class Body:
             except RunMismatch as mismatch:
                 execution.stop(mismatch)
                 raise
+            if self.strands > 1:
+                self._record(call)
             execution.event(execution.kernel.read, self.scope, call)
             raise execution.values.error(cause.id)
         value = execution.values.at[call.id]
@@ -206,12 +205,12 @@ class Body:
             execution.stop(fault)
             raise fault  # noqa: B904  # its text has the cause, which may be itself
         if self.strands > 1:
-            reads = self.scope.reads
-            execution.log.append(
-                records.Read(Code.READ, execution.index, self.scope.path, call.id, self.scope.stamp, len(reads))
-            )
+            self._record(call)
         execution.event(execution.kernel.read, self.scope, call)
         return codec.decode(encoded, lookup=self.reference)
+
+    def _record(self, call: Call) -> None:
+        """Several strands: the order in which they are given values is recorded."""
 
     def reference(self, id: CallId) -> object:
         """The Ref that stands in a value that the body reads."""

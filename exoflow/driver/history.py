@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from exoflow.driver import records
+from exoflow.driver import order, records
 from exoflow.driver.values import Values, value_of
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
@@ -24,7 +23,8 @@ class History:
         self.results: dict[CallId, records.Result] = {}
         self.intents: dict[CallId, records.Intent] = {}
         self.puts: dict[CallId, tuple[CallId, ...]] = {}
-        self.reads: dict[str, deque[records.Read]] = {}
+        self.reads: dict[str, list[records.Read]] = {}
+        """Of bodies with several strands, by their paths: what they were given, in order."""
         self._ordered: list[tuple[Any, ...]] = []
         for record in run_records:
             self._take(record)
@@ -41,9 +41,11 @@ class History:
             self._ordered.append(intent)
         elif code == Code.UNDONE:
             self._ordered.append(records.Undone(*record))
+        elif code == Code.CALLED:
+            self._ordered.append(records.Called(*record))
         elif code == Code.READ:
             read = records.Read(*record)
-            self.reads.setdefault(read.path, deque()).append(read)
+            order.add(self.reads.setdefault(read.path, []), read)
         elif code == Code.START:
             self.start = records.Start(*record)
         elif code == Code.CANCEL:
@@ -64,8 +66,11 @@ class History:
                 kernel.recall_intent(
                     CallId(record.call), path_of(record.call), Version(record.version),
                     names=tuple(map(CallId, record.names)), releases=tuple(map(CallId, record.releases)),
-                    rollback=record.what == "rollback",
+                    rollback=record.what == "rollback", reads_at=record.reads_at,
                 )  # fmt: skip
+            elif isinstance(record, records.Called):
+                id = CallId(record.call)
+                kernel.recall_called(id, path_of(id), Version(record.version), record.reads_at)
             else:
                 kernel.recall_undone(CallId(record[2]), Version(record[3]))
         self._ordered.clear()

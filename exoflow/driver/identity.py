@@ -23,8 +23,8 @@ def check_same(call: Call, past: records.Result, handle: Handle, execution: Exec
         NondeterministicFlow: other arguments, though everything that the body has read is the same.
         RunMismatch: the task's code has changed, and its recorded result would be used.
     """
-    if call.version != past.version or past.version < execution.kernel._lineage_stamp(call):
-        return
+    if call.state is not State.DONE or call.version != past.version:
+        return  # it has fallen, or was not saved: it runs again, as it is called now
     difference = codec.difference(past.arguments, handle.fingerprint, handle.spec.function)
     if difference is not None:
         raise NondeterministicFlow(
@@ -32,7 +32,7 @@ def check_same(call: Call, past: records.Result, handle: Handle, execution: Exec
             f"is the same: {difference}. Take the time, random numbers and the like from exoflow.now(), exoflow.rng(), "
             f"exoflow.uuid4() or from a task."
         )
-    if call.state is State.DONE and past.kind == Code.SAVED:
+    if past.kind == Code.SAVED:
         _check_code(past, handle, execution)
 
 

@@ -75,6 +75,7 @@ class Intent(NamedTuple):
     """For rollback: the arguments by value, for an undo after a crash."""
     time_s: float
     key: str
+    reads_at: int
 
 
 class Undone(NamedTuple):
@@ -96,6 +97,18 @@ class Read(NamedTuple):
     """Newest choice among what the body had read before."""
     reads_at: int
     """How many reads came before."""
+    strand: str
+
+
+class Called(NamedTuple):
+    """Several strands: where among the reads an idempotent effect was called. The others have an Intent for that."""
+
+    kind: int
+    run: int
+    call: str
+    version: int
+    """Newest choice among what the body had read before."""
+    reads_at: int
 
 
 class Cancel(NamedTuple):
@@ -113,4 +126,4 @@ class Ended(NamedTuple):
     time_s: float
 
 
-__all__ = ["Cancel", "Ended", "Intent", "Kind", "Payload", "Read", "Result", "Start", "Undone"]
+__all__ = ["Called", "Cancel", "Ended", "Intent", "Kind", "Payload", "Read", "Result", "Start", "Undone"]

@@ -44,6 +44,7 @@ def intend(execution: Execution, command: do.Intend) -> None:
         _undo_payload(execution, handle) if note.rollback else None,
         execution.clock.now(),
         key_of(execution, command.call, command.version if note.rollback else None),
+        handle.call.reads_at,
     )
     execution.history.intents[command.call] = intent
     execution.append(intent)

@@ -42,6 +42,7 @@ class Kind(enum.IntEnum):
     BEAT = 14
     SEAL = 15
     NOTE = 16
+    CALLED = 17
 
 
 OWNERSHIP = frozenset({Kind.START, Kind.ADOPTED, Kind.ENDED, Kind.RELEASED})

@@ -88,10 +88,12 @@ class Graph(Closing):
             for call in current.calls:
                 call.attached = False
                 call.scope = None
+                call.recorded_reads_at = call.reads_at
                 if call.body is not None:
                     scopes.append(call.body)
                     call.body = None
             gone.extend(current.calls)
+            self.former[current.path] = current.calls
             self._unlink_late(current)
             current.restart()
         self._unclose(gone)

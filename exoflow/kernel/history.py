@@ -52,17 +52,25 @@ class History(Ending):
         names: tuple[CallId, ...],
         releases: tuple[CallId, ...],
         rollback: bool,
+        reads_at: int,
     ) -> None:
         """An INTENT record of an older epoch."""
         call = self._recalled(id, path)
         call.intent = version
         call.intent_durable = True
         call.intent_names = names
+        call.recorded_reads_at = reads_at
         call.releases = releases
         call.note = _note(True, effect=not rollback, rollback=rollback)
         for released in releases:
             if released in self.calls:
                 self.calls[released].released = True
+
+    def recall_called(self, id: CallId, path: str, newest: Version, reads_at: int) -> None:
+        """A CALLED record of an older epoch: an effect may have begun that leaves no other record before its result."""
+        call = self._recalled(id, path)
+        call.called_at = newest
+        call.recorded_reads_at = reads_at
 
     def recall_undone(self, id: CallId, version: Version) -> None:
         """An UNDONE record of an older epoch: the attempt and its effect are gone."""

@@ -25,7 +25,7 @@ from __future__ import annotations
 from exoflow.kernel.commands import Command
 from exoflow.kernel.history import History
 from exoflow.kernel.state import Call, Scope, State, joined
-from exoflow.model import Annotations, CallId, Kind
+from exoflow.model import NO_VERSION, Annotations, CallId, Kind
 
 
 class Kernel(History):
@@ -128,6 +128,16 @@ class Kernel(History):
             self._check_all_made(scope)
         self._start_deferred(scope)
 
+    def made_before(self, scope: Scope) -> list[Call]:
+        """What the body made in an earlier life, in the order of how much it had read then."""
+        calls = {*self.by_path.get(scope.path, ()), *self.former.get(scope.path, ())}
+        return sorted((c for c in calls if not c.attached), key=lambda call: (call.recorded_reads_at, call.id))
+
+    def is_due(self, scope: Scope, call: Call) -> bool:
+        """Whether the body, as far as is known, will make the call again: an attempt or an intent of it agrees."""
+        newest = max(call.version, call.attempt, call.intent, call.called_at)
+        return not call.attached and newest > NO_VERSION and newest >= scope.stamp
+
     def deliverable(self, call: Call) -> bool:
         return self._available(call)
 
@@ -153,6 +163,10 @@ class Kernel(History):
                 self._fall([], [owner])
         if self._is_closed(call):
             self._advance(scope)
+
+    def counted(self) -> None:
+        """A record was appended that is not the kernel's own: an effect after it waits for it too."""
+        self.seq += 1
 
     def returned(self, scope: Scope, refs: tuple[Call, ...] = (), *, raised: bool = False) -> None:
         """The body has ended; ``refs`` stand in what it returned."""

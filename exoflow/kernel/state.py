@@ -93,6 +93,7 @@ class Call:
     passes = Rarely["tuple[Call, ...]"](())  # handed on as Refs: no lineage, their values are not seen
     gate_seq = Rarely[int](0)  # of an idempotent effect: its start waits until the records up to here are durable
     losses = Rarely[int](0)
+    called_at = Rarely[Version](Version(0))  # of an idempotent effect: newest choice that its body had read
     base_open = Rarely[int](0)  # of a child flow: those parts that its body did not add
     holds = Rarely[bool](False)  # of a child flow: what its body is going to read is still to be counted in open
     intent_durable = Rarely[bool](False)
@@ -145,7 +146,7 @@ class Call:
         self.stamp_at = -1
         self.record_stamp = Version(0)  # of a child flow's result: newest choice behind it
         self.read_stamp = Version(0)  # newest choice behind what its body had read
-        self.recorded_reads_at = 0  # what its record says of reads_at
+        self.recorded_reads_at = 0  # reads_at in the incarnation before, or in its record
 
     @property
     def is_choice(self) -> bool:
@@ -224,6 +225,7 @@ class RunState:
         self.calls: dict[CallId, Call] = {}
         self.scopes: dict[str, Scope] = {}
         self.by_path: dict[str, list[Call]] = {}  # recalled calls by the path of their flow
+        self.former: dict[str, list[Call]] = {}  # what the incarnation before made, of bodies that were set aside here
         self.unattached: set[Call] = set()  # with results or intents that the body has not asked for yet
         self.standing: dict[CallId, list[Call]] = {}  # open choice -> calls of older epochs whose intent names it
         self.stale: dict[Version, Call] = {}  # attempts that still run though their result will not be used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import zlib
 from collections.abc import Callable, Sequence
@@ -34,13 +35,15 @@ class Step:
     """One line of a body."""
 
     kind: str
-    """submit, call, read, branch, child, choose or note."""
+    """submit, call, read, branch, child, choose, note or gather."""
     task: int = 0
     inputs: tuple[int, ...] = ()
     passed: bool = False
     """The inputs are handed on as Refs."""
     body: tuple[Step, ...] = ()
     """Of a child flow, or the steps that a branch may take."""
+    strands: tuple[tuple[Step, ...], ...] = ()
+    """What goes on side by side, each in an asyncio task; they share what they have seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,6 @@ class Program:
 
     tasks: tuple[TaskSpec, ...]
     steps: tuple[Step, ...]
-    strands: bool
 
 
 class SimulatedRef:
@@ -73,7 +75,7 @@ def write_program(
     """A random program. Bodies of tasks are never called: the world says what they return."""
     tasks = tuple(_task(chance, n, run, undo, probe) for n in range(chance.randint(3, 8)))
     count = chance.choice((3, 6, 8, 10, 10, 12, 14, 20))
-    return Program(tasks, _steps(chance, tasks, count, depth=0), strands=chance.random() < 0.25)
+    return Program(tasks, _steps(chance, tasks, count, depth=0, strands=chance.random() < 0.3))
 
 
 def _task(
@@ -96,10 +98,16 @@ def _task(
     )  # fmt: skip
 
 
-def _steps(chance: random.Random, tasks: Sequence[TaskSpec], count: int, depth: int) -> tuple[Step, ...]:
+def _steps(
+    chance: random.Random, tasks: Sequence[TaskSpec], count: int, depth: int, *, made: int = 0, strands: bool = False
+) -> tuple[Step, ...]:
     steps: list[Step] = []
-    made = 0
     for _ in range(count):
+        if strands and chance.random() < 0.2:
+            sides = range(chance.randint(2, 3))
+            side = tuple(_steps(chance, tasks, chance.randint(2, 5), depth + 1, made=made) for _ in sides)
+            steps.append(Step("gather", strands=side))
+            continue
         roll = chance.random()
         inputs = tuple(sorted(chance.sample(range(made), min(made, chance.choice((0, 1, 1, 2, 3))))))
         if roll < 0.55 or not made:
@@ -166,6 +174,10 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle
                     await _step(program, inner, seen, made)
     elif step.kind == "child":
         made.append(body.submit_child(_child(program, step), (refs, given), {}))
+    elif step.kind == "gather":
+        sides = (_side(program, side, seen, made) for side in step.strands)
+        for of_its_own in await asyncio.gather(*sides):
+            made.extend(of_its_own)
     elif step.kind == "choose":
         handles = [made[i] for i in step.inputs]
         index = await body.next_of(handles)
@@ -173,6 +185,14 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle
         await _read(body, handles[index], seen)
     else:
         made.append(notes.timer(body, 1.0))
+
+
+async def _side(program: Program, steps: Sequence[Step], seen: set[Pair], before: list[Handle]) -> list[Handle]:
+    made = list(before)
+    for step in steps:
+        if all(i < len(made) for i in step.inputs):
+            await _step(program, step, seen, made)
+    return made[len(before) :]
 
 
 def _child(program: Program, step: Step) -> FlowSpec:

@@ -52,6 +52,10 @@ class Told(Kernel):
             self.mirror.set(released, released=True)
         super().recall_intent(id, path, version, **what)
 
+    def recall_called(self, id: CallId, path: str, newest: Version, reads_at: int) -> None:
+        self.mirror.set(id, path=path)
+        super().recall_called(id, path, newest, reads_at)
+
     def recall_undone(self, id: CallId, version: Version) -> None:
         call = self.mirror.calls[id]
         if call.intent and call.intent <= version:
@@ -181,6 +185,10 @@ class Told(Kernel):
         self.mirror.seq += 1
         self.mirror.start_seq = self.mirror.seq
         super().started()
+
+    def counted(self) -> None:
+        self.mirror.seq += 1
+        super().counted()
 
     def durable(self, seq: int) -> None:
         self._changed = True
