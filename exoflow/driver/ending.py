@@ -88,6 +88,7 @@ def _come_apart(execution: Execution) -> None:
         body.dead = True  # a strand that outlives its flow does nothing any more
     execution.bodies.clear()
     execution.handles.clear()
+    execution.values.at.clear()
     for scope in execution.kernel.scopes.values():
         scope.calls.clear()
         scope.reads.clear()

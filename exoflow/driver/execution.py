@@ -1,4 +1,4 @@
-"""One live run, as those see it who run its root body, wait for its result or cancel it."""
+"""One live run, as those see it who run its root body, end its attempts, wait for its result or cancel it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.ending import end
+from exoflow.driver.handle import Handle
 from exoflow.driver.loops import background_loop, keep, mailbox
+from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
 from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
 from exoflow.driver.values import value_of
 from exoflow.errors import RunCancelled
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import State
-from exoflow.model import Held, Inline, Kind, Status, Stored
+from exoflow.model import CallId, Held, Inline, Kind, Status, Stored, Version
+from exoflow.protocols import Outcome
 
 
 class Execution(Shell):
@@ -95,6 +98,22 @@ class Execution(Shell):
     async def _live_quietly(self) -> None:
         with contextlib.suppress(Exception):
             await self._live()
+
+    # -- what executors tell it --------------------------------------------------------------------------------------
+
+    def report(self, handle: Handle, version: Version, outcome: Outcome) -> None:
+        """An executor says what became of an attempt."""
+        with self.lock:
+            if self.fatal is None:
+                self.event(take_outcome, self, handle, version, outcome)
+            else:
+                forget_outcome(self, version, outcome)
+
+    def value_lost(self, id: CallId) -> None:
+        """An executor has lost a value that it held."""
+        with self.lock:
+            if self.fatal is None:
+                self.event(forget_value, self, id)
 
     # -- its result --------------------------------------------------------------------------------------------------
 

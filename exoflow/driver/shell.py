@@ -14,7 +14,6 @@ from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
 from exoflow.driver.latch import Latch
-from exoflow.driver.outcomes import forget_value, take_outcome
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import Values
 from exoflow.errors import InDoubt, Interruption
@@ -22,7 +21,7 @@ from exoflow.hooks import reach
 from exoflow.kernel import commands as do
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import CallId, RunId, Status, Value, Version
-from exoflow.protocols import Clock, Executor, Log, Outcome, Store
+from exoflow.protocols import Clock, Executor, Log, Store
 
 logger = logging.getLogger(__name__)
 
@@ -116,18 +115,6 @@ class Shell:
                 self.kernel.started()
             self.advance()
 
-    def report(self, handle: Handle, version: Version, outcome: Outcome) -> None:
-        """An executor says what became of an attempt."""
-        with self.lock:
-            if self.fatal is None:
-                self.event(take_outcome, self, handle, version, outcome)
-
-    def value_lost(self, id: CallId) -> None:
-        """An executor has lost a value that it held."""
-        with self.lock:
-            if self.fatal is None:
-                self.event(forget_value, self, id)
-
     def event(self, event: Callable[..., object], *args: Any) -> None:
         """Bring the kernel an event and do what it says; an error of either stops the run, and loses nothing.
 
@@ -160,6 +147,7 @@ class Shell:
 
     def close(self) -> None:
         """Tell everybody that the run has ended here. Under the lock."""
+        self.values.release_all()
         self.ended.set()
         self.wake_bodies()
         callbacks, self.on_end = self.on_end, []
