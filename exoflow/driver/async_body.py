@@ -56,7 +56,7 @@ class AsyncBody(Body):
         with self.lock:
             handle = self.make(spec, args, kwargs)
             if here:
-                execution.offers.add(handle.call.id)
+                execution.offers[handle.call.id] = None
             execution.event(execution.kernel.wants, handle.call)
         return self._value_here(handle) if here else self.value(handle)
 
@@ -66,20 +66,21 @@ class AsyncBody(Body):
 
     async def _value_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts run in this asyncio task, if nowhere else."""
-        execution = self.execution
+        offers = self.execution.offers
         call = handle.call
         try:
             while True:
-                stashed = execution.stash.pop(call.id, None)
-                if stashed is not None:
-                    await self._run_here(*stashed)
+                offered = offers.get(call.id)
+                if offered is not None:
+                    offers[call.id] = None
+                    await self._run_here(*offered)
                 with self.lock, contextlib.suppress(ValueLost):  # lost: it is being made again
                     self.check()
                     if self._ready(call):
                         return self._give(handle)
                 await self._suspend(call)
         finally:
-            execution.offers.discard(call.id)
+            offers.pop(call.id, None)
 
     async def _run_here(self, handle: Handle, version: Version) -> None:
         execution = self.execution
@@ -135,7 +136,7 @@ class AsyncBody(Body):
         loop = asyncio.get_running_loop()
         with self.lock:
             self.check()
-            if self._ready(call) or call.id in self.execution.stash:
+            if self._ready(call) or self.execution.offers.get(call.id) is not None:
                 return
             future = self._await_one_of(loop, (call,))
             if self.scope.deferred or self.order:
@@ -195,14 +196,14 @@ class AsyncBody(Body):
         assert isinstance(index, int)
         return index
 
-    async def changed(self) -> None:
-        """Until something about the run has changed: its end, a body set aside."""
+    def change(self) -> asyncio.Future[None] | None:
+        """Done when something about the run has changed, its end or a body set aside; None: it has."""
         with self.lock:
             if self.dead or self.execution.ended.is_set():
-                return
+                return None
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(future)
-        await future
+            return future
 
     # -- waking ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from typing import Any
 from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.async_body import AsyncBody
-from exoflow.driver.ending import end
 from exoflow.driver.handle import Handle
 from exoflow.driver.loops import background_loop, keep, mailbox
 from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
@@ -61,23 +60,24 @@ class Execution(Shell):
             if self.ended.is_set() or body.dead and not self.end_position:
                 return
         self.log.wait(self.end_position)  # this thread itself does the durable write
-        end(self, None)
+        self.end(None)
 
     async def run_async(self) -> object:
         """The same for an async flow, on the running loop."""
         await self._live()
         return self.result()
 
-    async def _live(self) -> None:
+    async def _live(self, *, quietly: bool = False) -> None:
         try:
             while not self.ended.is_set():
                 body = AsyncBody(self, self.flow)
                 await body.run()
-                while not self.ended.is_set() and not body.dead:
-                    await body.changed()
+                while (change := body.change()) is not None:
+                    await change
         except BaseException as error:
             self.stop(error)
-            raise
+            if not (quietly and isinstance(error, Exception)):  # whoever asks for the result gets it
+                raise
 
     def start(self) -> None:
         """Run it in the background: a thread for a sync flow, an asyncio task for an async one."""
@@ -87,17 +87,13 @@ class Execution(Shell):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run_coroutine_threadsafe(self._live_quietly(), background_loop())
+            asyncio.run_coroutine_threadsafe(self._live(quietly=True), background_loop())
         else:
-            keep(loop.create_task(self._live_quietly()))
+            keep(loop.create_task(self._live(quietly=True)))
 
     def _run_quietly(self) -> None:
         with contextlib.suppress(BaseException):  # whoever asks for the result gets it
             self.run()
-
-    async def _live_quietly(self) -> None:
-        with contextlib.suppress(Exception):
-            await self._live()
 
     # -- what executors tell it --------------------------------------------------------------------------------------
 
@@ -152,7 +148,7 @@ class Execution(Shell):
             if self.ended.is_set():
                 callback()
             else:
-                self.on_end.append(callback)
+                self.on_end = (*self.on_end, callback)
 
     def had_ended(self, status: Status, payload: records.Payload) -> None:
         """It is a run that ended before: there is only its result, or its error."""

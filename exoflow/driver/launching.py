@@ -46,7 +46,7 @@ def run(execution: Execution, command: do.Run) -> None:
             )
             return
     if handle.call.id in execution.offers:
-        execution.stash[handle.call.id] = (handle, command.version)
+        execution.offers[handle.call.id] = (handle, command.version)
         handle.body.wake_for(handle)
         return
     _launch(execution, handle, command.version)

@@ -144,4 +144,5 @@ def _settle_root(body: Body, error: bytes | None) -> None:
         body.result = codec.encode_result(value, task=body.flow.name)
     execution.root_error = error
     execution.outcome = execution.values.keep(body.result) if body.result is not None else None
+    body.result = None
     execution.kernel.settled(failed=error is not None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,7 +53,11 @@ class Shell:
     end_position = 0
     taken = False
     """Whether somebody runs its body."""
-    _seq = 0
+    on_end: tuple[Callable[[], None], ...] = ()
+    forget: Callable[[Any], None] | None = None
+    """Tells whoever keeps the execution that it has ended here."""
+    _known = 0
+    """So many records are known to be durable."""
     _asked = 0
     """Highest seq that the journal was asked to tell us of."""
 
@@ -87,7 +91,7 @@ class Shell:
         self.executors = executors
         self.default = default
         self.seed = seed
-        self.labels = dict(labels or {})
+        self.labels = dict(labels) if labels else {}
         self.history = history if history is not None else History()
         self.values_prefix = values_prefix
         self.lock = threading.RLock()
@@ -96,12 +100,11 @@ class Shell:
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
         self.ended = Latch()
-        self.on_end: list[Callable[[], None]] = []
-        self.offers: set[CallId] = set()
-        """Calls whose attempts are left to the thread or asyncio task that waits for them: they go into ``stash``."""
-        self.stash: dict[CallId, tuple[Handle, Version]] = {}
+        self.offers: dict[CallId, tuple[Handle, Version] | None] = {}
+        """Calls whose attempts are left to the thread or asyncio task that waits for them, and what there is to run."""
         self.save_tries: dict[CallId, int] = {}
-        self._positions: deque[tuple[int, int]] = deque()
+        self._positions: list[int] = []
+        """Where in the journal the records are that are not known to be durable."""
         if history is not None:
             history.tell(self.kernel, self.values)
 
@@ -128,7 +131,7 @@ class Shell:
         try:
             event(*args)
             self._carry_out_all()
-            if len(self._positions) > LAG_MAX and self._positions[LAG_MAX][0] <= self.log.durable:
+            if len(self._positions) > LAG_MAX and self._positions[LAG_MAX] <= self.log.durable:
                 self.catch_up()  # nobody asked; but what is durable need not be remembered
                 self._carry_out_all()
             reach("driver.turned")
@@ -145,12 +148,24 @@ class Shell:
                 self.wake_bodies()
                 self.close()
 
+    def end(self, error: BaseException | None) -> None:
+        """The end is durable; or ``error`` says why it cannot be."""
+        with self.lock:
+            if error is not None:
+                self.stop(error)
+            elif not self.ended.is_set():
+                self.status = self.end_status
+                self.close()
+                ending.come_apart(self)
+
     def close(self) -> None:
         """Tell everybody that the run has ended here. Under the lock."""
         self.values.release_all()
         self.ended.set()
         self.wake_bodies()
-        callbacks, self.on_end = self.on_end, []
+        if self.forget is not None:
+            self.forget(self)
+        callbacks, self.on_end = self.on_end, ()
         for callback in callbacks:
             callback()
 
@@ -179,19 +194,15 @@ class Shell:
 
     def append(self, record: tuple[Any, ...]) -> None:
         """Append a record that the kernel has counted. Under the lock."""
-        position = self.log.append(record)
-        self._seq += 1
-        self._positions.append((position, self._seq))
+        self._positions.append(self.log.append(record))
 
     def catch_up(self) -> None:
         """Tell the kernel how far the journal is durable."""
-        positions = self._positions
-        durable = self.log.durable
-        seq = 0
-        while positions and positions[0][0] <= durable:
-            seq = positions.popleft()[1]
-        if seq:
-            self.kernel.durable(seq)
+        count = bisect_right(self._positions, self.log.durable)
+        if count:
+            del self._positions[:count]
+            self._known += count
+            self.kernel.durable(self._known)
 
     def ask(self) -> None:
         """Have the journal tell when what the run waits for is durable."""
@@ -209,10 +220,8 @@ class Shell:
 
     def position_of(self, seq: int) -> int | None:
         """The journal position of this run's seq-th record, while it is not known to be durable."""
-        for position, number in reversed(self._positions):
-            if number == seq:
-                return position
-        return None
+        place = seq - self._known - 1
+        return self._positions[place] if 0 <= place < len(self._positions) else None
 
     def _on_durable(self, error: BaseException | None) -> None:
         with self.lock:

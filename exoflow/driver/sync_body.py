@@ -59,17 +59,19 @@ class SyncBody(Body):
     def _wait_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts are left to this thread."""
         offers = self.execution.offers
-        offers.add(handle.call.id)
+        offers[handle.call.id] = None
         try:
             return self.wait(handle)
         finally:
-            offers.discard(handle.call.id)
+            del offers[handle.call.id]
 
     def _worked(self, call: Call) -> bool:
-        stashed = self.execution.stash.pop(call.id, None)
-        if stashed is None:
+        offers = self.execution.offers
+        offered = offers.get(call.id)
+        if offered is None:
             return False
-        self._run_here(*stashed)
+        offers[call.id] = None
+        self._run_here(*offered)
         return True
 
     def _run_here(self, handle: Handle, version: Version) -> None:
