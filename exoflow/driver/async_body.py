@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exoflow.driver import notes
 from exoflow.driver.attempt import attempt_of, executor_of
@@ -13,12 +12,14 @@ from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.life import Life, arguments
 from exoflow.driver.loops import Mailbox, mailbox
-from exoflow.driver.outcomes import take_outcome
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current, hook
 from exoflow.driver.values import ValueLost
 from exoflow.kernel.state import Call
-from exoflow.model import Version
+from exoflow.protocols import Attempt, Outcome
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
 
 IDLE_CYCLES = 3
 """Of the event loop without a call, before the body counts as waiting."""
@@ -29,8 +30,8 @@ class AsyncBody(Body):
 
     is_async = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, execution: Execution, flow: FlowSpec, path: str = "", owner: Handle | None = None) -> None:
+        super().__init__(execution, flow, path, owner)
         self.loop: asyncio.AbstractEventLoop | None = None
         self._mail: Mailbox | None = None
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
@@ -66,34 +67,45 @@ class AsyncBody(Body):
 
     async def _value_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts run in this asyncio task, if nowhere else."""
-        offers = self.execution.offers
-        call = handle.call
+        execution, call = self.execution, handle.call
+        attempt: Attempt | None = None
+        outcome: Outcome | None = None
         try:
             while True:
-                offered = offers.get(call.id)
-                if offered is not None:
-                    offers[call.id] = None
-                    await self._run_here(*offered)
-                with self.lock, contextlib.suppress(ValueLost):  # lost: it is being made again
+                with self.lock:
+                    if attempt is not None and outcome is not None:
+                        execution.report(handle, attempt.version, outcome)
                     self.check()
                     if self._ready(call):
-                        return self._give(handle)
-                await self._suspend(call)
+                        try:
+                            return self._give(handle)
+                        except ValueLost:
+                            pass  # it is being made again
+                    attempt = self._offered(call)
+                    future = self._woken(call) if attempt is None else None
+                if attempt is not None:
+                    outcome = await self._run_here(attempt)
+                elif future is not None:
+                    await future
         finally:
-            offers.pop(call.id, None)
+            del execution.offers[call.id]
 
-    async def _run_here(self, handle: Handle, version: Version) -> None:
-        execution = self.execution
-        with self.lock:
-            attempt = attempt_of(execution, handle, version)
+    def _offered(self, call: Call) -> Attempt | None:
+        """The attempt that was left to the task that waits for it, if there is one to be run. Under the lock."""
+        offers = self.execution.offers
+        offered = offers[call.id]
+        if offered is None:
+            return None
+        offers[call.id] = None
+        return attempt_of(self.execution, *offered)
+
+    async def _run_here(self, attempt: Attempt) -> Outcome:
         token = current.set(None)
         try:
-            outcome = await execution.executors["local"].run_async(attempt)  # type: ignore[attr-defined]
+            outcome: Outcome = await self.execution.executors["local"].run_async(attempt)  # type: ignore[attr-defined]
         finally:
             current.reset(token)
-        with self.lock:
-            if execution.fatal is None:
-                execution.event(take_outcome, execution, handle, version, outcome)
+        return outcome
 
     async def value(self, handle: Handle) -> object:
         """The value of a call, for one strand."""
@@ -105,9 +117,12 @@ class AsyncBody(Body):
             with self.lock:
                 self.check()
                 if self._ready(call):
-                    with contextlib.suppress(ValueLost):  # it is being made again
+                    try:
                         return self._give(handle)
-            await self._suspend(call)
+                    except ValueLost:
+                        pass  # it is being made again
+                future = self._woken(call)
+            await future
 
     def _ready(self, call: Call) -> bool:
         """Whether the strand may be given the value now: not before what a recorded run was given first (L9)."""
@@ -132,16 +147,12 @@ class AsyncBody(Body):
                 for waiting in list(self._futures):
                     self._wake_futures(waiting)
 
-    async def _suspend(self, call: Call) -> None:
+    def _woken(self, call: Call) -> asyncio.Future[None]:
+        """Done when there is news of the call. Under the lock, under which there was none."""
         loop = asyncio.get_running_loop()
-        with self.lock:
-            self.check()
-            if self._ready(call) or self.execution.offers.get(call.id) is not None:
-                return
-            future = self._await_one_of(loop, (call,))
-            if self.scope.deferred or self.order:
-                loop.call_soon(self._idle, len(self.scope.calls), IDLE_CYCLES)
-        await future
+        if self.scope.deferred or self.order:
+            loop.call_soon(self._idle, len(self.scope.calls), IDLE_CYCLES)
+        return self._await_one_of(loop, (call,))
 
     def _await_one_of(self, loop: asyncio.AbstractEventLoop, calls: Sequence[Call]) -> asyncio.Future[None]:
         self.loop = loop

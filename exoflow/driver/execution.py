@@ -12,7 +12,7 @@ from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.handle import Handle
-from exoflow.driver.loops import background_loop, keep, mailbox
+from exoflow.driver.loops import background_loop, mailbox
 from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
 from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
@@ -26,6 +26,9 @@ from exoflow.protocols import Outcome
 
 class Execution(Shell):
     """A run in this process and epoch. Its insides are in ``Shell``: two halves of one thing, apart to be read."""
+
+    _task: asyncio.Task[None] | None = None
+    """The loop itself holds it weakly."""
 
     # -- running the root body ---------------------------------------------------------------------------------------
 
@@ -78,6 +81,8 @@ class Execution(Shell):
             self.stop(error)
             if not (quietly and isinstance(error, Exception)):  # whoever asks for the result gets it
                 raise
+        finally:
+            self._task = None
 
     def start(self) -> None:
         """Run it in the background: a thread for a sync flow, an asyncio task for an async one."""
@@ -89,7 +94,7 @@ class Execution(Shell):
         except RuntimeError:
             asyncio.run_coroutine_threadsafe(self._live(quietly=True), background_loop())
         else:
-            keep(loop.create_task(self._live(quietly=True)))
+            self._task = loop.create_task(self._live(quietly=True))
 
     def _run_quietly(self) -> None:
         with contextlib.suppress(BaseException):  # whoever asks for the result gets it

@@ -37,7 +37,8 @@ def run(execution: Execution, command: do.Run) -> None:
             handle.body.wake_for(handle)
         return
     handle.number = command.number
-    handle.why = command.why if command.why != "first" else None
+    if command.why != "first":
+        handle.why = command.why
     if command.why == "retry":
         delay_s = _backoff_s(execution, handle)
         if delay_s > 0:

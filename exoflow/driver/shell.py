@@ -38,6 +38,8 @@ class Shell:
 
     kernel_type: type[Kernel] = Kernel
     """The zoo of broken kernels puts its animals here."""
+    carry_out: Mapping[type[do.Command], Callable[[Any, Any], None]]
+    """A table, since a chain of comparisons would be paid for at every step of every run."""
 
     encoded_inputs: codec.Encoded | None = None
     status = Status.RUNNING
@@ -124,13 +126,17 @@ class Shell:
         Under the lock.
         """
         self.turn(event, *args)
-        self.ask()
+        if self.kernel.urgent > self._asked:
+            self.ask()
 
     def turn(self, event: Callable[..., object], *args: Any) -> None:
         """The same for a thread that makes durable itself what the run waits for, or asks later that it be made."""
+        kernel = self.kernel
         try:
             event(*args)
-            self._carry_out_all()
+            while commands := kernel.take():
+                for command in commands:
+                    self.carry_out[type(command)](self, command)
             if len(self._positions) > LAG_MAX and self._positions[LAG_MAX] <= self.log.durable:
                 self.catch_up()  # nobody asked; but what is durable need not be remembered
                 self._carry_out_all()
@@ -179,16 +185,14 @@ class Shell:
     def advance(self) -> None:
         """Carry out whatever the kernel wants done. Under the lock."""
         self._carry_out_all()
-        self.ask()
+        if self.kernel.urgent > self._asked:
+            self.ask()
 
     def _carry_out_all(self) -> None:
         kernel = self.kernel
         while commands := kernel.take():
             for command in commands:
-                self._carry_out(command)
-
-    def _carry_out(self, command: do.Command) -> None:
-        _CARRY_OUT[type(command)](self, command)
+                self.carry_out[type(command)](self, command)
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -237,7 +241,7 @@ def _deliver(execution: Shell, command: do.Deliver) -> None:
         handle.body.deliver(handle)
 
 
-_CARRY_OUT: dict[type[do.Command], Callable[[Any, Any], None]] = {
+Shell.carry_out = {
     do.Run: launching.run,
     do.Stop: launching.stop,
     do.Save: saving.save,
@@ -253,4 +257,3 @@ _CARRY_OUT: dict[type[do.Command], Callable[[Any, Any], None]] = {
     do.EndScope: ending.end_scope,
     do.Finish: ending.finish,
 }
-"""A table, since a chain of comparisons would be paid for at every step of every run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exoflow.driver import notes
 from exoflow.driver.attempt import attempt_of, executor_of
@@ -17,14 +17,17 @@ from exoflow.kernel.state import Call
 from exoflow.model import Kind, Version
 from exoflow.protocols import Outcome
 
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
 
 class SyncBody(Body):
     """A body that blocks its thread."""
 
     is_async = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, execution: Execution, flow: FlowSpec, path: str = "", owner: Handle | None = None) -> None:
+        super().__init__(execution, flow, path, owner)
         self._pending: set[Call] = set()
         """It waits for all of these, and is not to be woken for one of them."""
 
