@@ -102,18 +102,12 @@ def run_attempt(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outcome:
         Interruption: the body raised it; it is control flow, not an outcome.
         KeyboardInterrupt: in the main thread, where Ctrl-C ends the program and is no error of the body.
     """
-    context = AttemptContext(attempt)
-    token = _current.set(context)
-    started = perf_counter()
-    try:
+    with _Boundary(attempt) as boundary:
         args, kwargs = arguments(attempt, fetch)
-        started = perf_counter()
+        boundary.started = perf_counter()
         result = attempt.function(*args, **kwargs)
-        return _computed(context, result, perf_counter() - started, keep)
-    except BaseException as error:  # noqa: BLE001 -- the attempt boundary
-        return _failed(error, perf_counter() - started)
-    finally:
-        _current.reset(token)
+        return _computed(boundary, result, keep)
+    return boundary.outcome
 
 
 async def run_attempt_async(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outcome:
@@ -122,20 +116,36 @@ async def run_attempt_async(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outco
     Raises:
         asyncio.CancelledError: the attempt was cancelled, or the body let one of its own out.
     """
-    context = AttemptContext(attempt)
-    token = _current.set(context)
-    started = perf_counter()
-    try:
+    with _Boundary(attempt, passes=asyncio.CancelledError) as boundary:
         args, kwargs = arguments(attempt, fetch)
-        started = perf_counter()
+        boundary.started = perf_counter()
         result = await cast(Awaitable[object], attempt.function(*args, **kwargs))
-        return _computed(context, result, perf_counter() - started, keep)
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # noqa: BLE001 -- the attempt boundary
-        return _failed(error, perf_counter() - started)
-    finally:
-        _current.reset(token)
+        return _computed(boundary, result, keep)
+    return boundary.outcome
+
+
+class _Boundary:
+    """A block that a body runs in. What it raises becomes ``outcome``, but for what ``passes``."""
+
+    __slots__ = ("_passes", "_token", "context", "outcome", "started")
+
+    outcome: Outcome
+
+    def __init__(self, attempt: Attempt, passes: type[BaseException] = Interruption) -> None:
+        self.context = context = AttemptContext(attempt)
+        self._passes = passes
+        self._token = _current.set(context)
+
+    def __enter__(self) -> _Boundary:
+        self.started = perf_counter()
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        _current.reset(self._token)
+        if error is None or isinstance(error, self._passes):
+            return False
+        self.outcome = _failed(error, perf_counter() - self.started)
+        return True
 
 
 def raised(error: BaseException, seconds: float) -> Raised:
@@ -167,7 +177,9 @@ def _failed(error: BaseException, seconds: float) -> Outcome:
     return raised(error, seconds)
 
 
-def _computed(context: AttemptContext, result: object, seconds: float, keep: Keep) -> Computed:
+def _computed(boundary: _Boundary, result: object, keep: Keep) -> Computed:
+    seconds = perf_counter() - boundary.started
+    context = boundary.context
     attempt = context._attempt
     small = encode_small(result)
     if small is not None and not context.puts:

@@ -78,7 +78,7 @@ class AnyFlow(Callee[P, R, X]):
         execution = self._begin(args, kwargs)
         if is_first(execution):
             execution.start()
-        return Run(execution.run_id, settings.store_of(self._options.get("store")), execution)
+        return Run(execution.run_id, execution.values.store, execution)
 
     def _begin(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Execution:
         self._check(args, kwargs)

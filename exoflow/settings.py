@@ -7,7 +7,7 @@ import os
 import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from exoflow.codec import Encoded
 from exoflow.errors import ExecutorError
@@ -79,10 +79,11 @@ def open_store(spec: StoreSpec) -> Store:
         TypeError: it is neither, nor a store.
         UnsupportedStore: it cannot be a store.
     """
-    if not isinstance(spec, str | os.PathLike):
-        if not callable(getattr(spec, "create", None)):
+    if not isinstance(spec, str):
+        if callable(getattr(spec, "create", None)):
+            return cast(Store, spec)
+        if not isinstance(spec, os.PathLike):
             raise TypeError(f"store={spec!r} must be a path, a url, or a Store")
-        return spec
     return _opened(os.fspath(spec), os.getcwd())
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exoflow.driver import notes
 from exoflow.driver.attempt import attempt_of, executor_of
@@ -14,12 +13,14 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.life import Life, arguments
 from exoflow.driver.loops import Mailbox, mailbox
 from exoflow.driver.order import Order
-from exoflow.driver.outcomes import take_outcome
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current, hook
 from exoflow.driver.values import ValueLost
 from exoflow.kernel.state import Call
-from exoflow.model import Version
+from exoflow.protocols import Attempt, Outcome
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
 
 IDLE_CYCLES = 3
 """Of the event loop without a call, before the body counts as waiting."""
@@ -30,8 +31,8 @@ class AsyncBody(Body):
 
     is_async = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, execution: Execution, flow: FlowSpec, path: str = "", owner: Handle | None = None) -> None:
+        super().__init__(execution, flow, path, owner)
         self.loop: asyncio.AbstractEventLoop | None = None
         self._mail: Mailbox | None = None
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
@@ -58,7 +59,7 @@ class AsyncBody(Body):
         with self.lock:
             handle = self.make(spec, args, kwargs)
             if here:
-                execution.offers.add(handle.call.id)
+                execution.offers[handle.call.id] = None
             execution.event(execution.kernel.wants, handle.call)
         return self._value_here(handle) if here else self.value(handle)
 
@@ -68,21 +69,29 @@ class AsyncBody(Body):
 
     async def _value_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts run in this asyncio task, if nowhere else."""
-        execution = self.execution
-        call = handle.call
+        execution, call = self.execution, handle.call
+        attempt: Attempt | None = None
+        outcome: Outcome | None = None
         try:
             await self._let_others_begin()
             while True:
-                stashed = execution.stash.pop(call.id, None)
-                if stashed is not None:
-                    await self._run_here(*stashed)
-                with self.lock, contextlib.suppress(ValueLost):  # lost: it is being made again
+                with self.lock:
+                    if attempt is not None and outcome is not None:
+                        execution.report(handle, attempt.version, outcome)
                     self.check()
                     if self._ready(call):
-                        return self._give(handle)
-                await self._suspend(call)
+                        try:
+                            return self._give(handle)
+                        except ValueLost:
+                            pass  # it is being made again
+                    attempt = self._offered(call)
+                    future = self._woken(call) if attempt is None else None
+                if attempt is not None:
+                    outcome = await self._run_here(attempt)
+                elif future is not None:
+                    await future
         finally:
-            execution.offers.discard(call.id)
+            del execution.offers[call.id]
 
     async def _let_others_begin(self) -> None:
         """Several strands: those that were made before go on to where they wait, before this one is given a value.
@@ -92,18 +101,22 @@ class AsyncBody(Body):
         if self.strands > 1:
             await asyncio.sleep(0)
 
-    async def _run_here(self, handle: Handle, version: Version) -> None:
-        execution = self.execution
-        with self.lock:
-            attempt = attempt_of(execution, handle, version)
+    def _offered(self, call: Call) -> Attempt | None:
+        """The attempt that was left to the task that waits for it, if there is one to be run. Under the lock."""
+        offers = self.execution.offers
+        offered = offers[call.id]
+        if offered is None:
+            return None
+        offers[call.id] = None
+        return attempt_of(self.execution, *offered)
+
+    async def _run_here(self, attempt: Attempt) -> Outcome:
         token = current.set(None)
         try:
-            outcome = await execution.executors["local"].run_async(attempt)  # type: ignore[attr-defined]
+            outcome: Outcome = await self.execution.executors["local"].run_async(attempt)  # type: ignore[attr-defined]
         finally:
             current.reset(token)
-        with self.lock:
-            if execution.fatal is None:
-                execution.event(take_outcome, execution, handle, version, outcome)
+        return outcome
 
     async def value(self, handle: Handle) -> object:
         """The value of a call, for one strand."""
@@ -116,9 +129,12 @@ class AsyncBody(Body):
             with self.lock:
                 self.check()
                 if self._ready(call):
-                    with contextlib.suppress(ValueLost):  # it is being made again
+                    try:
                         return self._give(handle)
-            await self._suspend(call)
+                    except ValueLost:
+                        pass  # it is being made again
+                future = self._woken(call)
+            await future
 
     def _ready(self, call: Call) -> bool:
         """Whether the strand may be given the value now: not before what a recorded run was given first (L9)."""
@@ -133,12 +149,9 @@ class AsyncBody(Body):
         return self._order
 
     def _record(self, call: Call) -> None:
-        self._append(self._in_order().took(self.execution.index, call))
-
-    def _append(self, record: tuple[Any, ...] | None) -> None:
-        if record is not None:
-            self.execution.append(record)
-            self.execution.kernel.counted()
+        read = self._in_order().took(self.execution.index, call)
+        if read is not None:
+            self.execution.append_own(read)
 
     def make(self, *args: Any, **kwargs: Any) -> Handle:
         """Give the call its id and tell the kernel; a strand may have waited for another to make it."""
@@ -146,7 +159,9 @@ class AsyncBody(Body):
         if self._order:
             self._wake_all()
         if self.strands > 1 and handle.spec.note.effect == "idempotent":
-            self._append(self._in_order().called(self.execution.index, handle.call))
+            called = self._in_order().called(self.execution.index, handle.call)
+            if called is not None:
+                self.execution.append_own(called)
         return handle
 
     def _give(self, handle: Handle) -> object:
@@ -158,16 +173,12 @@ class AsyncBody(Body):
             if in_order:
                 self._wake_all()
 
-    async def _suspend(self, call: Call) -> None:
+    def _woken(self, call: Call) -> asyncio.Future[None]:
+        """Done when there is news of the call. Under the lock, under which there was none."""
         loop = asyncio.get_running_loop()
-        with self.lock:
-            self.check()
-            if self._ready(call) or call.id in self.execution.stash:
-                return
-            future = self._await_one_of(loop, (call,))
-            if self.scope.deferred or self._order:
-                loop.call_soon(self._idle, len(self.scope.calls), IDLE_CYCLES)
-        await future
+        if self.scope.deferred or self._order:
+            loop.call_soon(self._idle, len(self.scope.calls), IDLE_CYCLES)
+        return self._await_one_of(loop, (call,))
 
     def _await_one_of(self, loop: asyncio.AbstractEventLoop, calls: Sequence[Call]) -> asyncio.Future[None]:
         self.loop = loop
@@ -222,14 +233,14 @@ class AsyncBody(Body):
         assert isinstance(index, int)
         return index
 
-    async def changed(self) -> None:
-        """Until something about the run has changed: its end, a body set aside."""
+    def change(self) -> asyncio.Future[None] | None:
+        """Done when something about the run has changed, its end or a body set aside; None: it has."""
         with self.lock:
             if self.dead or self.execution.ended.is_set():
-                return
+                return None
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(future)
-        await future
+            return future
 
     # -- waking ------------------------------------------------------------------------------------------------------
 

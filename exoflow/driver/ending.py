@@ -15,6 +15,7 @@ from exoflow.model import Held, Inline, Status, Stored
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
+    from exoflow.driver.shell import Shell
 
 
 def end_scope(execution: Execution, command: do.EndScope) -> None:
@@ -56,7 +57,7 @@ def finish(execution: Execution, _: do.Finish) -> None:
     execution.wake_bodies()
     root = execution.bodies.get("")  # none where a run is cancelled whose body was not replayed
     if root is None or not root.waits_for_end:
-        execution.log.notify(position, lambda error: end(execution, error))
+        execution.log.notify(position, execution.end)
 
 
 def _result_payload(execution: Execution) -> records.Payload:
@@ -71,23 +72,13 @@ def _result_payload(execution: Execution) -> records.Payload:
     return value.data
 
 
-def end(execution: Execution, error: BaseException | None) -> None:
-    """The end is durable; or ``error`` says why it cannot be."""
-    with execution.lock:
-        if error is not None:
-            execution.stop(error)
-        elif not execution.ended.is_set():
-            execution.status = execution.end_status
-            execution.close()
-            _come_apart(execution)
-
-
-def _come_apart(execution: Execution) -> None:
+def come_apart(execution: Shell) -> None:
     """Cut the cycles between the parts of an ended run, so that its memory is free as soon as nobody has it."""
     for body in execution.bodies.values():
         body.dead = True  # a strand that outlives its flow does nothing any more
     execution.bodies.clear()
     execution.handles.clear()
+    execution.values.at.clear()
     for scope in execution.kernel.scopes.values():
         scope.calls.clear()
         scope.reads.clear()

@@ -1,4 +1,4 @@
-"""One live run, as those see it who run its root body, wait for its result or cancel it."""
+"""One live run, as those see it who run its root body, end its attempts, wait for its result or cancel it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ from typing import Any
 from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.async_body import AsyncBody
-from exoflow.driver.ending import end
-from exoflow.driver.loops import background_loop, keep, mailbox
+from exoflow.driver.handle import Handle
+from exoflow.driver.loops import background_loop, mailbox
+from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
 from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
 from exoflow.driver.values import value_of
 from exoflow.errors import RunCancelled
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import State
-from exoflow.model import Held, Inline, Kind, Status, Stored
+from exoflow.model import CallId, Held, Inline, Kind, Status, Stored, Version
+from exoflow.protocols import Outcome
 
 
 class Execution(Shell):
     """A run in this process and epoch. Its insides are in ``Shell``: two halves of one thing, apart to be read."""
+
+    _task: asyncio.Task[None] | None = None
+    """The loop itself holds it weakly."""
 
     # -- running the root body ---------------------------------------------------------------------------------------
 
@@ -58,23 +63,26 @@ class Execution(Shell):
             if self.ended.is_set() or body.dead and not self.end_position:
                 return
         self.log.wait(self.end_position)  # this thread itself does the durable write
-        end(self, None)
+        self.end(None)
 
     async def run_async(self) -> object:
         """The same for an async flow, on the running loop."""
         await self._live()
         return self.result()
 
-    async def _live(self) -> None:
+    async def _live(self, *, quietly: bool = False) -> None:
         try:
             while not self.ended.is_set():
                 body = AsyncBody(self, self.flow)
                 await body.run()
-                while not self.ended.is_set() and not body.dead:
-                    await body.changed()
+                while (change := body.change()) is not None:
+                    await change
         except BaseException as error:
             self.stop(error)
-            raise
+            if not (quietly and isinstance(error, Exception)):  # whoever asks for the result gets it
+                raise
+        finally:
+            self._task = None
 
     def start(self) -> None:
         """Run it in the background: a thread for a sync flow, an asyncio task for an async one."""
@@ -84,17 +92,29 @@ class Execution(Shell):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            asyncio.run_coroutine_threadsafe(self._live_quietly(), background_loop())
+            asyncio.run_coroutine_threadsafe(self._live(quietly=True), background_loop())
         else:
-            keep(loop.create_task(self._live_quietly()))
+            self._task = loop.create_task(self._live(quietly=True))
 
     def _run_quietly(self) -> None:
         with contextlib.suppress(BaseException):  # whoever asks for the result gets it
             self.run()
 
-    async def _live_quietly(self) -> None:
-        with contextlib.suppress(Exception):
-            await self._live()
+    # -- what executors tell it --------------------------------------------------------------------------------------
+
+    def report(self, handle: Handle, version: Version, outcome: Outcome) -> None:
+        """An executor says what became of an attempt."""
+        with self.lock:
+            if self.fatal is None:
+                self.event(take_outcome, self, handle, version, outcome)
+            else:
+                forget_outcome(self, version, outcome)
+
+    def value_lost(self, id: CallId) -> None:
+        """An executor has lost a value that it held."""
+        with self.lock:
+            if self.fatal is None:
+                self.event(forget_value, self, id)
 
     # -- its result --------------------------------------------------------------------------------------------------
 
@@ -133,7 +153,7 @@ class Execution(Shell):
             if self.ended.is_set():
                 callback()
             else:
-                self.on_end.append(callback)
+                self.on_end = (*self.on_end, callback)
 
     def had_ended(self, status: Status, payload: records.Payload) -> None:
         """It is a run that ended before: there is only its result, or its error."""

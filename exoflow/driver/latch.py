@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 
+_first = threading.Lock()
+"""Held for the first who waits: a thousand runs have a latch each, and most have nobody."""
+
 
 class Latch:
     """A ``threading.Event`` that cannot be cleared, and costs next to nothing where nobody waits for it."""
@@ -12,21 +15,25 @@ class Latch:
 
     def __init__(self) -> None:
         self._set = False
-        self._waiting: list[threading.Lock] = []
+        self._waiting: list[threading.Lock] | None = None
 
     def is_set(self) -> bool:
         return self._set
 
     def set(self) -> None:
         self._set = True
-        while self._waiting:
-            self._waiting.pop().release()
+        waiting = self._waiting
+        while waiting:
+            waiting.pop().release()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for it, at most so long; whether it is set."""
         if not self._set:
             turn = threading.Lock()
             turn.acquire()
+            with _first:
+                if self._waiting is None:
+                    self._waiting = []
             self._waiting.append(turn)
             if not self._set:  # or it was set before we stood in the row
                 turn.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))

@@ -37,7 +37,8 @@ def run(execution: Execution, command: do.Run) -> None:
             handle.body.wake_for(handle)
         return
     handle.number = command.number
-    handle.why = command.why if command.why != "first" else None
+    if command.why != "first":
+        handle.why = command.why
     if command.why == "retry":
         delay_s = _backoff_s(execution, handle)
         if delay_s > 0:
@@ -46,7 +47,7 @@ def run(execution: Execution, command: do.Run) -> None:
             )
             return
     if handle.call.id in execution.offers:
-        execution.stash[handle.call.id] = (handle, command.version)
+        execution.offers[handle.call.id] = (handle, command.version)
         handle.body.wake_for(handle)
         return
     _launch(execution, handle, command.version)
@@ -69,8 +70,8 @@ def _never_began(execution: Execution, handle: Handle, version: Version) -> bool
     if forget_timer is not None:
         forget_timer()
         return True
-    if execution.stash.get(handle.call.id) == (handle, version):
-        del execution.stash[handle.call.id]
+    if execution.offers.get(handle.call.id) == (handle, version):
+        execution.offers[handle.call.id] = None
         return True
     return False
 

@@ -94,7 +94,7 @@ def _returned(body: Body, value: object, error: Exception | None) -> None:
     refs: Sequence[codec.Reference] = ()
     if error is None:
         try:
-            refs = codec.find_references((value,), {})
+            refs = () if codec.immutable(value) else codec.find_references((value,), {})
             if not refs or body.owner is not None:
                 body.result = codec.encode_result(value, task=body.flow.name)
         except Exception as refused:  # noqa: BLE001 -- whatever the user's code raises is an outcome
@@ -104,9 +104,13 @@ def _returned(body: Body, value: object, error: Exception | None) -> None:
         if body.over():
             return
         body.error = codec.encode_error(error) if error is not None else None
-        kernel = body.execution.kernel
-        calls = tuple(kernel.reference(CallId(ref.call_id.partition("!")[0])) for ref in refs)
-        body.execution.event(lambda: kernel.returned(body.scope, calls, raised=error is not None))
+        body.execution.event(_tell_returned, body, refs, error is not None)
+
+
+def _tell_returned(body: Body, refs: Sequence[codec.Reference], raised: bool) -> None:
+    kernel = body.execution.kernel
+    calls = [kernel.reference(CallId(ref.call_id.partition("!")[0])) for ref in refs]
+    kernel.returned(body.scope, tuple(calls), raised=raised)
 
 
 def settle(body: Body, unread: CallId | None) -> None:
@@ -144,4 +148,5 @@ def _settle_root(body: Body, error: bytes | None) -> None:
         body.result = codec.encode_result(value, task=body.flow.name)
     execution.root_error = error
     execution.outcome = execution.values.keep(body.result) if body.result is not None else None
+    body.result = None
     execution.kernel.settled(failed=error is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections import deque
 from collections.abc import Iterable
@@ -75,9 +76,12 @@ def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
 
 
 _tasks: set[asyncio.Task[None]] = set()
+_discard = _tasks.discard
+_nowhere = contextvars.Context()
+"""Else each callback gets a copy of the context that it is added in."""
 
 
 def keep(task: asyncio.Task[None]) -> None:
     """Hold a task until it has ended: its loop itself holds it weakly."""
     _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
+    task.add_done_callback(_discard, context=_nowhere)

@@ -35,6 +35,19 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
         execution.kernel.vanished(call.id, version)
 
 
+def forget_outcome(execution: Execution, version: Version, outcome: Outcome) -> None:
+    """An attempt has ended after the run stopped here: nobody wants what it made, nor any more what it was given."""
+    execution.values.take_back(version)
+    if isinstance(outcome, Computed):
+        _release(execution, outcome)
+
+
+def _release(execution: Execution, outcome: Computed) -> None:
+    execution.values.release(outcome.value)
+    for _, put in outcome.puts:
+        execution.values.release(put)
+
+
 def take_value(execution: Execution, handle: Handle, version: Version, outcome: Computed) -> None:
     """A call has a value, if the kernel says that it counts."""
     kernel, values = execution.kernel, execution.values
@@ -53,12 +66,13 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
         refs=refs,
     )
     if not counts:
-        values.release(value)
+        _release(execution, outcome)
         return
-    values.at[call.id] = value
+    values.place(call.id, value)
     if outcome.puts:
         handle.put_ids = tuple(id for id, _ in outcome.puts)
-        values.at.update(outcome.puts)
+        for id, put in outcome.puts:
+            values.place(id, put)
 
 
 def forget_value(execution: Execution, id: CallId) -> None:

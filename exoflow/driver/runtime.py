@@ -44,6 +44,9 @@ class Runtime:
         self._lock = threading.Lock()
         self._chance = random.Random()  # no secret; seeded by the system
         self._sources: set[bytes] = set()
+        self._opened: Opened | None = None
+        self._forgets = self._forget
+        self._keeps_source = self._keep_source
 
     @staticmethod
     def of(store: Store) -> Runtime:
@@ -114,14 +117,14 @@ class Runtime:
             log=self.journal,
             store=self.store,
             clock=SYSTEM_CLOCK,
-            executors=Opened(executors, executor),
+            executors=self._executors(executors, executor),
             default=executor.name,
             seed=seed,
             values_prefix=self.journal.name,
             labels=labels,
         )
         execution.encoded_inputs = inputs if not codec.all_immutable(args, kwargs) else None
-        execution.runtime_sources = self._keep_source
+        execution.runtime_sources = self._keeps_source
         start = records.Start(
             Kind.START,
             index,
@@ -144,6 +147,13 @@ class Runtime:
         execution.begun(start)
         return execution
 
+    def _executors(self, executors: Executors, default: Executor) -> Opened:
+        """Those of the last run, if they are the same: a thousand runs at once need no thousand tables of one."""
+        opened = self._opened
+        if opened is None or opened.default is not default or opened.executors is not executors:
+            opened = self._opened = Opened(executors, default)
+        return opened
+
     def _inputs_payload(self, inputs: codec.Encoded, index: int) -> records.Payload:
         if inputs.size <= INLINE_MAX_BYTES:
             return codec.to_bytes(inputs)
@@ -154,7 +164,7 @@ class Runtime:
     def _keep(self, execution: Execution) -> None:
         with self._lock:
             self.executions[execution.run_id] = execution
-        execution.when_ended(lambda: self._forget(execution))
+        execution.forget = self._forgets
 
     def _forget(self, execution: Execution) -> None:
         if self.executions.get(execution.run_id) is execution:
@@ -309,7 +319,7 @@ class Runtime:
         )
         execution.encoded_inputs = inputs
         execution.accepted = frozenset(accept)
-        execution.runtime_sources = self._keep_source
+        execution.runtime_sources = self._keeps_source
         self._keep(execution)
         execution.begun(None)
         if history.cancelled:
@@ -327,13 +337,14 @@ class Opened(Mapping[str, Executor]):
     """The executors of a run by name, opened when they are first used."""
 
     def __init__(self, executors: Executors, default: Executor) -> None:
-        self._executors = executors
+        self.executors = executors
+        self.default = default
         self._opened = {default.name: default}
 
     def __getitem__(self, name: str) -> Executor:
         found = self._opened.get(name)
         if found is None:
-            found = self._opened[name] = self._executors(name)
+            found = self._opened[name] = self.executors(name)
             self._opened.setdefault(found.name, found)
         return found
 

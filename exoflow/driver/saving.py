@@ -119,6 +119,5 @@ def _uploaded_part(
             ) from saved
         parts.append((id, f"{name}.{tries}"))
     else:
-        execution.values.release(execution.values.at[id])
-        execution.values.at[id] = saved
+        execution.values.place(id, saved)
     _upload_next(execution, handle, version, parts)

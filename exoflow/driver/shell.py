@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +14,6 @@ from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
 from exoflow.driver.latch import Latch
-from exoflow.driver.outcomes import forget_value, take_outcome
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import Values
 from exoflow.errors import InDoubt, Interruption
@@ -22,7 +21,7 @@ from exoflow.hooks import reach
 from exoflow.kernel import commands as do
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import CallId, RunId, Status, Value, Version
-from exoflow.protocols import Clock, Executor, Log, Outcome, Store
+from exoflow.protocols import Clock, Executor, Log, Store
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +38,8 @@ class Shell:
 
     kernel_type: type[Kernel] = Kernel
     """The zoo of broken kernels puts its animals here."""
+    carry_out: Mapping[type[do.Command], Callable[[Any, Any], None]]
+    """A table, since a chain of comparisons would be paid for at every step of every run."""
 
     encoded_inputs: codec.Encoded | None = None
     status = Status.RUNNING
@@ -54,7 +55,11 @@ class Shell:
     end_position = 0
     taken = False
     """Whether somebody runs its body."""
-    _seq = 0
+    on_end: tuple[Callable[[], None], ...] = ()
+    forget: Callable[[Any], None] | None = None
+    """Tells whoever keeps the execution that it has ended here."""
+    _known = 0
+    """So many records are known to be durable."""
     _asked = 0
     """Highest seq that the journal was asked to tell us of."""
 
@@ -88,7 +93,7 @@ class Shell:
         self.executors = executors
         self.default = default
         self.seed = seed
-        self.labels = dict(labels or {})
+        self.labels = dict(labels) if labels else {}
         self.history = history if history is not None else History()
         self.values_prefix = values_prefix
         self.lock = threading.RLock()
@@ -97,14 +102,13 @@ class Shell:
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
         self.ended = Latch()
-        self.on_end: list[Callable[[], None]] = []
-        self.offers: set[CallId] = set()
-        """Calls whose attempts are left to the thread or asyncio task that waits for them: they go into ``stash``."""
-        self.stash: dict[CallId, tuple[Handle, Version]] = {}
+        self.offers: dict[CallId, tuple[Handle, Version] | None] = {}
+        """Calls whose attempts are left to the thread or asyncio task that waits for them, and what there is to run."""
         self.delayed: dict[Version, Callable[[], object]] = {}
         """Attempts whose backoff has not passed, and what forgets their timers."""
         self.save_tries: dict[CallId, int] = {}
-        self._positions: deque[tuple[int, int]] = deque()
+        self._positions: list[int] = []
+        """Where in the journal the records are that are not known to be durable."""
         if history is not None:
             history.tell(self.kernel, self.values)
 
@@ -118,32 +122,24 @@ class Shell:
                 self.kernel.started()
             self.advance()
 
-    def report(self, handle: Handle, version: Version, outcome: Outcome) -> None:
-        """An executor says what became of an attempt."""
-        with self.lock:
-            if self.fatal is None:
-                self.event(take_outcome, self, handle, version, outcome)
-
-    def value_lost(self, id: CallId) -> None:
-        """An executor has lost a value that it held."""
-        with self.lock:
-            if self.fatal is None:
-                self.event(forget_value, self, id)
-
     def event(self, event: Callable[..., object], *args: Any) -> None:
         """Bring the kernel an event and do what it says; an error of either stops the run, and loses nothing.
 
         Under the lock.
         """
         self.turn(event, *args)
-        self.ask()
+        if self.kernel.urgent > self._asked:
+            self.ask()
 
     def turn(self, event: Callable[..., object], *args: Any) -> None:
         """The same for a thread that makes durable itself what the run waits for, or asks later that it be made."""
+        kernel = self.kernel
         try:
             event(*args)
-            self._carry_out_all()
-            if len(self._positions) > LAG_MAX and self._positions[LAG_MAX][0] <= self.log.durable:
+            while commands := kernel.take():
+                for command in commands:
+                    self.carry_out[type(command)](self, command)
+            if len(self._positions) > LAG_MAX and self._positions[LAG_MAX] <= self.log.durable:
                 self.catch_up()  # nobody asked; but what is durable need not be remembered
                 self._carry_out_all()
             reach("driver.turned")
@@ -160,11 +156,24 @@ class Shell:
                 self.wake_bodies()
                 self.close()
 
+    def end(self, error: BaseException | None) -> None:
+        """The end is durable; or ``error`` says why it cannot be."""
+        with self.lock:
+            if error is not None:
+                self.stop(error)
+            elif not self.ended.is_set():
+                self.status = self.end_status
+                self.close()
+                ending.come_apart(self)
+
     def close(self) -> None:
         """Tell everybody that the run has ended here. Under the lock."""
+        self.values.release_all()
         self.ended.set()
         self.wake_bodies()
-        callbacks, self.on_end = self.on_end, []
+        if self.forget is not None:
+            self.forget(self)
+        callbacks, self.on_end = self.on_end, ()
         for callback in callbacks:
             callback()
 
@@ -178,34 +187,34 @@ class Shell:
     def advance(self) -> None:
         """Carry out whatever the kernel wants done. Under the lock."""
         self._carry_out_all()
-        self.ask()
+        if self.kernel.urgent > self._asked:
+            self.ask()
 
     def _carry_out_all(self) -> None:
         kernel = self.kernel
         while commands := kernel.take():
             for command in commands:
-                self._carry_out(command)
-
-    def _carry_out(self, command: do.Command) -> None:
-        _CARRY_OUT[type(command)](self, command)
+                self.carry_out[type(command)](self, command)
 
     # -- records -----------------------------------------------------------------------------------------------------
 
     def append(self, record: tuple[Any, ...]) -> None:
         """Append a record that the kernel has counted. Under the lock."""
-        position = self.log.append(record)
-        self._seq += 1
-        self._positions.append((position, self._seq))
+        self._positions.append(self.log.append(record))
+
+    def append_own(self, record: tuple[Any, ...]) -> None:
+        """Append a record that the kernel has not ordered; an effect after it waits for it. Under the lock."""
+        assert self._known + len(self._positions) == self.kernel.seq, "a record of the kernel's is still to be appended"
+        self.append(record)
+        self.kernel.counted()
 
     def catch_up(self) -> None:
         """Tell the kernel how far the journal is durable."""
-        positions = self._positions
-        durable = self.log.durable
-        seq = 0
-        while positions and positions[0][0] <= durable:
-            seq = positions.popleft()[1]
-        if seq:
-            self.kernel.durable(seq)
+        count = bisect_right(self._positions, self.log.durable)
+        if count:
+            del self._positions[:count]
+            self._known += count
+            self.kernel.durable(self._known)
 
     def ask(self) -> None:
         """Have the journal tell when what the run waits for is durable."""
@@ -223,10 +232,8 @@ class Shell:
 
     def position_of(self, seq: int) -> int | None:
         """The journal position of this run's seq-th record, while it is not known to be durable."""
-        for position, number in reversed(self._positions):
-            if number == seq:
-                return position
-        return None
+        place = seq - self._known - 1
+        return self._positions[place] if 0 <= place < len(self._positions) else None
 
     def _on_durable(self, error: BaseException | None) -> None:
         with self.lock:
@@ -242,7 +249,7 @@ def _deliver(execution: Shell, command: do.Deliver) -> None:
         handle.body.deliver(handle)
 
 
-_CARRY_OUT: dict[type[do.Command], Callable[[Any, Any], None]] = {
+Shell.carry_out = {
     do.Run: launching.run,
     do.Stop: launching.stop,
     do.Save: saving.save,
@@ -258,4 +265,3 @@ _CARRY_OUT: dict[type[do.Command], Callable[[Any, Any], None]] = {
     do.EndScope: ending.end_scope,
     do.Finish: ending.finish,
 }
-"""A table, since a chain of comparisons would be paid for at every step of every run."""

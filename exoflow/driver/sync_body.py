@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exoflow.driver import notes
 from exoflow.driver.attempt import attempt_of, executor_of
@@ -17,14 +17,17 @@ from exoflow.kernel.state import Call
 from exoflow.model import Kind, Version
 from exoflow.protocols import Outcome
 
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
 
 class SyncBody(Body):
     """A body that blocks its thread."""
 
     is_async = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, execution: Execution, flow: FlowSpec, path: str = "", owner: Handle | None = None) -> None:
+        super().__init__(execution, flow, path, owner)
         self._pending: set[Call] = set()
         """It waits for all of these, and is not to be woken for one of them."""
 
@@ -59,17 +62,19 @@ class SyncBody(Body):
     def _wait_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts are left to this thread."""
         offers = self.execution.offers
-        offers.add(handle.call.id)
+        offers[handle.call.id] = None
         try:
             return self.wait(handle)
         finally:
-            offers.discard(handle.call.id)
+            del offers[handle.call.id]
 
     def _worked(self, call: Call) -> bool:
-        stashed = self.execution.stash.pop(call.id, None)
-        if stashed is None:
+        offers = self.execution.offers
+        offered = offers.get(call.id)
+        if offered is None:
             return False
-        self._run_here(*stashed)
+        offers[call.id] = None
+        self._run_here(*offered)
         return True
 
     def _run_here(self, handle: Handle, version: Version) -> None:

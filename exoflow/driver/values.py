@@ -113,6 +113,13 @@ class Values:
         except BaseException as error:  # noqa: BLE001 -- whatever it was, somebody waits for the report
             report(error)
 
+    def place(self, id: CallId, value: Value) -> None:
+        """The call's value from now on; what an executor holds of an older one goes."""
+        older = self.at.get(id)
+        self.at[id] = value
+        if older is not None:
+            self.release(older)
+
     def release(self, value: Value | None) -> None:
         if not isinstance(value, Held) or value.executor == DRIVER:
             return
@@ -122,11 +129,9 @@ class Values:
             self.executors[value.executor].release(value)
 
     def release_all(self) -> None:
+        """The run has ended, here at least: nobody will ask for what executors hold of it."""
         for value in self.at.values():
             self.release(value)
-        self.at.clear()
-        self._users.clear()
-        self._unwanted.clear()
 
 
 def payload_of(value: Value | None) -> Any:

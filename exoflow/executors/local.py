@@ -7,8 +7,8 @@ import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded
@@ -96,9 +96,9 @@ class LocalExecutor:
         """Run an attempt in the calling thread: for a plain call, whose caller would only wait."""
         return run_attempt(attempt, self._fetch, self._keep)
 
-    async def run_async(self, attempt: Attempt) -> Outcome:
-        """Run an ``async def`` attempt in the calling asyncio task."""
-        return await run_attempt_async(attempt, self._fetch, self._keep)
+    def run_async(self, attempt: Attempt) -> Coroutine[Any, Any, Outcome]:
+        """Run an ``async def`` attempt in the asyncio task that awaits it."""
+        return run_attempt_async(attempt, self._fetch, self._keep)
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         self._stop((run_id, version), "cancelled")

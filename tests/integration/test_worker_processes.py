@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from exoflow import flow, task
 from exoflow.codec import decode, encode, make_reference
 from exoflow.errors import CodecError, ExecutorError
 from exoflow.executors import open_executor, spool as spool_module
@@ -229,6 +230,91 @@ def test_spool_files_of_arguments_are_gone_after_the_attempt(bench):
     assert bench.result(len, b"x" * LARGE) == LARGE
     folders = bench.executor._spool.folders
     wait_until(lambda: all(os.listdir(folder) == ["lock"] for folder in folders), "a spool file was left")
+
+
+def spool_files(executor):
+    """The oldest first."""
+    files = [file for folder in executor._spool.folders for file in Path(folder).iterdir() if file.name != "lock"]
+    return sorted(files, key=lambda file: file.stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no"), SystemExit(1)])
+def test_no_spool_file_is_left_of_a_run(tmp_path, error):
+    executor = ProcessExecutor(1)
+    kept = task(checkpoint="never")(large)
+
+    @flow(executor=executor)
+    def trial():
+        assert len(kept.submit(7).result()) == LARGE
+        assert len(spool_files(executor)) == 1
+        if error is not None:
+            raise error
+        return kept(8)
+
+    run = trial.options(store=tmp_path).start()
+    if error is None:
+        assert run.result() == large(8)
+    else:
+        with pytest.raises(type(error)):
+            run.result()
+    assert spool_files(executor) == []
+    executor.close()
+
+
+def test_no_spool_file_is_left_of_an_attempt_that_ends_after_its_run_was_stopped(tmp_path):
+    executor = ProcessExecutor(1)
+    kept = task(checkpoint="never")(large)
+
+    @task
+    def gated(given, started, gate):
+        waits(started, gate)
+        return bytes(given)
+
+    @flow(executor=executor)
+    def trial():
+        given = kept.submit(7)
+        given.result()
+        gated.submit(given, str(tmp_path / "started"), str(tmp_path / "gate"))
+        wait_for_line(tmp_path / "started")
+        raise SystemExit(1)
+
+    run = trial.options(store=tmp_path / "store").start()
+    with pytest.raises(SystemExit):
+        run.result()
+    assert len(spool_files(executor)) == 1, "what the attempt was given has to stay until it has ended"
+    (tmp_path / "gate").touch()
+    wait_until(lambda: not spool_files(executor), "a spool file was left")
+    executor.close()
+
+
+def test_no_spool_file_is_left_of_a_value_that_was_made_again(tmp_path):
+    executor = ProcessExecutor(1)
+    kept = task(checkpoint="never")(large)
+
+    @task(checkpoint="never")
+    def changed(value):
+        return value[1:]
+
+    @task
+    def measured(value):
+        return len(value)
+
+    lost = []
+
+    @flow(executor=executor)
+    def trial():
+        chosen = kept.submit(7)
+        derived = changed.submit(chosen)
+        assert measured(derived) == LARGE - 1
+        if not lost:
+            lost.append(spool_files(executor)[0])
+            os.unlink(lost[0])
+        assert measured(chosen) == LARGE  # a new choice: the body begins anew, and what stood on the old one is gone
+        assert measured(derived) == LARGE - 1
+        return len(spool_files(executor))
+
+    assert trial.options(store=tmp_path).run() == 2
+    executor.close()
 
 
 def test_a_mapped_value_outlives_its_release(bench):

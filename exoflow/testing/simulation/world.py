@@ -161,9 +161,11 @@ class SimulatedExecutor:
 class _Traced(Execution):
     """Writes down what the kernel orders."""
 
-    def _carry_out(self, command: Any) -> None:
+    def _traced(self, command: Any) -> None:
         self.trace(f"   {command}")  # type: ignore[attr-defined]
-        super()._carry_out(command)
+        Execution.carry_out[type(command)](self, command)
+
+    carry_out = dict.fromkeys(Execution.carry_out, _traced)
 
 
 class World:
