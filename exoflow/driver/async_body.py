@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+import functools
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from exoflow import codec
 from exoflow.driver import notes
 from exoflow.driver.attempt import attempt_of, executor_of
 from exoflow.driver.body import Body
@@ -16,8 +18,11 @@ from exoflow.driver.order import Order
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current, hook
 from exoflow.driver.values import ValueLost
+from exoflow.errors import TaskFailed
+from exoflow.kernel import commands as do
 from exoflow.kernel.state import Call
-from exoflow.protocols import Attempt, Outcome
+from exoflow.model import Version
+from exoflow.protocols import Attempt, Outcome, Vanished
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -38,6 +43,7 @@ class AsyncBody(Body):
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
         self._watchers: list[asyncio.Future[None]] = []
         self._order: Order | None = None
+        self._given_up: list[tuple[Handle, Version]] = []
 
     async def run(self) -> None:
         """Run the body to its end, and tell the kernel what it came to."""
@@ -59,7 +65,7 @@ class AsyncBody(Body):
         with self.lock:
             handle = self.make(spec, args, kwargs)
             if here:
-                execution.offers[handle.call.id] = None
+                execution.offers[handle] = None
             execution.event(execution.kernel.wants, handle.call)
         return self._value_here(handle) if here else self.value(handle)
 
@@ -84,14 +90,14 @@ class AsyncBody(Body):
                             return self._give(handle)
                         except ValueLost:
                             pass  # it is being made again
-                    attempt = self._offered(call)
+                    attempt = self._offered(handle)
                     future = self._woken(call) if attempt is None else None
                 if attempt is not None:
-                    outcome = await self._run_here(attempt)
+                    outcome = await self._run_here(handle, attempt)
                 elif future is not None:
                     await future
         finally:
-            del execution.offers[call.id]
+            execution.offers.pop(handle, None)
 
     async def _let_others_begin(self) -> None:
         """Several strands: those that were made before go on to where they wait, before this one is given a value.
@@ -101,22 +107,58 @@ class AsyncBody(Body):
         if self.strands > 1:
             await asyncio.sleep(0)
 
-    def _offered(self, call: Call) -> Attempt | None:
+    def _offered(self, handle: Handle) -> Attempt | None:
         """The attempt that was left to the task that waits for it, if there is one to be run. Under the lock."""
-        offers = self.execution.offers
-        offered = offers[call.id]
-        if offered is None:
+        version = self.execution.offers.get(handle)
+        if version is None:
             return None
-        offers[call.id] = None
-        return attempt_of(self.execution, *offered)
+        self.execution.offers[handle] = None
+        return attempt_of(self.execution, handle, version)
 
-    async def _run_here(self, attempt: Attempt) -> Outcome:
+    async def _run_here(self, handle: Handle, attempt: Attempt) -> Outcome:
+        """Run an attempt in this asyncio task. The task may be cancelled: by its flow, or to end the attempt alone."""
+        execution, version, strand = self.execution, attempt.version, asyncio.current_task()
+        assert strand is not None and self.loop is not None
+        execution.stoppers[version] = functools.partial(self.loop.call_soon_threadsafe, strand.cancel)
         token = current.set(None)
         try:
-            outcome: Outcome = await self.execution.executors["local"].run_async(attempt)  # type: ignore[attr-defined]
+            return await _within(attempt.timeout_s, execution.executors["local"].run_async(attempt))  # type: ignore[attr-defined]
+        except asyncio.CancelledError:
+            if version in execution.stoppers:
+                self._given_up.append((handle, version))
+                raise
+            strand.uncancel()
+            return Vanished("cancelled")
         finally:
+            execution.stoppers.pop(version, None)
             current.reset(token)
-        return outcome
+
+    def check(self) -> None:
+        """Raise why the body can go no further, if so."""
+        super().check()
+        if self._given_up:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Strands were cancelled while they ran attempts, and the body goes on: it was not the end of the program."""
+        given_up, self._given_up = self._given_up, []
+        for handle, version in given_up:
+            error = TaskFailed(f"{handle.call.id} was given up: what waited for it in the flow was cancelled")
+            self.execution.values.errors[handle.call.id] = codec.encode_error(error)
+            self.execution.event(self.execution.kernel.given_up, handle.call.id, version)
+
+    def leave(self) -> None:
+        """The user's code has ended: calls that it made and never awaited run all the same."""
+        execution = self.execution
+        with self.lock:
+            if self.over():
+                return
+            self._give_up()
+            for handle, version in list(execution.offers.items()):
+                if handle.body is self and version is not None:
+                    del execution.offers[handle]
+                    again = do.Run(handle.call.id, version, handle.number, handle.why or "first")
+                    execution.event(execution.carry_out[do.Run], execution, again)
 
     async def value(self, handle: Handle) -> object:
         """The value of a call, for one strand."""
@@ -267,3 +309,13 @@ class AsyncBody(Body):
         futures = self._futures.pop(call, None)
         if futures and self._mail is not None:
             self._mail.post(futures)
+
+
+async def _within(timeout_s: float | None, attempt: Awaitable[Outcome]) -> Outcome:
+    if timeout_s is None:
+        return await attempt
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await attempt
+    except TimeoutError:  # a body's own is an outcome, and does not come here
+        return Vanished(f"timed out after {timeout_s} s")

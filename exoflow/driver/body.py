@@ -65,6 +65,9 @@ class Body:
         """Whether what it does counts no more."""
         return self.dead or self.execution.fatal is not None or self.execution.kernel.cancelling
 
+    def leave(self) -> None:
+        """The user's code has ended."""
+
     def check(self) -> None:
         """Raise why the body can go no further, if so."""
         execution = self.execution

@@ -46,11 +46,11 @@ def run(execution: Execution, command: do.Run) -> None:
                 execution.clock.now() + delay_s, lambda: _launch_later(execution, handle, command.version)
             )
             return
-    if handle.call.id in execution.offers:
-        execution.offers[handle.call.id] = (handle, command.version)
+    if handle in execution.offers:
+        execution.offers[handle] = command.version
         handle.body.wake_for(handle)
         return
-    _launch(execution, handle, command.version)
+    launch(execution, handle, command.version)
 
 
 def stop(execution: Execution, command: do.Stop) -> None:
@@ -60,6 +60,8 @@ def stop(execution: Execution, command: do.Stop) -> None:
         return
     if _never_began(execution, handle, command.version):  # no executor knows of it, so none would report its end
         take_outcome(execution, handle, command.version, Vanished("stopped before it began"))
+    elif (end := execution.stoppers.pop(command.version, None)) is not None:
+        end()
     else:
         executor_of(execution, handle.spec).cancel(command.version, execution.run_id)
 
@@ -70,8 +72,8 @@ def _never_began(execution: Execution, handle: Handle, version: Version) -> bool
     if forget_timer is not None:
         forget_timer()
         return True
-    if execution.offers.get(handle.call.id) == (handle, version):
-        execution.offers[handle.call.id] = None
+    if execution.offers.get(handle) == version:
+        execution.offers[handle] = None
         return True
     return False
 
@@ -87,10 +89,11 @@ def _backoff_s(execution: Execution, handle: Handle) -> float:
 def _launch_later(execution: Execution, handle: Handle, version: Version) -> None:
     with execution.lock:
         if execution.delayed.pop(version, None) is not None and execution.fatal is None:
-            execution.event(_launch, execution, handle, version)
+            execution.event(launch, execution, handle, version)
 
 
-def _launch(execution: Execution, handle: Handle, version: Version) -> None:
+def launch(execution: Execution, handle: Handle, version: Version) -> None:
+    """Begin an attempt now. Under the lock."""
     kind = handle.spec.note.kind
     handle.started_s = execution.clock.now()
     if kind is Kind.FLOW:

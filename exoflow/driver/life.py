@@ -47,6 +47,7 @@ class Life:
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> bool:
         try:
             if error is None or isinstance(error, Exception):
+                self._body.leave()
                 _returned(self._body, self.value, error)
             elif not self._body.over():  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
                 self._body.execution.stop(error)

@@ -102,8 +102,10 @@ class Shell:
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
         self.ended = Latch()
-        self.offers: dict[CallId, tuple[Handle, Version] | None] = {}
+        self.offers: dict[Handle, Version | None] = {}
         """Calls whose attempts are left to the thread or asyncio task that waits for them, and what there is to run."""
+        self.stoppers: dict[Version, Callable[[], object]] = {}
+        """Attempts that run in a flow's own asyncio tasks, and what ends them."""
         self.delayed: dict[Version, Callable[[], object]] = {}
         """Attempts whose backoff has not passed, and what forgets their timers."""
         self.save_tries: dict[CallId, int] = {}

@@ -62,19 +62,19 @@ class SyncBody(Body):
     def _wait_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts are left to this thread."""
         offers = self.execution.offers
-        offers[handle.call.id] = None
+        offers[handle] = None
         try:
             return self.wait(handle)
         finally:
-            del offers[handle.call.id]
+            del offers[handle]
 
     def _worked(self, call: Call) -> bool:
-        offers = self.execution.offers
-        offered = offers.get(call.id)
+        offers, handle = self.execution.offers, self.execution.handles[call.id]
+        offered = offers.get(handle)
         if offered is None:
             return False
-        offers[call.id] = None
-        self._run_here(*offered)
+        offers[handle] = None
+        self._run_here(handle, offered)
         return True
 
     def _run_here(self, handle: Handle, version: Version) -> None:

@@ -95,6 +95,20 @@ class Outcomes(Retirement):
         self._again(call, "lost", may=call.losses <= call.note.losses)
         return True
 
+    def given_up(self, id: CallId, version: Version) -> None:
+        """Who ran this attempt, and alone waited for the call, was cancelled: nobody wants it any more."""
+        call = self.calls[id]
+        if not self._is_live(call, version):
+            return
+        call.wanted = False
+        if call.note.effect is None and not call.note.rollback:
+            call.state = State.IDLE  # as if it had not been made; a replay makes it again, and may give it up again
+            self._ended(call)
+            return
+        call.seen = True
+        call.tries = call.note.retries
+        self.failed(id, version)
+
     def not_begun(self, id: CallId) -> None:
         """The body of a child flow could not begin: an argument's value was lost."""
         call = self.calls[id]
