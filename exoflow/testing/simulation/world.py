@@ -184,7 +184,7 @@ class World:
         self.clock = SimulatedClock()
         self.zombies: list[Attempt] = []
         self.faults_left = self.chance.choice((0, 2, 3, 3, 4, 6, 9))
-        self.will_cancel = self.chance.random() < 0.05
+        self.will_cancel = self.chance.random() < 0.08
         self.soon: list[Callable[[], None]] = []
 
     def trace(self, line: str) -> None:
