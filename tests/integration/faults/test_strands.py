@@ -1,4 +1,4 @@
-"""Branches that run side by side, killed and gone on with: what was durable stays, whoever comes first in the replay."""
+"""Branches side by side, killed and gone on with: what was durable stays, whoever comes first in the replay."""
 
 from __future__ import annotations
 
