@@ -210,7 +210,7 @@ class AsyncBody(Body):
     def change(self) -> asyncio.Future[None] | None:
         """Done when something about the run has changed, its end or a body set aside; None: it has."""
         with self.lock:
-            if self.dead or self.execution.ended.is_set():
+            if self.dead or self.execution.over():
                 return None
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(future)

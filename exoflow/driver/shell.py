@@ -131,6 +131,8 @@ class Shell:
 
     def turn(self, event: Callable[..., object], *args: Any) -> None:
         """The same for a thread that makes durable itself what the run waits for, or asks later that it be made."""
+        if self.end_position:
+            return  # nothing counts any more, and no run again: a timer that nobody read, say
         kernel = self.kernel
         try:
             event(*args)
@@ -162,7 +164,6 @@ class Shell:
             elif not self.ended.is_set():
                 self.status = self.end_status
                 self.close()
-                ending.come_apart(self)
 
     def close(self) -> None:
         """Tell everybody that the run has ended here. Under the lock."""
@@ -174,6 +175,10 @@ class Shell:
         callbacks, self.on_end = self.on_end, ()
         for callback in callbacks:
             callback()
+
+    def over(self) -> bool:
+        """Whether no body has anything to do any more: the run has ended here, or its end is on its way to the disk."""
+        return bool(self.end_position) or self.ended.is_set()
 
     def wake_bodies(self) -> None:
         """Everybody who waits looks again. Under the lock."""
