@@ -7,13 +7,13 @@ from collections.abc import Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exoflow.driver import notes
-from exoflow.driver.attempt import attempt_of, executor_of
+from exoflow.driver.attempt import attempt_of
 from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.life import Life, arguments
 from exoflow.driver.loops import Mailbox, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
-from exoflow.driver.strands import current, hook
+from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
 from exoflow.kernel.state import Call
 from exoflow.protocols import Attempt, Outcome
@@ -41,7 +41,6 @@ class AsyncBody(Body):
         """Run the body to its end, and tell the kernel what it came to."""
         self.loop = asyncio.get_running_loop()
         self._mail = mailbox(self.loop)
-        hook(self.loop)
         begun = arguments(self)
         if begun is not None:
             args, kwargs = begun
@@ -53,7 +52,7 @@ class AsyncBody(Body):
     def call(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, object]:
         """Make a call now, where it is written; awaited, it waits for the value (I1)."""
         execution = self.execution
-        here = spec.is_async and executor_of(execution, spec) is execution.executors.get("local")
+        here = self._runs_here(spec)
         with self.lock:
             handle = self.make(spec, args, kwargs)
             if here:

@@ -173,6 +173,11 @@ class Body:
             (passes if reference.call_id in passed else inputs)[call] = None
         return tuple(inputs), tuple(passes)
 
+    def _runs_here(self, spec: TaskSpec) -> bool:
+        """Whether attempts run in the thread, or asyncio task, that waits for them; nobody could end one there."""
+        executor = self.execution.default if spec.executor is None else spec.executor
+        return executor == "local" and spec.is_async is self.is_async and spec.timeout_s is None
+
     # -- reading what is there ---------------------------------------------------------------------------------------
 
     def read(self, handle: Handle) -> object:

@@ -9,7 +9,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exoflow import codec
@@ -51,11 +51,13 @@ class Runtime:
     @staticmethod
     def of(store: Store) -> Runtime:
         """The runtime of a store in this process."""
-        with _lock:
-            runtime = _runtimes.get(store.url)
-            if runtime is None:
-                runtime = _runtimes[store.url] = Runtime(store)
-            return runtime
+        runtime = _runtimes.get(store.url)
+        if runtime is None:
+            with _lock:
+                runtime = _runtimes.get(store.url)
+                if runtime is None:
+                    runtime = _runtimes[store.url] = Runtime(store)
+        return runtime
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -333,29 +335,21 @@ class Runtime:
         self.journal.close()
 
 
-class Opened(Mapping[str, Executor]):
+class Opened(dict[str, Executor]):
     """The executors of a run by name, opened when they are first used."""
 
     def __init__(self, executors: Executors, default: Executor) -> None:
         self.executors = executors
         self.default = default
-        self._opened = {default.name: default}
+        self[default.name] = default
 
-    def __getitem__(self, name: str) -> Executor:
-        found = self._opened.get(name)
-        if found is None:
-            found = self._opened[name] = self.executors(name)
-            self._opened.setdefault(found.name, found)
+    def __missing__(self, name: str) -> Executor:
+        found = self[name] = self.executors(name)
+        self.setdefault(found.name, found)
         return found
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._opened)
-
-    def __len__(self) -> int:
-        return len(self._opened)
-
     def __contains__(self, name: object) -> bool:
-        return name in self._opened or name == "local"
+        return name == "local" or super().__contains__(name)
 
 
 def _no_start(run_id: str) -> Corrupt:

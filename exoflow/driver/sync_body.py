@@ -54,11 +54,6 @@ class SyncBody(Body):
             handle = self.make_child(flow, args, kwargs)
             return self.wait(handle) if flow.is_async else self._wait_here(handle)
 
-    def _runs_here(self, spec: TaskSpec) -> bool:
-        execution = self.execution
-        local = execution.default if spec.executor is None else spec.executor
-        return local == "local" and not spec.is_async and spec.timeout_s is None
-
     def _wait_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts are left to this thread."""
         offers = self.execution.offers
