@@ -80,23 +80,15 @@ class AsyncBody(Body):
                             return self._give(handle)
                         except ValueLost:
                             pass  # it is being made again
-                    attempt = self._offered(call)
+                    stashed = execution.stash.pop(call.id, None)
+                    attempt = None if stashed is None else attempt_of(execution, *stashed)
                     future = self._woken(call) if attempt is None else None
                 if attempt is not None:
                     outcome = await self._run_here(attempt)
                 elif future is not None:
                     await future
         finally:
-            del execution.offers[call.id]
-
-    def _offered(self, call: Call) -> Attempt | None:
-        """The attempt that was left to the task that waits for it, if there is one to be run. Under the lock."""
-        offers = self.execution.offers
-        offered = offers[call.id]
-        if offered is None:
-            return None
-        offers[call.id] = None
-        return attempt_of(self.execution, *offered)
+            execution.offers.pop(call.id, None)
 
     async def _run_here(self, attempt: Attempt) -> Outcome:
         token = current.set(None)

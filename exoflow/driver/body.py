@@ -73,10 +73,10 @@ class Body:
         execution = self.execution
         if execution.fatal is not None:
             raise execution.fatal
-        if self.dead:
-            raise Superseded
         if execution.kernel.cancelling:
             raise Cancelled
+        if self.dead:
+            raise Superseded
 
     # -- making calls ----------------------------------------------------------------------------------------------
 

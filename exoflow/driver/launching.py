@@ -47,7 +47,7 @@ def run(execution: Execution, command: do.Run) -> None:
             execution.clock.call_at(execution.clock.now() + delay_s, later)
             return
     if handle.call.id in execution.offers:
-        execution.offers[handle.call.id] = (handle, command.version)
+        execution.stash[handle.call.id] = (handle, command.version)
         handle.body.wake_for(handle)
         return
     _launch(execution, handle, command.version)

@@ -102,8 +102,11 @@ class Shell:
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
         self.ended = Latch()
-        self.offers: dict[CallId, tuple[Handle, Version] | None] = {}
-        """Calls whose attempts are left to the thread or asyncio task that waits for them, and what there is to run."""
+        self.offers: dict[CallId, None] = {}
+        """Calls whose attempts are left to the thread or asyncio task that waits for them. (The collector has to walk a
+        set, and not a dict of strings.)"""
+        self.stash: dict[CallId, tuple[Handle, Version]] = {}
+        """Those attempts. One that a body has not begun before it was set aside waits here for the next body."""
         self.save_tries: dict[CallId, int] = {}
         self._positions: list[int] = []
         """Where in the journal the records are that are not known to be durable."""

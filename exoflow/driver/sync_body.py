@@ -61,15 +61,13 @@ class SyncBody(Body):
         try:
             return self.wait(handle)
         finally:
-            del offers[handle.call.id]
+            offers.pop(handle.call.id, None)
 
     def _worked(self, call: Call) -> bool:
-        offers = self.execution.offers
-        offered = offers.get(call.id)
-        if offered is None:
+        stashed = self.execution.stash.pop(call.id, None)
+        if stashed is None:
             return False
-        offers[call.id] = None
-        self._run_here(*offered)
+        self._run_here(*stashed)
         return True
 
     def _run_here(self, handle: Handle, version: Version) -> None:
