@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import random
 import sys
 import threading
@@ -71,6 +70,7 @@ class Runtime:
         labels: Mapping[str, str],
         executor: Executor,
         executors: Executors,
+        cwd: str,
     ) -> Execution:
         """A run of a flow: a new one, or the one of this id, wherever it stands.
 
@@ -81,7 +81,7 @@ class Runtime:
         inputs = codec.encode_arguments(args, kwargs, task=flow.name, function=flow.function, own=True)
         if run_id is None:
             id, epoch, index = self.journal.new_run(flow.name)
-            return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors)
+            return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors, cwd)
         with self._lock:
             live = self.executions.get(run_id)
             if live is not None and not live.ended.is_set():
@@ -90,7 +90,7 @@ class Runtime:
         claimed = self.journal.claim(run_id)
         if claimed.ours:
             return self._begun(
-                flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors
+                flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors, cwd
             )
         assert claimed.found is not None
         return self._known(claimed.found, flow, inputs, executor, executors)
@@ -107,6 +107,7 @@ class Runtime:
         labels: Mapping[str, str],
         executor: Executor,
         executors: Executors,
+        cwd: str,
     ) -> Execution:
         seed = self._chance.getrandbits(62)
         execution = Execution(
@@ -142,7 +143,7 @@ class Runtime:
             self._inputs_payload(inputs, index),
             dict(labels),
             seed,
-            os.getcwd(),
+            cwd,
             executor.name,
         )
         self._keep(execution)
