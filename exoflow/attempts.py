@@ -208,8 +208,12 @@ def arguments(attempt: Attempt, fetch: Fetch) -> tuple[tuple[Any, ...], Mapping[
     args, kwargs = attempt.args, attempt.kwargs
     if attempt.encoded is not None:
         args, kwargs = decode(cast(Encoded, attempt.encoded), lookup=make_reference)
-    if not attempt.inputs:
-        return args, kwargs
+    return _with_values(attempt, args, kwargs, fetch) if attempt.inputs else (args, kwargs)
+
+
+def _with_values(
+    attempt: Attempt, args: tuple[Any, ...], kwargs: Mapping[str, Any], fetch: Fetch
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     values: dict[CallId, object] = {}
 
     def value_of(call: CallId) -> object:

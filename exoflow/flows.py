@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
@@ -88,14 +89,16 @@ class AnyFlow(Callee[P, R, X]):
         store = settings.store_of(self._options.get("store"))
         executors = settings.executors_of(store)
         executor = self._options.get("executor") or self._spec.executor
+        cwd = os.getcwd()
         return Runtime.of(store).begin(
             self._spec,
             args,
             kwargs,
             run_id=self._options.get("run_id"),
             labels=self._options.get("labels", {}),
-            executor=executors(settings.executor_of(executor)),
+            executor=executors(settings.executor_of(executor, cwd)),
             executors=executors,
+            cwd=cwd,
         )
 
     def _adopt(self, run_id: str) -> Execution:

@@ -64,16 +64,25 @@ def run_here(execution: Execution) -> object:
     """Run a sync flow's body in this thread, or wait for the thread that does."""
     if not is_first(execution):
         return execution.result()
-    with _found_when_stopped(execution), _stopped_by_ctrl_c(execution):
-        return execution.run()
+    try:
+        if threading.current_thread() is not threading.main_thread():
+            return execution.run()
+        with _stopped_by_ctrl_c(execution):
+            return execution.run()
+    except BaseException:
+        _flush_if_stopped(execution)
+        raise
 
 
 async def run_here_async(execution: Execution) -> object:
     """Run an async flow's body in this asyncio task; cancelling that stops the run, which can be resumed."""
     if not is_first(execution):
         return await execution.result_async()
-    with _found_when_stopped(execution):
+    try:
         return await execution.run_async()
+    except BaseException:
+        _flush_if_stopped(execution)
+        raise
 
 
 _lock = threading.Lock()
@@ -86,29 +95,23 @@ def is_first(execution: Execution) -> bool:
         return first
 
 
-@contextmanager
-def _found_when_stopped(execution: Execution) -> Iterator[None]:
+def _flush_if_stopped(execution: Execution) -> None:
     """Whoever is told that the run was stopped finds it at once: all that it recorded is durable by then."""
-    try:
-        yield
-    except BaseException:
-        if execution.fatal is not None:
-            with suppress(Fenced, StorageError):  # the journal is over: what it has not acknowledged is lost
-                Runtime.of(execution.values.store).journal.flush()
-        raise
+    if execution.fatal is not None:
+        with suppress(Fenced, StorageError):  # the journal is over: what it has not acknowledged is lost
+            Runtime.of(execution.values.store).journal.flush()
 
 
 @contextmanager
 def _stopped_by_ctrl_c(execution: Execution) -> Iterator[None]:
-    """While a run is in this thread, Ctrl-C stops it, and says how to go on.
+    """While a run is in the main thread, this one, Ctrl-C stops it, and says how to go on.
 
     A program's own handler of SIGINT stays as it is; so does another thread's run.
 
     Raises:
         KeyboardInterrupt: the run was stopped, and can be resumed.
     """
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     told = KeyboardInterrupt(f"the run was stopped; go on with it by: exoflow resume {execution.run_id}")

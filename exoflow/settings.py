@@ -61,13 +61,13 @@ def store_of(spec: StoreSpec | None = None) -> Store:
     return open_store(found)
 
 
-def executor_of(spec: ExecutorSpec | None = None) -> ExecutorSpec:
-    """The executor that is meant; ``None``: the default one."""
+def executor_of(spec: ExecutorSpec | None = None, cwd: str | None = None) -> ExecutorSpec:
+    """The executor that is meant; ``None``: the default one. ``cwd``: for who has asked the system already."""
     return (
         spec
         or _configured.get("executor")
         or os.environ.get("EXOFLOW_EXECUTOR")
-        or _project().get("executor")
+        or _project_at(cwd or os.getcwd()).get("executor")
         or DEFAULT_EXECUTOR
     )
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import logging
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exoflow import codec
 from exoflow.driver import notes
-from exoflow.driver.attempt import attempt_of, executor_of
+from exoflow.driver.attempt import attempt_of
 from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.life import Life, arguments
 from exoflow.driver.loops import Mailbox, mailbox
 from exoflow.driver.order import Order
 from exoflow.driver.spec import FlowSpec, TaskSpec
-from exoflow.driver.strands import current, hook
+from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import TaskFailed
 from exoflow.kernel import commands as do
@@ -26,6 +26,11 @@ from exoflow.protocols import Attempt, Outcome, Vanished
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
+
+logger = logging.getLogger(__name__)
+
+HELD_BACK_S = 30.0
+"""How long a replay waits for a recorded call before it says so."""
 
 IDLE_CYCLES = 3
 """Of the event loop without a call, before the body counts as waiting."""
@@ -43,13 +48,13 @@ class AsyncBody(Body):
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
         self._watchers: list[asyncio.Future[None]] = []
         self._order: Order | None = None
+        self._held_back: asyncio.TimerHandle | None = None
         self._given_up: list[tuple[Handle, Version]] = []
 
     async def run(self) -> None:
         """Run the body to its end, and tell the kernel what it came to."""
         self.loop = asyncio.get_running_loop()
         self._mail = mailbox(self.loop)
-        hook(self.loop)
         begun = arguments(self)
         if begun is not None:
             args, kwargs = begun
@@ -61,11 +66,11 @@ class AsyncBody(Body):
     def call(self, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, object]:
         """Make a call now, where it is written; awaited, it waits for the value (I1)."""
         execution = self.execution
-        here = spec.is_async and executor_of(execution, spec) is execution.executors.get("local")
+        here = self._runs_here(spec)
         with self.lock:
             handle = self.make(spec, args, kwargs)
             if here:
-                execution.offers[handle] = None
+                execution.offers[handle.call.id] = None
             execution.event(execution.kernel.wants, handle.call)
         return self._value_here(handle) if here else self.value(handle)
 
@@ -90,14 +95,15 @@ class AsyncBody(Body):
                             return self._give(handle)
                         except ValueLost:
                             pass  # it is being made again
-                    attempt = self._offered(handle)
+                    stashed = execution.stash.pop(call.id, None)
+                    attempt = None if stashed is None else attempt_of(execution, *stashed)
                     future = self._woken(call) if attempt is None else None
                 if attempt is not None:
                     outcome = await self._run_here(handle, attempt)
                 elif future is not None:
                     await future
         finally:
-            execution.offers.pop(handle, None)
+            execution.offers.pop(call.id, None)
 
     async def _let_others_begin(self) -> None:
         """Several strands: those that were made before go on to where they wait, before this one is given a value.
@@ -107,30 +113,22 @@ class AsyncBody(Body):
         if self.strands > 1:
             await asyncio.sleep(0)
 
-    def _offered(self, handle: Handle) -> Attempt | None:
-        """The attempt that was left to the task that waits for it, if there is one to be run. Under the lock."""
-        version = self.execution.offers.get(handle)
-        if version is None:
-            return None
-        self.execution.offers[handle] = None
-        return attempt_of(self.execution, handle, version)
-
     async def _run_here(self, handle: Handle, attempt: Attempt) -> Outcome:
         """Run an attempt in this asyncio task. The task may be cancelled: by its flow, or to end the attempt alone."""
         execution, version, strand = self.execution, attempt.version, asyncio.current_task()
-        assert strand is not None and self.loop is not None
-        execution.stoppers[version] = functools.partial(self.loop.call_soon_threadsafe, strand.cancel)
+        assert strand is not None
+        execution.inner[version] = strand
         token = current.set(None)
         try:
             return await _within(attempt.timeout_s, execution.executors["local"].run_async(attempt))  # type: ignore[attr-defined]
         except asyncio.CancelledError:
-            if version in execution.stoppers:
+            if version in execution.inner:
                 self._given_up.append((handle, version))
                 raise
             strand.uncancel()
             return Vanished("cancelled")
         finally:
-            execution.stoppers.pop(version, None)
+            execution.inner.pop(version, None)
             current.reset(token)
 
     def check(self) -> None:
@@ -154,9 +152,10 @@ class AsyncBody(Body):
             if self.over():
                 return
             self._give_up()
-            for handle, version in list(execution.offers.items()):
-                if handle.body is self and version is not None:
-                    del execution.offers[handle]
+            for id, (handle, version) in list(execution.stash.items()):
+                if handle.body is self:
+                    execution.offers.pop(id, None)
+                    del execution.stash[id]
                     again = do.Run(handle.call.id, version, handle.number, handle.why or "first")
                     execution.event(execution.carry_out[do.Run], execution, again)
 
@@ -218,9 +217,23 @@ class AsyncBody(Body):
     def _woken(self, call: Call) -> asyncio.Future[None]:
         """Done when there is news of the call. Under the lock, under which there was none."""
         loop = asyncio.get_running_loop()
+        if self._order and self._held_back is None and self.execution.kernel.deliverable(call):
+            self._held_back = loop.call_later(HELD_BACK_S, self._say_what_holds, len(self.scope.reads))
         if self.scope.deferred or self._order:
             loop.call_soon(self._idle, len(self.scope.calls), IDLE_CYCLES)
         return self._await_one_of(loop, (call,))
+
+    def _say_what_holds(self, reads: int) -> None:
+        """Nothing was read for long, though a value is there: the body may not be the one that was recorded."""
+        self._held_back = None
+        with self.lock:
+            call = None if self.over() or reads != len(self.scope.reads) else self._in_order().waits_for()
+            if call is not None:
+                logger.warning(
+                    "%s waits for the recorded call %s: the flow body made it before it read on, and has not made it "
+                    "again. A flow body may only branch on what it got from tasks and from exoflow.",
+                    self.run_id, call.id, extra={"run": self.run_id, "call": call.id},
+                )  # fmt: skip
 
     def _await_one_of(self, loop: asyncio.AbstractEventLoop, calls: Sequence[Call]) -> asyncio.Future[None]:
         self.loop = loop
@@ -278,7 +291,7 @@ class AsyncBody(Body):
     def change(self) -> asyncio.Future[None] | None:
         """Done when something about the run has changed, its end or a body set aside; None: it has."""
         with self.lock:
-            if self.dead or self.execution.ended.is_set():
+            if self.dead or self.execution.over():
                 return None
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._watchers.append(future)

@@ -73,10 +73,10 @@ class Body:
         execution = self.execution
         if execution.fatal is not None:
             raise execution.fatal
-        if self.dead:
-            raise Superseded
         if execution.kernel.cancelling:
             raise Cancelled
+        if self.dead:
+            raise Superseded
 
     # -- making calls ----------------------------------------------------------------------------------------------
 
@@ -172,6 +172,11 @@ class Body:
             call = kernel.reference(CallId(reference.call_id.partition("!")[0]))
             (passes if reference.call_id in passed else inputs)[call] = None
         return tuple(inputs), tuple(passes)
+
+    def _runs_here(self, spec: TaskSpec) -> bool:
+        """Whether attempts run in the thread, or asyncio task, that waits for them. No thread can be ended in time."""
+        executor = self.execution.default if spec.executor is None else spec.executor
+        return executor == "local" and spec.is_async is self.is_async and (self.is_async or spec.timeout_s is None)
 
     # -- reading what is there ---------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from exoflow.model import Held, Inline, Status, Stored
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
-    from exoflow.driver.shell import Shell
 
 
 def end_scope(execution: Execution, command: do.EndScope) -> None:
@@ -58,6 +57,7 @@ def finish(execution: Execution, _: do.Finish) -> None:
     root = execution.bodies.get("")  # none where a run is cancelled whose body was not replayed
     if root is None or not root.waits_for_end:
         execution.log.notify(position, execution.end)
+    _come_apart(execution)
 
 
 def _result_payload(execution: Execution) -> records.Payload:
@@ -72,13 +72,14 @@ def _result_payload(execution: Execution) -> records.Payload:
     return value.data
 
 
-def come_apart(execution: Shell) -> None:
-    """Cut the cycles between the parts of an ended run, so that its memory is free as soon as nobody has it."""
+def _come_apart(execution: Execution) -> None:
+    """Let go of all but the outcome, and cut the cycles: runs may be many that wait for their ends to be durable."""
+    execution.values.release_all()
+    execution.values.at.clear()
     for body in execution.bodies.values():
         body.dead = True  # a strand that outlives its flow does nothing any more
     execution.bodies.clear()
     execution.handles.clear()
-    execution.values.at.clear()
     for scope in execution.kernel.scopes.values():
         scope.calls.clear()
         scope.reads.clear()

@@ -68,11 +68,15 @@ class Execution(Shell):
     async def run_async(self) -> object:
         """The same for an async flow, on the running loop."""
         await self._live()
-        return self.result()
+        try:
+            return await self.result_async()
+        except BaseException as error:
+            self.stop(error)
+            raise
 
     async def _live(self, *, quietly: bool = False) -> None:
         try:
-            while not self.ended.is_set():
+            while not self.over():
                 body = AsyncBody(self, self.flow)
                 await body.run()
                 while (change := body.change()) is not None:
@@ -105,7 +109,7 @@ class Execution(Shell):
     def report(self, handle: Handle, version: Version, outcome: Outcome) -> None:
         """An executor says what became of an attempt."""
         with self.lock:
-            if self.fatal is None:
+            if self.fatal is None and not self.end_position:
                 self.event(take_outcome, self, handle, version, outcome)
             else:
                 forget_outcome(self, version, outcome)
@@ -169,7 +173,7 @@ class Execution(Shell):
         """How the run stands now; waiting: nothing but a timer will bring it on."""
         with self.lock:
             live = [body for body in self.bodies.values() if not body.dead]
-            if self.status is not Status.RUNNING or not all(body.waits for body in live):
+            if self.status is not Status.RUNNING or self.end_position or not all(body.waits for body in live):
                 return self.status
             running = {call.note.kind for call in self.kernel.calls.values() if call.state is State.RUNNING}
             return Status.WAITING if running - {Kind.FLOW, Kind.NOTE} == {Kind.TIMER} else Status.RUNNING

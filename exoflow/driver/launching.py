@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import random
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from exoflow import codec
@@ -42,12 +43,11 @@ def run(execution: Execution, command: do.Run) -> None:
     if command.why == "retry":
         delay_s = _backoff_s(execution, handle)
         if delay_s > 0:
-            execution.delayed[command.version] = execution.clock.call_at(
-                execution.clock.now() + delay_s, lambda: _launch_later(execution, handle, command.version)
-            )
+            later = partial(_launch_later, execution, handle, command.version)
+            execution.delayed[command.version] = execution.clock.call_at(execution.clock.now() + delay_s, later)
             return
-    if handle in execution.offers:
-        execution.offers[handle] = command.version
+    if handle.call.id in execution.offers:
+        execution.stash[handle.call.id] = (handle, command.version)
         handle.body.wake_for(handle)
         return
     launch(execution, handle, command.version)
@@ -60,8 +60,8 @@ def stop(execution: Execution, command: do.Stop) -> None:
         return
     if _never_began(execution, handle, command.version):  # no executor knows of it, so none would report its end
         take_outcome(execution, handle, command.version, Vanished("stopped before it began"))
-    elif (end := execution.stoppers.pop(command.version, None)) is not None:
-        end()
+    elif (strand := execution.inner.pop(command.version, None)) is not None:
+        strand.get_loop().call_soon_threadsafe(strand.cancel)
     else:
         executor_of(execution, handle.spec).cancel(command.version, execution.run_id)
 
@@ -72,8 +72,8 @@ def _never_began(execution: Execution, handle: Handle, version: Version) -> bool
     if forget_timer is not None:
         forget_timer()
         return True
-    if execution.offers.get(handle) == version:
-        execution.offers[handle] = None
+    if execution.stash.get(handle.call.id, (None, None))[1] == version:
+        del execution.stash[handle.call.id]
         return True
     return False
 
@@ -108,21 +108,20 @@ def launch(execution: Execution, handle: Handle, version: Version) -> None:
 def _launch_task(execution: Execution, handle: Handle, version: Version) -> None:
     spec = handle.spec
     if spec.note.rollback and execution.history.intents[handle.call.id].inputs is None:
-        lost = tuple(call.id for call in handle.call.inputs if not execution.values.is_there(call.id))
+        lost = execution.values.lost_among([call.id for call in handle.call.inputs])
         take_outcome(execution, handle, version, Vanished("an input is lost", lost=lost))
         return
     attempt = attempt_of(execution, handle, version)
     executor = executor_of(execution, spec)
     if execution.runtime_sources is not None:
         execution.runtime_sources(spec.code, spec.function)
-    executor.start(attempt, lambda outcome: execution.report(handle, version, outcome))
+    executor.start(attempt, partial(execution.report, handle, version))
 
 
 def _arm(execution: Execution, handle: Handle, version: Version) -> None:
     when = codec.decode(execution.values.fetch(execution.values.at[handle.call.inputs[0].id]))
     assert isinstance(when, float)
-    ring = Computed(Inline(_NONE), 0.0)
-    execution.clock.call_at(when, lambda: execution.report(handle, version, ring))
+    execution.clock.call_at(when, partial(execution.report, handle, version, Computed(Inline(_NONE), 0.0)))
 
 
 def _launch_child(handle: Handle) -> None:

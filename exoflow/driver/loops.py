@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary, ref
 
+from exoflow.driver.strands import hook
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
@@ -68,9 +70,10 @@ _mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDicti
 
 
 def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
-    """The mailbox of a loop; to be asked in its thread."""
+    """The mailbox of a loop; to be asked in its thread. From then on the loop names the strands of flow bodies."""
     found = _mailboxes.get(loop)
     if found is None:
+        hook(loop)
         found = _mailboxes[loop] = Mailbox(loop)
     return found
 

@@ -8,6 +8,7 @@ from exoflow import codec
 from exoflow.driver.damage import verify
 from exoflow.driver.handle import Handle
 from exoflow.errors import TaskFailed
+from exoflow.kernel.state import Call
 from exoflow.model import CallId, Held, Inline, Stored, Version
 from exoflow.protocols import Computed, Outcome, Raised
 
@@ -55,7 +56,6 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     value = outcome.value
     if call.attempt == version:
         _timed(execution, handle, outcome.seconds)
-    refs = tuple(kernel.reference(_owner(ref)) for ref in outcome.refs if _owner(ref) != call.id)
     counts = kernel.computed(
         call.id,
         version,
@@ -63,7 +63,7 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
         inline=type(value) is Inline,
         stored=isinstance(value, Stored),
         seconds=outcome.seconds,
-        refs=refs,
+        refs=_references(execution, call.id, outcome.refs) if outcome.refs else (),
     )
     if not counts:
         _release(execution, outcome)
@@ -85,6 +85,10 @@ def forget_value(execution: Execution, id: CallId) -> None:
         execution.kernel.lost(_owner(id))
     else:
         verify(execution, id)
+
+
+def _references(execution: Execution, id: CallId, refs: tuple[CallId, ...]) -> tuple[Call, ...]:
+    return tuple(execution.kernel.reference(_owner(ref)) for ref in refs if _owner(ref) != id)
 
 
 def _timed(execution: Execution, handle: Handle, seconds: float) -> None:

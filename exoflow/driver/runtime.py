@@ -5,11 +5,10 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exoflow import codec
@@ -51,11 +50,13 @@ class Runtime:
     @staticmethod
     def of(store: Store) -> Runtime:
         """The runtime of a store in this process."""
-        with _lock:
-            runtime = _runtimes.get(store.url)
-            if runtime is None:
-                runtime = _runtimes[store.url] = Runtime(store)
-            return runtime
+        runtime = _runtimes.get(store.url)
+        if runtime is None:
+            with _lock:
+                runtime = _runtimes.get(store.url)
+                if runtime is None:
+                    runtime = _runtimes[store.url] = Runtime(store)
+        return runtime
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -69,6 +70,7 @@ class Runtime:
         labels: Mapping[str, str],
         executor: Executor,
         executors: Executors,
+        cwd: str,
     ) -> Execution:
         """A run of a flow: a new one, or the one of this id, wherever it stands.
 
@@ -79,7 +81,7 @@ class Runtime:
         inputs = codec.encode_arguments(args, kwargs, task=flow.name, function=flow.function, own=True)
         if run_id is None:
             id, epoch, index = self.journal.new_run(flow.name)
-            return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors)
+            return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors, cwd)
         with self._lock:
             live = self.executions.get(run_id)
             if live is not None and not live.ended.is_set():
@@ -88,7 +90,7 @@ class Runtime:
         claimed = self.journal.claim(run_id)
         if claimed.ours:
             return self._begun(
-                flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors
+                flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors, cwd
             )
         assert claimed.found is not None
         return self._known(claimed.found, flow, inputs, executor, executors)
@@ -105,6 +107,7 @@ class Runtime:
         labels: Mapping[str, str],
         executor: Executor,
         executors: Executors,
+        cwd: str,
     ) -> Execution:
         seed = self._chance.getrandbits(62)
         execution = Execution(
@@ -140,7 +143,7 @@ class Runtime:
             self._inputs_payload(inputs, index),
             dict(labels),
             seed,
-            os.getcwd(),
+            cwd,
             executor.name,
         )
         self._keep(execution)
@@ -333,29 +336,21 @@ class Runtime:
         self.journal.close()
 
 
-class Opened(Mapping[str, Executor]):
+class Opened(dict[str, Executor]):
     """The executors of a run by name, opened when they are first used."""
 
     def __init__(self, executors: Executors, default: Executor) -> None:
         self.executors = executors
         self.default = default
-        self._opened = {default.name: default}
+        self[default.name] = default
 
-    def __getitem__(self, name: str) -> Executor:
-        found = self._opened.get(name)
-        if found is None:
-            found = self._opened[name] = self.executors(name)
-            self._opened.setdefault(found.name, found)
+    def __missing__(self, name: str) -> Executor:
+        found = self[name] = self.executors(name)
+        self.setdefault(found.name, found)
         return found
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._opened)
-
-    def __len__(self) -> int:
-        return len(self._opened)
-
     def __contains__(self, name: object) -> bool:
-        return name in self._opened or name == "local"
+        return name == "local" or super().__contains__(name)
 
 
 def _no_start(run_id: str) -> Corrupt:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from exoflow.driver import records
 from exoflow.driver.attempt import value_name
 from exoflow.driver.handle import Handle
-from exoflow.driver.values import payload_of
+from exoflow.driver.values import Values, payload_of
 from exoflow.errors import StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
@@ -42,7 +42,7 @@ def append_result(
     if code is Code.SAVED:
         payload = payload_of(values.at[call.id])
         if handle.put_ids:
-            puts = [[id, payload_of(values.at[id])] for id in handle.put_ids]
+            puts = _puts(values, handle.put_ids)
     elif code is Code.FAILED:
         payload = values.errors[call.id]
     note = call.note
@@ -69,6 +69,10 @@ def append_result(
             newest,
         )
     )
+
+
+def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:
+    return [[id, payload_of(values.at[id])] for id in ids]
 
 
 def upload(execution: Execution, command: do.Upload) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from bisect import bisect_right
@@ -102,12 +103,15 @@ class Shell:
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
         self.ended = Latch()
-        self.offers: dict[Handle, Version | None] = {}
-        """Calls whose attempts are left to the thread or asyncio task that waits for them, and what there is to run."""
-        self.stoppers: dict[Version, Callable[[], object]] = {}
-        """Attempts that run in a flow's own asyncio tasks, and what ends them."""
+        self.offers: dict[CallId, None] = {}
+        """Calls whose attempts are left to the thread or asyncio task that waits for them. (The collector has to walk a
+        set, and not a dict of strings.)"""
+        self.stash: dict[CallId, tuple[Handle, Version]] = {}
+        """Those attempts. One that a body has not begun before it was set aside waits here for the next body."""
         self.delayed: dict[Version, Callable[[], object]] = {}
         """Attempts whose backoff has not passed, and what forgets their timers."""
+        self.inner: dict[Version, asyncio.Task[Any]] = {}
+        """Attempts that run in asyncio tasks of the flow itself."""
         self.save_tries: dict[CallId, int] = {}
         self._positions: list[int] = []
         """Where in the journal the records are that are not known to be durable."""
@@ -135,6 +139,8 @@ class Shell:
 
     def turn(self, event: Callable[..., object], *args: Any) -> None:
         """The same for a thread that makes durable itself what the run waits for, or asks later that it be made."""
+        if self.end_position:
+            return  # nothing counts any more, and no run again: a timer that nobody read, say
         kernel = self.kernel
         try:
             event(*args)
@@ -166,7 +172,6 @@ class Shell:
             elif not self.ended.is_set():
                 self.status = self.end_status
                 self.close()
-                ending.come_apart(self)
 
     def close(self) -> None:
         """Tell everybody that the run has ended here. Under the lock."""
@@ -178,6 +183,10 @@ class Shell:
         callbacks, self.on_end = self.on_end, ()
         for callback in callbacks:
             callback()
+
+    def over(self) -> bool:
+        """Whether no body has anything to do any more: the run has ended here, or its end is on its way to the disk."""
+        return bool(self.end_position) or self.ended.is_set()
 
     def wake_bodies(self) -> None:
         """Everybody who waits looks again. Under the lock."""

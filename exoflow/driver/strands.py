@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import weakref
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +32,9 @@ class Strand:
 
 current: contextvars.ContextVar[Strand | None] = contextvars.ContextVar("exoflow_strand", default=None)
 
-_hooked: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-
 
 def hook(loop: asyncio.AbstractEventLoop) -> None:
-    """Name every asyncio task that a flow body creates on this loop, when it is created."""
-    if loop in _hooked:
-        return
-    _hooked.add(loop)
+    """Name every asyncio task that a flow body creates on this loop, when it is created. To be called once a loop."""
     inner: Callable[..., Any] | None = loop.get_task_factory()
 
     def create(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any) -> Any:

@@ -54,27 +54,20 @@ class SyncBody(Body):
             handle = self.make_child(flow, args, kwargs)
             return self.wait(handle) if flow.is_async else self._wait_here(handle)
 
-    def _runs_here(self, spec: TaskSpec) -> bool:
-        execution = self.execution
-        local = execution.default if spec.executor is None else spec.executor
-        return local == "local" and not spec.is_async and spec.timeout_s is None
-
     def _wait_here(self, handle: Handle) -> object:
         """Wait for a call whose attempts are left to this thread."""
         offers = self.execution.offers
-        offers[handle] = None
+        offers[handle.call.id] = None
         try:
             return self.wait(handle)
         finally:
-            del offers[handle]
+            offers.pop(handle.call.id, None)
 
     def _worked(self, call: Call) -> bool:
-        offers, handle = self.execution.offers, self.execution.handles[call.id]
-        offered = offers.get(handle)
-        if offered is None:
+        stashed = self.execution.stash.pop(call.id, None)
+        if stashed is None:
             return False
-        offers[handle] = None
-        self._run_here(handle, offered)
+        self._run_here(*stashed)
         return True
 
     def _run_here(self, handle: Handle, version: Version) -> None:

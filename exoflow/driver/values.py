@@ -81,6 +81,10 @@ class Values:
             return False
         return True
 
+    def lost_among(self, ids: Iterable[CallId]) -> tuple[CallId, ...]:
+        """Those whose values cannot be had any more."""
+        return tuple(id for id in ids if not self.is_there(id))
+
     def value_of_ref(self, id: CallId) -> object:
         """What stands for a Ref in arguments by value; one that is passed on stays a Ref.
 

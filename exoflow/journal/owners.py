@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgpack
 
@@ -34,7 +35,12 @@ def journal_name(number: int) -> str:
 
 
 def generated_id(flow: str, journal: str, run: int) -> str:
-    return f"{_UNSAFE.sub('_', flow).strip('.') or 'flow'}-{journal}-{run}"
+    return f"{_safe(flow)}-{journal}-{run}"
+
+
+@lru_cache
+def _safe(flow: str) -> str:
+    return _UNSAFE.sub("_", flow).strip(".") or "flow"
 
 
 def parse_id(run_id: str) -> Claim | None:

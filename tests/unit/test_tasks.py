@@ -168,6 +168,15 @@ def test_an_async_task_in_a_sync_flow_is_submitted() -> None:
         in_flow(lambda: double_later(2))
 
 
+def test_the_timeout_of_an_awaited_task_counts() -> None:
+    @task(timeout=0.01)
+    async def never_ends() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError, match=r"timed out after 0.01 s"):
+        in_async_flow(never_ends)
+
+
 def test_an_async_flow_awaits() -> None:
     assert in_async_flow(lambda: double_later(2)) == 4
     assert in_async_flow(lambda: double.submit(2)) == 4

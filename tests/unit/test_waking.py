@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import exoflow
-from exoflow import RunCancelled, flow, timer
+from exoflow import Cancelled, Run, RunCancelled, flow, timer
 from exoflow.driver.latch import Latch
 from exoflow.driver.loops import mailbox
 from exoflow.model import Status
@@ -71,3 +71,35 @@ def test_a_run_that_only_a_timer_can_bring_on_is_waiting() -> None:
             await run
 
     asyncio.run(seen())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_body_that_waits_is_told_that_its_run_was_cancelled(is_async: bool) -> None:
+    exoflow.configure(store=f"memory://told-{is_async}")
+    told: list[type[BaseException]] = []
+
+    @flow
+    def waits() -> None:
+        try:
+            timer(1000).result()
+        except BaseException as error:
+            told.append(type(error))
+            raise
+
+    @flow
+    async def waits_later() -> None:
+        try:
+            await timer(1000)
+        except BaseException as error:
+            told.append(type(error))
+            raise
+
+    run: Run[None] = (waits_later if is_async else waits).start()
+    while run.status is not Status.WAITING:
+        threading.Event().wait(0.001)
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result()
+    while not told:
+        threading.Event().wait(0.001)
+    assert told == [Cancelled]
