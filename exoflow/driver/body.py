@@ -51,6 +51,7 @@ class Body:
         self.result: codec.Encoded | None = None
         self.value_with_refs: object = None
         self.error: bytes | None = None
+        self.thread = 0
         self._condition: threading.Condition | None = None
         """Where its thread waits; most calls run in that thread, and none is needed."""
         self._parked = False
@@ -115,6 +116,11 @@ class Body:
         strand = current.get()
         assert strand is not None
         assert strand.body is self
+        if threading.get_ident() != self.thread:  # asyncio.to_thread takes the strand along: ids would be given in a race
+            raise RuntimeError(
+                f"{spec.name} is called in another thread than its flow's: make the call in the flow's own body, and "
+                f"hand its value to the thread"
+            )
         name = spec.name
         if spec.key is None:
             n = strand.counts.get(name, 0)

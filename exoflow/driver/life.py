@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Mapping, Sequence
 from contextvars import Token
 from types import TracebackType
@@ -41,6 +42,7 @@ class Life:
 
     def __enter__(self) -> Life:
         self._token: Token[Strand | None] = current.set(Strand(self._body, ""))
+        self._body.thread = threading.get_ident()
         _live[0] += 1
         return self
 

@@ -170,3 +170,17 @@ async def test_a_submitted_call_goes_on_when_who_awaited_its_ref_was_cancelled()
         return await ref
 
     assert await looks_twice.run() == 4
+
+
+async def test_a_call_from_a_thread_that_took_the_strand_along_is_refused() -> None:
+    @task
+    def count(x: int) -> int:
+        return x
+
+    @flow
+    async def threaded() -> str:
+        with pytest.raises(RuntimeError, match="in another thread than its flow's"):
+            await asyncio.to_thread(count.submit, 1)
+        return "refused"
+
+    assert await threaded.run() == "refused"
