@@ -116,7 +116,7 @@ class Body:
         strand = current.get()
         assert strand is not None
         assert strand.body is self
-        if threading.get_ident() != self.thread:  # asyncio.to_thread takes the strand along: ids would be given in a race
+        if threading.get_ident() != self.thread:  # asyncio.to_thread takes the strand along, and ids would race
             raise RuntimeError(
                 f"{spec.name} is called in another thread than its flow's: make the call in the flow's own body, and "
                 f"hand its value to the thread"
