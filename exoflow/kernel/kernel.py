@@ -60,7 +60,9 @@ class Kernel(Retirement):
         """The commands that the last events gave rise to, in order."""
         if self._to_undo:
             self._undo_next()
-        out, self.out = self.out, []
+        out = self.out
+        if out:
+            self.out = []
         return out
 
     # -- history ---------------------------------------------------------------------------------------------------
@@ -280,7 +282,10 @@ class Kernel(Retirement):
             self.read(scope, call.refs[0])  # the error itself is what has to be durable
         at = len(scope.reads)
         index = call.reads_at if at == call.reads_at else at  # one int instead of two: a run has many of them
-        call.read_by = joined(call.read_by, (scope, scope.incarnation, index))
+        if call.read_at < 0 and scope is call.scope:
+            call.read_at = index  # a field, and no row: nearly every call is read once, by the body that made it
+        else:
+            call.read_by = joined(call.read_by, (scope, scope.incarnation, index))
         scope.reads.append(call)
         stamp = self._stamp(call)
         if stamp > scope.stamp:

@@ -215,13 +215,12 @@ class _Fall:
 
     def visit_readers(self, source: Call) -> None:
         """Bodies that have read the result, and whatever they called after that (G10)."""
-        for scope, incarnation, index in source.read_by:
-            if scope.incarnation != incarnation:
-                continue
+        for scope, index in source.readers():
             self.aside[scope] = None
             for call in scope.calls:
                 if call.reads_at > index:
                     self.visit(call, base=True)
             if scope.owner is not None and scope.owner.attached:
                 self.visit(scope.owner, base=False)
+        source.read_at = -1
         source.read_by.clear()
