@@ -167,7 +167,7 @@ class Execution(Undoing):
             self._timed(handle, outcome.seconds)
         refs = tuple(self.kernel.reference(_owner(ref)) for ref in outcome.refs if _owner(ref) != call.id)
         inline = type(value) is Inline
-        size = len(value.data) if isinstance(value, Inline) else value.size
+        size = len(value) if isinstance(value, Inline) else value.size
         counts = self.kernel.computed(
             call.id,
             version,
@@ -588,7 +588,7 @@ class Execution(Undoing):
             self.values.store.create(name, *codec.to_parts(value.handle))
             self.outcome = Stored(name, value.size)
             return ["@", name, value.size]
-        return value.data
+        return value
 
     def _on_end(self, error: BaseException | None) -> None:
         with self.lock:

@@ -219,7 +219,7 @@ class Runtime:
     def _encoded(self, payload: records.Payload) -> codec.Encoded | None:
         value: Value | None = value_of(payload)
         if isinstance(value, Inline):
-            return codec.from_bytes(value.data)
+            return codec.from_bytes(value)
         if isinstance(value, Stored):
             return codec.from_object(self.store.read(value.name), value.name)
         return None

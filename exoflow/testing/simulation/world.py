@@ -431,7 +431,7 @@ class World:
         if isinstance(value, Held):
             return self.executor.held[value.handle]  # type: ignore[index]  # a handle is whatever its executor makes it
         if isinstance(value, Inline):
-            return codec.from_bytes(value.data)
+            return codec.from_bytes(value)
         return codec.from_object(self.store.read(value.name))
 
     def _survivors(self, execution: Execution) -> list[tuple[Any, ...]]:
