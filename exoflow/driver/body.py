@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.damage import forsake
-from exoflow.driver.handle import Handle
+from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.identity import check_error, check_same
 from exoflow.driver.loops import Mailbox, background_loop, mailbox
 from exoflow.driver.spec import FlowSpec, TaskSpec
@@ -25,7 +25,7 @@ from exoflow.driver.undo import ValueLost
 from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, RunMismatch, StorageError, Superseded
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
-from exoflow.model import Annotations, CallId, Kind, Version
+from exoflow.model import Annotations, CallId, Inline, Kind, Version
 from exoflow.protocols import Computed, Outcome
 
 if TYPE_CHECKING:
@@ -175,7 +175,10 @@ class Body:
         """Make a call and wait for its value; where it can, it runs in this very thread."""
         with self.lock:
             handle = self._make(spec, args, kwargs)
-            handle.order = -1  # nobody will ask which was first
+            handle.order = PLAIN
+            if not handle.call.failed and self.execution.kernel.deliverable(handle.call):
+                with contextlib.suppress(ValueLost):  # it is recorded: there is nothing to wait for
+                    return self._read(handle)
             return self._await(handle, offer=self._runs_here(spec))
 
     def _runs_here(self, spec: TaskSpec) -> bool:
@@ -300,6 +303,8 @@ class Body:
                 records.Read(Code.READ, execution.index, self.scope.path, call.id, self.scope.stamp, len(reads))
             )
         execution.event(execution.kernel.read, self.scope, call)
+        if handle.order == PLAIN and call.saved and type(value) is Inline and not encoded.refs:
+            execution.handles.pop(call.id, None)  # no Ref stands for it, and whatever makes it again calls it again
         return codec.decode(encoded, lookup=self._reference)
 
     def _reference(self, id: CallId) -> object:
@@ -410,6 +415,7 @@ class Body:
         here = spec.is_async and execution.executor_of(spec) is execution.executors.get("local")
         with self.lock:
             handle = self._make(spec, args, kwargs)
+            handle.order = PLAIN
             if here:
                 execution._offers.add(handle.call.id)
             execution.event(execution.kernel.wants, handle.call)

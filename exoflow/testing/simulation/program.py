@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,8 @@ class Program:
     tasks: tuple[TaskSpec, ...]
     steps: tuple[Step, ...]
     strands: bool
+    plain: bool = False
+    """Its calls are plain ones: there is no Ref to them, and steps that would take it do without."""
 
 
 class SimulatedRef:
@@ -135,29 +137,35 @@ def flow_of(program: Program) -> FlowSpec:
 async def _perform(program: Program, steps: Sequence[Step], given: Provenance) -> object:
     """Run the steps; what a body has read goes into everything that it calls later, as in a real one."""
     seen = set(given)
-    made: list[Handle] = []
+    made: list[Handle | None] = []
     for step in steps:
         await _step(program, step, seen, made)
-    return [tuple(sorted(seen)), [SimulatedRef(handle.call_id) for handle in made[-2:]]]
+    return [tuple(sorted(seen)), [SimulatedRef(handle.call_id) for handle in made[-2:] if handle]]
 
 
-async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle]) -> None:
+async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle | None]) -> None:
     body = current_body()
     assert body is not None
-    refs = [SimulatedRef(made[i].call_id) for i in step.inputs]
+    taken = [handle for i in step.inputs if (handle := made[i])]
+    refs = [SimulatedRef(handle.call_id) for handle in taken]
     given = tuple(sorted(seen))
     if step.kind in ("submit", "call"):
         spec = program.tasks[step.task]
         if step.passed:
             spec = replace(spec, ref_parameters=frozenset({"refs"}))
+        if step.kind == "call" and program.plain:
+            made.append(None)
+            await _see(body.call_async(spec, (refs, given), {}), seen)
+            return
         handle = body.submit(spec, (refs, given), {})
         made.append(handle)
         if step.kind == "call":
             await _read(body, handle, seen)
-    elif step.kind == "read":
-        await _read(body, made[step.inputs[0]], seen)
-    elif step.kind == "branch":
-        await _read(body, made[step.inputs[0]], seen)
+    elif step.kind in ("read", "branch"):
+        for handle in taken:
+            await _read(body, handle, seen)
+        if step.kind == "read":
+            return
         if zlib.crc32(repr(sorted(seen)).encode()) % 2:
             for inner in step.body:
                 if all(i < len(made) for i in inner.inputs):
@@ -165,10 +173,11 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle
     elif step.kind == "child":
         made.append(body.submit_child(_child(program, step), (refs, given), {}))
     elif step.kind == "choose":
-        handles = [made[i] for i in step.inputs]
-        index = await body.next_of_async(handles)
+        if not taken:
+            return
+        index = await body.next_of_async(taken)
         seen.add(("chose", len(made), index))
-        await _read(body, handles[index], seen)
+        await _read(body, taken[index], seen)
     else:
         made.append(body.timer(1.0))
 
@@ -182,8 +191,12 @@ def _child(program: Program, step: Step) -> FlowSpec:
 
 
 async def _read(body: Any, handle: Handle, seen: set[Pair]) -> None:
+    await _see(body.value_async(handle), seen)
+
+
+async def _see(reading: Coroutine[Any, Any, object], seen: set[Pair]) -> None:
     try:
-        value = await body.value_async(handle)
+        value = await reading
     except SimulatedError as error:
         value = error.args[0]
     seen.update(provenance(value))
