@@ -26,6 +26,7 @@ from exoflow.kernel.commands import (
     Stop,
     Upload,
 )
+from exoflow.kernel.lineage import FIXED
 from exoflow.kernel.retirement import Retirement
 from exoflow.kernel.state import NOBODY, Call, Scope, State, joined
 from exoflow.model import NO_VERSION, Annotations, CallId, Kind, Version, version
@@ -89,8 +90,9 @@ class Kernel(Retirement):
         call.saved = saved
         call.committed = saved
         call.failed = failed
-        call.names = names
-        call.refs = tuple(self.reference(ref) for ref in refs)
+        if names or call.rare:
+            call.names = names
+        call.refs = tuple(map(self.reference, refs)) if refs else ()
         call.recorded_reads_at = reads_at
         call.record_stamp = newest
         call.why = "not saved"
@@ -135,6 +137,8 @@ class Kernel(Retirement):
         if self.damaged:
             self._unsure = {call.id for call in self.calls.values() if call.intent and call.state is not State.DONE}
         for call in self.calls.values():
+            if not call.rare:
+                continue  # it names nothing
             named = [self.calls[name] for name in (*call.intent_names, *call.names) if name in self.calls]
             newest = max((source.version for source in named if source.is_choice), default=0)
             if call.intent and call.note.rollback and call.intent < newest or call.names and call.version < newest:
@@ -155,7 +159,9 @@ class Kernel(Retirement):
         if call is None:
             call = self.calls[id] = Call(id, _PLAIN)
             call.recalled = True
-            self._by_path.setdefault(path, []).append(call)
+            if path not in self._by_path:
+                self._by_path[path] = []
+            self._by_path[path].append(call)
         return call
 
     # -- the body --------------------------------------------------------------------------------------------------
@@ -186,7 +192,7 @@ class Kernel(Retirement):
         self._link(call, scope, inputs, passes)
         if not fresh:
             self._reattach(call)
-        if not call.open and not call.must_commit:
+        if not call.open and not call.closed and not call.must_commit:
             self._settle(call)
         if call.state is State.IDLE:
             if self.unattached:
@@ -208,7 +214,8 @@ class Kernel(Retirement):
             self._void(call)
         if call.state is State.DONE or call.intent:
             self._mark_derived(call)
-            self._fix_stamp(call)
+            self._lineage_stamp(call)
+            call.stamp_at = FIXED
         if call.state is State.DONE:
             if call.note.kind is Kind.FLOW:
                 call.names = tuple(name for name in call.names if not self.calls[name].committed)

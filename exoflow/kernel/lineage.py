@@ -33,7 +33,8 @@ class Lineage:
             self._unclose([call])
         call.scope = scope
         call.inputs = inputs
-        call.passes = passes
+        if passes or call.rare:
+            call.passes = passes
         call.reads_at = len(scope.reads)
         call.read_stamp = scope.stamp
         call.attached = True
@@ -244,7 +245,9 @@ class Lineage:
         """
         if call.stamp_at == FIXED or call.stamp_at == self.remade:
             return call.stamp
-        stamp = self._walk(self._sources(call), self._prefix_stamp(call))
+        stamp = self._prefix_stamp(call)
+        if call.inputs or call.contents or call.late:
+            stamp = self._walk(self._sources(call), stamp)
         call.stamp = stamp
         call.stamp_at = self.remade
         return stamp
@@ -301,6 +304,8 @@ class Lineage:
 
     def _mark_derived(self, call: Call) -> None:
         """Note on everything behind the call that something holds a result which stands on it."""
+        if call.has_derived:
+            return
         stack = [call]
         while stack:
             source = stack.pop()

@@ -92,6 +92,8 @@ class Retirement(Lineage):
     def _detached(self, call: Call) -> None:
         """A result or an intent that no body has asked for yet. It falls with any choice that its record names."""
         self.unattached.add(call)
+        if not call.rare:
+            return  # it names nothing
         names = call.intent_names if call.intent and call.note.rollback else ()
         for name in names + call.names if call.state is State.DONE else names:
             self.standing.setdefault(name, []).append(call)
