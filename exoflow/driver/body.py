@@ -177,8 +177,10 @@ class Body:
             handle = self._make(spec, args, kwargs)
             handle.order = PLAIN
             if not handle.call.failed and self.execution.kernel.deliverable(handle.call):
-                with contextlib.suppress(ValueLost):  # it is recorded: there is nothing to wait for
-                    return self._read(handle)
+                try:
+                    return self._read(handle)  # it is recorded: there is nothing to wait for
+                except ValueLost:
+                    pass  # it is made again
             return self._await(handle, offer=self._runs_here(spec))
 
     def _runs_here(self, spec: TaskSpec) -> bool:

@@ -22,6 +22,7 @@ from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
 from exoflow.journal import Journal, Kind
+from exoflow.journal.collector import at_rest
 from exoflow.journal.takeover import Found
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
 from exoflow.protocols import Executor, Store
@@ -281,8 +282,9 @@ class Runtime:
             if history.ended.status == Status.DONE:
                 default = executor or executors(history.start.executor)
                 return self._stored(run_id, flow_of(history.start), history, default, executors)
-        adopted = self.journal.adopt(run_id, takeover)
-        history = History(adopted.records, damaged=bool(adopted.damaged))
+        with at_rest(len(found.history.entries)):
+            adopted = self.journal.adopt(run_id, takeover)
+            history = History(adopted.records, damaged=bool(adopted.damaged))
         start = history.start
         if start is None:
             raise _no_start(run_id)
