@@ -28,7 +28,7 @@ for name in dir(exoflow):
 def live(job):
     for number, path in enumerate([os.devnull, job["out"], job["err"]]):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-    faulthandler.dump_traceback_later(30, exit=True)  # a run that hangs is a failed test, and says where
+    faulthandler.dump_traceback_later(60, exit=True)  # a run that hangs is a failed test, and says where
     os.chdir(job["folder"])
     os.environ.update(job["environment"])
     sys.argv = job["argv"]

@@ -63,7 +63,7 @@ def test_a_run_killed_again_at_any_storage_operation_of_its_recovery_goes_on(
     killed_in_recovery(place, first)
 
 
-@pytest.mark.slow
+@pytest.mark.big
 @pytest.mark.timeout(1200)
 def test_a_run_killed_at_many_an_operation_and_at_any_of_its_recovery_goes_on(place: Callable[..., Place]) -> None:
     for first in points_of(place("whole"))[::5]:

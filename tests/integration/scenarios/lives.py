@@ -22,7 +22,7 @@ from exoflow import settings
 from exoflow.model import Held
 from exoflow.protocols import Attempt, Executor, Outcome, Vanished
 
-HANG_S = 20.0
+HANG_S = 60.0
 
 for _name in dir(exoflow):
     getattr(exoflow, _name)
