@@ -252,7 +252,7 @@ def _input(attempt: Attempt, call: CallId, fetch: Fetch, value_of: Callable[[Cal
     if value is None:
         return make_reference(call)
     try:
-        encoded = from_bytes(value.data) if isinstance(value, Inline) else fetch(value)
+        encoded = from_bytes(value) if isinstance(value, Inline) else fetch(value)
         return decode(encoded, lookup=value_of)
     except (KeyError, FileNotFoundError, Corrupt) as error:
         reason = f"its input {call} is lost: {type(error).__name__}: {error}"

@@ -87,11 +87,9 @@ class Status(enum.StrEnum):
     BROKEN_OFF = "broken_off"
 
 
-@dataclass(frozen=True, slots=True)
-class Inline:
-    """An encoded value of at most 64 KiB, here."""
-
-    data: bytes
+Inline = bytes
+"""An encoded value of at most 64 KiB, here. No object around it: a run may hold very many, and the garbage collector
+need not look at bytes."""
 
 
 @dataclass(frozen=True, slots=True)

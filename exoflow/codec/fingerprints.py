@@ -37,7 +37,7 @@ Form = Any
 
 
 def fingerprint(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Form:
-    """The comparable form of a call's arguments: ``[[form, ...], {name: form}]``."""
+    """The comparable form of a call's arguments: ``((form, ...), {name: form})``."""
     positional: list[Form] = []
     for value in args:
         kind = type(value)
@@ -60,7 +60,7 @@ def fingerprint(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Form:
             positional[index], left = _fitted(form, left)
         for name, form in named.items():
             named[name], left = _fitted(form, left)
-    return [positional, named]
+    return tuple(positional), named
 
 
 def difference(old: Form, new: Form, function: Callable[..., object] | None = None) -> str | None:

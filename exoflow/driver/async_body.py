@@ -11,7 +11,7 @@ from exoflow import codec
 from exoflow.driver import notes
 from exoflow.driver.attempt import attempt_of
 from exoflow.driver.body import Body
-from exoflow.driver.handle import Handle
+from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.life import Life, arguments
 from exoflow.driver.loops import Mailbox, mailbox
 from exoflow.driver.order import Order
@@ -69,6 +69,7 @@ class AsyncBody(Body):
         here = self._runs_here(spec)
         with self.lock:
             handle = self.make(spec, args, kwargs)
+            handle.order = PLAIN
             if here:
                 execution.offers[handle.call.id] = None
             execution.event(execution.kernel.wants, handle.call)

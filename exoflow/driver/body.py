@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from exoflow import codec
 from exoflow.driver.damage import forsake
-from exoflow.driver.handle import Handle
+from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.identity import check_error, check_same
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, RunMismatch, StorageError, Superseded
 from exoflow.kernel.state import Call
-from exoflow.model import CallId
+from exoflow.model import CallId, Inline
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -221,6 +221,8 @@ class Body:
         if self.strands > 1:
             self._record(call)
         execution.event(execution.kernel.read, self.scope, call)
+        if handle.order == PLAIN and call.saved and type(value) is Inline and not encoded.refs:
+            execution.handles.pop(call.id, None)  # no Ref stands for it, and whatever makes it again calls it again
         return codec.decode(encoded, lookup=self.reference)
 
     def _record(self, call: Call) -> None:

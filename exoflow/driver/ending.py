@@ -69,7 +69,7 @@ def _result_payload(execution: Execution) -> records.Payload:
         execution.values.store.create(name, *codec.to_parts(value.handle))
         execution.outcome = Stored(name, value.size)
         return ["@", name, value.size]
-    return value.data
+    return value
 
 
 def _come_apart(execution: Execution) -> None:

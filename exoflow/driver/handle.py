@@ -14,6 +14,9 @@ from exoflow.model import CallId
 if TYPE_CHECKING:
     from exoflow.driver.body import Body
 
+PLAIN = -1
+"""The order of a plain call: no Ref stands for it, so nobody asks which was there first."""
+
 _NONE: Mapping[str, Any] = {}
 
 

@@ -7,9 +7,20 @@ from typing import Any
 
 from exoflow.driver import order, records
 from exoflow.driver.values import Values, value_of
+from exoflow.journal.collector import at_rest
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
-from exoflow.model import CallId, Version
+from exoflow.model import NO_VERSION, CallId, Version
+
+Recorded = tuple[int, Version, object, bytes]
+"""Of a call's newest record, what a replay is held against: kind, version, fingerprint of the arguments, code.
+
+A plain tuple, as the records are: a run has very many, and the garbage collector leaves those alone that hold no
+objects of its own.
+"""
+
+_SAVED, _MADE, _FAILED = int(Code.SAVED), int(Code.MADE), int(Code.FAILED)
+_RESULTS = (_SAVED, _MADE, _FAILED)
 
 
 class History:
@@ -20,21 +31,21 @@ class History:
         self.start: records.Start | None = None
         self.ended: records.Ended | None = None
         self.cancelled = False
-        self.results: dict[CallId, records.Result] = {}
+        self.results: dict[CallId, Recorded] = {}
         self.intents: dict[CallId, records.Intent] = {}
         self.puts: dict[CallId, tuple[CallId, ...]] = {}
         self.reads: dict[str, list[records.Read]] = {}
         """Of bodies with several strands, by their paths: what they were given, in order."""
         self._ordered: list[tuple[Any, ...]] = []
+        self._codes: dict[bytes, bytes] = {}
+        """One object for each task, where each of its records has one."""
         for record in run_records:
             self._take(record)
 
     def _take(self, record: tuple[Any, ...]) -> None:
         code = record[0]
-        if code in (Code.SAVED, Code.MADE, Code.FAILED):
-            result = records.Result(*record)
-            self.results[CallId(result.call)] = result
-            self._ordered.append(result)
+        if code in _RESULTS:
+            self._ordered.append(record)
         elif code == Code.INTENT:
             intent = records.Intent(*record)
             self.intents[CallId(intent.call)] = intent
@@ -57,10 +68,14 @@ class History:
 
     def tell(self, kernel: Kernel, values: Values) -> None:
         """Bring the kernel, and the table of values, to where the last epoch's journal ends."""
+        with at_rest(len(self._ordered)):
+            self._tell(kernel, values)
+
+    def _tell(self, kernel: Kernel, values: Values) -> None:
         kernel.damaged = self.damaged
         kernel.forgiving = self.ended is not None and self.ended.status == "failed"
         for record in self._ordered:
-            if isinstance(record, records.Result):
+            if record[0] in _RESULTS:
                 self._tell_result(record, kernel, values)
             elif isinstance(record, records.Intent):
                 kernel.recall_intent(
@@ -74,30 +89,31 @@ class History:
             else:
                 kernel.recall_undone(CallId(record[2]), Version(record[3]))
         self._ordered.clear()
+        self._codes.clear()
         kernel.recalled()
 
-    def _tell_result(self, record: records.Result, kernel: Kernel, values: Values) -> None:
-        id = CallId(record.call)
-        saved = record.kind != Code.MADE
+    def _tell_result(self, record: tuple[Any, ...], kernel: Kernel, values: Values) -> None:
+        kind, _, id, version, payload, puts, refs, names, reads_at, _, arguments, code, _, _, _, _, bits = record[:17]
         kernel.recall_result(
-            id, path_of(record.call), Version(record.version), saved=saved, failed=record.kind == Code.FAILED,
-            choice=bool(record.choice & 1), effect=bool(record.choice & 2),
-            names=tuple(map(CallId, record.names or ())),
-            refs=tuple(CallId(ref.partition("!")[0]) for ref in record.refs or ()),
-            reads_at=record.reads_at, newest=Version(record.newest),
+            id, path_of(id), version, saved=kind != _MADE, failed=kind == _FAILED,
+            choice=bits & 1 != 0, effect=bits & 2 != 0, names=tuple(names) if names else (),
+            refs=tuple(CallId(ref.partition("!")[0]) for ref in refs) if refs else (),
+            reads_at=reads_at, newest=record[17] if len(record) > 17 else NO_VERSION,
         )  # fmt: skip
-        if record.kind == Code.FAILED:
-            assert isinstance(record.payload, bytes)
-            values.errors[id] = record.payload
-        elif record.kind == Code.SAVED:
-            value = value_of(record.payload)
+        self.results[id] = kind, version, arguments, self._codes.setdefault(code, code)
+        if kind == _FAILED:
+            assert isinstance(payload, bytes)
+            values.errors[id] = payload
+        elif kind == _SAVED:
+            value = value_of(payload)
             assert value is not None
             values.at[id] = value
-            for put, payload in record.puts or ():
+            for put, payload in puts or ():
                 put_value = value_of(payload)
                 assert put_value is not None
                 values.at[CallId(put)] = put_value
-            self.puts[id] = tuple(CallId(put) for put, _ in record.puts or ())
+            if puts or id in self.puts:
+                self.puts[id] = tuple(CallId(put) for put, _ in puts or ())
 
 
 def path_of(call: str) -> str:

@@ -6,7 +6,6 @@ import difflib
 from typing import TYPE_CHECKING
 
 from exoflow import codec
-from exoflow.driver import records
 from exoflow.errors import NondeterministicFlow, RunMismatch
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
@@ -14,26 +13,31 @@ from exoflow.kernel.state import Call, State
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
     from exoflow.driver.handle import Handle
+    from exoflow.driver.history import Recorded
 
 
-def check_same(call: Call, past: records.Result, handle: Handle, execution: Execution) -> None:
+def check_same(call: Call, past: Recorded, handle: Handle, execution: Execution) -> None:
     """Refuse a call that is not the recorded one, if the record still agrees with what the call stands on.
 
     Raises:
         NondeterministicFlow: other arguments, though everything that the body has read is the same.
         RunMismatch: the task's code has changed, and its recorded result would be used.
     """
-    if call.state is not State.DONE or call.version != past.version:
+    kind, version, arguments, code = past
+    if call.state is not State.DONE or call.version != version:
         return  # it has fallen, or was not saved: it runs again, as it is called now
-    difference = codec.difference(past.arguments, handle.fingerprint, handle.spec.function)
+    if handle.rare is None and arguments == (handle.args, handle.kwargs):
+        difference = None  # nothing mutable among them: most such values are their own fingerprints
+    else:
+        difference = codec.difference(arguments, handle.fingerprint, handle.spec.function)
     if difference is not None:
         raise NondeterministicFlow(
             f"{call.id} was called with other arguments than recorded, though everything that the flow body has read "
             f"is the same: {difference}. Take the time, random numbers and the like from exoflow.now(), exoflow.rng(), "
             f"exoflow.uuid4() or from a task."
         )
-    if past.kind == Code.SAVED:
-        _check_code(past, handle, execution)
+    if kind == Code.SAVED and code != handle.spec.code:
+        _refuse_code(code, handle, execution)
 
 
 def check_error(call: Call, execution: Execution) -> None:
@@ -43,22 +47,26 @@ def check_error(call: Call, execution: Execution) -> None:
         RunMismatch: the task's code has changed.
     """
     past, handle = execution.history.results.get(call.id), execution.handles.get(call.id)
-    if past is not None and handle is not None and past.kind == Code.FAILED and past.version == call.version:
-        _check_code(past, handle, execution)
+    if past is None or handle is None:
+        return
+    kind, version, _, code = past
+    if kind == Code.FAILED and version == call.version and code != handle.spec.code:
+        _refuse_code(code, handle, execution)
 
 
-def _check_code(past: records.Result, handle: Handle, execution: Execution) -> None:
+def _refuse_code(code: bytes, handle: Handle, execution: Execution) -> None:
+    """The code is another than recorded; unless the user has said that the result stands all the same."""
     call = handle.call
-    if past.code != handle.spec.code and call.id not in execution.accepted:
+    if call.id not in execution.accepted:
         raise RunMismatch(
             f"the code of {handle.spec.name} has changed since {call.id} ran, and its recorded result would be used."
-            f"{_code_difference(past, handle, execution)}\nGo on with the recorded result: `exoflow resume "
+            f"{_code_difference(code, handle, execution)}\nGo on with the recorded result: `exoflow resume "
             f"{execution.run_id} --accept {call.id}`; or start a new run."
         )
 
 
-def _code_difference(past: records.Result, handle: Handle, execution: Execution) -> str:
-    name = code_name(past.code)
+def _code_difference(code: bytes, handle: Handle, execution: Execution) -> str:
+    name = code_name(code)
     try:
         old = bytes(execution.values.store.read(name)).decode()
     except FileNotFoundError:

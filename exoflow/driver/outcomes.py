@@ -59,7 +59,7 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     counts = kernel.computed(
         call.id,
         version,
-        size=len(value.data) if isinstance(value, Inline) else value.size,
+        size=len(value) if isinstance(value, Inline) else value.size,
         inline=type(value) is Inline,
         stored=isinstance(value, Stored),
         seconds=outcome.seconds,

@@ -21,6 +21,7 @@ from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
 from exoflow.journal import Journal, Kind
+from exoflow.journal.collector import at_rest
 from exoflow.journal.takeover import Found
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
 from exoflow.protocols import Executor, Store
@@ -232,7 +233,7 @@ class Runtime:
     def _encoded(self, payload: records.Payload) -> codec.Encoded | None:
         value: Value | None = value_of(payload)
         if isinstance(value, Inline):
-            return codec.from_bytes(value.data)
+            return codec.from_bytes(value)
         if isinstance(value, Stored):
             return codec.from_object(self.store.read(value.name), value.name)
         return None
@@ -294,8 +295,9 @@ class Runtime:
             if history.ended.status == Status.DONE:
                 default = executor or executors(history.start.executor)
                 return self._stored(run_id, flow_of(history.start), history, default, executors)
-        adopted = self.journal.adopt(run_id, takeover)
-        history = History(adopted.records, damaged=bool(adopted.damaged))
+        with at_rest(len(found.history.entries)):
+            adopted = self.journal.adopt(run_id, takeover)
+            history = History(adopted.records, damaged=bool(adopted.damaged))
         start = history.start
         if start is None:
             raise _no_start(run_id)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from exoflow.driver import notes
 from exoflow.driver.attempt import attempt_of, executor_of
 from exoflow.driver.body import Body
-from exoflow.driver.handle import Handle
+from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.life import Life, arguments
 from exoflow.driver.outcomes import take_outcome
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
+from exoflow.driver.values import ValueLost
 from exoflow.kernel.state import Call
 from exoflow.model import Kind, Version
 from exoflow.protocols import Outcome
@@ -45,7 +46,12 @@ class SyncBody(Body):
         """Make a call and wait for its value; where it can, it runs in this very thread."""
         with self.lock:
             handle = self.make(spec, args, kwargs)
-            handle.order = -1  # nobody will ask which was first
+            handle.order = PLAIN
+            if not handle.call.failed and self.execution.kernel.deliverable(handle.call):
+                try:
+                    return self.read(handle)  # it is recorded: there is nothing to wait for
+                except ValueLost:
+                    pass  # it is made again
             return self._wait_here(handle) if self._runs_here(spec) else self.wait(handle)
 
     def child(self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:

@@ -60,7 +60,7 @@ class Values:
             Corrupt: the object is gone from the store or damaged.
         """
         if isinstance(value, Inline):
-            return codec.from_bytes(value.data)
+            return codec.from_bytes(value)
         if isinstance(value, Stored):
             try:
                 return codec.from_object(self.store.read(value.name), value.name)
@@ -141,7 +141,7 @@ class Values:
 def payload_of(value: Value | None) -> Any:
     """A value as it stands in a record."""
     if isinstance(value, Inline):
-        return value.data
+        return value
     if isinstance(value, Stored):
         return ["@", value.name, value.size]
     return None

@@ -181,6 +181,27 @@ def found(batch: Batch, run: int | None = None, kinds: Collection[int] | None = 
             position += 1
 
 
+def whole(batch: Batch, run: int | None = None) -> list[tuple[int, Entry, int]] | None:
+    """The records of a batch with their positions and offsets, if every checksum holds; None: see ``found``.
+
+    The same check as ``found`` makes, at a third of its price: nearly every batch is whole.
+    """
+    if not batch.table_good or batch.cut or batch.first == NOWHERE:
+        return None
+    data, at, position = bytes(batch.records), 0, batch.first
+    base = batch.end - len(data)
+    records: list[tuple[int, Entry, int]] = []
+    for size, crc, by, kind in _ENTRY.iter_unpack(batch.table):
+        if run is None or by == run:
+            record = data[at : at + size]
+            if crc32(record) != crc:
+                return None
+            records.append((position, (record, by, kind), base + at))
+        at += size
+        position += 1
+    return records
+
+
 def _salvaged(batch: Batch) -> Iterator[Found]:
     """From the front as long as the checksums hold, then from the back; what lies between is damaged."""
     rows = [_ENTRY.unpack_from(batch.table, at) for at in range(0, len(batch.table) - _ENTRY.size + 1, _ENTRY.size)]
@@ -243,6 +264,15 @@ def unpack_records(data: Buffer) -> Iterator[Found]:
     """The records of ``pack_records``, numbered from 0; damaged ones are among them.
 
     Raises:
+        ValueError: as ``unpack_batch``.
+    """
+    return found(unpack_batch(data))
+
+
+def unpack_batch(data: Buffer) -> Batch:
+    """What ``pack_records`` has made, as a batch.
+
+    Raises:
         ValueError: this is not such a value, or its first bytes are damaged.
     """
     view = memoryview(data).cast("B")
@@ -253,4 +283,4 @@ def unpack_records(data: Buffer) -> Iterator[Found]:
     if split > len(view):
         raise ValueError("the count of records is damaged")
     table = view[_COUNT.size : split]
-    return found(Batch(0, len(view), 0, count, 0, 0, table, view[split:], crc32(table) == crc, False))
+    return Batch(0, len(view), 0, count, 0, 0, table, view[split:], crc32(table) == crc, False)

@@ -15,7 +15,7 @@ journal, so whoever reads them ignores it. Lists come back as tuples.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import msgpack
@@ -51,6 +51,8 @@ OWNERSHIP = frozenset({Kind.START, Kind.ADOPTED, Kind.ENDED, Kind.RELEASED})
 STORED_MARK = "@"
 """A value that is an object of the store stands in a record as ``["@", name, size]``."""
 
+_TOGETHER = 1024
+
 _UNICODE_ERRORS = "surrogatepass"
 """Paths of files that are no UTF-8 hold surrogates."""
 
@@ -75,6 +77,26 @@ def decode(data: Buffer) -> Record:
     if not isinstance(record, tuple) or len(record) < 2:
         raise ValueError("not a record")
     return record
+
+
+def decode_all(encoded: Sequence[bytes]) -> tuple[Record, ...]:
+    """``decode`` of each, in half the time.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    records: list[Record] = []
+    for start in range(0, len(encoded), _TOGETHER):
+        some = encoded[start : start + _TOGETHER]
+        unpacker = msgpack.Unpacker(
+            use_list=False, strict_map_key=False, max_buffer_size=0, unicode_errors=_UNICODE_ERRORS
+        )
+        unpacker.feed(b"".join(some))
+        found = list(unpacker)
+        if len(found) != len(some) or not all(isinstance(record, tuple) and len(record) > 1 for record in found):
+            found = [decode(data) for data in some]  # tells what is wrong with which
+        records += found
+    return tuple(records)
 
 
 def decode_as_far(data: Buffer) -> Record:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from exoflow.journal import frames
 from exoflow.journal.frames import NOWHERE, Batch, Entry, Gap
-from exoflow.journal.records import Kind, decode, decode_as_far, encode
+from exoflow.journal.records import OWNERSHIP, Kind, decode_all, decode_as_far, encode
 from exoflow.protocols import Record, Store
 
 
@@ -43,7 +43,7 @@ class History:
     torn_bytes: int = 0
 
     def records(self) -> tuple[Record, ...]:
-        return tuple(decode(entry[0]) for entry in self.entries)
+        return decode_all([entry[0] for entry in self.entries])
 
 
 def slot_name(journal: str, number: int) -> str:
@@ -156,6 +156,10 @@ class _Reading:
 
     def _read(self, slot: int, data: memoryview, batch: Batch) -> None:
         records = self._records
+        whole = frames.whole(batch, self._run) if batch.first + batch.count <= self._upto + 1 else None
+        if whole is not None:
+            records += [(position, entry, slot, offset) for position, entry, offset in whole]
+            return
         for item in frames.found(batch, self._run):
             if item.position > self._upto:
                 return
@@ -185,7 +189,10 @@ class _Reading:
     def history(self) -> History:
         history = History()
         for _, entry, _, _ in self._records:
-            _add(history, self._journal, entry)
+            if entry[2] in OWNERSHIP:
+                _add(history, self._journal, entry)
+            else:
+                history.entries.append(entry)
         history.damaged += [damage for _, damage, torn in self._doubts if not torn]
         history.torn_bytes = sum(damage.size for _, damage, torn in self._doubts if torn)
         return history
@@ -224,7 +231,12 @@ def _add_adopted(history: History, journal: str, data: bytes) -> None:
     record = decode_as_far(data)
     raw = record[4] if len(record) > 4 and isinstance(record[4], bytes) else b""
     try:
-        for item in frames.unpack_records(raw):
+        batch = frames.unpack_batch(raw)
+        whole = frames.whole(batch)
+        if whole is not None:
+            history.entries += [entry for _, entry, _ in whole]
+            return
+        for item in frames.found(batch):
             if item.good:
                 history.entries.append((bytes(item.data), item.run, item.kind))
             else:

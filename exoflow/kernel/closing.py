@@ -30,9 +30,11 @@ class Closing(RunState):
             taker.open -= 1
             if not taker.open:
                 self._opened(taker)
-        for scope, incarnation, _ in call.read_by:
-            if scope.incarnation == incarnation:
+        if call.read_by:
+            for scope, _ in call.readers():
                 self._advance(scope)
+        elif call.read_at >= 0 and call.scope is not None:
+            self._advance(call.scope)
 
     def _is_closed(self, call: Call) -> bool:
         """In a child flow that is not replayed, the flow's own record stands for what is behind its committed calls."""

@@ -20,11 +20,12 @@ class Graph(Closing):
             self._unclose([call])
         call.scope = scope
         call.inputs = inputs
-        call.passes = passes
+        if passes or call.rare:
+            call.passes = passes
         call.reads_at = len(scope.reads)
         call.read_stamp = scope.stamp
         call.attached = True
-        call.stamp_at = -1
+        call.read_at = call.stamp_at = -1
         call.missing = 0
         call.gated = call.closed = False
         call.open = 0

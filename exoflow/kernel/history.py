@@ -36,8 +36,9 @@ class History(Ending):
         call.saved = saved
         call.committed = saved
         call.failed = failed
-        call.names = names
-        call.refs = tuple(self.reference(ref) for ref in refs)
+        if names or call.rare:
+            call.names = names
+        call.refs = tuple(map(self.reference, refs)) if refs else ()
         call.recorded_reads_at = reads_at
         call.record_stamp = newest
         call.why = "not saved"
@@ -90,6 +91,8 @@ class History(Ending):
         if self.damaged:
             self._unsure = {call.id for call in self.calls.values() if call.intent and call.state is not State.DONE}
         for call in self.calls.values():
+            if not call.rare:
+                continue  # it names nothing
             named = [self.calls[name] for name in (*call.intent_names, *call.names) if name in self.calls]
             newest = max((source.version for source in named if source.is_choice), default=0)
             if call.intent and call.note.rollback and call.intent < newest or call.names and call.version < newest:
@@ -110,7 +113,9 @@ class History(Ending):
         if call is None:
             call = self.calls[id] = Call(id, PLAIN)
             call.recalled = True
-            self.by_path.setdefault(path, []).append(call)
+            if path not in self.by_path:
+                self.by_path[path] = []
+            self.by_path[path].append(call)
         return call
 
 

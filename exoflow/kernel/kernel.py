@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from exoflow.kernel.commands import Command
 from exoflow.kernel.history import History
-from exoflow.kernel.state import Call, Scope, State, joined
+from exoflow.kernel.state import FIXED, Call, Scope, State, joined
 from exoflow.model import NO_VERSION, Annotations, CallId, Kind
 
 
@@ -35,7 +35,9 @@ class Kernel(History):
         """The commands that the last events gave rise to, in order."""
         if self._ready or self._ending or self._held_back or self._misled or self._to_undo or self.finishing:
             self._conclude()
-        out, self.out = self.out, []
+        out = self.out
+        if out:
+            self.out = []
         return out
 
     def _conclude(self) -> None:
@@ -83,7 +85,7 @@ class Kernel(History):
         self._link(call, scope, inputs, passes)
         if not fresh:
             self._reattach(call)
-        if not call.open and not call.must_commit:
+        if not call.open and not call.closed and not call.must_commit:
             self._settle(call)
         if call.state is State.IDLE:
             if self.unattached and not call.forced:
@@ -113,7 +115,8 @@ class Kernel(History):
             self._void(call)
         if call.state is State.DONE or call.intent:
             self._mark_derived(call)
-            self._fix_stamp(call)
+            self._lineage_stamp(call)
+            call.stamp_at = FIXED
         if call.state is State.DONE:
             if call.note.kind is Kind.FLOW:
                 call.names = tuple(name for name in call.names if not self.calls[name].committed)
@@ -149,7 +152,10 @@ class Kernel(History):
             self.read(scope, call.refs[0])  # the error itself is what has to be durable
         at = len(scope.reads)
         index = call.reads_at if at == call.reads_at else at  # one int instead of two: a run has many of them
-        call.read_by = joined(call.read_by, (scope, scope.incarnation, index))
+        if call.read_at < 0 and scope is call.scope:
+            call.read_at = index  # a field, and no row: nearly every call is read once, by the body that made it
+        else:
+            call.read_by = joined(call.read_by, (scope, scope.incarnation, index))
         scope.reads.append(call)
         stamp = self._stamp(call)
         if stamp > scope.stamp:

@@ -36,7 +36,9 @@ class Lineage(Graph):
         """
         if call.stamp_at == FIXED or call.stamp_at == self.remade:
             return call.stamp
-        stamp = self._walk(self._sources(call), self._prefix_stamp(call))
+        stamp = self._prefix_stamp(call)
+        if call.inputs or call.contents or call.late:
+            stamp = self._walk(self._sources(call), stamp)
         call.stamp = stamp
         call.stamp_at = self.remade
         return stamp
@@ -93,6 +95,8 @@ class Lineage(Graph):
 
     def _mark_derived(self, call: Call) -> None:
         """Note on everything behind the call that something holds a result which stands on it."""
+        if call.has_derived:
+            return
         stack = [call]
         while stack:
             source = stack.pop()

@@ -75,6 +75,8 @@ class Retirement(Needs):
     def _detached(self, call: Call) -> None:
         """A result or an intent that no body has asked for yet. It falls with any choice that its record names."""
         self.unattached.add(call)
+        if not call.rare:
+            return  # it names nothing
         names = call.intent_names if call.intent and call.note.rollback else ()
         for name in names + call.names if call.state is State.DONE else names:
             self.standing.setdefault(name, []).append(call)
@@ -208,13 +210,12 @@ class _Fall:
 
     def visit_readers(self, source: Call) -> None:
         """Bodies that have read the result, and whatever they called after that (G10)."""
-        for scope, incarnation, index in source.read_by:
-            if scope.incarnation != incarnation:
-                continue
+        for scope, index in source.readers():
             self.aside[scope] = None
             for call in scope.calls:
                 if call.reads_at > index:
                     self.visit(call, base=True)
             if scope.owner is not None and scope.owner.attached:
                 self.visit(scope.owner, base=False)
+        source.read_at = -1
         source.read_by.clear()

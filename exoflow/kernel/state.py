@@ -68,6 +68,7 @@ class Call:
         "note",
         "open",
         "rare",
+        "read_at",
         "read_by",
         "read_stamp",
         "reads_at",
@@ -118,7 +119,8 @@ class Call:
         self.reads_at = 0  # how much its body had read when it made the call
         self.takers: list[Call] = NOBODY
         self.waiters: list[Call] = NOBODY  # calls that cannot start before this one's value is there
-        self.read_by: list[tuple[Scope, int, int]] = NOBODY  # (scope, its incarnation, index of the read)
+        self.read_at = -1  # index of the first read by the body that made it
+        self.read_by: list[tuple[Scope, int, int]] = NOBODY  # other reads: (scope, its incarnation, index)
         self.attached = False  # the present incarnation of the body has made this call
         self.state = State.IDLE
         self.version = Version(0)  # of the newest result made, lost ones too
@@ -159,6 +161,13 @@ class Call:
     def must_commit(self) -> bool:
         """An effect behind it waits for its record (G3, G6)."""
         return self.is_choice or self.note.rollback and not self.propagated
+
+    def readers(self) -> list[tuple[Scope, int]]:
+        """Bodies that have read it in their present incarnation, and the index of the read."""
+        found = [(scope, index) for scope, incarnation, index in self.read_by if scope.incarnation == incarnation]
+        if self.read_at >= 0 and self.scope is not None:
+            found.append((self.scope, self.read_at))
+        return found
 
     def __repr__(self) -> str:
         return f"<{self.id} {self.state.name} v{self.version:x}>"

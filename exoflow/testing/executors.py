@@ -199,7 +199,7 @@ class Bench:
     def result(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         value = self.compute(function, *args, **options)
         assert isinstance(value, Inline), value
-        return decode(from_bytes(value.data), lookup=make_reference)
+        return decode(from_bytes(value), lookup=make_reference)
 
     def error(self, function: Callable[..., Any], *args: Any) -> tuple[BaseException, bool]:
         outcome = self.run(function, *args)
@@ -251,7 +251,7 @@ class ExecutorConformance:
         for serial, outcome in reports:
             assert isinstance(outcome, Computed)
             assert isinstance(outcome.value, Inline)
-            assert decode(from_bytes(outcome.value.data)) == serial - 1
+            assert decode(from_bytes(outcome.value)) == serial - 1
         assert bench.has_nothing_more()
 
     def test_an_error_comes_back_as_itself(self, bench: Bench) -> None:

@@ -52,7 +52,7 @@ PROGRAM = """
             import queue
             q = queue.Queue()
             executor.start(Attempt("run", "c3", 3, 1, "k", "own", own, (5,), {}, {}), q.put)
-            value = decode(from_bytes(q.get().value.data))
+            value = decode(from_bytes(q.get().value))
             print(isinstance(value, Own), value.number)
             executor.close()
         else:

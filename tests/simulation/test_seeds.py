@@ -51,6 +51,15 @@ def test_seeds_reach_every_end_and_many_epochs(reports: list[Report]) -> None:
     assert sum(report.undos for report in reports) > SEEDS // 20
 
 
+def test_plain_calls_that_are_recorded_and_forgotten_change_no_history() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        for seed in range(SEEDS // 5):
+            simulate(seed, plain=True, loop=loop)
+    finally:
+        loop.close()
+
+
 def test_a_seed_lives_the_same_life_twice_and_two_seeds_differ() -> None:
     first, again, other = (simulate(seed, trace=True) for seed in (7, 7, 8))
     assert first == again

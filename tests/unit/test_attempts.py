@@ -38,7 +38,7 @@ def ran(function, *args, fetch=nowhere, keep=nowhere, **options):
 def result(*args, **options):
     outcome = ran(*args, **options)
     assert isinstance(outcome, Computed), decode_error(outcome.error) if isinstance(outcome, Raised) else outcome
-    return decode(from_bytes(outcome.value.data), lookup=make_reference)
+    return decode(from_bytes(outcome.value), lookup=make_reference)
 
 
 def inline(value):
@@ -201,7 +201,7 @@ def test_what_is_put_is_named_after_the_call_and_cannot_be_changed_any_more():
     names = []
     outcome = ran(body, keep=lambda encoded, name: names.append(name) or Stored(name, 1), save_to="values/v")
     assert outcome.refs == ("c!0", "c!1")
-    assert decode(from_bytes(outcome.puts[0][1].data)) == [1]
+    assert decode(from_bytes(outcome.puts[0][1])) == [1]
     assert outcome.puts[1] == ("c!1", Stored("values/v.put1", 1))
     assert names == ["values/v.put1"]
 
@@ -231,7 +231,7 @@ async def test_async_bodies_run_side_by_side_and_each_knows_its_own_attempt():
     for n, one in enumerate(attempts):
         one.call = CallId(f"c{n}")
     outcomes = await asyncio.gather(*(run_attempt_async(one, nowhere, nowhere) for one in attempts))
-    assert [decode(from_bytes(outcome.value.data)) for outcome in outcomes] == [[0, "c0"], [1, "c1"], [2, "c2"]]
+    assert [decode(from_bytes(outcome.value)) for outcome in outcomes] == [[0, "c0"], [1, "c1"], [2, "c2"]]
 
 
 async def test_errors_and_lost_inputs_of_async_bodies_are_outcomes_too():

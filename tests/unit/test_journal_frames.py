@@ -4,7 +4,7 @@ import pytest
 
 from exoflow.journal import frames
 from exoflow.journal.frames import NOWHERE, Batch, Gap, pack_batch
-from exoflow.journal.records import Kind, decode, decode_as_far, encode, value_names
+from exoflow.journal.records import Kind, decode, decode_all, decode_as_far, encode, value_names
 from exoflow.journal.scan import SEAL_BATCH_BYTES, seal_batch
 
 
@@ -123,6 +123,49 @@ def test_records_packed_as_one_value_come_back_and_name_the_damaged_one() -> Non
         frames.unpack_records(b"1234567")
     with pytest.raises(ValueError, match="count"):
         frames.unpack_records(b"\xff" * 20)
+
+
+@pytest.mark.parametrize("run", [None, 1, 2, 9])
+def test_a_whole_batch_is_read_at_once_as_it_is_one_by_one(run: int | None) -> None:
+    data, _ = three_batches()
+    for batch in frames.batches(memoryview(data)):
+        assert isinstance(batch, Batch)
+        one_by_one = [
+            (item.position, (bytes(item.data), item.run, item.kind), item.offset) for item in frames.found(batch, run)
+        ]
+        assert frames.whole(batch, run) == one_by_one
+
+
+def test_no_batch_with_a_flipped_bit_or_a_missing_end_is_read_at_once() -> None:
+    data, batches = three_batches()
+    last = len(batches[0]) + len(batches[1])
+    header = len(batches[2]) - len(entry(1, "g")[0]) - 16
+    for at in range(last + header, len(data)):
+        flipped = bytearray(data)
+        flipped[at] ^= 4
+        (batch,) = frames.batches(memoryview(flipped), last)
+        assert isinstance(batch, Batch)
+        assert frames.whole(batch) is None
+        (cut,) = frames.batches(memoryview(data)[:at], last)
+        assert isinstance(cut, Batch)
+        assert frames.whole(cut) is None
+
+
+def test_many_records_are_decoded_at_once_as_they_are_one_by_one() -> None:
+    encoded = [entry(n, f"text {n}")[0] for n in range(3000)]
+    assert decode_all(encoded) == tuple(map(decode, encoded))
+    assert decode_all([]) == ()
+
+
+@pytest.mark.parametrize(
+    "damaged", [b"\xa4text", b"\x91\x04", b"\x93\x04\x01", b"\xc1", b"", b"\x92\x04\x01\x92\x04\x01"]
+)
+@pytest.mark.parametrize("at", [0, 7, 1500, 2999])
+def test_a_damaged_record_among_many_is_refused(damaged: bytes, at: int) -> None:
+    encoded = [entry(n, f"text {n}")[0] for n in range(3000)]
+    encoded[at] = damaged
+    with pytest.raises(ValueError):  # noqa: PT011 -- msgpack's own, whatever they say
+        decode_all(encoded)
 
 
 def test_as_much_of_a_damaged_record_is_decoded_as_can_be() -> None:

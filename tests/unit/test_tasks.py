@@ -12,6 +12,7 @@ import pytest
 
 import exoflow
 from exoflow import Backoff, Ref, flow, task
+from exoflow.driver.body import current_body
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +148,28 @@ def test_a_plain_call_gives_the_value_and_submit_a_ref() -> None:
         return [double(5), ref.result(), double(ref), double.submit(ref, plus=ref.arg).result()]
 
     assert in_flow(body) == [10, 2, 4, 6]
+
+
+def test_a_plain_call_that_is_recorded_leaves_nothing_that_a_ref_would_need() -> None:
+    @task(deterministic=True, checkpoint="never")
+    def unsaved(x: int) -> int:
+        return x
+
+    @task
+    def hand_out(x: int) -> list[Ref[int]]:
+        return [exoflow.put(x)]
+
+    def kept() -> tuple[list[str], int]:
+        body = current_body()
+        assert body is not None
+        for n in range(100):
+            double(n)
+        ref = double.submit(7)
+        unsaved(8)
+        (handed,) = hand_out(9)
+        return sorted(body.execution.handles), ref.result() + handed.result()
+
+    assert in_flow(kept) == (["double#100", "hand_out#0", "unsaved#0"], 23)
 
 
 def test_refs_go_in_anywhere() -> None:

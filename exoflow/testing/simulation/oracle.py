@@ -113,7 +113,7 @@ def check(execution: Execution, sink: Sink, seed: int) -> None:
     if execution.status is Status.DONE:
         _check_done(execution, sink, net, seed)
         assert isinstance(execution.outcome, Inline)
-        witness(provenance(codec.decode(codec.from_bytes(execution.outcome.data), lookup=SimulatedRef)), "the result")
+        witness(provenance(codec.decode(codec.from_bytes(execution.outcome), lookup=SimulatedRef)), "the result")
     if execution.status is Status.CANCELLED:
         for key, applied in sink.applied.items():
             call = calls.get(applied.call)

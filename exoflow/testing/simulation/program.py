@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,9 @@ Pair = tuple[str, int, int]
 """A choice: the call, and which of its attempts; one that was made twice in one history is a violation."""
 
 Provenance = tuple[Pair, ...]
+
+Made = list[Handle | None]
+"""What a body has called, in order; None: a plain call, to which nobody has a Ref."""
 
 
 class SimulatedError(Exception):
@@ -52,6 +55,8 @@ class Program:
 
     tasks: tuple[TaskSpec, ...]
     steps: tuple[Step, ...]
+    plain: bool = False
+    """Its calls are plain ones: there is no Ref to them, and steps that would take it do without."""
 
 
 class SimulatedRef:
@@ -145,49 +150,51 @@ def flow_of(program: Program) -> FlowSpec:
 async def _perform(program: Program, steps: Sequence[Step], given: Provenance) -> object:
     """Run the steps; what a body has read goes into everything that it calls later, as in a real one."""
     seen = set(given)
-    made: list[Handle] = []
+    made: Made = []
     for step in steps:
         await _step(program, step, seen, made)
-    return [tuple(sorted(seen)), [SimulatedRef(handle.call_id) for handle in made[-2:]]]
+    return [tuple(sorted(seen)), [SimulatedRef(handle.call_id) for handle in made[-2:] if handle]]
 
 
-async def _step(program: Program, step: Step, seen: set[Pair], made: list[Handle]) -> None:
+async def _step(program: Program, step: Step, seen: set[Pair], made: Made) -> None:
     body = current_body()
     assert isinstance(body, AsyncBody)
-    refs = [SimulatedRef(made[i].call_id) for i in step.inputs]
-    given = tuple(sorted(seen))
+    taken = [handle for i in step.inputs if (handle := made[i])]
+    arguments = [SimulatedRef(handle.call_id) for handle in taken], tuple(sorted(seen))
     if step.kind in ("submit", "call"):
         spec = program.tasks[step.task]
         if step.passed:
             spec = replace(spec, ref_parameters=frozenset({"refs"}))
-        handle = body.submit(spec, (refs, given), {})
-        made.append(handle)
+        if step.kind == "call" and program.plain:
+            made.append(None)
+            await _see(body.call(spec, arguments, {}), seen)
+            return
+        made.append(handle := body.submit(spec, arguments, {}))
         if step.kind == "call":
-            await _read(body, handle, seen)
-    elif step.kind == "read":
-        await _read(body, made[step.inputs[0]], seen)
-    elif step.kind == "branch":
-        await _read(body, made[step.inputs[0]], seen)
-        if zlib.crc32(repr(sorted(seen)).encode()) % 2:
+            await _see(body.value(handle), seen)
+    elif step.kind in ("read", "branch"):
+        for handle in taken:
+            await _see(body.value(handle), seen)
+        if step.kind == "branch" and zlib.crc32(repr(sorted(seen)).encode()) % 2:
             for inner in step.body:
                 if all(i < len(made) for i in inner.inputs):
                     await _step(program, inner, seen, made)
     elif step.kind == "child":
-        made.append(body.submit_child(_child(program, step), (refs, given), {}))
+        made.append(body.submit_child(_child(program, step), arguments, {}))
     elif step.kind == "gather":
         sides = (_side(program, side, seen, made) for side in step.strands)
         for of_its_own in await asyncio.gather(*sides):
             made.extend(of_its_own)
     elif step.kind == "choose":
-        handles = [made[i] for i in step.inputs]
-        index = await body.next_of(handles)
-        seen.add(("chose", len(made), index))
-        await _read(body, handles[index], seen)
+        if taken:
+            index = await body.next_of(taken)
+            seen.add(("chose", len(made), index))
+            await _see(body.value(taken[index]), seen)
     else:
         made.append(notes.timer(body, 1.0))
 
 
-async def _side(program: Program, steps: Sequence[Step], seen: set[Pair], before: list[Handle]) -> list[Handle]:
+async def _side(program: Program, steps: Sequence[Step], seen: set[Pair], before: Made) -> Made:
     made = list(before)
     for step in steps:
         if all(i < len(made) for i in step.inputs):
@@ -203,9 +210,9 @@ def _child(program: Program, step: Step) -> FlowSpec:
     return FlowSpec("child", body, is_async=True, code=b"f", task=task)
 
 
-async def _read(body: AsyncBody, handle: Handle, seen: set[Pair]) -> None:
+async def _see(reading: Coroutine[Any, Any, object], seen: set[Pair]) -> None:
     try:
-        value = await body.value(handle)
+        value = await reading
     except SimulatedError as error:
         value = error.args[0]
     seen.update(provenance(value))

@@ -171,14 +171,16 @@ class _Traced(Execution):
 class World:
     """One seed: a program, its runs from crash to crash, and the outside that its effects are seen in."""
 
-    def __init__(self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool) -> None:
+    def __init__(
+        self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool, plain: bool = False
+    ) -> None:
         self.chance = random.Random(seed)
         self.report = Report(seed)
         self.kernel_type = kernel
         self.log_type = log
         self.tracing = trace
         self.sink = Sink()
-        self.program: Program = write_program(self.chance, _body, _undo, _probe)
+        self.program: Program = replace(write_program(self.chance, _body, _undo, _probe), plain=plain)
         self.flow: FlowSpec = flow_of(self.program)
         self.store = SimulatedStore()
         self.clock = SimulatedClock()
@@ -444,7 +446,7 @@ class World:
         if isinstance(value, Held):
             return self.executor.held[value.handle]  # type: ignore[index]  # a handle is whatever its executor makes it
         if isinstance(value, Inline):
-            return codec.from_bytes(value.data)
+            return codec.from_bytes(value)
         return codec.from_object(self.store.read(value.name))
 
     def _survivors(self, execution: Execution) -> list[tuple[Any, ...]]:
@@ -504,14 +506,15 @@ def simulate(
     kernel: type[Kernel] = Kernel,
     log: type[SimulatedLog] = SimulatedLog,
     trace: bool = False,
+    plain: bool = False,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Report:
-    """Live through one seed.
+    """Live through one seed. ``plain``: its calls are plain ones, that nobody has a Ref to.
 
     Raises:
         Violation: the invariant does not hold, or nothing can happen any more.
     """
-    world = World(seed, kernel, log, trace)
+    world = World(seed, kernel, log, trace, plain)
     own = loop is None
     loop = loop or asyncio.new_event_loop()
     try:

@@ -28,7 +28,7 @@ for name in dir(exoflow):
 def live(job):
     for number, path in enumerate([os.devnull, job["out"], job["err"]]):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
-    faulthandler.dump_traceback_later(30, exit=True)  # a run that hangs is a failed test, and says where
+    faulthandler.dump_traceback_later(60, exit=True)  # a run that hangs is a failed test, and says where
     os.chdir(job["folder"])
     os.environ.update(job["environment"])
     sys.argv = job["argv"]
@@ -47,16 +47,15 @@ if len(sys.argv) == 2:  # one process of its own
 gc.collect()
 gc.freeze()
 for line in sys.stdin:
+    job = json.loads(line)
     child = os.fork()
     if child == 0:
-        live(json.loads(line))
+        live(job)
         atexit._run_exitfuncs()  # as an exit does; taking the interpreter apart takes longer than the run
         sys.stdout.flush()
         os._exit(0)
-    if not json.loads(line)["wait"]:
-        print(child, flush=True)
-        continue
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    answer = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if job["wait"] else child
+    print(job["number"], answer, flush=True)
 """
 
 TRIP = """
@@ -165,12 +164,17 @@ class Nursery:
         self._process = subprocess.Popen(
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._asked = 0
 
     def ask(self, job: dict[str, object]) -> int:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
+        self._asked += 1
+        self._process.stdin.write(json.dumps({**job, "number": self._asked}) + "\n")
         self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        while True:  # a test that was interrupted has left its answer to the next one
+            number, answer = map(int, self._process.stdout.readline().split())
+            if number == self._asked:
+                return answer
 
     def close(self) -> None:
         self._process.communicate()

@@ -19,6 +19,10 @@ def points_of(place: Place) -> list[str]:
     return [point for point in place.points() if point.partition(":")[0] not in NOTHING_BETWEEN]
 
 
+def names(points: list[str]) -> set[str]:
+    return {point.partition(":")[0] for point in points}
+
+
 def copied(place: Callable[..., Place], origin: Place, name: str) -> Place:
     """A place in the state that another was left in."""
     twin = place(name)
@@ -26,11 +30,13 @@ def copied(place: Callable[..., Place], origin: Place, name: str) -> Place:
     return twin
 
 
-@pytest.mark.parametrize("half", [0, 1])
+@pytest.mark.parametrize("part", range(4))
 def test_a_run_killed_at_any_storage_operation_goes_on_and_repeats_nothing_committed(
-    place: Callable[..., Place], half: int
+    place: Callable[..., Place], part: int
 ) -> None:
-    points = points_of(place("whole"))[half::2]
+    every = points_of(place("whole"))
+    assert {"slot.append.before", "slot.sync.before", "store.create.before_link"} <= names(every)
+    points = every[part::4]
     killed = set()
     for point in points:
         here = place(point.replace(":", "-"))
@@ -40,14 +46,14 @@ def test_a_run_killed_at_any_storage_operation_goes_on_and_repeats_nothing_commi
         else:
             here.check(life)  # more records shared a batch than when the points were counted
         here.finish()
-    assert {"slot.append.before", "slot.sync.before", "store.create.before_link"} <= killed
+    assert {"slot.append.before", "slot.sync.before", "store.create.before_link"} & names(points) <= killed
 
 
-def killed_in_recovery(place: Callable[..., Place], first: str) -> None:
+def killed_in_recovery(place: Callable[..., Place], first: str, part: int, of: int) -> None:
     origin = place(f"first-{first.replace(':', '-')}")
     if not origin.live(fault=f"{first}:kill").killed:
         return
-    for second in points_of(copied(place, origin, f"{origin.folder.name}-counted")):
+    for second in points_of(copied(place, origin, f"{origin.folder.name}-counted"))[part::of]:
         here = copied(place, origin, f"{origin.folder.name}-{second.replace(':', '-')}")
         life = here.live(fault=f"{second}:kill")
         if not life.killed:
@@ -56,18 +62,19 @@ def killed_in_recovery(place: Callable[..., Place], first: str) -> None:
         shutil.rmtree(here.folder)
 
 
+@pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("first", ["slot.append.before:2", "slot.sync.before:6"])
 def test_a_run_killed_again_at_any_storage_operation_of_its_recovery_goes_on(
-    place: Callable[..., Place], first: str
+    place: Callable[..., Place], first: str, part: int
 ) -> None:
-    killed_in_recovery(place, first)
+    killed_in_recovery(place, first, part, 3)
 
 
-@pytest.mark.slow
+@pytest.mark.big
 @pytest.mark.timeout(1200)
 def test_a_run_killed_at_many_an_operation_and_at_any_of_its_recovery_goes_on(place: Callable[..., Place]) -> None:
     for first in points_of(place("whole"))[::5]:
-        killed_in_recovery(place, first)
+        killed_in_recovery(place, first, 0, 1)
 
 
 def test_a_whole_process_is_killed_by_the_environment_variable(place: Callable[..., Place]) -> None:

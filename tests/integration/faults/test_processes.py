@@ -202,7 +202,7 @@ def test_a_task_may_fork_and_its_child_records_nothing_even_where_it_comes_back(
 ) -> None:
     here = place("here", FORKS)
     command = [sys.executable, str(here.program), how]
-    done = subprocess.run(command, cwd=here.folder, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, cwd=here.folder, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, out), done.stderr
     if how != "ends":
         assert "was forked from the journal's owner" in done.stderr

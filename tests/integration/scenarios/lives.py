@@ -22,7 +22,7 @@ from exoflow import settings
 from exoflow.model import Held
 from exoflow.protocols import Attempt, Executor, Outcome, Vanished
 
-HANG_S = 20.0
+HANG_S = 60.0
 
 for _name in dir(exoflow):
     getattr(exoflow, _name)
@@ -132,9 +132,9 @@ def born(job: dict[str, Any]) -> None:
 
 
 def serve() -> None:
-    """Read one line of JSON a request: a job is forked and its pid told, a pid is waited for and its status told."""
+    """Read one line of JSON a request; tell its number, and the pid of a job that is forked or the status of a pid."""
     for line in sys.stdin:
-        asked = json.loads(line)
+        number, asked = json.loads(line)
         if isinstance(asked, int):
             _, status = os.waitpid(asked, 0)
             answer = os.waitstatus_to_exitcode(status)
@@ -145,4 +145,4 @@ def serve() -> None:
                     born(asked)
                 finally:
                     os._exit(1)
-        print(answer, flush=True)
+        print(number, answer, flush=True)
