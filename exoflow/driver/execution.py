@@ -158,6 +158,7 @@ class Execution(Undoing):
         if isinstance(self.values.at.get(id), Held):
             self.kernel.lost(_owner(id))
         else:
+            self.values.only_stored(id)
             verify(self, id)
 
     def _take_value(self, handle: Handle, version: Version, outcome: Computed) -> None:
@@ -397,11 +398,11 @@ class Execution(Undoing):
             source = pending.pop()
             if source.id in inputs or source.id not in at:
                 continue
-            inputs[source.id] = at[source.id]
+            inputs[source.id] = self.values.given(source.id)
             owner = self.handles.get(source.id)
             here = owner.put_ids if owner is not None else ()  # empty, too, where the call's record is used
             for put in here or self.history.puts.get(source.id, ()):
-                inputs[put] = at[put]
+                inputs[put] = self.values.given(put)
             pending.extend(source.refs)
         return inputs
 
@@ -509,8 +510,7 @@ class Execution(Undoing):
                 ) from saved
             parts.append((id, f"{name}.{tries}"))
         else:
-            self.values.release(self.values.at[id])
-            self.values.at[id] = saved
+            self.values.saved(id, saved)
         self._upload_next(handle, version, parts)
 
     def _intend(self, command: do.Intend) -> None:
@@ -611,6 +611,7 @@ class Execution(Undoing):
 
     def _close(self) -> None:
         self.ended.set()
+        self.values.release_all()
         for body in list(self.bodies.values()):
             body.wake()
         callbacks, self.on_end = self.on_end, []
