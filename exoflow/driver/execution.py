@@ -14,7 +14,7 @@ from typing import Any
 from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.body import Body, keep
-from exoflow.driver.damage import verify
+from exoflow.driver.damage import made_again, verify
 from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
 from exoflow.driver.latch import Latch
@@ -441,6 +441,8 @@ class Execution(Undoing):
             payload = self.values.errors[call.id]
         note = call.note
         bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
+        if self.history.absent:
+            made_again(self, call.id)
         self._append(
             (
                 code,

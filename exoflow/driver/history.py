@@ -18,6 +18,8 @@ class History:
 
     def __init__(self, run_records: Iterable[tuple[Any, ...]] = (), *, damaged: bool = False) -> None:
         self.damaged = damaged
+        self.absent: set[CallId] = set()
+        """Calls whose values were found damaged, and that have not been made again."""
         self.start: records.Start | None = None
         self.ended: records.Ended | None = None
         self.cancelled = False
@@ -34,6 +36,7 @@ class History:
         if code in (Code.SAVED, Code.MADE, Code.FAILED):
             result = records.Result(*record)
             self.results[CallId(result.call)] = result
+            self.absent.discard(CallId(result.call))
             self._ordered.append(result)
         elif code == Code.INTENT:
             intent = records.Intent(*record)
@@ -48,6 +51,8 @@ class History:
             self.start = records.Start(*record)
         elif code == Code.CANCEL:
             self.cancelled = True
+        elif code == Code.NOTE and record[2] == records.ABSENT:
+            self.absent.update(record[3])
         elif code == Code.NOTE:
             self.damaged = True  # an earlier epoch found damage, and did not take it over
         elif code == Code.ENDED:
@@ -55,7 +60,7 @@ class History:
 
     def tell(self, kernel: Kernel, values: Values) -> None:
         """Bring the kernel, and the table of values, to where the last epoch's journal ends."""
-        kernel.damaged = self.damaged
+        kernel.damaged = self.damaged or bool(self.absent)
         kernel.forgiving = self.ended is not None and self.ended.status == "failed"
         for record in self._ordered:
             if isinstance(record, records.Result):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from exoflow import codec
 from exoflow.driver.spec import Backoff
-from exoflow.errors import DidNotHappen, ExoFlowError, InDoubt, RunError
+from exoflow.errors import Corrupt, DidNotHappen, ExoFlowError, InDoubt, RunError
 from exoflow.kernel import commands as do
 from exoflow.model import CallId, Happened, RunId, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised
@@ -76,7 +76,9 @@ class Undoing:
             return codec.make_reference(id)
         try:
             encoded = self.values.fetch(self.values.at[id])
-        except KeyError as error:
+            if encoded.checksums is not None:
+                encoded.checksums.verify()
+        except (KeyError, Corrupt) as error:
             raise ValueLost(id) from error
         return codec.decode(encoded, lookup=self.value_of_ref)
 

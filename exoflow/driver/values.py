@@ -143,8 +143,10 @@ class Values:
     def is_there(self, id: CallId) -> bool:
         """Whether the value can still be had."""
         try:
-            self.fetch(self.at[id])
-        except KeyError:
+            checksums = self.fetch(self.at[id]).checksums
+            if checksums is not None:
+                checksums.verify()
+        except (KeyError, Corrupt):
             return False
         return True
 
