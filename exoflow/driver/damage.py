@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from exoflow.driver import records
 from exoflow.errors import Corrupt
 from exoflow.journal.records import Kind as Code
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind, Stored, Version
 
 if TYPE_CHECKING:
@@ -83,15 +83,52 @@ def made_again(execution: Execution, id: CallId) -> None:
 
 def _released(execution: Execution, call: Call) -> str | None:
     """Why the call must not be made again, if there is a reason."""
-    if call.note.effect is not None or call.released:
+    kernel = execution.kernel
+    if call.note.effect is not None or call.intent:
         return "for it had an effect"
-    if execution.kernel.cancelling:
+    if kernel.cancelling:
         return "for the run is being cancelled"
-    if call.is_choice:
-        for left in execution.kernel.unattached:
-            if left.note.effect is not None and max(left.version, left.intent) > call.version:
-                return f"for {left.id} had an effect, and may stand on it"
-    return None
+    if not call.is_choice:
+        return None
+    undoable = 0
+    for other in kernel.calls.values():
+        if other.note.effect is None and not other.intent or not _may_stand_on(other, call):
+            continue
+        if other.note.effect is not None:
+            return f"for {other.id} may have had an effect, and may stand on it"
+        undoable += 1
+    # A crash in between would leave several to be undone, and nothing that says in which order.
+    return "for several calls with a rollback may stand on it" if undoable > 1 else None
+
+
+def _may_stand_on(other: Call, call: Call) -> bool:
+    """Whether a call that has begun was made from the result of another, as far as is known before its body asks."""
+    if max(other.version, other.intent, other.attempt) < call.version or other.propagated:
+        return False
+    return not other.attached or not call.attached or call in _lineage(other)
+
+
+def _lineage(call: Call) -> set[Call]:
+    """All that an attached call stands on."""
+    seen: set[Call] = set()
+    reads: dict[Scope, int] = {}
+    pending = [call]
+    while pending:
+        source = pending.pop()
+        if source in seen:
+            continue
+        seen.add(source)
+        pending += (*source.inputs, *source.contents, *source.late)
+        scope, upto = source.scope, source.reads_at
+        while scope is not None and reads.get(scope, -1) < upto:
+            pending += scope.reads[max(0, reads.get(scope, 0)) : upto]
+            reads[scope] = upto
+            owner = scope.owner
+            if owner is None:
+                break
+            pending += (*owner.inputs, *owner.contents)
+            scope, upto = owner.scope, owner.reads_at
+    return seen
 
 
 def _begin_anew(kernel: Kernel, call: Call) -> None:

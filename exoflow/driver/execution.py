@@ -146,7 +146,10 @@ class Execution(Undoing):
                 self.values.errors[call.id] = self._vanished_error(handle, outcome.reason)
             for lost in outcome.lost:
                 self.forget_value(lost)
-            self.kernel.vanished(call.id, version)
+            if outcome.lost and not call.attached and call.attempt == version and call.state is State.RUNNING:
+                call.state = State.IDLE  # its body has been set aside, and makes it again
+            else:
+                self.kernel.vanished(call.id, version)
 
     def value_lost(self, id: CallId) -> None:
         """An executor has lost a value that it held."""
@@ -247,8 +250,12 @@ class Execution(Undoing):
     # -- commands --------------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Carry out whatever the kernel wants done."""
-        self._carry_out_all()
+        """Carry out whatever the kernel wants done; an error stops the run, and is none of the body's own."""
+        try:
+            self._carry_out_all()
+        except (Exception, Interruption) as error:
+            logger.debug("run %s stopped: %s", self.run_id, error, exc_info=True)
+            self.stop(error)
         self.ask()
 
     def _carry_out_all(self) -> None:

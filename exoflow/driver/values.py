@@ -52,7 +52,7 @@ class Values:
         self._given: dict[Version, list[Held]] = {}
         self._users: dict[int, int] = {}
         self._unwanted: dict[int, Held] = {}
-        self._kept: OrderedDict[str, Held] = OrderedDict()
+        self.kept: OrderedDict[str, Held] = OrderedDict()
         """Saved values by name, where they can be had without the store; the least used first."""
 
     def give(self, version: Version, values: Iterable[Value]) -> None:
@@ -109,11 +109,11 @@ class Values:
         return self._nearest(self.at[id])
 
     def _nearest(self, value: Value) -> Value:
-        kept = self._kept.get(value.name) if isinstance(value, Stored) else None
+        kept = self.kept.get(value.name) if isinstance(value, Stored) else None
         if kept is None:
             return value
         assert isinstance(value, Stored)
-        self._kept.move_to_end(value.name)
+        self.kept.move_to_end(value.name)
         return kept
 
     def saved(self, id: CallId, stored: Stored) -> None:
@@ -122,11 +122,11 @@ class Values:
         assert isinstance(held, Held)
         self.at[id] = stored
         while not _room.take(held.size):
-            if not self._kept:
+            if not self.kept:
                 self.release(held)
                 return
-            self._let_go(next(iter(self._kept)))
-        self._kept[stored.name] = held
+            self._let_go(next(iter(self.kept)))
+        self.kept[stored.name] = held
 
     def only_stored(self, id: CallId) -> None:
         """Whoever was given a saved value could not read it: from now on it is read from the store."""
@@ -135,7 +135,7 @@ class Values:
             self._let_go(value.name)
 
     def _let_go(self, name: str) -> None:
-        held = self._kept.pop(name, None)
+        held = self.kept.pop(name, None)
         if held is not None:
             _room.give_back(held.size)
             self.release(held)
@@ -181,8 +181,8 @@ class Values:
         for value in self.at.values():
             if type(value) is Held:
                 self.release(value)
-        while self._kept:
-            self._let_go(next(iter(self._kept)))
+        while self.kept:
+            self._let_go(next(iter(self.kept)))
 
 
 def payload_of(value: Value | None) -> Any:
