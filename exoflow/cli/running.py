@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import time
@@ -28,12 +27,13 @@ from exoflow.cli.options import (
 )
 from exoflow.cli.place import catalogue_of, store_of
 from exoflow.cli.progress import progress, told
+from exoflow.cli.stopping import Stopped, run_stoppable
 from exoflow.cli.terminal import STYLES, Terminal
 from exoflow.cli.words import count, duration
 from exoflow.client import code_of
 from exoflow.declaration import RunOptions
 from exoflow.errors import ExecutorError, RunCancelled, RunError
-from exoflow.flows import AnyFlow, adopt, run_here, run_here_async
+from exoflow.flows import AnyFlow, adopt
 from exoflow.model import Status
 
 if TYPE_CHECKING:
@@ -127,7 +127,11 @@ def _run_to_end(execution: Execution, terminal: Terminal, store: str | None, *, 
     begun, stored = time.monotonic(), execution.ended.is_set()
     try:
         with told(execution, terminal):
-            result = asyncio.run(run_here_async(execution)) if execution.flow.is_async else run_here(execution)
+            result = run_stoppable(execution, resume_command(execution.run_id, store))
+    except Stopped as stopped:
+        if terminal.json_output:
+            terminal.print_json(_outcome(execution, time.monotonic() - begun, error=str(stopped)))
+        raise
     except Exception as error:
         if execution.status is not Status.FAILED:
             raise
