@@ -39,8 +39,7 @@ def _exoflow(
 ) -> None:
     """Durable Python workflows with no server: they survive kill -9, and each effect happens exactly once.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such run, 4 live elsewhere, 5 an effect is in doubt,
-    130 stopped by Ctrl-C, 143 by SIGTERM.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such run, 4 live elsewhere, 5 in doubt, 130 Ctrl-C, 143 SIGTERM.
     """
 
 
