@@ -120,7 +120,7 @@ def _stopped_by_ctrl_c(execution: Execution) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         # Not here: this thread may be in the middle of a step, holding the run's lock.
         threading.Thread(target=execution.stop, args=(told,), name="exoflow-stop", daemon=True).start()
-        if _in_users_code(frame):
+        if in_users_code(frame):
             raise told
 
     signal.signal(signal.SIGINT, interrupt)
@@ -133,7 +133,7 @@ def _stopped_by_ctrl_c(execution: Execution) -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _in_users_code(frame: FrameType | None) -> bool:
+def in_users_code(frame: FrameType | None) -> bool:
     """Whether the nearest frame of ours has called into a task's or a flow's body."""
     innermost = frame
     while frame is not None:

@@ -148,7 +148,8 @@ class Catalogue:
             if found:
                 return found[0]
             near = self.nearest(run_id)
-        error = RunNotFound(f"no run {run_id!r} in {self.store.url}{f'; did you mean {near!r}?' if near else ''}")
+        hint = f"; did you mean {near!r}?" if near else "" if self.count() else ": there are none"
+        error = RunNotFound(f"no run {run_id!r} in {self.store.url}{hint}")
         error.run_id = run_id
         raise error
 

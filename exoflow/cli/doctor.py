@@ -18,7 +18,7 @@ from pathlib import Path
 import typer
 from rich.text import Text
 
-from exoflow.cli.failures import FAILED, reported
+from exoflow.cli.failures import FAILED, WrongUsage, reported
 from exoflow.cli.options import DebugOption, JsonOption, StoreOption
 from exoflow.cli.place import store_of
 from exoflow.cli.terminal import Terminal
@@ -72,7 +72,7 @@ def _findings(url: str | None) -> Iterator[Finding]:
     yield Finding("executors", True, _executors())
     try:
         opened = store_of(url)
-    except ExoFlowError as error:
+    except (ExoFlowError, WrongUsage) as error:
         yield Finding("store", False, url or "", str(error))
         return
     yield from _store(opened)

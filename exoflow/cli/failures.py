@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import typer
 from exoflow.cli.terminal import Terminal
 from exoflow.errors import ExoFlowError, InDoubt, Interruption, RunIsLive, RunNotFound
 
-DONE, FAILED, USAGE, NOT_FOUND, LIVE, IN_DOUBT, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+DONE, FAILED, USAGE, NOT_FOUND, LIVE, IN_DOUBT, SIGNALLED = 0, 1, 2, 3, 4, 5, 128
 
 
 class WrongUsage(Exception):
@@ -37,8 +38,8 @@ def reported(terminal: Terminal, *, debug: bool) -> Iterator[None]:
         terminal.say(f"exoflow: the catalogue cannot be used: {error}. It may be deleted: it is built again.")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt as stopped:
-        terminal.say(f"\nexoflow: {str(stopped) or 'stopped'}")
-        raise typer.Exit(INTERRUPTED) from None
+        terminal.say(f"\nexoflow: {str(stopped) or 'stopped by Ctrl-C'}")
+        raise typer.Exit(SIGNALLED + getattr(stopped, "number", signal.SIGINT)) from None
 
 
 def exit_code(error: BaseException) -> int:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+
 from exoflow import settings
 from exoflow.catalogue import Catalogue
 from exoflow.cli.failures import WrongUsage
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count
+from exoflow.errors import UnsupportedStore
 from exoflow.protocols import Store
+from exoflow.storage import LocalStore
 
 
 def store_of(url: str | None) -> Store:
     """The store at a url, or the default one."""
     try:
-        return settings.store_of(url)
-    except ValueError as error:  # of [tool.exoflow] in pyproject.toml
+        store = settings.store_of(url)
+    except (ValueError, UnsupportedStore) as error:  # of [tool.exoflow] in pyproject.toml; a scheme that is no store
         raise WrongUsage(str(error)) from error
+    if isinstance(store, LocalStore) and os.path.exists(store.root) and not os.path.isdir(store.root):
+        raise WrongUsage(f"{store.root} is a file: a store is a folder, or the name of one that is to be made")
+    return store
 
 
 def catalogue_of(store: Store, terminal: Terminal) -> Catalogue:
@@ -27,4 +35,11 @@ def catalogue_of(store: Store, terminal: Terminal) -> Catalogue:
 
 
 def runs_in(number: int, store: Store) -> str:
-    return f"{count(number, 'run')} in {store.url}"
+    """How many runs, and in which store."""
+    there = not isinstance(store, LocalStore) or os.path.isdir(store.root)
+    return f"{count(number, 'run')} in {store.url}{'' if there else ', which does not exist yet'}"
+
+
+def resume_command(run_id: str, store: str | None) -> str:
+    """What to type to go on with a run."""
+    return shlex.join(["exoflow", "resume", run_id, *(["--store", store] if store else [])])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shlex
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,17 +25,19 @@ from exoflow.cli.options import (
     StoreOption,
     pairs,
 )
-from exoflow.cli.place import catalogue_of, store_of
+from exoflow.cli.place import catalogue_of, resume_command, store_of
 from exoflow.cli.progress import progress, told
-from exoflow.cli.terminal import STYLES, Terminal
+from exoflow.cli.stopping import Stopped, run_stoppable
+from exoflow.cli.terminal import STYLES, Terminal, terminal_alone
 from exoflow.cli.words import count, duration
 from exoflow.client import code_of
 from exoflow.declaration import RunOptions
 from exoflow.errors import ExecutorError, RunCancelled, RunError
-from exoflow.flows import AnyFlow, adopt, run_here, run_here_async
+from exoflow.flows import AnyFlow, adopt
 from exoflow.model import Status
 
 if TYPE_CHECKING:
+    from exoflow.catalogue import Catalogue
     from exoflow.driver.execution import Execution
 
 _PACKAGE = os.path.join(os.path.dirname(exoflow.__file__), "")
@@ -58,8 +59,7 @@ def run(
     debug: DebugOption = False,
 ) -> None:
     """Run a flow, and print what it returns."""
-    terminal = Terminal(json_output=json_output)
-    with reported(terminal, debug=debug):
+    with terminal_alone(json_output=json_output) as terminal, reported(terminal, debug=debug):
         flow = find_flow_object(target)
         assert isinstance(flow, AnyFlow)
         args, kwargs = arguments(flow._spec.function, arg or ())
@@ -96,16 +96,23 @@ def resume(
     debug: DebugOption = False,
 ) -> None:
     """Go on with a run that broke off or failed: what is recorded is not run again."""
-    terminal = Terminal(json_output=json_output)
-    with reported(terminal, debug=debug):
+    with terminal_alone(json_output=json_output) as terminal, reported(terminal, debug=debug):
         opened = store_of(store)
         with catalogue_of(opened, terminal) as catalogue:
             known = catalogue.run(run_id)
+            _check_accepted(catalogue, run_id, accept or ())
         if known.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT) or takeover:
             _go_to(known.cwd, terminal)
         make_importable(known.file, known.module)
         execution = adopt(run_id, code_of, opened, executor, takeover=takeover, accept=tuple(accept or ()))
         _run_to_end(execution, terminal, store, debug=debug)
+
+
+def _check_accepted(catalogue: Catalogue, run_id: str, accept: Iterable[str]) -> None:
+    """Raises WrongUsage: the run has no such call; a slip of the pen would look as if it had been heard."""
+    wrong = set(accept) - {call.id for call in catalogue.describe(run_id).calls} if accept else set()
+    if wrong:
+        raise WrongUsage(f"--accept {min(wrong)}: {run_id} has no such call; `exoflow show {run_id} --all` lists them")
 
 
 def _go_to(folder: str, terminal: Terminal) -> None:
@@ -127,7 +134,11 @@ def _run_to_end(execution: Execution, terminal: Terminal, store: str | None, *, 
     begun, stored = time.monotonic(), execution.ended.is_set()
     try:
         with told(execution, terminal):
-            result = asyncio.run(run_here_async(execution)) if execution.flow.is_async else run_here(execution)
+            result = run_stoppable(execution, resume_command(execution.run_id, store))
+    except Stopped as stopped:
+        if terminal.json_output:
+            terminal.print_json(_outcome(execution, time.monotonic() - begun, error=str(stopped)))
+        raise
     except Exception as error:
         if execution.status is not Status.FAILED:
             raise
@@ -191,11 +202,6 @@ def own_frames(text: str) -> str:
         if not ours:
             kept.append(line)
     return "\n".join(kept)
-
-
-def resume_command(run_id: str, store: str | None) -> str:
-    """What to type to go on with a run."""
-    return shlex.join(["exoflow", "resume", run_id, *(["--store", store] if store else [])])
 
 
 def cancel(

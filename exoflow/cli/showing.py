@@ -11,7 +11,7 @@ from exoflow.catalogue import CallSeen, Description
 from exoflow.cli.failures import reported
 from exoflow.cli.listing import summary_json
 from exoflow.cli.options import DebugOption, JsonOption, RunIdArgument, StoreOption
-from exoflow.cli.place import catalogue_of, store_of
+from exoflow.cli.place import catalogue_of, resume_command, store_of
 from exoflow.cli.terminal import Terminal, status_text
 from exoflow.cli.timeline import timeline
 from exoflow.cli.tree import error_line, totals, tree
@@ -41,7 +41,7 @@ def show(
         terminal.out.print(draw(found, min(terminal.out.width, 120), every=every), crop=False)
         terminal.out.print()
         terminal.out.print(Text(totals(found), style="dim"))
-        _advise(found, terminal)
+        _advise(found, terminal, store)
 
 
 def heading(found: Description) -> Text:
@@ -62,7 +62,7 @@ def heading(found: Description) -> Text:
     return text
 
 
-def _advise(found: Description, terminal: Terminal) -> None:
+def _advise(found: Description, terminal: Terminal, store: str | None) -> None:
     """What to do next, where something is to be done."""
     run = found.run
     doubts = [call.id for call in found.calls if call.in_doubt]
@@ -72,7 +72,7 @@ def _advise(found: Description, terminal: Terminal) -> None:
             'the code: on_doubt="retry" if it did not happen, or a probe that returns Happened(value) if it did.'
         )
     if run.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT):
-        terminal.say(f"Go on with it: exoflow resume {run.run_id}")
+        terminal.say(f"Go on with it: {resume_command(run.run_id, store)}")
 
 
 def description_json(found: Description) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, is_dataclass
 from typing import IO
 
@@ -58,6 +59,31 @@ class Terminal:
             return
         with self.err.status(text, spinner="dots"):
             yield
+
+
+@contextmanager
+def terminal_alone(*, json_output: bool) -> Iterator[Terminal]:
+    """With JSON nobody else writes to stdout: what a flow or a worker process prints goes to stderr meanwhile."""
+    if not json_output:
+        yield Terminal()
+        return
+    own = sys.stdout
+    try:
+        is_real = own.fileno() == 1
+    except (OSError, ValueError):
+        is_real = False
+    with redirect_stdout(sys.stderr):
+        if not is_real:
+            yield Terminal(json_output=True, out=own)
+            return
+        own.flush()
+        with os.fdopen(os.dup(1), "w", encoding=own.encoding, errors=own.errors) as out:
+            os.dup2(2, 1)
+            try:
+                yield Terminal(json_output=True, out=out)
+            finally:
+                out.flush()
+                os.dup2(out.fileno(), 1)
 
 
 class _Console(Console):

@@ -11,6 +11,7 @@ _REASONS = {
     "lost": "its result, or the worker that made it, was lost",
     "remade": "a result that it stands on was made again",
     "undone": "its earlier attempt was undone",
+    "damaged": "its saved value could not be read",
     "not saved": "its earlier result had not been saved",
     "did not happen": "its effect certainly had not happened",
     "reopened": "a value inside it was needed again",

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgpack
 
+from exoflow.codec.sums import crc32
 from exoflow.errors import Corrupt
 from exoflow.model import CallId
 from exoflow.protocols import Buffer
@@ -100,7 +101,7 @@ def to_parts(encoded: Encoded, *, checksums: bool = True) -> list[Buffer]:
     if unverified is not None:
         unverified.verify()
     parts: list[Buffer] = [head, *buffers]
-    rows = [(memoryview(part).nbytes, zlib.crc32(part) if checksums else None) for part in parts]
+    rows = [(memoryview(part).nbytes, crc32(part) if checksums else None) for part in parts]
     table = msgpack.packb((refs, rows))
     header = _OBJECT_HEADER.pack(MAGIC, len(table), zlib.crc32(table)) + table
     return _aligned([header, *parts])

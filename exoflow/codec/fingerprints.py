@@ -18,6 +18,7 @@ from typing import Any, cast
 import msgpack
 
 from exoflow.codec.references import Reference, is_reference
+from exoflow.codec.sums import crc32_of_array
 
 SHORT = 64
 """Text and bytes up to this length stand in the form themselves."""
@@ -131,8 +132,10 @@ def _form_of_object(value: Any, kind: type, depth: int) -> Form:
         return ["=", kind.__qualname__, repr(value)]
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic) and not value.dtype.hasobject:
-        content = numpy.ascontiguousarray(value)
-        crc = zlib.crc32(content.reshape(-1).view(numpy.uint8)) if content.size else 0
+        crc = crc32_of_array(value)
+        if crc is None:
+            content = numpy.ascontiguousarray(value)
+            crc = zlib.crc32(content.reshape(-1).view(numpy.uint8)) if content.size else 0
         return ["array", kind.__qualname__, value.dtype.str, list(value.shape), crc]
     return ["*", kind.__qualname__]
 

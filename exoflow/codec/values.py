@@ -14,6 +14,7 @@ from exoflow.codec.encoded import Encoded, from_bytes
 from exoflow.codec.explain import WatchedPickler, refusal, run_deep
 from exoflow.codec.mainfile import MainUnpickler, main_stem, reduce_by_name
 from exoflow.codec.references import IMMUTABLE, find_references, session
+from exoflow.codec.sums import fix
 from exoflow.errors import CodecError, Corrupt
 from exoflow.model import INLINE_MAX_BYTES, CallId
 
@@ -61,7 +62,10 @@ def encode(value: object, *, what: str = "the value", own: bool = False) -> Enco
         session.met = outer
     if own:
         buffers = [view if view.readonly else memoryview(bytes(view)) for view in buffers]
-    return Encoded(head, tuple(view.toreadonly() for view in buffers), tuple(met))
+    views = tuple(view.toreadonly() for view in buffers)
+    for view in views:
+        fix(view)
+    return Encoded(head, views, tuple(met))
 
 
 def encode_arguments(

@@ -48,18 +48,18 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
 
 def _inputs(execution: Execution, handle: Handle) -> dict[CallId, Value]:
     """The value of every Ref in the arguments, and of the Refs inside those values."""
-    at = execution.values.at
+    values = execution.values
     inputs: dict[CallId, Value] = {}
     pending = list(handle.call.inputs)
     while pending:
         source = pending.pop()
-        if source.id in inputs or source.id not in at:
+        if source.id in inputs or source.id not in values.at:
             continue
-        inputs[source.id] = at[source.id]
+        inputs[source.id] = values.given(source.id)
         owner = execution.handles.get(source.id)
         here = owner.put_ids if owner is not None else ()  # empty, too, where the call's record is used
         for put in here or execution.history.puts.get(source.id, ()):
-            inputs[put] = at[put]
+            inputs[put] = values.given(put)
         pending.extend(source.refs)
     return inputs
 

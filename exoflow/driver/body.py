@@ -215,9 +215,13 @@ class Body:
             execution.event(execution.kernel.wants, call)
             raise ValueLost(call.id) from error
         except StorageError as error:  # the store's fault is not the flow's own: the run stops, and can be resumed
-            fault = forsake(execution, call.id, error) if isinstance(error, Corrupt) else error
-            execution.stop(fault)
-            raise fault  # noqa: B904  # its text has the cause, which may be itself
+            if not isinstance(error, Corrupt):
+                execution.stop(error)
+                raise
+            execution.event(forsake, execution, call.id, error)
+            self.check()  # the run may stop for it, or this body begin anew
+            execution.event(execution.kernel.wants, call)
+            raise ValueLost(call.id) from error
         if self.strands > 1:
             self._record(call)
         execution.event(execution.kernel.read, self.scope, call)

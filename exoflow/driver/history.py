@@ -28,6 +28,8 @@ class History:
 
     def __init__(self, run_records: Iterable[tuple[Any, ...]] = (), *, damaged: bool = False) -> None:
         self.damaged = damaged
+        self.absent: set[CallId] = set()
+        """Calls whose values were found damaged, and that have not been made again."""
         self.start: records.Start | None = None
         self.ended: records.Ended | None = None
         self.cancelled = False
@@ -46,6 +48,8 @@ class History:
         code = record[0]
         if code in _RESULTS:
             self._ordered.append(record)
+            if self.absent:
+                self.absent.discard(record[2])
         elif code == Code.INTENT:
             intent = records.Intent(*record)
             self.intents[CallId(intent.call)] = intent
@@ -61,6 +65,8 @@ class History:
             self.start = records.Start(*record)
         elif code == Code.CANCEL:
             self.cancelled = True
+        elif code == Code.NOTE and record[2] == records.ABSENT:
+            self.absent.update(record[3])
         elif code == Code.NOTE:
             self.damaged = True  # an earlier epoch found damage, and did not take it over
         elif code == Code.ENDED:
@@ -72,7 +78,7 @@ class History:
             self._tell(kernel, values)
 
     def _tell(self, kernel: Kernel, values: Values) -> None:
-        kernel.damaged = self.damaged
+        kernel.damaged = self.damaged or bool(self.absent)
         kernel.forgiving = self.ended is not None and self.ended.status == "failed"
         for record in self._ordered:
             if record[0] in _RESULTS:

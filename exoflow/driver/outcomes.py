@@ -8,7 +8,7 @@ from exoflow import codec
 from exoflow.driver.damage import verify
 from exoflow.driver.handle import Handle
 from exoflow.errors import TaskFailed
-from exoflow.kernel.state import Call
+from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
 from exoflow.protocols import Computed, Outcome, Raised
 
@@ -33,7 +33,10 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
             execution.values.errors[call.id] = _vanished_error(handle, outcome.reason)
         for lost in outcome.lost:
             forget_value(execution, lost)
-        execution.kernel.vanished(call.id, version)
+        if outcome.lost and not call.attached and call.attempt == version and call.state is State.RUNNING:
+            call.state = State.IDLE  # it did not begin, and its body has been set aside: that makes the call again
+        else:
+            execution.kernel.vanished(call.id, version)
 
 
 def forget_outcome(execution: Execution, version: Version, outcome: Outcome) -> None:
@@ -84,6 +87,7 @@ def forget_value(execution: Execution, id: CallId) -> None:
     if isinstance(execution.values.at.get(id), Held):
         execution.kernel.lost(_owner(id))
     else:
+        execution.values.only_stored(id)
         verify(execution, id)
 
 

@@ -14,6 +14,10 @@ Payload = bytes | list[Any] | None
 """An encoded value; or ``["@", name, size]``, an object of the store; or nothing."""
 
 
+ABSENT = "absent"
+"""What a NOTE says of calls whose saved values were found damaged, until they have been made again."""
+
+
 class Start(NamedTuple):
     kind: int
     run: int
@@ -126,4 +130,4 @@ class Ended(NamedTuple):
     time_s: float
 
 
-__all__ = ["Called", "Cancel", "Ended", "Intent", "Kind", "Payload", "Read", "Result", "Start", "Undone"]
+__all__ = ["ABSENT", "Called", "Cancel", "Ended", "Intent", "Kind", "Payload", "Read", "Result", "Start", "Undone"]

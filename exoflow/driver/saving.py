@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exoflow.driver import records
 from exoflow.driver.attempt import value_name
+from exoflow.driver.damage import made_again
 from exoflow.driver.handle import Handle
 from exoflow.driver.values import Values, payload_of
 from exoflow.errors import StorageError
@@ -46,6 +47,8 @@ def append_result(
     elif code is Code.FAILED:
         payload = values.errors[call.id]
     note = call.note
+    if execution.history.absent:
+        made_again(execution, call.id)
     bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
     execution.append(
         (
@@ -123,5 +126,5 @@ def _uploaded_part(
             ) from saved
         parts.append((id, f"{name}.{tries}"))
     else:
-        execution.values.place(id, saved)
+        execution.values.saved(id, saved)
     _upload_next(execution, handle, version, parts)

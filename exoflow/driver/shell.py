@@ -196,8 +196,12 @@ class Shell:
     # -- commands ----------------------------------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Carry out whatever the kernel wants done. Under the lock."""
-        self._carry_out_all()
+        """Carry out whatever the kernel wants done; an error stops the run, and is not the body's. Under the lock."""
+        try:
+            self._carry_out_all()
+        except (Exception, Interruption) as error:
+            logger.debug("run %s stopped: %s", self.run_id, error, exc_info=True)
+            self.stop(error)
         if self.kernel.urgent > self._asked:
             self.ask()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,32 @@ from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value,
 from exoflow.protocols import Executor, Store
 
 DRIVER = "driver"
+
+KEPT_MAX_BYTES = 256 << 20
+"""Of all runs of a process together: values that are saved, and stay where they are for the next who reads them."""
+
+
+class Room:
+    """Bytes that many runs share."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bool:
+        """Whether there was room for so much; then it is taken."""
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
+_room = Room(KEPT_MAX_BYTES)
 
 
 class ValueLost(Exception):
@@ -29,6 +56,8 @@ class Values:
         self._given: dict[Version, list[Held]] = {}
         self._users: dict[int, int] = {}
         self._unwanted: dict[int, Held] = {}
+        self.kept: OrderedDict[str, Held] = OrderedDict()
+        """Saved values by name, where they can be had without the store; the least used first."""
 
     def give(self, version: Version, values: Iterable[Value]) -> None:
         """An attempt is given these: what of them is released now stays until ``take_back`` (V9)."""
@@ -62,6 +91,12 @@ class Values:
         if isinstance(value, Inline):
             return codec.from_bytes(value)
         if isinstance(value, Stored):
+            kept = self._nearest(value)
+            if kept is not value:
+                try:
+                    return self.fetch(kept)
+                except KeyError:  # its executor has lost it; the store has not
+                    self._let_go(value.name)
             try:
                 return codec.from_object(self.store.read(value.name), value.name)
             except FileNotFoundError as error:
@@ -73,13 +108,61 @@ class Values:
         assert isinstance(encoded, codec.Encoded)
         return encoded
 
+    def given(self, id: CallId) -> Value:
+        """The value as an attempt or a body gets it: where it was made, rather than read back from the store."""
+        return self._nearest(self.at[id])
+
+    def _nearest(self, value: Value) -> Value:
+        kept = self.kept.get(value.name) if isinstance(value, Stored) else None
+        if kept is None:
+            return value
+        assert isinstance(value, Stored)
+        self.kept.move_to_end(value.name)
+        return kept
+
+    def saved(self, id: CallId, stored: Stored) -> None:
+        """The value is in the store. Where there is room it stays where it was made, too."""
+        held = self.at[id]
+        assert isinstance(held, Held)
+        self.at[id] = stored
+        while not _room.take(held.size):
+            if not self.kept:
+                self.release(held)
+                return
+            self._let_go(next(iter(self.kept)))
+        self.kept[stored.name] = held
+
+    def only_stored(self, id: CallId) -> None:
+        """Whoever was given a saved value could not read it: from now on it is read from the store."""
+        value = self.at.get(id)
+        if isinstance(value, Stored):
+            self._let_go(value.name)
+
+    def _let_go(self, name: str) -> None:
+        held = self.kept.pop(name, None)
+        if held is not None:
+            _room.give_back(held.size)
+            self.release(held)
+
     def is_there(self, id: CallId) -> bool:
-        """Whether the value can still be had."""
+        """Whether the value can still be had, and whole."""
         try:
-            self.fetch(self.at[id])
-        except KeyError:
+            self._whole(id)
+        except (KeyError, Corrupt):
             return False
         return True
+
+    def _whole(self, id: CallId) -> codec.Encoded:
+        """The encoded value, checked.
+
+        Raises:
+            KeyError: its executor has lost it.
+            Corrupt: its object is gone or damaged.
+        """
+        encoded = self.fetch(self.at[id])
+        if encoded.checksums is not None:
+            encoded.checksums.verify()
+        return encoded
 
     def lost_among(self, ids: Iterable[CallId]) -> tuple[CallId, ...]:
         """Those whose values cannot be had any more."""
@@ -89,13 +172,13 @@ class Values:
         """What stands for a Ref in arguments by value; one that is passed on stays a Ref.
 
         Raises:
-            ValueLost: its executor has lost it.
+            ValueLost: its executor has lost it, or the store.
         """
         if id not in self.at:
             return codec.make_reference(id)
         try:
-            encoded = self.fetch(self.at[id])
-        except KeyError as error:
+            encoded = self._whole(id)
+        except (KeyError, Corrupt) as error:
             raise ValueLost(id) from error
         return codec.decode(encoded, lookup=self.value_of_ref)
 
@@ -135,7 +218,10 @@ class Values:
     def release_all(self) -> None:
         """The run has ended, here at least: nobody will ask for what executors hold of it."""
         for value in self.at.values():
-            self.release(value)
+            if type(value) is Held:
+                self.release(value)
+        while self.kept:
+            self._let_go(next(iter(self.kept)))
 
 
 def payload_of(value: Value | None) -> Any:

@@ -10,6 +10,7 @@ import threading
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from time import perf_counter
+from types import FrameType
 from typing import Any, cast
 
 import msgpack
@@ -31,6 +32,8 @@ _PR_SET_PDEATHSIG = 1
 def main(socket: int, parent: int) -> None:
     """Serve the executor at the other end until it closes the socket or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the flow; it ends its workers
+    # So is a SIGTERM to every process of a service. Not SIG_IGN: the children of a task would inherit that.
+    signal.signal(signal.SIGTERM, _leave_it_to_the_flow)
     _die_with(parent)
     connection = Connection(socket)
     folders, store = msgpack.unpackb(connection.recv_bytes())
@@ -40,6 +43,9 @@ def main(socket: int, parent: int) -> None:
     connection.send_bytes(b"ready")
     while True:
         connection.send_bytes(pack_outcome(worker.run(unpack_order(orders.get()))))
+
+
+def _leave_it_to_the_flow(_number: int, _frame: FrameType | None) -> None: ...
 
 
 class Worker:

@@ -13,7 +13,7 @@ _ADVICE = {
     errno.EACCES: "permission is missing: give this user write access or use a store elsewhere",
     errno.EPERM: "the operation is not permitted: give this user write access or use a store elsewhere",
     errno.EIO: "the device reported an I/O error: look into the system's log and check the disk before you resume",
-    errno.ENOENT: "the directory has vanished while it was in use: put it back, or start anew with another store",
+    errno.ENOENT: "the directory is not there: put it back if it has vanished, or use a store elsewhere",
     errno.ENOTDIR: "a part of the path is a file: use a store elsewhere",
     errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
     errno.ENFILE: "the system has too many open files",

@@ -12,7 +12,7 @@ import stat
 
 from exoflow.hooks import reach
 from exoflow.protocols import Buffer
-from exoflow.storage.durable import open_directory, sync_directory, sync_file, write_all
+from exoflow.storage.durable import open_directory, sync_directory, sync_file, write_through
 from exoflow.storage.failures import storage_error
 from exoflow.storage.locks import lock_holders
 from exoflow.storage.names import checked
@@ -152,7 +152,7 @@ class LocalStore:
             if lock:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before anybody can see the file
             reach(f"{point}.before_write")
-            write_all(fd, [memoryview(part).cast("B") for part in parts])
+            write_through(fd, [memoryview(part).cast("B") for part in parts])
             reach(f"{point}.before_fsync")
             sync_file(fd)
             reach(f"{point}.before_link")

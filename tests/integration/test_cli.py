@@ -280,6 +280,31 @@ def test_ctrl_c_stops_a_run_says_how_to_go_on_and_exits_with_130(exoflow: Shell)
     assert exoflow("resume", "slow").out == "10\n"
 
 
+def test_with_json_what_a_flow_and_its_workers_print_goes_to_stderr(exoflow: Shell) -> None:
+    (exoflow.folder / "loud.py").write_text(
+        "import os\nfrom exoflow import flow, task\nprint('imported')\n"
+        "@task\ndef work() -> int:\n    print('worked', flush=True)\n    return 1\n"
+        "@flow\ndef loud() -> int:\n    print('ran')\n    os.system('echo shouted')\n    return work()\n"
+    )
+    for executor in ("local", "processes:1"):
+        said = ended(exoflow.start("run", "loud.py:loud", "--executor", executor, "--json"))
+        assert said.json["result"] == 1
+        assert {"imported", "ran", "shouted", "worked"} <= set(said.err.splitlines())
+    assert exoflow("run", "loud.py:loud", "--json").json["result"] == 1
+
+
+def test_what_is_no_store_and_no_call_of_the_run_is_wrong_usage(exoflow: Shell) -> None:
+    assert "jobs.py is a file: a store is a folder" in exoflow("list", "--store", "jobs.py", rc=2).line
+    assert "s3:// cannot be a store" in exoflow("list", "--store", "s3://bucket", rc=2).line
+    assert "none, which does not exist yet" in exoflow("list", "--store", "none").line
+    assert exoflow("show", "x", "--store", "none", rc=3).line.endswith("none: there are none")
+    (exoflow.folder / "bad").touch()
+    exoflow("run", "jobs.py:daily", "--arg", "day=x", "--id", "mine", "--store", "kept", rc=1)
+    said = exoflow("resume", "mine", "--store", "kept", "--accept", "scor#0", rc=2)
+    assert "--accept scor#0: mine has no such call" in said.line
+    assert "exoflow resume mine --store kept" in exoflow("show", "mine", "--store", "kept").err
+
+
 def test_a_broken_off_run_can_be_cancelled_and_what_can_be_undone_is(exoflow: Shell) -> None:
     process = started(exoflow, "slow")
     process.kill()

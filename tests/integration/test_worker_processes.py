@@ -199,9 +199,10 @@ def test_a_worker_that_dies_idle_costs_no_attempt(bench):
     assert other != pid
 
 
-def test_ctrl_c_reaches_no_worker(bench):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_the_flow_reaches_no_worker(bench, number):
     pid = bench.result(os.getpid)
-    os.kill(pid, signal.SIGINT)
+    os.kill(pid, number)
     assert bench.result(os.getpid) == pid
     assert os.getpgid(pid) == pid
 

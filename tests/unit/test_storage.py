@@ -161,3 +161,11 @@ def test_a_fault_strikes_at_the_nth_reach_only(tmp_path: Path) -> None:
             hooks.reach("here")
         hooks.reach("here")
     hooks.reach("here")
+
+
+def test_an_object_of_many_megabytes_is_written_whole(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path / "store"))
+    block = bytes(range(256)) * 4096
+    parts = [b"head", block * 9, b"", b"between", block * 3, *[b"x" * 100] * 2000, block, b"end"]
+    assert store.create("values/large", *parts)
+    assert store.read("values/large") == b"".join(parts)

@@ -299,7 +299,7 @@ class World:
             if chance.random() < 0.55:
                 self.trace("crash")
                 return False
-            if executor.held:
+            if self._losable(execution):
                 self._lose(execution)
                 return True
         if self.will_cancel and chance.random() < 0.1:
@@ -324,8 +324,15 @@ class World:
         self.clock.time = max(self.clock.time, when)
         callback()
 
+    def _losable(self, execution: Execution) -> list[int]:
+        """What is held nowhere else."""
+        kept = {value.handle for value in execution.values.kept.values()}
+        return sorted(set(self.executor.held) - kept)
+
     def _lose(self, execution: Execution) -> None:
-        id = self.chance.choice(sorted(self.executor.held))
+        id = self.chance.choice(self._losable(execution))
+        for kept in execution.values.kept.values():
+            self.executor.drop(kept)  # nobody need notice: the store has it, too
         del self.executor.held[id]
         owner = [call for call, value in execution.values.at.items() if isinstance(value, Held) and value.handle == id]
         self.trace(f"lose {owner}")
@@ -353,11 +360,7 @@ class World:
 
     def _end_attempt(self, execution: Execution) -> None:
         attempt, report = self.executor.pending.pop(self._next_to_end())
-        lost = tuple(
-            id
-            for id, value in attempt.inputs.items()
-            if isinstance(value, Held) and value.handle not in self.executor.held
-        )
+        lost = tuple(id for id, value in attempt.inputs.items() if not self._is_there(value))
         if lost:
             self.trace(f"lost inputs of {attempt.call}: {lost}")
             report(Vanished("inputs lost", lost=lost))
@@ -469,7 +472,12 @@ class World:
         return replace(attempt, inputs=inputs)
 
     def _readable(self, attempt: Attempt) -> bool:
-        return all(not isinstance(v, Held) or v.handle in self.executor.held for v in attempt.inputs.values())
+        return all(map(self._is_there, attempt.inputs.values()))
+
+    def _is_there(self, value: Value) -> bool:
+        if isinstance(value, Held):
+            return value.handle in self.executor.held
+        return not isinstance(value, Stored) or value.name in self.store.objects
 
 
 def _start(seed: int) -> records.Start:
@@ -507,6 +515,7 @@ def simulate(
     log: type[SimulatedLog] = SimulatedLog,
     trace: bool = False,
     plain: bool = False,
+    world: type[World] = World,
     loop: asyncio.AbstractEventLoop | None = None,
 ) -> Report:
     """Live through one seed. ``plain``: its calls are plain ones, that nobody has a Ref to.
@@ -514,13 +523,13 @@ def simulate(
     Raises:
         Violation: the invariant does not hold, or nothing can happen any more.
     """
-    world = World(seed, kernel, log, trace, plain)
+    lived = world(seed, kernel, log, trace, plain)
     own = loop is None
     loop = loop or asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(world.live())
+        return loop.run_until_complete(lived.live())
     except Violation as violation:
-        violation.add_note("\n".join(world.report.trace))
+        violation.add_note("\n".join(lived.report.trace))
         raise
     finally:
         left = asyncio.all_tasks(loop)  # bodies that a violation has left waiting
