@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from exoflow import codec
 from exoflow.driver import records
@@ -29,6 +30,7 @@ from exoflow.protocols import Executor, Store
 logger = logging.getLogger(__name__)
 
 Executors = Callable[[str], Executor]
+Turn = threading.RLock
 
 _runtimes: dict[str, Runtime] = {}
 _lock = threading.Lock()
@@ -42,6 +44,7 @@ class Runtime:
         self.journal = Journal(store)
         self.executions: dict[str, Execution] = {}
         self._lock = threading.Lock()
+        self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._chance = random.Random()  # no secret; seeded by the system
         self._sources: set[bytes] = set()
 
@@ -77,18 +80,33 @@ class Runtime:
         if run_id is None:
             id, epoch, index = self.journal.new_run(flow.name)
             return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors)
-        with self._lock:
-            live = self.executions.get(run_id)
-            if live is not None and not live.ended.is_set():
-                self._same_inputs(run_id, live.flow.name, live.encoded_inputs, flow, inputs)
+        with self._turn(run_id):
+            live = self._live(run_id)
+            if live is not None:
+                recorded = live.encoded_inputs
+                if recorded is None:  # nothing in them can change
+                    recorded = codec.encode_arguments(live.args, live.kwargs, task=live.flow.name)
+                self._same_inputs(run_id, live.flow.name, recorded, flow, inputs)
                 return live
-        claimed = self.journal.claim(run_id)
-        if claimed.ours:
-            return self._begun(
-                flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors
-            )
-        assert claimed.found is not None
-        return self._known(claimed.found, flow, inputs, executor, executors)
+            claimed = self.journal.claim(run_id)
+            if claimed.ours:
+                return self._begun(
+                    flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors
+                )
+            assert claimed.found is not None
+            return self._known(claimed.found, flow, inputs, executor, executors)
+
+    def _turn(self, run_id: str) -> Turn:
+        """Held by the thread that begins the run of this id, or goes on with it: others then find it, and join."""
+        with self._lock:
+            turn = self._turns.get(run_id)
+            if turn is None:
+                turn = self._turns[run_id] = Turn()
+            return turn
+
+    def _live(self, run_id: str) -> Execution | None:
+        live = self.executions.get(run_id)
+        return None if live is None or live.ended.is_set() else live
 
     def _begun(
         self,
@@ -266,9 +284,21 @@ class Runtime:
             RunIsLive: its owner lives.
             RunCancelled: it was cancelled.
         """
-        live = self.executions.get(run_id)
-        if live is not None and not live.ended.is_set():
-            return live
+        with self._turn(run_id):
+            live = self._live(run_id)
+            if live is not None:
+                return live
+            return self._adopted(run_id, flow_of, executor, executors, takeover, accept)
+
+    def _adopted(
+        self,
+        run_id: str,
+        flow_of: Callable[[records.Start], FlowSpec],
+        executor: Executor | None,
+        executors: Executors,
+        takeover: bool,
+        accept: Sequence[str],
+    ) -> Execution:
         found = self.journal.find(run_id)
         if found.state == "ended":
             history = History(found.records)
