@@ -88,6 +88,10 @@ class AsyncBody(Body):
         token = current.set(None)
         try:
             outcome = await execution.executors["local"].run_async(attempt)  # type: ignore[attr-defined]
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):  # the program is to end, whatever the flow's body does
+                execution.stop(error)
+            raise
         finally:
             current.reset(token)
         with self.lock:
