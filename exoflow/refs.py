@@ -11,6 +11,7 @@ from exoflow import codec
 from exoflow.driver import body as _body, notes
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
+from exoflow.driver.depth import leave_room
 from exoflow.driver.sync_body import SyncBody
 from exoflow.model import CallId
 
@@ -226,6 +227,7 @@ def reading_body(ref: Ref[Any]) -> Body:
             f"{ref!r} can be read only in the body of its flow, in the thread or asyncio task that runs it. In a task, "
             "take the value: a parameter gets it, unless its annotation mentions Ref"
         )
+    leave_room()
     return body
 
 

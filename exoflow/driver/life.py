@@ -50,6 +50,8 @@ class Life:
                 _returned(self._body, self.value, error)
             elif not self._body.over():  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
                 self._body.execution.stop(error)
+        except BaseException as fault:  # noqa: BLE001 -- not the body's: its parent would wait for its end for ever
+            self._body.execution.stop(fault)
         finally:
             _live[0] -= 1
             current.reset(self._token)
