@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from exoflow import codec
 from exoflow.driver import records
-from exoflow.errors import NondeterministicFlow, RunMismatch
+from exoflow.errors import NondeterministicFlow, RunError, RunMismatch
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
+from exoflow.model import RunId
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -45,6 +47,21 @@ def check_error(call: Call, execution: Execution) -> None:
     past, handle = execution.history.results.get(call.id), execution.handles.get(call.id)
     if past is not None and handle is not None and past.kind == Code.FAILED and past.version == call.version:
         _check_code(past, handle, execution)
+
+
+def check_accepted(accepted: Sequence[str], recorded: Collection[str], run_id: str) -> None:
+    """Refuse to keep the results of calls that have none: it would go unnoticed.
+
+    Raises:
+        RunError: with the nearest call.
+    """
+    for id in accepted:
+        if id not in recorded:
+            near = difflib.get_close_matches(id, recorded, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            error = RunError(f"the run {run_id} has no recorded result of a call {id}, to be accepted{hint}")
+            error.run_id = RunId(run_id)
+            raise error
 
 
 def _check_code(past: records.Result, handle: Handle, execution: Execution) -> None:

@@ -18,7 +18,7 @@ from exoflow.driver import records
 from exoflow.driver.clock import SYSTEM_CLOCK
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
-from exoflow.driver.identity import code_name
+from exoflow.driver.identity import check_accepted, code_name
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
@@ -283,6 +283,7 @@ class Runtime:
             RunNotFound: there is none; the message names the nearest.
             RunIsLive: its owner lives.
             RunCancelled: it was cancelled.
+            RunError: it has no such call as is to be accepted.
         """
         with self._turn(run_id):
             live = self._live(run_id)
@@ -310,7 +311,9 @@ class Runtime:
                 raise error
             if history.ended.status == Status.DONE:
                 default = executor or executors(history.start.executor)
-                return self._stored(run_id, flow_of(history.start), history, default, executors)
+                return self._stored(run_id, _code_or_name(flow_of, history.start), history, default, executors)
+        if accept and found.records:
+            check_accepted(accept, History(found.records).results, run_id)
         adopted = self.journal.adopt(run_id, takeover)
         history = History(adopted.records, damaged=bool(adopted.damaged))
         start = history.start
@@ -375,6 +378,17 @@ class Opened(Mapping[str, Executor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._opened or name == "local"
+
+
+def _code_or_name(flow_of: Callable[[records.Start], FlowSpec], start: records.Start) -> FlowSpec:
+    """The flow of a run that is done; its code may be gone, for nothing of it is run."""
+    try:
+        return flow_of(start)
+    except RunMismatch:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the user's module is imported here: anything can come
+        logger.debug("the code of %s was not found, and is not needed: %s", start.flow, error)
+        return FlowSpec(start.flow, lambda: None, version=start.version, qualname=start.qualname)
 
 
 def _no_start(run_id: str) -> Corrupt:
