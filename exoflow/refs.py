@@ -105,6 +105,9 @@ class Ref(Generic[T_co]):
         def __iter__(self) -> NoReturn:
             raise TypeError(f"{self!r} cannot be iterated over: write for x in {_spelled()}")
 
+    def __format__(self, spec: str) -> NoReturn:
+        raise TypeError(f"{self!r} in a text is not its value: write {_spelled()}, or {{ref!r}} to name the call")
+
     def __repr__(self) -> str:
         return f"<Ref to {self.call_id}>"
 

@@ -414,6 +414,12 @@ def test_only_a_function_that_returns_once_can_be_a_flow() -> None:
             flow(wrong)  # type: ignore[call-overload]
 
 
+def test_an_error_says_where_it_was_raised() -> None:
+    with pytest.raises(LookupError) as told:
+        fails(1)
+    assert told.value.__notes__[0].startswith("Where it was raised:\n")
+
+
 def test_a_flow_is_known_by_its_name_and_the_newest_counts() -> None:
     first = flow(name="named")(lambda: 1)
     second = flow(name="named")(lambda: 2)

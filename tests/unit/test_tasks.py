@@ -375,6 +375,20 @@ def test_only_a_function_that_returns_once_can_be_a_task() -> None:
     async def async_generator() -> Any:
         yield 1
 
+    class Shop:
+        def method(self) -> None: ...
+
+        def of_class(cls) -> None: ...  # noqa: N805 -- as below @classmethod
+
+        @staticmethod
+        @task
+        def half(x: float) -> float:
+            return x / 2
+
+    assert Shop().half(3) == 1.5
+    for method in (Shop.method, Shop.of_class):
+        with pytest.raises(TypeError, match=r"is a method, and a task is a function.*@staticmethod \(above @task\)"):
+            task(method)
     for wrong in (generator, async_generator, int, print, staticmethod(undo), double, 3):
         with pytest.raises(TypeError):
             task(wrong)  # type: ignore[call-overload]
