@@ -100,7 +100,7 @@ def run_attempt(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outcome:
 
     Raises:
         Interruption: the body raised it; it is control flow, not an outcome.
-        KeyboardInterrupt: in the main thread, where Ctrl-C ends the program and is no error of the body.
+        KeyboardInterrupt, SystemExit: in the main thread, where they end the program and are no error of the body.
     """
     with _Boundary(attempt) as boundary:
         args, kwargs = arguments(attempt, fetch)
@@ -115,6 +115,7 @@ async def run_attempt_async(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outco
 
     Raises:
         asyncio.CancelledError: the attempt was cancelled, or the body let one of its own out.
+        Interruption, KeyboardInterrupt, SystemExit: as ``run_attempt``.
     """
     with _Boundary(attempt, passes=asyncio.CancelledError) as boundary:
         args, kwargs = arguments(attempt, fetch)
@@ -172,7 +173,7 @@ def _failed(error: BaseException, seconds: float) -> Outcome:
         return error.outcome
     if isinstance(error, Interruption):
         raise error
-    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+    if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
         raise error
     return raised(error, seconds)
 

@@ -52,7 +52,7 @@ def resume(
         RunMismatch: code has changed whose recorded result would be used.
         RunCancelled: it was cancelled.
         InDoubt: nobody knows whether an irrevocable effect happened.
-        RunError: its code cannot be found.
+        RunError: its code cannot be found, or it has no such call as is to be accepted.
         RuntimeError: in a flow or a task.
         Exception: the flow's own error.
     """
@@ -166,9 +166,10 @@ def _origin(module: str) -> str | None:
 
 
 def _not_found(start: Start, why: str = "") -> RunError:
-    where = start.file or start.module or "a place that was not recorded"
+    where = start.file or start.module
+    place = f"nor in {where} as {start.qualname}{why}" if where else "and was in no file (`python -c`, or typed in)"
     error = RunError(
-        f"the code of {start.flow} is not in this process, nor in {where} as {start.qualname}{why}. Import it before "
+        f"the code of {start.flow} is not in this process, {place}. Import it before "
         f"exoflow.resume({start.run_id!r}), or call resume on the flow itself"
     )
     error.run_id = start.run_id

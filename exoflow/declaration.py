@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import FunctionType
 from typing import Any, NamedTuple, get_args
 
 from exoflow.attempts import is_async, wants_refs
@@ -194,11 +195,24 @@ def _check_function(function: object, kind: str) -> None:
         raise TypeError(f"@{kind} goes below @{type(function).__name__}, next to the function")
     if not inspect.isfunction(function):
         raise TypeError(f"@{kind} goes on a function, not on {function!r}")
+    if _is_method(function):
+        raise TypeError(
+            f"{function.__qualname__} is a method, and a {kind} is a function: a replay in another process has no "
+            f"object to call it on. Write it outside the class, or as a @staticmethod (above @{kind}), and give it "
+            "what it needs"
+        )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
             f"{function.__qualname__} is a generator: a {kind} returns its result once, so return a list instead of "
             "yielding"
         )
+
+
+def _is_method(function: FunctionType) -> bool:
+    """Whether it stands in a class and takes the object, or the class, by the name that everybody uses."""
+    within = function.__qualname__.rpartition(".")[0]
+    first = function.__code__.co_varnames[: function.__code__.co_argcount][:1]
+    return within != "" and not within.endswith("<locals>") and first in (("self",), ("cls",))
 
 
 def _check_looks_back(option: str, undo: object, function: Callable[..., Any]) -> None:

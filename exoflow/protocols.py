@@ -176,7 +176,10 @@ class Executor(Protocol):
     name: str
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        """Queue the attempt; returns at once."""
+        """Queue the attempt; returns at once.
+
+        An undo comes under the version of the attempt that it undoes, once that one was reported.
+        """
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         """End the attempt if that can be done; it is then reported as Vanished("cancelled")."""

@@ -11,6 +11,7 @@ from exoflow import codec
 from exoflow.driver import body as _body, notes
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
+from exoflow.driver.depth import leave_room
 from exoflow.driver.sync_body import SyncBody
 from exoflow.model import CallId
 
@@ -103,6 +104,9 @@ class Ref(Generic[T_co]):
 
         def __iter__(self) -> NoReturn:
             raise TypeError(f"{self!r} cannot be iterated over: write for x in {_spelled()}")
+
+    def __format__(self, spec: str) -> NoReturn:
+        raise TypeError(f"{self!r} in a text is not its value: write {_spelled()}, or {{ref!r}} to name the call")
 
     def __repr__(self) -> str:
         return f"<Ref to {self.call_id}>"
@@ -226,6 +230,7 @@ def reading_body(ref: Ref[Any]) -> Body:
             f"{ref!r} can be read only in the body of its flow, in the thread or asyncio task that runs it. In a task, "
             "take the value: a parameter gets it, unless its annotation mentions Ref"
         )
+    leave_room()
     return body
 
 

@@ -117,15 +117,25 @@ class AnyTask(Callee[P, R, X]):
             f"{self.name}(...) calls the plain function"
         )
 
+    def _in_task(self) -> bool:
+        """Whether the call is made in a task, and is the plain function; an effect would go unseen there."""
+        attempt = current_attempt()
+        if attempt is not None and not self._pure:
+            raise self._unrecorded(f"in the task {attempt.task}")
+        return attempt is not None
+
+    def _unrecorded(self, where: str) -> RuntimeError:
+        return RuntimeError(
+            f"{self.name} has an effect, and is called {where}: nothing would be recorded. Call it in the flow's body; "
+            f"{self.name}.function(...) if that is what you want"
+        )
+
     def _before_plain(self) -> None:
         """A call that no flow records, though one is live, is most likely a mistake."""
         if not live_bodies():
             return
         if not self._pure:
-            raise RuntimeError(
-                f"{self.name} has an effect, and is called in a thread that no flow knows while one is live: nothing "
-                f"would be recorded. Call it in the flow's body; {self.name}.function(...) if that is what you want"
-            )
+            raise self._unrecorded("in a thread that no flow knows while one is live")
         warnings.warn(
             f"{self.name} is called in a thread that no flow knows while one is live: the plain function runs, and "
             f"nothing is recorded. {self.name}.function(...) says that this is what you want",
@@ -158,7 +168,7 @@ class Task(AnyTask[P, R, R], Generic[P, R]):
         )
 
     def _call_plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if current_attempt() is not None:
+        if self._in_task():
             return self._function(*args, **kwargs)
         self._before_plain()
         token = plain_call.set(PlainCall())
@@ -179,7 +189,7 @@ class AsyncTask(AnyTask[P, R, Coroutine[Any, Any, R]], Generic[P, R]):
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         body = current_body()
         if body is None:
-            if current_attempt() is not None:
+            if self._in_task():
                 return self._function(*args, **kwargs)
             self._before_plain()
             return self._call_plain(args, kwargs)

@@ -112,8 +112,11 @@ def _store(store: Store) -> Iterator[Finding]:
     if not isinstance(root, str):
         yield Finding("store", True, f"{store.url}: lasts as long as its process")
         return
+    parent = next(each for each in [Path(root), *Path(root).parents] if each.exists())
+    if not parent.is_dir():
+        yield Finding("store", False, store.url, f"{parent} is no directory: name another place")
+        return
     yield Finding("store", True, f"{store.url}{'' if os.path.isdir(root) else ', not made yet'}")
-    parent = next(each for each in [Path(root), *Path(root).parents] if each.is_dir())
     yield _free(parent)
     try:
         with tempfile.TemporaryDirectory(prefix=".exoflow-doctor-", dir=parent) as folder:

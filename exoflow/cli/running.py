@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
 
 _PACKAGE = os.path.join(os.path.dirname(exoflow.__file__), "")
-_WHERE = "Where the task raised it:\n"
+_WHERE = "Where it was raised:\n"
 
 
 def run(

@@ -9,7 +9,7 @@ from exoflow.codec.encoded import from_bytes, to_bytes
 from exoflow.codec.values import decode, encode
 from exoflow.errors import CodecError, TaskFailed
 
-_NOTE = "Where the task raised it:\n"
+_NOTE = "Where it was raised:\n"
 """Begins the note, so that an error that is passed on keeps its first one."""
 
 

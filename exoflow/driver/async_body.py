@@ -128,6 +128,9 @@ class AsyncBody(Body):
                 raise
             strand.uncancel()
             return Vanished("cancelled")
+        except BaseException as error:  # the program is to end, whatever the flow's body does
+            execution.stop(error)
+            raise
         finally:
             execution.inner.pop(version, None)
             current.reset(token)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
-from exoflow.model import CallId, Value, Version, show_version
+from exoflow.model import CallId, RunId, Value, Version, show_version
 from exoflow.protocols import Attempt, Executor
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
+
+_IN_RUN_IDS = str.maketrans({c: f"%{ord(c):02X}" for c in "%/#"})
 
 
 def executor_of(execution: Execution, spec: TaskSpec) -> Executor:
@@ -64,9 +66,17 @@ def _inputs(execution: Execution, handle: Handle) -> dict[CallId, Value]:
     return inputs
 
 
+def key_prefix(run_id: RunId) -> str:
+    """How the keys of a run begin; no key of another run does.
+
+    A run's id may hold what divides the parts of a call's: quoted, it ends at the first ``/``.
+    """
+    return run_id.translate(_IN_RUN_IDS) + "/"
+
+
 def key_of(execution: Execution, call: CallId, version: Version | None) -> str:
-    """The idempotency key (G11): of the call; of the attempt, where it can be undone."""
-    key = f"{execution.run_id}/{call}"
+    """The idempotency key (G11): of the call; of the attempt, where it can be undone. No other one has it."""
+    key = execution.key_prefix + call
     return key if version is None else f"{key}@{show_version(version)}"
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from exoflow import codec
 from exoflow.driver.damage import forsake
+from exoflow.driver.depth import leave_room
 from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.identity import check_error, check_same
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
-from exoflow.errors import Cancelled, Corrupt, ExoFlowError, RunError, RunMismatch, StorageError, Superseded
+from exoflow.errors import Cancelled, Corrupt, RunError, RunMismatch, StorageError, Superseded
 from exoflow.kernel.state import Call
 from exoflow.model import CallId, Inline
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
+
+NESTED_COST = 4
+"""A child flow inside others counts as so many frames, also where it has a stack of its own: each costs memory."""
 
 reference_factory: Callable[[CallId, Handle], object] | None = None
 """Set by ``exoflow.refs``: makes the Ref that a body gets for a call."""
@@ -46,6 +51,7 @@ class Body:
         self.dead = False
         self.waits_for_end = False
         self.strands = 1
+        self.nested: int = 0 if owner is None else owner.body.nested + 1
         self.lock = execution.lock
         self.scope = execution.kernel.opened(path, None if owner is None else owner.call.id)
         self.result: codec.Encoded | None = None
@@ -96,8 +102,14 @@ class Body:
             return handle
 
     def make_child(self, flow: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Handle:
-        """``make`` for a child flow."""
+        """``make`` for a child flow.
+
+        Raises:
+            RecursionError: flows are too deep inside each other.
+        """
         assert flow.task is not None
+        if NESTED_COST * self.nested >= sys.getrecursionlimit():
+            raise RecursionError(f"maximum recursion depth exceeded: {self.nested} child flows inside each other")
         handle = self.make(flow.task, args, kwargs)
         handle.flow = flow
         return handle
@@ -109,9 +121,14 @@ class Body:
         kwargs: Mapping[str, Any],
         choose: Callable[[], object] | None = None,
     ) -> Handle:
-        """Give the call its id and tell the kernel. Under the lock; commands are not carried out yet."""
+        """Give the call its id and tell the kernel. Under the lock; commands are not carried out yet.
+
+        Raises:
+            RecursionError: the body has recursed too deep to make a call.
+        """
         execution = self.execution
         kernel = execution.kernel
+        leave_room()
         self.check()
         strand = current.get()
         assert strand is not None
@@ -149,7 +166,7 @@ class Body:
             execution.handles[id] = handle
             if past is not None and call.attached:
                 check_same(call, past, handle, execution)
-        except ExoFlowError as error:
+        except Exception as error:  # the kernel may know half of the call
             execution.stop(error)
             raise
         if not call.attached:

@@ -122,6 +122,11 @@ class History:
                 self.puts[id] = tuple(CallId(put) for put, _ in puts or ())
 
 
+def recorded_results(run_records: Iterable[tuple[Any, ...]]) -> set[CallId]:
+    """The calls that have a result, or an error, in these records."""
+    return {record[2] for record in run_records if record[0] in _RESULTS}
+
+
 def path_of(call: str) -> str:
     """The path of the flow whose body made the call: ``"week#0/day#1/read#3"`` was made by ``"week#0/day#1/"``."""
     return call[: call.rfind("/") + 1]

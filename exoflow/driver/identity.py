@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from exoflow import codec
-from exoflow.errors import NondeterministicFlow, RunMismatch
+from exoflow.errors import NondeterministicFlow, RunError, RunMismatch
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
+from exoflow.model import RunId
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -52,6 +54,21 @@ def check_error(call: Call, execution: Execution) -> None:
     kind, version, _, code = past
     if kind == Code.FAILED and version == call.version and code != handle.spec.code:
         _refuse_code(code, handle, execution)
+
+
+def check_accepted(accepted: Sequence[str], recorded: Collection[str], run_id: str) -> None:
+    """Refuse to keep the results of calls that have none: it would go unnoticed.
+
+    Raises:
+        RunError: with the nearest call.
+    """
+    for id in accepted:
+        if id not in recorded:
+            near = difflib.get_close_matches(id, recorded, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            error = RunError(f"the run {run_id} has no recorded result of a call {id}, to be accepted{hint}")
+            error.run_id = RunId(run_id)
+            raise error
 
 
 def _refuse_code(code: bytes, handle: Handle, execution: Execution) -> None:

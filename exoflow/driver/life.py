@@ -14,6 +14,7 @@ from exoflow.driver.body import Body, cause_of
 from exoflow.driver.outcomes import forget_value, take_value
 from exoflow.driver.strands import Strand, current
 from exoflow.driver.values import ValueLost
+from exoflow.errors import CodecError
 from exoflow.model import CallId
 from exoflow.protocols import Computed
 
@@ -53,6 +54,8 @@ class Life:
                 _returned(self._body, self.value, error)
             elif not self._body.over():  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
                 self._body.execution.stop(error)
+        except BaseException as fault:  # noqa: BLE001 -- not the body's: its parent would wait for its end for ever
+            self._body.execution.stop(fault)
         finally:
             _live[0] -= 1
             current.reset(self._token)
@@ -98,8 +101,10 @@ def _returned(body: Body, value: object, error: Exception | None) -> None:
     if error is None:
         try:
             refs = () if codec.immutable(value) else codec.find_references((value,), {})
-            if not refs or body.owner is not None:
+            if body.owner is not None:
                 body.result = codec.encode_result(value, task=body.flow.name)
+            elif not refs:
+                body.result = _whole(body, value)
         except Exception as refused:  # noqa: BLE001 -- whatever the user's code raises is an outcome
             error = refused
     body.value_with_refs = value if refs else None
@@ -114,6 +119,21 @@ def _tell_returned(body: Body, refs: Sequence[codec.Reference], raised: bool) ->
     kernel = body.execution.kernel
     calls = [kernel.reference(CallId(ref.call_id.partition("!")[0])) for ref in refs]
     kernel.returned(body.scope, tuple(calls), raised=raised)
+
+
+def _whole(body: Body, value: object) -> codec.Encoded:
+    """The result of a run, encoded; the Refs in it have become values.
+
+    Raises:
+        CodecError: it cannot be encoded, or there is a Ref that was not found.
+    """
+    encoded = codec.encode_result(value, task=body.flow.name)
+    if encoded.refs:
+        raise CodecError(
+            f"the result of {body.flow.name} holds the Ref to {encoded.refs[0]} in a set or in an object: Refs are "
+            "found in lists, tuples, dicts (as values) and dataclasses. Return it there, or its value: ref.result()"
+        )
+    return encoded
 
 
 def settle(body: Body, unread: CallId | None) -> None:
@@ -148,7 +168,10 @@ def _settle_root(body: Body, error: bytes | None) -> None:
             forget_value(execution, lost.args[0])
             execution.kernel.unsettled()
             return
-        body.result = codec.encode_result(value, task=body.flow.name)
+        try:
+            body.result = _whole(body, value)
+        except CodecError as refused:
+            error = codec.encode_error(refused)
     execution.root_error = error
     execution.outcome = execution.values.keep(body.result) if body.result is not None else None
     body.result = None

@@ -10,13 +10,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.clock import SYSTEM_CLOCK
 from exoflow.driver.execution import Execution
-from exoflow.driver.history import History
-from exoflow.driver.identity import code_name
+from exoflow.driver.history import History, recorded_results
+from exoflow.driver.identity import check_accepted, code_name
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
@@ -29,6 +30,7 @@ from exoflow.protocols import Executor, Store
 logger = logging.getLogger(__name__)
 
 Executors = Callable[[str], Executor]
+Turn = threading.RLock
 
 _runtimes: dict[str, Runtime] = {}
 _lock = threading.Lock()
@@ -42,6 +44,7 @@ class Runtime:
         self.journal = Journal(store)
         self.executions: dict[str, Execution] = {}
         self._lock = threading.Lock()
+        self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._chance = random.Random()  # no secret; seeded by the system
         self._sources: set[bytes] = set()
         self._opened: Opened | None = None
@@ -83,18 +86,33 @@ class Runtime:
         if run_id is None:
             id, epoch, index = self.journal.new_run(flow.name)
             return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors, cwd)
-        with self._lock:
-            live = self.executions.get(run_id)
-            if live is not None and not live.ended.is_set():
-                self._same_inputs(run_id, live.flow.name, live.encoded_inputs, flow, inputs)
+        with self._turn(run_id):
+            live = self._live(run_id)
+            if live is not None:
+                recorded = live.encoded_inputs
+                if recorded is None:  # nothing in them can change
+                    recorded = codec.encode_arguments(live.args, live.kwargs, task=live.flow.name)
+                self._same_inputs(run_id, live.flow.name, recorded, flow, inputs)
                 return live
-        claimed = self.journal.claim(run_id)
-        if claimed.ours:
-            return self._begun(
-                flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors, cwd
-            )
-        assert claimed.found is not None
-        return self._known(claimed.found, flow, inputs, executor, executors)
+            claimed = self.journal.claim(run_id)
+            if claimed.ours:
+                return self._begun(
+                    flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors, cwd
+                )
+            assert claimed.found is not None
+            return self._known(claimed.found, flow, inputs, executor, executors)
+
+    def _turn(self, run_id: str) -> Turn:
+        """Held by the thread that begins the run of this id, or goes on with it: others then find it, and join."""
+        with self._lock:
+            turn = self._turns.get(run_id)
+            if turn is None:
+                turn = self._turns[run_id] = Turn()
+            return turn
+
+    def _live(self, run_id: str) -> Execution | None:
+        live = self.executions.get(run_id)
+        return None if live is None or live.ended.is_set() else live
 
     def _begun(
         self,
@@ -279,10 +297,23 @@ class Runtime:
             RunNotFound: there is none; the message names the nearest.
             RunIsLive: its owner lives.
             RunCancelled: it was cancelled.
+            RunError: it has no such call as is to be accepted.
         """
-        live = self.executions.get(run_id)
-        if live is not None and not live.ended.is_set():
-            return live
+        with self._turn(run_id):
+            live = self._live(run_id)
+            if live is not None:
+                return live
+            return self._adopted(run_id, flow_of, executor, executors, takeover, accept)
+
+    def _adopted(
+        self,
+        run_id: str,
+        flow_of: Callable[[records.Start], FlowSpec],
+        executor: Executor | None,
+        executors: Executors,
+        takeover: bool,
+        accept: Sequence[str],
+    ) -> Execution:
         found = self.journal.find(run_id)
         if found.state == "ended":
             history = History(found.records)
@@ -294,7 +325,9 @@ class Runtime:
                 raise error
             if history.ended.status == Status.DONE:
                 default = executor or executors(history.start.executor)
-                return self._stored(run_id, flow_of(history.start), history, default, executors)
+                return self._stored(run_id, _code_or_name(flow_of, history.start), history, default, executors)
+        if accept:
+            check_accepted(accept, recorded_results(found.records), run_id)
         with at_rest(len(found.history.entries)):
             adopted = self.journal.adopt(run_id, takeover)
             history = History(adopted.records, damaged=bool(adopted.damaged))
@@ -353,6 +386,17 @@ class Opened(dict[str, Executor]):
 
     def __contains__(self, name: object) -> bool:
         return name == "local" or super().__contains__(name)
+
+
+def _code_or_name(flow_of: Callable[[records.Start], FlowSpec], start: records.Start) -> FlowSpec:
+    """The flow of a run that is done; its code may be gone, for nothing of it is run."""
+    try:
+        return flow_of(start)
+    except RunMismatch:
+        raise
+    except Exception as error:  # noqa: BLE001 -- the user's module is imported here: anything can come
+        logger.debug("the code of %s was not found, and is not needed: %s", start.flow, error)
+        return FlowSpec(start.flow, lambda: None, version=start.version, qualname=start.qualname)
 
 
 def _no_start(run_id: str) -> Corrupt:

@@ -11,6 +11,7 @@ from typing import Any
 
 from exoflow import codec
 from exoflow.driver import ending, launching, records, saving, undo
+from exoflow.driver.attempt import key_prefix
 from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
@@ -84,6 +85,7 @@ class Shell:
         labels: Mapping[str, str] | None = None,
     ) -> None:
         self.run_id = run_id
+        self.key_prefix = key_prefix(run_id)
         self.epoch = epoch
         self.index = index
         self.flow = flow

@@ -90,6 +90,9 @@ class SyncBody(Body):
         self.lock.release()
         try:
             outcome: Outcome = executor.run(attempt)  # type: ignore[attr-defined]  # only the local executor runs here
+        except BaseException as error:  # the program is to end, whatever the flow's body does
+            execution.stop(error)
+            raise
         finally:
             self.lock.acquire()
             current.reset(token)

@@ -73,6 +73,7 @@ class LocalExecutor:
         self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
         self._deadlines: Deadlines[_Key] = Deadlines(self._time_out, self._is_live, "exoflow-deadlines")
         self._live: dict[_Key, _Entry] = {}
+        """An undo has the key of the attempt that it undoes, whose thread may still run: ask which entry is there."""
         self._coroutines: deque[_Entry] = deque()
         self._loop_is_called = False
         self._lock = threading.Lock()
@@ -101,7 +102,9 @@ class LocalExecutor:
         return run_attempt_async(attempt, self._fetch, self._keep)
 
     def cancel(self, version: Version, run_id: RunId) -> None:
-        self._stop((run_id, version), "cancelled")
+        entry = self._live.get((run_id, version))
+        if entry is not None:
+            self._stop(entry, "cancelled")
 
     def fetch(self, value: Held) -> Encoded:
         encoded = cast(LocalHandle, value.handle).encoded
@@ -140,7 +143,7 @@ class LocalExecutor:
     def _serve(self, take: Take[_Entry]) -> None:
         while (entry := take()) is not None:
             with self._lock:
-                if entry.key not in self._live:  # cancelled while it waited
+                if self._live.get(entry.key) is not entry:  # cancelled while it waited
                     continue
                 entry.running = True
             if entry.attempt.timeout_s is not None:
@@ -149,7 +152,7 @@ class LocalExecutor:
                 outcome = run_attempt(entry.attempt, self._fetch, self._keep)
             except Interruption as error:
                 outcome = Vanished(f"its body ended with {type(error).__name__}")
-            if self._live.pop(entry.key, None) is None:
+            if not self._ends(entry):
                 return  # it was given up, and another thread has this one's place
             entry.report(outcome)
             del entry, outcome  # an idle thread must not keep a value alive
@@ -157,21 +160,28 @@ class LocalExecutor:
     def _is_live(self, key: _Key) -> bool:
         return key in self._live
 
+    def _ends(self, entry: _Entry) -> bool:
+        """Take an attempt off the live ones; False: it was given up, and its place may be that of its undo."""
+        with self._lock:
+            if self._live.get(entry.key) is not entry:
+                return False
+            del self._live[entry.key]
+            return True
+
     def _time_out(self, key: _Key) -> None:
         entry = self._live.get(key)
-        if entry is not None:
-            self._stop(
-                key, f"timed out after {entry.attempt.timeout_s} s; its thread cannot be ended and may still run"
-            )
+        timeout_s = None if entry is None else entry.attempt.timeout_s
+        if entry is not None and timeout_s is not None:  # None: it is the undo of the attempt whose deadline this was
+            self._stop(entry, f"timed out after {timeout_s} s; its thread cannot be ended and may still run")
 
-    def _stop(self, key: _Key, reason: str) -> None:
+    def _stop(self, entry: _Entry, reason: str) -> None:
         with self._lock:
-            entry = self._live.get(key)
-            if entry is not None and is_async(entry.attempt.function):
+            if self._live.get(entry.key) is not entry:
+                return
+            if is_async(entry.attempt.function):
                 self._running_loop_unlocked().call_soon_threadsafe(self._cancel_task, entry, reason)
                 return
-            if self._live.pop(key, None) is None or entry is None:
-                return
+            del self._live[entry.key]
             running = entry.running
         if running:
             self._threads.replace_one()
@@ -238,7 +248,7 @@ class LocalExecutor:
             self._settle(entry, task.result())
 
     def _settle(self, entry: _Entry, outcome: Outcome) -> None:
-        if self._live.pop(entry.key, None) is not None:
+        if self._ends(entry):
             entry.report(outcome)
 
 

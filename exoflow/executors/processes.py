@@ -173,7 +173,7 @@ class ProcessExecutor:
     def _begin(self, entry: _Entry, worker: Worker) -> bool:
         """Give the attempt to the worker, unless it was cancelled while it waited, or the executor is closed."""
         with self._lock:
-            if entry.key not in self._live:
+            if self._live.get(entry.key) is not entry:
                 return False
             entry.worker = worker
             return True
@@ -204,8 +204,11 @@ class ProcessExecutor:
         return Vanished(reason, monotonic() - started), None
 
     def _settle(self, entry: _Entry, outcome: Outcome) -> None:
-        if self._live.pop(entry.key, None) is not None:
-            entry.report(outcome)
+        with self._lock:
+            if self._live.get(entry.key) is not entry:  # cancelled; an undo has the key of the attempt that it undoes
+                return
+            del self._live[entry.key]
+        entry.report(outcome)
 
     def _replaced(self, worker: Worker | None) -> Worker | None:
         """A new worker in the place of a dead one or none; None: it does not start, or the executor is closed."""

@@ -73,7 +73,13 @@ class Lineage(Graph):
         owner = scope.owner
         if owner is None or owner.scope is None:
             return stamp
-        return self._walk([*owner.inputs, *owner.contents], max(stamp, self._prefix_stamp(owner)))
+        around: list[Call] = []
+        while owner is not None and owner.scope is not None:  # no recursion: flows may be deep inside each other
+            stamp = max(stamp, owner.read_stamp)
+            around += owner.inputs
+            around += owner.contents
+            owner = owner.scope.owner
+        return self._walk(around, stamp)
 
     def _fresh_stamp(self, call: Call) -> Version:
         """Its stamp as it would be now, whatever it was when the call started."""

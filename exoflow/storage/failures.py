@@ -22,8 +22,20 @@ _ADVICE = {
 }
 
 
-def storage_error(what: str, path: str, error: OSError) -> StorageError:
-    """The error to raise from ``error``: what was tried, where, why it failed and what to do."""
+_NEVER_MADE = "the store's directory cannot be made there: use a store elsewhere"
+
+
+def storage_error(what: str, path: str, error: OSError, *, made: bool = True) -> StorageError:
+    """The error to raise from ``error``: what was tried, where, why it failed and what to do.
+
+    Args:
+        what: Was tried.
+        path: Where.
+        error: The system's.
+        made: Whether the store's directory has been seen, so that it can have vanished.
+    """
     number = error.errno or 0
-    advice = _ADVICE.get(number, "nothing that was acknowledged is lost")
+    if number == errno.ENOENT and not made:
+        return StorageError(f"cannot {what} {path}: {error.strerror}; {_NEVER_MADE}")
+    advice = _ADVICE.get(number, "look into the system's log, and whether the store can be written to")
     return StorageError(f"cannot {what} {path}: {error.strerror or error}; {advice}")

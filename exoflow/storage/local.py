@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 
+from exoflow.errors import UnsupportedStore
 from exoflow.hooks import reach
 from exoflow.protocols import Buffer
 from exoflow.storage.durable import open_directory, sync_directory, sync_file, write_through
@@ -33,6 +34,8 @@ class LocalStore:
     shared = True
 
     def __init__(self, root: str) -> None:
+        if not root:
+            raise UnsupportedStore("'' names no directory: write '.' if the current one is to be the store")
         self.root = os.path.abspath(os.path.expanduser(root))
         self.url = f"file://{self.root}"
         self._prefix = self.root + "/"
@@ -54,7 +57,7 @@ class LocalStore:
         try:
             fd = self._publish(path, parts, "store.create", lock=False)
         except OSError as error:
-            raise storage_error("create", path, error) from error
+            raise storage_error("create", path, error, made=self._seen_root) from error
         if fd is None:
             return False
         os.close(fd)
@@ -66,7 +69,7 @@ class LocalStore:
         try:
             fd = self._publish(path, (first,), "slot.create", lock=True)
         except OSError as error:
-            raise storage_error("create", path, error) from error
+            raise storage_error("create", path, error, made=self._seen_root) from error
         if fd is None:
             return None
         reach("slot.create.after")

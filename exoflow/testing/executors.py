@@ -163,12 +163,13 @@ class Bench:
         encoded: Encoded | None = None,
         timeout_s: float | None = None,
         save_to: str | None = None,
+        undoes: Attempt | None = None,
     ) -> Attempt:
         self._number += 1
         attempt = Attempt(
             run_id=RunId("run"),
             call=CallId(f"call#{self._number}"),
-            version=version(1, self._number),
+            version=version(1, self._number) if undoes is None else undoes.version,
             number=number,
             key=f"run/call#{self._number}",
             task=function.__name__,
@@ -369,6 +370,31 @@ class ExecutorConformance:
         gate.touch()
         assert all(isinstance(bench.outcome(), Computed) for _ in range(busy))
         assert lines(never) == []
+
+    def test_an_attempt_that_was_cancelled_does_not_begin_in_the_place_of_its_undo(
+        self, bench: Bench, tmp_path: Path
+    ) -> None:
+        gate, never = tmp_path / "gate", tmp_path / "never"
+        for _ in range(64):
+            bench.start(waits, str(tmp_path / "started"), str(gate))
+        queued = bench.start(waits, str(never), str(gate))
+        bench.executor.cancel(queued.version, queued.run_id)
+        assert bench.outcome() == Vanished("cancelled")
+        bench.start(returned, "undone", undoes=queued)
+        gate.touch()
+        assert all(isinstance(bench.outcome(), Computed) for _ in range(65))
+        assert bench.has_nothing_more()
+        assert lines(never) == []
+
+    def test_the_deadline_of_an_attempt_is_not_that_of_its_undo(self, bench: Bench, tmp_path: Path) -> None:
+        gate, started = tmp_path / "gate", tmp_path / "started"
+        failed = bench.start(failing, "no", timeout_s=0.5)
+        bench.outcome()  # its error; on a machine that is busy it is late already
+        bench.start(waits, str(started), str(gate), undoes=failed)
+        bench.start(waits, str(started), str(gate), timeout_s=1.0)  # its deadline is behind that one
+        assert bench.reports.get(timeout=WAIT_S)[0] == 3
+        gate.touch()
+        assert isinstance(bench.outcome(), Computed)
 
     def test_cancelling_what_has_ended_or_never_was_does_nothing(self, bench: Bench) -> None:
         attempt = bench.start(returned, 1)

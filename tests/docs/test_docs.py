@@ -69,6 +69,16 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
         assert status == 0, output
 
 
+def test_the_first_flow_follows_the_advice_of_explain(tmp_path: Path) -> None:
+    (tmp_path / "first.py").write_text(
+        joined([block for block in blocks(ROOT / "README.md") if block.language == "python"])
+    )
+    output, status = run("exoflow explain first.py:estimate", tmp_path)
+    assert status == 0
+    assert "publish" in output
+    assert "careful" not in output
+
+
 def joined(program: list[Block]) -> str:
     """One source in which every line has the number that it has on the page, so that a traceback points there."""
     text = ""

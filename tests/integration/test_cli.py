@@ -385,6 +385,9 @@ def test_doctor_is_content_with_a_folder_and_says_what_is_wrong_with_a_bucket(ex
     said = exoflow("doctor", "--store", "s3://bucket", rc=1)
     assert "✗ store" in said.out
     assert "it comes in a later version" in said.out
+    (exoflow.folder / "file").touch()
+    for url in ("file", "file/below"):
+        assert f"{exoflow.folder / 'file'} is no directory" in exoflow("doctor", "--store", url, rc=1).out
 
 
 @pytest.mark.parametrize("command", ["run", "resume", "list", "show", "explain", "cancel", "gc", "doctor"])

@@ -129,6 +129,20 @@ def test_code_that_is_gone_is_told_with_its_place(folder: Path) -> None:
     assert str(folder / "shop.py") in done.stderr
 
 
+def test_the_result_of_a_run_needs_no_code(folder: Path) -> None:
+    assert python("shop.py", cwd=folder).stdout == "load\nship\norder 7\n"
+    (folder / "shop.py").unlink()
+    assert python("-c", RESUME, cwd=folder).stdout == "order 7\n"
+
+
+def test_code_that_was_in_no_file_is_told_so(folder: Path) -> None:
+    program = "from exoflow import flow\n@flow\ndef typed_in(): 1 / 0\ntyped_in.options(run_id='d').run()"
+    python("-c", program, cwd=folder)
+    done = python("-c", RESUME, cwd=folder)
+    told = "the code of typed_in is not in this process, and was in no file (`python -c`, or typed in). Import it"
+    assert told in done.stderr
+
+
 def test_ctrl_c_in_a_task_stops_the_run_in_good_order(folder: Path) -> None:
     done = python("shop.py", cwd=folder, crash="SIGINT")
     assert done.stderr.splitlines()[-1] == "KeyboardInterrupt: the run was stopped; go on with it by: exoflow resume d"

@@ -126,10 +126,9 @@ def test_did_not_happen_is_told_apart():
     assert ran(body).did_not_happen
 
 
-@pytest.mark.parametrize("error", [SystemExit(1), GeneratorExit()])
-def test_a_body_that_exits_has_raised(error):
+def test_a_body_that_raises_what_is_no_error_has_raised():
     def body():
-        raise error
+        raise GeneratorExit
 
     assert type(decode_error(ran(body).error)) is TaskFailed
 
@@ -143,12 +142,18 @@ def test_an_interruption_passes_through():
     assert current_attempt() is None
 
 
-def test_ctrl_c_ends_the_program_and_is_no_error_of_the_body():
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_in_the_main_thread_is_no_error_of_the_body(kind):
     def body():
-        raise KeyboardInterrupt
+        raise kind
 
-    with pytest.raises(KeyboardInterrupt):
+    async def body_async():
+        raise kind
+
+    with pytest.raises(kind):
         ran(body)
+    with pytest.raises(kind):
+        asyncio.run(run_attempt_async(attempt(body_async), nowhere, nowhere))
     outcomes = []
     thread = threading.Thread(target=lambda: outcomes.append(ran(body)))
     thread.start()

@@ -154,6 +154,15 @@ def test_a_ref_in_a_set_or_an_object_is_refused_where_it_is_passed() -> None:
             in_a_flow(lambda hide=hide: one(hide(one.submit(1))))
 
 
+def test_a_ref_in_a_set_or_an_object_is_refused_where_a_run_returns_it() -> None:
+    told = r"the result of body holds the Ref to one#\d in a set or in an object.*Return it there, or its value"
+    with pytest.raises(exoflow.CodecError, match=told):
+        in_a_flow(lambda: {one.submit(1)})
+    with pytest.raises(exoflow.CodecError, match=told):
+        in_a_flow(lambda: [one.submit(1), {one.submit(1)}])
+    assert {exoflow.get(run.id).status for run in exoflow.runs()} == {exoflow.Status.FAILED}
+
+
 def test_a_ref_of_another_run_is_refused() -> None:
     kept: list[Ref[int]] = []
     in_a_flow(lambda: kept.append(one.submit(1)))

@@ -100,7 +100,7 @@ def test_an_error_that_is_passed_on_keeps_its_first_traceback_and_its_own_notes(
     twin = twin_of(twin_of(twin_of(first)))
     assert twin.__notes__[0] == "by the user"
     assert len(twin.__notes__) == 2
-    assert "".join(traceback.format_exception(twin)).count("Where the task raised it") == 1
+    assert "".join(traceback.format_exception(twin)).count("Where it was raised") == 1
 
 
 def test_an_exception_whose_own_reduce_lies_is_taken_by_its_attributes():

@@ -160,6 +160,41 @@ def test_a_live_run_is_joined() -> None:
     assert entered == [1]
 
 
+def test_of_two_threads_that_run_one_id_at_the_same_moment_one_joins() -> None:
+    for n in range(20):  # without turns it went wrong in nine of ten
+        results: list[object] = []
+
+        def go(run_id: str, results: list[object]) -> None:
+            try:
+                results.append(plus_one.options(run_id=run_id).run(1))
+            except exoflow.RunError as error:
+                results.append(error)
+
+        threads = [threading.Thread(target=go, args=(f"at once {n}", results)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results == [2, 2]
+
+
+def test_a_live_run_with_other_inputs_is_not_joined() -> None:
+    go = threading.Event()
+
+    @flow
+    def waits(x: object) -> object:
+        assert go.wait(60)
+        return x
+
+    for run_id, first, other in (("number", 1, 2), ("list", [1], [2])):
+        run = waits.options(run_id=run_id).start(first)
+        with pytest.raises(RunMismatch, match="the argument x"):
+            waits.options(run_id=run_id).start(other)
+        assert waits.options(run_id=run_id).start(first).id == run_id
+    go.set()
+    assert run.result(60) == [1]
+
+
 def test_an_async_run_whose_asyncio_task_is_cancelled_can_be_resumed() -> None:
     first = [True]
 
@@ -377,6 +412,12 @@ def test_only_a_function_that_returns_once_can_be_a_flow() -> None:
     for wrong in (generator, int, count, plus_one, 3):
         with pytest.raises(TypeError):
             flow(wrong)  # type: ignore[call-overload]
+
+
+def test_an_error_says_where_it_was_raised() -> None:
+    with pytest.raises(LookupError) as told:
+        fails(1)
+    assert told.value.__notes__[0].startswith("Where it was raised:\n")
 
 
 def test_a_flow_is_known_by_its_name_and_the_newest_counts() -> None:

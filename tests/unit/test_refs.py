@@ -64,11 +64,17 @@ REF: Any = Ref(CallId("read#0"))
         (lambda: 3 in REF, "not iterable"),
         (lambda: REF[0], "not subscriptable"),
         (lambda: REF + 1, "unsupported operand"),
+        (lambda: f"Summarize: {REF}", r"in a text is not its value: write `ref.result\(\)`, or {ref!r}"),
+        (lambda: "{:>9}".format(gather(REF)), r"<1 Refs to read#0> in a text"),  # noqa: UP032 -- what people write
     ],
 )
 def test_a_ref_is_not_its_value(use: Callable[[], object], told: str) -> None:
     with pytest.raises(TypeError, match=told):
         use()
+
+
+def test_a_ref_can_be_logged() -> None:
+    assert f"{REF!r} {REF!s}" == "%s %s" % (REF, str(REF)) == "<Ref to read#0> <Ref to read#0>"  # noqa: UP031
 
 
 def test_a_ref_can_be_a_key_and_is_found_by_itself() -> None:

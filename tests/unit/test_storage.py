@@ -9,6 +9,7 @@ from exoflow import hooks
 from exoflow.errors import StorageError, UnsupportedStore
 from exoflow.protocols import SlotStore
 from exoflow.storage import LocalStore, MemoryStore, open_store
+from exoflow.storage.failures import storage_error
 
 
 def test_a_plain_path_and_a_file_url_are_local_stores(tmp_path: Path) -> None:
@@ -100,6 +101,22 @@ def test_a_store_whose_directory_vanished_says_so(tmp_path: Path) -> None:
         store.create("a", b"")
     assert not root.exists()
     slot.close()
+
+
+def test_a_store_that_cannot_be_made_did_not_vanish() -> None:
+    with pytest.raises(StorageError, match="the store's directory cannot be made there"):
+        LocalStore("/proc/none/store").create("a", b"")
+
+
+@pytest.mark.parametrize("url", ["", "file://"])
+def test_a_store_without_a_name_is_refused(url: str) -> None:
+    with pytest.raises(UnsupportedStore, match="'' names no directory"):
+        open_store(url)
+
+
+def test_an_error_of_the_system_is_told_once() -> None:
+    told = str(storage_error("write", "a", OSError(errno.EFBIG, "File too large")))
+    assert told == "cannot write a: File too large; look into the system's log, and whether the store can be written to"
 
 
 def test_a_read_only_file_system_is_named(tmp_path: Path) -> None:

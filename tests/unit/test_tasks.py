@@ -37,6 +37,16 @@ def key() -> str:
     return f"{exoflow.idempotency_key()} {exoflow.attempt()}"
 
 
+@flow
+def key_in_a_child() -> str:
+    return key()
+
+
+@flow
+def keys(*, child: bool) -> str:
+    return key_in_a_child() if child else key()
+
+
 @task
 def total(xs: list[int], extra: dict[str, int] | None = None) -> int:
     return sum(xs) + sum((extra or {}).values())
@@ -83,12 +93,31 @@ def test_a_body_that_asks_for_its_key_can_be_called_plainly() -> None:
 def test_a_task_called_in_a_task_is_its_function() -> None:
     @task
     def outer() -> list[Any]:
-        return [double(4), key.function(), key()]
+        return [double(4), key.function()]
 
     result = in_flow(outer)
     assert result[0] == 8
-    assert result[1] == result[2]
     assert "outer#0" in result[1]
+
+
+def test_an_effect_called_in_a_task_is_refused() -> None:
+    @task(effect="irrevocable")
+    async def later() -> None: ...
+
+    @task(rollback=lambda key: None)
+    def undoable() -> None: ...
+
+    for inner in (key, later, undoable):
+        told = rf"{inner.name} has an effect, and is called in the task outer: .*function"
+        with pytest.raises(RuntimeError, match=told):
+            in_flow(task(name="outer")(lambda inner=inner: inner()))
+
+
+def test_no_other_call_of_any_run_has_the_key() -> None:
+    one = keys.options(run_id="order").run(child=True)
+    other = keys.options(run_id="order/key_in_a_child#0").run(child=False)
+    assert (one, other) == ("order/key_in_a_child#0/key#0 1", "order%2Fkey_in_a_child%230/key#0 1")
+    assert keys.options(run_id="order%2Fkey_in_a_child%230").run(child=False).startswith("order%252F")
 
 
 def test_submit_and_map_outside_a_flow_are_refused() -> None:
@@ -378,6 +407,20 @@ def test_only_a_function_that_returns_once_can_be_a_task() -> None:
     async def async_generator() -> Any:
         yield 1
 
+    class Shop:
+        def method(self) -> None: ...
+
+        def of_class(cls) -> None: ...  # noqa: N805 -- as below @classmethod
+
+        @staticmethod
+        @task
+        def half(x: float) -> float:
+            return x / 2
+
+    assert Shop().half(3) == 1.5
+    for method in (Shop.method, Shop.of_class):
+        with pytest.raises(TypeError, match=r"is a method, and a task is a function.*@staticmethod \(above @task\)"):
+            task(method)
     for wrong in (generator, async_generator, int, print, staticmethod(undo), double, 3):
         with pytest.raises(TypeError):
             task(wrong)  # type: ignore[call-overload]

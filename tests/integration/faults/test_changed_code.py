@@ -81,6 +81,11 @@ def test_a_call_whose_recorded_result_came_from_other_code_is_refused_with_the_d
     assert "-    return n + 1" in life.err and "+    return n + 5" in life.err, life.err
     assert "resume it --accept one#0" in life.err
     command = [sys.executable, "-c", "from exoflow.cli import main; main()", "resume", "it", "--store", "store"]
+    wrong = subprocess.run(
+        [*command, "--accept", "one#7"], cwd=here.folder, capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 1
+    assert "the run it has no recorded result of a call one#7, to be accepted; did you mean one#0?" in wrong.stderr
     asked = subprocess.run(
         [*command, "--accept", "one#0"], cwd=here.folder, capture_output=True, text=True, check=False
     )
