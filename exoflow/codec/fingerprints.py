@@ -2,22 +2,31 @@
 
 A form is msgpack data: short scalars as they are; everything else a list that begins with its kind. What cannot be
 compared (pickle bytes are not canonical) is ``["*", type]``, and equal to everything of its type.
+
+Nothing depends on where a class is imported from, so that a script and the module of it agree, or on the order of sets
+and dicts; ``OrderedDict`` alone has an order, as in Python.
 """
 
 from __future__ import annotations
 
+import collections
 import enum
+import functools
 import hashlib
-import inspect
+import re
 import sys
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from types import BuiltinFunctionType, FunctionType, SimpleNamespace
 from typing import Any, cast
 
 import msgpack
 
+from exoflow.codec.contents import form_of_content
 from exoflow.codec.references import Reference, is_reference
+
+SCHEME = 2
+"""The last element of what ``fingerprint`` gives; forms of another scheme cannot be compared."""
 
 SHORT = 64
 """Text and bytes up to this length stand in the form themselves."""
@@ -25,11 +34,21 @@ SHORT = 64
 ARGUMENT_MAX_BYTES = 512
 """Of all forms of a call; an argument that does not fit is a digest."""
 
-_MAX_DEPTH = 16  # what lies deeper counts as equal
+_SHOWN_DEPTH = 4  # what lies deeper is a digest: small, and shared parts are looked at once
+_MAX_DEPTH = 50  # what lies deeper counts as equal
+_REPR_MAX = 200
 _INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 _BY_TEXT = frozenset(
-    ["datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "decimal.Decimal", "uuid.UUID",
-     "fractions.Fraction", "pathlib.PosixPath", "pathlib.PurePosixPath", "builtins.complex", "builtins.range"]
+    ["datetime.datetime", "datetime.date", "datetime.time", "datetime.timedelta", "datetime.timezone",
+     "zoneinfo.ZoneInfo", "decimal.Decimal", "uuid.UUID", "fractions.Fraction", "pathlib.PosixPath",
+     "pathlib.PurePosixPath", "pathlib.PureWindowsPath", "builtins.complex", "builtins.range", "builtins.ellipsis",
+     "ipaddress.IPv4Address", "ipaddress.IPv6Address", "ipaddress.IPv4Network", "ipaddress.IPv6Network"]
+)  # fmt: skip
+
+# What is derived from one of these counts by its value, whatever its own __str__ and the like would say.
+_SCALARS: tuple[tuple[type, Callable[[Any], object]], ...] = (
+    (int, int.__int__), (float, float.__float__), (str, str.__str__), (bytes, bytes.__bytes__), (bytearray, bytearray),
+    (complex, complex.__complex__),
 )  # fmt: skip
 
 Form = Any
@@ -37,7 +56,7 @@ Form = Any
 
 
 def fingerprint(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Form:
-    """The comparable form of a call's arguments: ``[[form, ...], {name: form}]``."""
+    """The comparable form of a call's arguments: ``[[form, ...], {name: form}, SCHEME]``."""
     positional: list[Form] = []
     for value in args:
         kind = type(value)
@@ -52,34 +71,39 @@ def fingerprint(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Form:
         elif value is None or kind is bool:
             positional.append(value)
             continue
-        positional.append(_form(value, 0))
-    named = {name: _form(value, 0) for name, value in kwargs.items()} if kwargs else {}
+        positional.append(form_of(value))
+    named = {name: form_of(value) for name, value in kwargs.items()} if kwargs else {}
     if len(positional) + len(named) > 4 or any(map(_is_large, positional)) or any(map(_is_large, named.values())):
         left = ARGUMENT_MAX_BYTES
         for index, form in enumerate(positional):
             positional[index], left = _fitted(form, left)
         for name, form in named.items():
             named[name], left = _fitted(form, left)
-    return [positional, named]
+    return [positional, named, SCHEME]
 
 
-def difference(old: Form, new: Form, function: Callable[..., object] | None = None) -> str | None:
-    """Which argument differs, with both values, for a person to read; None: they agree."""
-    if old == new or _agree(old, new):
-        return None
-    before, after = _bound(old, function), _bound(new, function)
-    for name in [*before, *(name for name in after if name not in before)]:
-        if name not in before:
-            return f"the argument {name} is {_shown(after[name])}; it was not given before"
-        if name not in after:
-            return f"the argument {name} was {_shown(before[name])}; it is not given now"
-        if not _agree(before[name], after[name]):
-            return f"the argument {name} was {_shown(before[name])}, and is {_shown(after[name])} now"
-    return None
+def whole_fingerprint(args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[Form, Form]:
+    """The same of any size, so that a difference can be shown; and, in the same places, what could not be compared.
+
+    The second is a form of true for an argument that is, or holds, something that counts as equal, and of false.
+    """
+    walks = [Walk() for _ in range(len(args) + len(kwargs))]
+    positional = [walk.form(value, 0) for walk, value in zip(walks, args, strict=False)]
+    named = {name: walk.form(value, 0) for walk, (name, value) in zip(walks[len(args) :], kwargs.items(), strict=True)}
+    blind = [walk.blind for walk in walks]
+    return [positional, named, SCHEME], [blind[: len(args)], dict(zip(kwargs, blind[len(args) :], strict=True)), SCHEME]
 
 
-def _form(value: Any, depth: int) -> Form:
-    kind = type(value)
+def form_of(value: object) -> Form:
+    """The form of one value."""
+    form = _form_of_scalar(value, type(value))
+    return Walk().form(value, 0) if form is _NO_SCALAR else form
+
+
+_NO_SCALAR = object()
+
+
+def _form_of_scalar(value: Any, kind: type) -> Form:
     if value is None or kind is bool:
         return value
     if kind is int:
@@ -93,13 +117,7 @@ def _form(value: Any, depth: int) -> Form:
     if kind is bytes or kind is bytearray:
         short = kind is bytes and len(value) <= SHORT
         return value if short else ["#", kind.__name__, len(value), _digest(value)]
-    if depth == _MAX_DEPTH:
-        return ["*", kind.__qualname__]
-    if is_reference(kind):
-        return ["ref", cast(Reference, value).call_id]
-    if isinstance(value, list | tuple | dict | set | frozenset):
-        return _form_of_container(value, kind, depth + 1)
-    return _form_of_object(value, kind, depth + 1)
+    return _NO_SCALAR
 
 
 def _form_of_text(value: str) -> Form:
@@ -112,29 +130,163 @@ def _form_of_text(value: str) -> Form:
     return ["#", "str", len(value), _digest(value.encode("utf-8", "surrogatepass"))]
 
 
-def _form_of_container(value: Any, kind: type, depth: int) -> Form:
-    if isinstance(value, dict):
-        items = [[_form(key, depth), _form(item, depth)] for key, item in value.items()]
-        return ["dict", kind.__qualname__, *sorted(items, key=repr)]
-    if isinstance(value, set | frozenset):
-        return ["set", kind.__qualname__, *sorted((_form(item, depth) for item in value), key=repr)]
-    return ["list", kind.__qualname__, *(_form(item, depth) for item in value)]
+class Walk:
+    """One look at a value, which neither loses itself in rings nor sees what is shared again and again."""
+
+    __slots__ = ("_known", "_open", "blind")
+
+    def __init__(self) -> None:
+        self.blind = False
+        """Whether it has met what cannot be compared."""
+        self._open: dict[int, int] = {}
+        self._known: dict[int, tuple[object, Form]] = {}  # it holds the objects: an id is one's own while one lives
+
+    def form(self, value: Any, depth: int) -> Form:
+        kind = type(value)
+        form = _form_of_scalar(value, kind)
+        if form is not _NO_SCALAR:
+            return form
+        if is_reference(kind):
+            return ["ref", cast(Reference, value).call_id]
+        key = id(value)
+        if key in self._open:
+            return ["again", self._open[key]]
+        if depth < _SHOWN_DEPTH:
+            return self._opened(value, kind, key, depth)
+        if depth == _MAX_DEPTH:
+            return self._wildcard(kind)
+        known = self._known.get(key)
+        if known is None:
+            form = self._opened(value, kind, key, depth)
+            known = self._known[key] = (value, form if form[0] in ("*", "=", "#", "enum") else _digested(form))
+        return known[1]
+
+    def _opened(self, value: Any, kind: type, key: int, depth: int) -> Form:
+        self._open[key] = depth
+        if kind is list or kind is tuple:
+            form = ["list", kind.__name__]
+            self._add(form, value, depth + 1)
+        elif kind is dict:
+            form = self._form_of_dict(value, kind, depth + 1)
+        else:
+            try:
+                form = self._form_of_object(value, kind, depth + 1)
+            except Exception:  # noqa: BLE001 -- the user's code and other libraries': a call must not fail by a comparison
+                form = self._wildcard(kind)
+        del self._open[key]
+        return form
+
+    def _add(self, forms: list[Form], items: Iterable[Any], depth: int) -> None:
+        """Append the forms of the items; what needs none is seen here, since that is what most items are."""
+        for item in items:
+            kind = type(item)
+            if (
+                (kind is str and len(item) <= SHORT and item.isascii())
+                or (kind is int and _INT_MIN <= item <= _INT_MAX)
+                or (kind is float and item == item)
+                or item is None
+                or kind is bool
+            ):
+                forms.append(item)
+            else:
+                forms.append(self.form(item, depth))
+
+    def _form_of_dict(self, value: dict[Any, Any], kind: type, depth: int) -> Form:
+        pairs: list[Form] = []
+        if isinstance(value, collections.OrderedDict):
+            self._add_pairs(pairs, value.items(), depth)
+        elif set(map(type, value)) == {str}:
+            self._add_pairs(pairs, sorted(value.items(), key=_first), depth)
+        else:
+            self._add_pairs(pairs, value.items(), depth)
+            pairs.sort(key=repr)
+        return ["dict", kind.__qualname__, *pairs]
+
+    def _add_pairs(self, pairs: list[Form], items: Iterable[tuple[Any, Any]], depth: int) -> None:
+        for item in items:
+            pair: list[Form] = []
+            self._add(pair, item, depth)
+            pairs.append(pair)
+
+    def _form_of_object(self, value: Any, kind: type, depth: int) -> Form:
+        if isinstance(value, enum.Enum):
+            return ["enum", kind.__qualname__, value.name or repr(value.value)]
+        names = _names_of_fields(kind)
+        if names is not None:
+            return self._form_of_parts(kind, [(name, getattr(value, name, None)) for name in names], depth)
+        if f"{kind.__module__}.{kind.__qualname__}" in _BY_TEXT:
+            return _form_by_text(value, kind)
+        if isinstance(value, dict):
+            return self._form_of_dict(value, kind, depth)
+        if isinstance(value, list | tuple | collections.deque):
+            return ["list", kind.__qualname__, *[self.form(item, depth) for item in value]]
+        if isinstance(value, set | frozenset):
+            return ["set", kind.__qualname__, *sorted((self.form(item, depth) for item in value), key=repr)]
+        form = form_of_content(value, kind, lambda item: self.form(item, depth))
+        if form is not None:
+            return form if form[0] != "=" else _fitted_text(form)
+        for plain, as_plain in _SCALARS:
+            if isinstance(value, plain):
+                return ["list", kind.__qualname__, self.form(as_plain(value), depth)]
+        return self._form_of_rest(value, kind, depth)
+
+    def _form_of_rest(self, value: Any, kind: type, depth: int) -> Form:
+        if kind is FunctionType or kind is BuiltinFunctionType or isinstance(value, type):
+            return ["=", kind.__qualname__, value.__qualname__]
+        if kind is functools.partial:
+            return self._form_of_parts(
+                kind, [(name, getattr(value, name)) for name in ("func", "args", "keywords")], depth
+            )
+        if kind is slice:
+            return self._form_of_parts(
+                kind, [(name, getattr(value, name)) for name in ("start", "stop", "step")], depth
+            )
+        if kind is re.Pattern:
+            return self._form_of_parts(kind, [(name, getattr(value, name)) for name in ("pattern", "flags")], depth)
+        if kind is SimpleNamespace:
+            return self._form_of_parts(kind, sorted(vars(value).items()), depth)
+        if isinstance(value, BaseException):
+            return self._form_of_parts(kind, [("args", value.args)], depth)
+        array = sys.modules.get("array")
+        if array is not None and kind is array.array:
+            return ["array", "array", value.typecode, [len(value)], _digest(value.tobytes()).hex()]
+        return self._wildcard(kind)
+
+    def _form_of_parts(self, kind: type, parts: list[tuple[str, Any]], depth: int) -> Form:
+        return ["dataclass", kind.__qualname__, *[[name, self.form(item, depth)] for name, item in parts]]
+
+    def _wildcard(self, kind: type) -> Form:
+        self.blind = True
+        return ["*", kind.__qualname__]
 
 
-def _form_of_object(value: Any, kind: type, depth: int) -> Form:
-    if isinstance(value, enum.Enum):
-        return ["enum", kind.__qualname__, value.name]
+def _names_of_fields(kind: Any) -> tuple[str, ...] | None:
+    """Of a dataclass, a named tuple, or a class that attrs, msgspec or pydantic has made."""
     if is_dataclass(kind):
-        parts = [[field.name, _form(getattr(value, field.name, None), depth)] for field in fields(value)]
-        return ["dataclass", kind.__qualname__, *parts]
-    if f"{kind.__module__}.{kind.__qualname__}" in _BY_TEXT:
-        return ["=", kind.__qualname__, repr(value)]
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic) and not value.dtype.hasobject:
-        content = numpy.ascontiguousarray(value)
-        crc = zlib.crc32(content.reshape(-1).view(numpy.uint8)) if content.size else 0
-        return ["array", kind.__qualname__, value.dtype.str, list(value.shape), crc]
-    return ["*", kind.__qualname__]
+        return tuple(field.name for field in fields(kind))
+    if issubclass(kind, tuple):
+        return getattr(kind, "_fields", None)
+    attributes = getattr(kind, "__attrs_attrs__", None)
+    if attributes is not None:
+        return tuple(attribute.name for attribute in attributes)
+    names = getattr(kind, "__struct_fields__", None) or getattr(kind, "__pydantic_fields__", None)
+    return tuple(names) if names else None
+
+
+def _form_by_text(value: Any, kind: type) -> Form:
+    text = repr(value)
+    if " at 0x" in text and hasattr(value, "isoformat"):  # a tzinfo of somebody's own
+        text = value.isoformat()
+    return _fitted_text(["=", kind.__qualname__, text])
+
+
+def _fitted_text(form: Form) -> Form:
+    _, name, text = form
+    return form if len(text) <= _REPR_MAX else ["#", name, len(text), _digest(text.encode("utf-8", "surrogatepass"))]
+
+
+def _first(item: tuple[str, object]) -> str:
+    return item[0]
 
 
 def _whole(value: int) -> bytes:
@@ -143,6 +295,12 @@ def _whole(value: int) -> bytes:
 
 def _digest(data: bytes | bytearray) -> bytes:
     return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def _digested(form: Form) -> Form:
+    """A list form as a digest; what cannot be compared counts by its type there too."""
+    packed = msgpack.packb(form, unicode_errors="surrogatepass")
+    return ["#", form[1], len(form) - 2, _digest(packed)]
 
 
 def _is_large(form: Form) -> bool:
@@ -157,51 +315,3 @@ def _fitted(form: Form, left: int) -> tuple[Form, int]:
     if type(form) is list:
         return (form if form[0] in ("#", "*") else ["#", form[1], len(form) - 2, _digest(packed)]), left
     return ["#", type(form).__name__, len(form), _digest(packed)] if len(packed) > 9 else form, left
-
-
-def _bound(form: Form, function: Callable[..., object] | None) -> dict[str, Form]:
-    """The forms by parameter, so that ``f(1)`` and ``f(x=1)`` agree."""
-    positional, named = form
-    if function is not None:
-        try:
-            return dict(inspect.signature(function).bind(*positional, **named).arguments)
-        except (TypeError, ValueError):  # the function has other parameters now
-            pass
-    return {**{str(index): item for index, item in enumerate(positional)}, **named}
-
-
-def _agree(old: Form, new: Form) -> bool:
-    """Equal, tuples being lists: a form may have been through msgpack. Wildcards agree with what has their type."""
-    if isinstance(old, list | tuple) and isinstance(new, list | tuple):
-        return len(old) == len(new) and all(map(_agree, old, new))
-    if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() == new.keys() and all(_agree(item, new[name]) for name, item in old.items())
-    return bool(old == new)
-
-
-def _shown(form: Form) -> str:
-    if not isinstance(form, list | tuple) or not form:
-        return repr(form)
-    kind, *rest = form
-    match kind:
-        case "#":
-            name, size, digest = rest
-            return f"a {name} of length {size} ({bytes(digest).hex()})"
-        case "ref":
-            return f"the result of {rest[0]}"
-        case "=":
-            return str(rest[1])
-        case "enum":
-            return f"{rest[0]}.{rest[1]}"
-        case "array":
-            return f"an array {rest[1]}{rest[2]} with crc32 {rest[3]:08x}"
-        case "list" | "set":
-            return f"{rest[0]}({', '.join(map(_shown, rest[1:]))})"
-        case "dict":
-            return f"{rest[0]}({', '.join(f'{_shown(key)}: {_shown(item)}' for key, item in rest[1:])})"
-        case "dataclass":
-            return f"{rest[0]}({', '.join(f'{name}={_shown(item)}' for name, item in rest[1:])})"
-        case "*":
-            return f"a {rest[0]}"
-        case _:
-            return "[" + ", ".join(map(_shown, form)) + "]"

@@ -17,10 +17,10 @@ from exoflow.driver import records
 from exoflow.driver.clock import SYSTEM_CLOCK
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
-from exoflow.driver.identity import code_name
+from exoflow.driver.identity import check_accepted, check_inputs, code_name
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
-from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
+from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, StorageError
 from exoflow.journal import Journal, Kind
 from exoflow.journal.takeover import Found
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
@@ -80,7 +80,7 @@ class Runtime:
         with self._lock:
             live = self.executions.get(run_id)
             if live is not None and not live.ended.is_set():
-                self._same_inputs(run_id, live.flow.name, live.encoded_inputs, flow, inputs)
+                check_inputs(run_id, live.flow.name, live.encoded_inputs or (live.args, live.kwargs), flow, inputs)
                 return live
         claimed = self.journal.claim(run_id)
         if claimed.ours:
@@ -197,24 +197,10 @@ class Runtime:
         if history.start is None:
             raise _no_start(found.run_id)
         recorded = self._encoded(history.start.inputs)
-        self._same_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
+        check_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
         if found.state == "ended":
             return self._stored(found.run_id, flow, history, executor, executors)
         return self.adopt(found.run_id, lambda _: flow, executor=executor, executors=executors)
-
-    def _same_inputs(
-        self, run_id: str, name: str, recorded: codec.Encoded | None, flow: FlowSpec, inputs: codec.Encoded
-    ) -> None:
-        why = None
-        if name != flow.name:
-            why = f"it is a run of {name}, not of {flow.name}"
-        elif recorded is not None:
-            old, new = codec.decode(recorded), codec.decode(inputs)
-            why = codec.difference(codec.fingerprint(*old), codec.fingerprint(*new), flow.function)
-        if why is not None:
-            error = RunMismatch(f"the run id {run_id!r} is taken: {why}. Choose another id, or give the same inputs")
-            error.run_id = run_id
-            raise error
 
     def _encoded(self, payload: records.Payload) -> codec.Encoded | None:
         value: Value | None = value_of(payload)
@@ -281,6 +267,8 @@ class Runtime:
             if history.ended.status == Status.DONE:
                 default = executor or executors(history.start.executor)
                 return self._stored(run_id, flow_of(history.start), history, default, executors)
+        if accept:
+            check_accepted(run_id, accept, History(found.records).results)
         adopted = self.journal.adopt(run_id, takeover)
         history = History(adopted.records, damaged=bool(adopted.damaged))
         start = history.start
