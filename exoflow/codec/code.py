@@ -15,7 +15,7 @@ from typing import Any
 
 import msgpack
 
-from exoflow.codec.fingerprints import form_of
+from exoflow.codec.forms import form_of
 
 _cache: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 _SIZE = 8
@@ -36,7 +36,7 @@ def code_fingerprint(function: Callable[..., object]) -> bytes:
 
     The same for another docstring, other comments or other line numbers, in every process, and for a file that is
     loaded under another name; another one for another minor version of Python, whose bytecode differs. Defaults,
-    captured values and so the arguments of decorators count as far as arguments can be compared (``fingerprints``);
+    captured values and so the arguments of decorators count as far as arguments can be compared (``forms``);
     captured functions count by their code. What the function calls by a global name is not looked at.
     """
     try:

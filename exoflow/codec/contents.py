@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 Form = Any
-"""msgpack data; see ``fingerprints``."""
+"""msgpack data; see ``forms``."""
 
 Forms = Callable[[Any], Form]
 """The form of an element."""

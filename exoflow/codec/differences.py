@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from exoflow.codec.fingerprints import Form
+from exoflow.codec.forms import Form
 
 _SHOWN_MAX = 200
 Parts = dict[str, Form]
