@@ -256,6 +256,8 @@ class Runtime:
         if live is not None and not live.ended.is_set():
             return live
         found = self.journal.find(run_id)
+        if accept and (found.state in ("ended", "broken_off") or (takeover and found.state == "live")):
+            check_accepted(run_id, accept, History(found.records).results)
         if found.state == "ended":
             history = History(found.records)
             if history.start is None or history.ended is None:
@@ -267,8 +269,6 @@ class Runtime:
             if history.ended.status == Status.DONE:
                 default = executor or executors(history.start.executor)
                 return self._stored(run_id, flow_of(history.start), history, default, executors)
-        if accept:
-            check_accepted(run_id, accept, History(found.records).results)
         adopted = self.journal.adopt(run_id, takeover)
         history = History(adopted.records, damaged=bool(adopted.damaged))
         start = history.start

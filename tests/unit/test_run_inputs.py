@@ -12,7 +12,7 @@ import pytest
 
 import exoflow
 from exoflow import Flow, RunMismatch, flow, task
-from exoflow.errors import NondeterministicFlow, RunError
+from exoflow.errors import NondeterministicFlow, RunError, RunNotFound
 
 
 @pytest.fixture(autouse=True)
@@ -187,4 +187,8 @@ def test_only_a_call_that_was_recorded_can_be_accepted() -> None:
     with pytest.raises(RunError, match=r"no result of a call 'laod#0' that could be accepted; did you mean load#0\?"):
         exoflow.resume("it", accept=["laod#0"])
     assert exoflow.resume("it", accept=["load#0"]) == "c.example/1"
+    with pytest.raises(RunError, match="no result of a call 'laod#0'"):
+        exoflow.resume("it", accept=["laod#0"])
+    with pytest.raises(RunNotFound):
+        exoflow.resume("none", accept=["load#0"])
     assert mended.name == "loading"
