@@ -52,7 +52,7 @@ def resume(
         RunMismatch: code has changed whose recorded result would be used.
         RunCancelled: it was cancelled.
         InDoubt: nobody knows whether an irrevocable effect happened.
-        RunError: its code cannot be found, or it has no such call as is to be accepted.
+        RunError: its code cannot be found, or a call to accept has no result.
         RuntimeError: in a flow or a task.
         Exception: the flow's own error.
     """

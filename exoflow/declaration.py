@@ -11,7 +11,8 @@ from types import FunctionType
 from typing import Any, NamedTuple, get_args
 
 from exoflow.attempts import is_async, wants_refs
-from exoflow.codec import code_fingerprint
+from exoflow.codec import code_mark
+from exoflow.driver.identity import keep_home
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.model import Annotations, Checkpoint, Effect, Kind
 from exoflow.options import (
@@ -67,15 +68,16 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         rollback=undo is not None,
         on_doubt="probe" if callable(doubt) else doubt,
     )
+    name = _name_of(function, options.get("name"), "task")
     spec = TaskSpec(
-        name=_name_of(function, options.get("name"), "task"),
+        name=name,
         function=function,
         note=note,
         is_async=is_async(function),
         undo=undo,
         probe=doubt if callable(doubt) else None,
         ref_parameters=wants_refs(function),
-        code=_code(function, options.get("version")),
+        code=_code(name, function, options.get("version")),
     )
     return _with_attempt_options(spec, options)
 
@@ -108,7 +110,7 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
     place = place_of(function)
     name = options.get("name")
     own = _name_of(function, name, "flow")
-    code = _code(function, options.get("version"))
+    code = _code(own, function, options.get("version"))
     return FlowSpec(
         name=name if name is not None else f"{place.name}.{_cleaned(function)}" if place.name else own,
         function=function,
@@ -247,9 +249,10 @@ def _cleaned(function: Callable[..., Any], *, last: bool = False) -> str:
     return qualname.replace("<lambda>", "lambda")
 
 
-def _code(function: Callable[..., Any], version: object) -> bytes:
-    if version is None:
-        return code_fingerprint(function)
-    if not isinstance(version, str) or not version:
+def _code(name: str, function: Callable[..., Any], version: object) -> bytes:
+    if version is not None and (not isinstance(version, str) or not version):
         raise TypeError(f"version={version!r} must be text, as '2'")
-    return b"version " + version.encode()
+    home = f"{place_of(function).name}.{function.__qualname__}"
+    mark = code_mark(function, home, version)
+    keep_home(name, mark, home, function)
+    return mark

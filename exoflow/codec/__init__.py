@@ -1,9 +1,10 @@
 """Values to bytes and back: what survives a process, a crash and another machine, and what tells two values apart."""
 
-from exoflow.codec.code import code_fingerprint, source_of
+from exoflow.codec.code import code_fingerprint, code_mark, home_of, same_code, source_of
+from exoflow.codec.differences import by_parameter, difference
 from exoflow.codec.encoded import Encoded, from_bytes, from_object, to_bytes, to_parts
 from exoflow.codec.exceptions import decode_error, encode_error
-from exoflow.codec.fingerprints import difference, fingerprint
+from exoflow.codec.fingerprints import fingerprint, same, whole_fingerprint
 from exoflow.codec.references import (
     Reference,
     find_references,
@@ -18,7 +19,9 @@ __all__ = [
     "Encoded",
     "Reference",
     "all_immutable",
+    "by_parameter",
     "code_fingerprint",
+    "code_mark",
     "decode",
     "decode_error",
     "difference",
@@ -31,12 +34,16 @@ __all__ = [
     "fingerprint",
     "from_bytes",
     "from_object",
+    "home_of",
     "immutable",
     "make_reference",
     "reduce_reference",
     "register_reference",
+    "same",
+    "same_code",
     "source_of",
     "substitute",
     "to_bytes",
     "to_parts",
+    "whole_fingerprint",
 ]

@@ -1,21 +1,28 @@
-"""A replayed call against its record: same arguments (I3), same code (I4)."""
+"""What is given again against what was recorded: the arguments of a call (I3), its code (I4), the inputs of a run."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exoflow import codec
+from exoflow.driver.spec import FlowSpec
 from exoflow.errors import NondeterministicFlow, RunError, RunMismatch
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
-from exoflow.model import RunId
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
     from exoflow.driver.handle import Handle
     from exoflow.driver.history import Recorded
+
+
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
 def check_same(call: Call, past: Recorded, handle: Handle, execution: Execution) -> None:
@@ -28,10 +35,8 @@ def check_same(call: Call, past: Recorded, handle: Handle, execution: Execution)
     kind, version, arguments, code = past
     if call.state is not State.DONE or call.version != version:
         return  # it has fallen, or was not saved: it runs again, as it is called now
-    if handle.rare is None and arguments == (handle.args, handle.kwargs):
-        difference = None  # nothing mutable among them: most such values are their own fingerprints
-    else:
-        difference = codec.difference(arguments, handle.fingerprint, handle.spec.function)
+    given = handle.fingerprint
+    difference = None if codec.same(arguments, given) else codec.difference(arguments, given, handle.spec.function)
     if difference is not None:
         raise NondeterministicFlow(
             f"{call.id} was called with other arguments than recorded, though everything that the flow body has read "
@@ -56,29 +61,103 @@ def check_error(call: Call, execution: Execution) -> None:
         _refuse_code(code, handle, execution)
 
 
-def check_accepted(accepted: Sequence[str], recorded: Collection[str], run_id: str) -> None:
-    """Refuse to keep the results of calls that have none: it would go unnoticed.
+def check_inputs(
+    run_id: str, name: str, recorded: codec.Encoded | Arguments | None, flow: FlowSpec, given: codec.Encoded
+) -> None:
+    """Refuse another flow or other inputs under a run's id; warn where an input cannot be compared.
 
     Raises:
-        RunError: with the nearest call.
+        RunMismatch: it is another flow, or an input differs.
     """
-    for id in accepted:
-        if id not in recorded:
-            near = difflib.get_close_matches(id, recorded, n=1)
+    if name != flow.name:
+        raise _taken(run_id, f"it is a run of {name}, not of {flow.name}")
+    if recorded is None:
+        return
+    old, _ = codec.whole_fingerprint(*(codec.decode(recorded) if isinstance(recorded, codec.Encoded) else recorded))
+    new, blind = codec.whole_fingerprint(*codec.decode(given))
+    difference = codec.difference(old, new, flow.function)
+    if difference is not None:
+        raise _taken(run_id, difference)
+    unknown = [repr(name) for name, is_blind in codec.by_parameter(blind, flow.function).items() if is_blind]
+    if unknown and isinstance(recorded, codec.Encoded) and not _same_bytes(recorded, given):
+        warnings.warn(
+            f"the run {run_id!r} is known, and its input {' and '.join(unknown)} holds what cannot be compared with "
+            "what was given then: it counts as the same, and the recorded results are used. Choose another run id if "
+            "it is not the same",
+            RuntimeWarning,
+            stacklevel=_users_frame(),
+        )
+
+
+def _taken(run_id: str, why: str) -> RunMismatch:
+    error = RunMismatch(f"the run id {run_id!r} is taken: {why}. Choose another id, or give the same inputs")
+    error.run_id = run_id
+    return error
+
+
+def _same_bytes(one: codec.Encoded, other: codec.Encoded) -> bool:
+    """Then they are equal. Where they differ, they may be so all the same: pickle bytes are not canonical."""
+    return bytes(one.head) == bytes(other.head) and one.buffers == other.buffers
+
+
+def _users_frame() -> int:
+    """The stacklevel of the nearest frame that is not ours, for whoever called this."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "exoflow":
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def check_accepted(run_id: str, accepted: Iterable[str], recorded: Iterable[str]) -> None:
+    """Refuse to accept the result of a call that has none.
+
+    Raises:
+        RunError: there is no such call; the message names the nearest.
+    """
+    known = list(recorded)
+    for call in accepted:
+        if call not in known:
+            near = difflib.get_close_matches(call, known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            error = RunError(f"the run {run_id} has no recorded result of a call {id}, to be accepted{hint}")
-            error.run_id = RunId(run_id)
+            error = RunError(f"the run {run_id} has recorded no result of a call {call!r} that could be accepted{hint}")
+            error.run_id = run_id
             raise error
 
 
+class _Home(NamedTuple):
+    name: str
+    file: str | None
+    qualname: str
+
+
+_homes: dict[tuple[str, bytes], _Home] = {}
+"""Where the tasks of this program are at home, by their names and marks: several may have one name."""
+
+
+def keep_home(task: str, mark: bytes, name: str, function: Callable[..., Any]) -> None:
+    """Remember where a task of this program lies."""
+    file = inspect.unwrap(function).__code__.co_filename
+    real = os.path.realpath(file) if os.path.exists(file) else None
+    _homes[task, codec.home_of(mark)] = _Home(name, real, function.__qualname__)
+
+
 def _refuse_code(code: bytes, handle: Handle, execution: Execution) -> None:
-    """The code is another than recorded; unless the user has said that the result stands all the same."""
-    call = handle.call
-    if call.id not in execution.accepted:
+    """The recorded code is not the task's mark: refuse, unless it is the same code elsewhere, or accepted."""
+    call, spec = handle.call, handle.spec
+    if call.id in execution.accepted:
+        return
+    accept = f"Go on with the recorded result: `exoflow resume {execution.run_id} --accept {call.id}`"
+    if not codec.same_code(code, spec.code):
         raise RunMismatch(
-            f"the code of {handle.spec.name} has changed since {call.id} ran, and its recorded result would be used."
-            f"{_code_difference(code, handle, execution)}\nGo on with the recorded result: `exoflow resume "
-            f"{execution.run_id} --accept {call.id}`; or start a new run."
+            f"the code of {spec.name} has changed since {call.id} ran, and its recorded result would be used."
+            f"{_code_difference(code, handle, execution)}\n{accept}; or start a new run."
+        )
+    then, now = (_homes.get((spec.name, codec.home_of(mark))) for mark in (code, spec.code))
+    if then and now and (then.file is None or then[1:] != now[1:]):
+        raise RunMismatch(
+            f"{call.id} was a call of {then.name}, and is one of {now.name} now: they have one name and the same code, "
+            f"and the recorded result would be used. Give one of them another name, by @task(name=...). {accept}; or "
+            "start a new run."
         )
 
 
@@ -89,7 +168,9 @@ def _code_difference(code: bytes, handle: Handle, execution: Execution) -> str:
     except FileNotFoundError:
         return ""
     new = codec.source_of(handle.spec.function)
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "recorded", "now", lineterm="", n=1)
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), "recorded", "now", lineterm="", n=1))
+    if not lines:
+        return " Its text is the same: the value of a default is another one, or a decorator or a captured function."
     return "\n" + "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from exoflow.driver import records
 from exoflow.driver.clock import SYSTEM_CLOCK
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History, recorded_results
-from exoflow.driver.identity import check_accepted, code_name
+from exoflow.driver.identity import check_accepted, check_inputs, code_name
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
@@ -89,10 +89,7 @@ class Runtime:
         with self._turn(run_id):
             live = self._live(run_id)
             if live is not None:
-                recorded = live.encoded_inputs
-                if recorded is None:  # nothing in them can change
-                    recorded = codec.encode_arguments(live.args, live.kwargs, task=live.flow.name)
-                self._same_inputs(run_id, live.flow.name, recorded, flow, inputs)
+                check_inputs(run_id, live.flow.name, live.encoded_inputs or (live.args, live.kwargs), flow, inputs)
                 return live
             claimed = self.journal.claim(run_id)
             if claimed.ours:
@@ -229,24 +226,10 @@ class Runtime:
         if history.start is None:
             raise _no_start(found.run_id)
         recorded = self._encoded(history.start.inputs)
-        self._same_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
+        check_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
         if found.state == "ended":
             return self._stored(found.run_id, flow, history, executor, executors)
         return self.adopt(found.run_id, lambda _: flow, executor=executor, executors=executors)
-
-    def _same_inputs(
-        self, run_id: str, name: str, recorded: codec.Encoded | None, flow: FlowSpec, inputs: codec.Encoded
-    ) -> None:
-        why = None
-        if name != flow.name:
-            why = f"it is a run of {name}, not of {flow.name}"
-        elif recorded is not None:
-            old, new = codec.decode(recorded), codec.decode(inputs)
-            why = codec.difference(codec.fingerprint(*old), codec.fingerprint(*new), flow.function)
-        if why is not None:
-            error = RunMismatch(f"the run id {run_id!r} is taken: {why}. Choose another id, or give the same inputs")
-            error.run_id = run_id
-            raise error
 
     def _encoded(self, payload: records.Payload) -> codec.Encoded | None:
         value: Value | None = value_of(payload)
@@ -315,6 +298,8 @@ class Runtime:
         accept: Sequence[str],
     ) -> Execution:
         found = self.journal.find(run_id)
+        if accept and (found.state in ("ended", "broken_off") or (takeover and found.state == "live")):
+            check_accepted(run_id, accept, recorded_results(found.records))
         if found.state == "ended":
             history = History(found.records)
             if history.start is None or history.ended is None:
@@ -326,8 +311,6 @@ class Runtime:
             if history.ended.status == Status.DONE:
                 default = executor or executors(history.start.executor)
                 return self._stored(run_id, _code_or_name(flow_of, history.start), history, default, executors)
-        if accept:
-            check_accepted(accept, recorded_results(found.records), run_id)
         with at_rest(len(found.history.entries)):
             adopted = self.journal.adopt(run_id, takeover)
             history = History(adopted.records, damaged=bool(adopted.damaged))
