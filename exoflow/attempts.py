@@ -29,6 +29,7 @@ from exoflow.codec import (
     from_bytes,
     make_reference,
     substitute,
+    taken_over,
     to_bytes,
 )
 from exoflow.errors import CodecError, Corrupt, DidNotHappen, Interruption, StorageError
@@ -105,8 +106,7 @@ def run_attempt(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outcome:
     with _Boundary(attempt) as boundary:
         args, kwargs = arguments(attempt, fetch)
         boundary.started = perf_counter()
-        result = attempt.function(*args, **kwargs)
-        return _computed(boundary, result, keep)
+        return _computed(boundary, [attempt.function(*args, **kwargs)], keep)
     return boundary.outcome
 
 
@@ -120,8 +120,7 @@ async def run_attempt_async(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outco
     with _Boundary(attempt, passes=asyncio.CancelledError) as boundary:
         args, kwargs = arguments(attempt, fetch)
         boundary.started = perf_counter()
-        result = await cast(Awaitable[object], attempt.function(*args, **kwargs))
-        return _computed(boundary, result, keep)
+        return _computed(boundary, [await cast(Awaitable[object], attempt.function(*args, **kwargs))], keep)
     return boundary.outcome
 
 
@@ -178,8 +177,10 @@ def _failed(error: BaseException, seconds: float) -> Outcome:
     return raised(error, seconds)
 
 
-def _computed(boundary: _Boundary, result: object, keep: Keep) -> Computed:
+def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Computed:
+    """The outcome of a body that has returned; the list gives its result away, so that no other frame holds it."""
     seconds = perf_counter() - boundary.started
+    result = returned.pop()
     context = boundary.context
     attempt = context._attempt
     small = encode_small(result)
@@ -189,6 +190,9 @@ def _computed(boundary: _Boundary, result: object, keep: Keep) -> Computed:
         result.close()
         raise CodecError(f"{attempt.task} returned a coroutine: declare the task itself as async def")
     encoded = encode_result(result, task=attempt.task)
+    del result
+    if encoded.buffers:
+        encoded = encoded._replace(buffers=taken_over(encoded.buffers))
     value = Inline(to_bytes(encoded)) if encoded.size <= INLINE_MAX_BYTES else keep(encoded, attempt.save_to)
     if not context.puts:
         return Computed(value, seconds, encoded.refs)

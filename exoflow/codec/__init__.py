@@ -5,6 +5,7 @@ from exoflow.codec.differences import by_parameter, difference
 from exoflow.codec.encoded import Encoded, from_bytes, from_object, to_bytes, to_parts
 from exoflow.codec.exceptions import decode_error, encode_error
 from exoflow.codec.fingerprints import fingerprint, same, whole_fingerprint
+from exoflow.codec.ownership import taken_over
 from exoflow.codec.references import (
     Reference,
     find_references,
@@ -43,6 +44,7 @@ __all__ = [
     "same_code",
     "source_of",
     "substitute",
+    "taken_over",
     "to_bytes",
     "to_parts",
     "whole_fingerprint",

@@ -54,6 +54,12 @@ def crc32(part: bytes | bytearray | memoryview) -> int:
     return zlib.crc32(part) if known is None else known.of(memoryview(part))
 
 
+def is_fixed(view: memoryview) -> bool:
+    """Whether this is memory of a decoded value: it was fixed, and has been read-only since."""
+    key = _key(view)
+    return key is not None and _is_known(key, view.obj)
+
+
 def crc32_of_array(array: Any) -> int | None:
     """The crc32 of a NumPy array, if it is a decoded value, read-only and whole; None: nothing is known of it."""
     if array.nbytes <= INLINE_MAX_BYTES or not array.flags.c_contiguous:

@@ -13,6 +13,7 @@ from typing import Any
 from exoflow.codec.encoded import Encoded, from_bytes
 from exoflow.codec.explain import WatchedPickler, refusal, run_deep
 from exoflow.codec.mainfile import MainUnpickler, main_stem, reduce_by_name
+from exoflow.codec.ownership import copied, is_constant
 from exoflow.codec.references import IMMUTABLE, find_references, session
 from exoflow.codec.sums import fix
 from exoflow.errors import CodecError, Corrupt
@@ -61,7 +62,7 @@ def encode(value: object, *, what: str = "the value", own: bool = False) -> Enco
     finally:
         session.met = outer
     if own:
-        buffers = [view if view.readonly else memoryview(bytes(view)) for view in buffers]
+        buffers = [view if is_constant(view) else copied(view) for view in buffers]
     views = tuple(view.toreadonly() for view in buffers)
     for view in views:
         fix(view)
@@ -98,8 +99,10 @@ def encode_arguments(
     return encoded
 
 
-def encode_result(value: object, *, task: str) -> Encoded:
+def encode_result(value: object, *, task: str, own: bool = False) -> Encoded:
     """The result of a task, after a look whether it can be decoded: it must survive its codec on the run that made it.
+
+    Its buffers are views of the value's memory, to be ``taken_over`` when that was let go; or ``own`` ones.
 
     Raises:
         CodecError: it cannot be pickled, or not be unpickled.
@@ -107,7 +110,7 @@ def encode_result(value: object, *, task: str) -> Encoded:
     kind = type(value)
     if kind in IMMUTABLE:
         return _encode_scalar(value, kind)
-    encoded = encode(value, what=f"the result of {task}")
+    encoded = encode(value, what=f"the result of {task}", own=own)
     try:
         decode(encoded, lookup=_Unread)
     except Exception as error:  # __setstate__ and the like are the user's code: anything can come

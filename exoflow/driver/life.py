@@ -102,7 +102,7 @@ def _returned(body: Body, value: object, error: Exception | None) -> None:
         try:
             refs = () if codec.immutable(value) else codec.find_references((value,), {})
             if body.owner is not None:
-                body.result = codec.encode_result(value, task=body.flow.name)
+                body.result = codec.encode_result(value, task=body.flow.name, own=True)
             elif not refs:
                 body.result = _whole(body, value)
         except Exception as refused:  # noqa: BLE001 -- whatever the user's code raises is an outcome
@@ -127,7 +127,7 @@ def _whole(body: Body, value: object) -> codec.Encoded:
     Raises:
         CodecError: it cannot be encoded, or there is a Ref that was not found.
     """
-    encoded = codec.encode_result(value, task=body.flow.name)
+    encoded = codec.encode_result(value, task=body.flow.name, own=True)
     if encoded.refs:
         raise CodecError(
             f"the result of {body.flow.name} holds the Ref to {encoded.refs[0]} in a set or in an object: Refs are "

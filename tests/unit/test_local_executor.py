@@ -38,5 +38,5 @@ def test_a_thread_that_was_given_up_does_not_end_the_undo_of_its_attempt():
     undo_gate.set()
     outcome = reports.get(timeout=WAIT_S)
     assert isinstance(outcome, Computed)
-    assert decode(from_bytes(outcome.value.data)) == "undone"
+    assert decode(from_bytes(outcome.value)) == "undone"
     executor.close()

@@ -35,7 +35,7 @@ def random(seed: int = 0) -> Any:
 
 
 def crc_in(form: Any) -> int:
-    ((array,), _) = form
+    ((array,), _, _) = form
     return int(array[-1])
 
 
