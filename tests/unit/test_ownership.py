@@ -32,10 +32,14 @@ def nothing_held() -> None:
 def returned_by(function: Any, *args: Any) -> codec.Encoded:
     """What an executor is given to keep."""
     kept: list[codec.Encoded] = []
-    attempt = Attempt(
-        RunId("r"), CallId("t#0"), Version(1), 1, "k", "t", function, args, {}, {}, None, None, None, None
-    )
-    outcome = run_attempt(attempt, lambda value: codec.from_bytes(b""), lambda encoded, _: kept.append(encoded) or b"")  # type: ignore[func-returns-value]
+
+    def keep(encoded: codec.Encoded, _: str | None) -> bytes:
+        kept.append(encoded)
+        return b""
+
+    ids = RunId("r"), CallId("t#0"), Version(1)
+    attempt = Attempt(*ids, 1, "k", "t", function, args, {}, {}, None, None, None, None)
+    outcome = run_attempt(attempt, lambda value: codec.from_bytes(b""), keep)
     assert isinstance(outcome, Computed), outcome
     return kept[0]
 
