@@ -344,8 +344,7 @@ class Execution(Undoing):
             self._arm(handle, version)
         else:
             if note.rollback and self.history.intents[handle.call.id].inputs is None:
-                lost = tuple(call.id for call in handle.call.inputs if not self.values.is_there(call.id))
-                self._take_outcome(handle, version, Vanished("an input is lost", lost=lost))
+                self._take_outcome(handle, version, Vanished("an input is lost", lost=self.lost_input(handle)))
                 return
             attempt = self.attempt(handle, version)
             executor = self.executor_of(handle.spec)

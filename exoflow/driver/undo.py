@@ -57,6 +57,14 @@ class Undoing:
             codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}")
         )
 
+    def lost_input(self, handle: Handle) -> tuple[CallId, ...]:
+        """Which value the arguments lack, however deep in them it stands; nothing if it is there again."""
+        try:
+            self._arguments_by_value(handle)
+        except ValueLost as lost:
+            return (lost.args[0],)
+        return ()
+
     def _arguments_by_value(self, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
         args, kwargs = handle.args, handle.kwargs
         passed = {call.id for call in handle.call.passes}

@@ -140,16 +140,6 @@ class Values:
             _room.give_back(held.size)
             self.release(held)
 
-    def is_there(self, id: CallId) -> bool:
-        """Whether the value can still be had."""
-        try:
-            checksums = self.fetch(self.at[id]).checksums
-            if checksums is not None:
-                checksums.verify()
-        except (KeyError, Corrupt):
-            return False
-        return True
-
     def error(self, id: CallId) -> BaseException:
         return codec.decode_error(self.errors[id])
 
