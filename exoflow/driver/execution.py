@@ -338,6 +338,7 @@ class Execution(Undoing):
         handle.started_s = self.clock.now()
         if kind is Kind.FLOW:
             if handle.call.body is not None or not handle.call.attached:
+                self.kernel._reopening.discard(handle.call)  # or nobody could open it again
                 return  # its parent was set aside after this was ordered
             handle.body.open_child(handle, version)
         elif kind is Kind.TIMER:
