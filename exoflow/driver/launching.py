@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from exoflow import codec
-from exoflow.driver import notes
+from exoflow.driver import notes, undo
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.attempt import attempt_of, executor_of
 from exoflow.driver.handle import Handle
@@ -108,7 +108,7 @@ def launch(execution: Execution, handle: Handle, version: Version) -> None:
 def _launch_task(execution: Execution, handle: Handle, version: Version) -> None:
     spec = handle.spec
     if spec.note.rollback and execution.history.intents[handle.call.id].inputs is None:
-        lost = execution.values.lost_among([call.id for call in handle.call.inputs])
+        lost = undo.lost_input(execution, handle)
         take_outcome(execution, handle, version, Vanished("an input is lost", lost=lost))
         return
     attempt = attempt_of(execution, handle, version)

@@ -59,6 +59,15 @@ def _undo_payload(execution: Execution, handle: Handle) -> bytes | None:
     return codec.to_bytes(codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}"))
 
 
+def lost_input(execution: Execution, handle: Handle) -> tuple[CallId, ...]:
+    """Which value the arguments lack, however deep in them it stands; nothing if it is there again."""
+    try:
+        _arguments_by_value(execution, handle)
+    except ValueLost as lost:
+        return (lost.args[0],)
+    return ()
+
+
 def _arguments_by_value(execution: Execution, handle: Handle) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     args, kwargs = handle.args, handle.kwargs
     passed = {call.id for call in handle.call.passes}

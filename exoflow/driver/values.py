@@ -144,14 +144,6 @@ class Values:
             _room.give_back(held.size)
             self.release(held)
 
-    def is_there(self, id: CallId) -> bool:
-        """Whether the value can still be had, and whole."""
-        try:
-            self._whole(id)
-        except (KeyError, Corrupt):
-            return False
-        return True
-
     def _whole(self, id: CallId) -> codec.Encoded:
         """The encoded value, checked.
 
@@ -163,10 +155,6 @@ class Values:
         if encoded.checksums is not None:
             encoded.checksums.verify()
         return encoded
-
-    def lost_among(self, ids: Iterable[CallId]) -> tuple[CallId, ...]:
-        """Those whose values cannot be had any more."""
-        return tuple(id for id in ids if not self.is_there(id))
 
     def value_of_ref(self, id: CallId) -> object:
         """What stands for a Ref in arguments by value; one that is passed on stays a Ref.

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from exoflow.errors import NondeterministicFlow
 from exoflow.kernel.commands import EndScope, Finish, Stop
-from exoflow.kernel.starting import Starting
+from exoflow.kernel.forsaking import Forsaking
 from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind
 
 
-class Ending(Starting):
+class Ending(Forsaking):
     """A body ends with its calls; the run ends when nothing has to be saved or undone any more."""
 
     # -- durability ------------------------------------------------------------------------------------------------

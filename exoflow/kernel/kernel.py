@@ -14,6 +14,7 @@ Each room knows those above it in this list, and none below:
 ``retirement``          what falls when a choice is made again, and is undone
 ``outcomes``            what became of attempts, and is saved
 ``starting``            the gates
+``forsaking``           values that the store has lost
 ``ending``              bodies and runs that are over
 ``history``             what the journal tells
 ``kernel``              what a flow body does
