@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +36,6 @@ from exoflow.flows import AnyFlow, adopt
 from exoflow.model import Status
 
 if TYPE_CHECKING:
-    from exoflow.catalogue import Catalogue
     from exoflow.driver.execution import Execution
 
 _PACKAGE = os.path.join(os.path.dirname(exoflow.__file__), "")
@@ -100,19 +98,11 @@ def resume(
         opened = store_of(store)
         with catalogue_of(opened, terminal) as catalogue:
             known = catalogue.run(run_id)
-            _check_accepted(catalogue, run_id, accept or ())
         if known.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT) or takeover:
             _go_to(known.cwd, terminal)
         make_importable(known.file, known.module)
         execution = adopt(run_id, code_of, opened, executor, takeover=takeover, accept=tuple(accept or ()))
         _run_to_end(execution, terminal, store, debug=debug)
-
-
-def _check_accepted(catalogue: Catalogue, run_id: str, accept: Iterable[str]) -> None:
-    """Raises WrongUsage: the run has no such call; a slip of the pen would look as if it had been heard."""
-    wrong = set(accept) - {call.id for call in catalogue.describe(run_id).calls} if accept else set()
-    if wrong:
-        raise WrongUsage(f"--accept {min(wrong)}: {run_id} has no such call; `exoflow show {run_id} --all` lists them")
 
 
 def _go_to(folder: str, terminal: Terminal) -> None:

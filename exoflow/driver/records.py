@@ -79,7 +79,7 @@ class Intent(NamedTuple):
     """For rollback: the arguments by value, for an undo after a crash."""
     time_s: float
     key: str
-    reads_at: int
+    reads_at: int = 0
 
 
 class Undone(NamedTuple):
@@ -101,7 +101,7 @@ class Read(NamedTuple):
     """Newest choice among what the body had read before."""
     reads_at: int
     """How many reads came before."""
-    strand: str
+    strand: str = ""
 
 
 class Called(NamedTuple):

@@ -197,8 +197,16 @@ class LocalStore:
             except FileNotFoundError:
                 if not os.path.isdir(self.root):
                     raise
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+                self._make_folder(os.path.dirname(path))
         raise FileNotFoundError(errno.ENOENT, "the folder vanishes as often as it is made", os.path.dirname(path))
+
+    def _make_folder(self, folder: str) -> None:
+        """Make it where it is missing. It may get the inode number of one that was pruned: forget that one."""
+        above = folder
+        while above.startswith(self._prefix) and not os.path.isdir(above):
+            self._durable_inodes.pop(above, None)
+            above = os.path.dirname(above)
+        os.makedirs(folder, exist_ok=True)
 
     def _sync_entry(self, folder: str) -> None:
         """Make the entries of a folder durable, and the folder itself.
@@ -221,6 +229,7 @@ class LocalStore:
         while folder.startswith(self._prefix):
             try:
                 os.rmdir(folder)
+                self._durable_inodes.pop(folder, None)
             except OSError:
                 return  # not empty, or somebody else was faster
             folder = os.path.dirname(folder)

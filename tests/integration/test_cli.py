@@ -300,8 +300,8 @@ def test_what_is_no_store_and_no_call_of_the_run_is_wrong_usage(exoflow: Shell) 
     assert exoflow("show", "x", "--store", "none", rc=3).line.endswith("none: there are none")
     (exoflow.folder / "bad").touch()
     exoflow("run", "jobs.py:daily", "--arg", "day=x", "--id", "mine", "--store", "kept", rc=1)
-    said = exoflow("resume", "mine", "--store", "kept", "--accept", "scor#0", rc=2)
-    assert "--accept scor#0: mine has no such call" in said.line
+    said = exoflow("resume", "mine", "--store", "kept", "--accept", "scor#0", rc=1)
+    assert "no result of a call 'scor#0' that could be accepted; did you mean score#0?" in said.line
     assert "exoflow resume mine --store kept" in exoflow("show", "mine", "--store", "kept").err
 
 
@@ -386,8 +386,8 @@ def test_doctor_is_content_with_a_folder_and_says_what_is_wrong_with_a_bucket(ex
     assert "✗ store" in said.out
     assert "it comes in a later version" in said.out
     (exoflow.folder / "file").touch()
-    for url in ("file", "file/below"):
-        assert f"{exoflow.folder / 'file'} is no directory" in exoflow("doctor", "--store", url, rc=1).out
+    for url, why in {"file": "is a file: a store is a folder", "file/below": "is no directory"}.items():
+        assert f"{exoflow.folder / 'file'} {why}" in exoflow("doctor", "--store", url, rc=1).out
 
 
 @pytest.mark.parametrize("command", ["run", "resume", "list", "show", "explain", "cancel", "gc", "doctor"])
