@@ -62,8 +62,11 @@ class Annotations:
     kind: Kind = Kind.TASK
     saves: Saves = field(init=False, default="async")
     """What ``checkpoint`` comes to for this task."""
+    chooses: bool = field(init=False, default=True)
+    """Another attempt may give another result. A child flow is a function of what its body reads."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "chooses", not self.deterministic and self.kind is not Kind.FLOW)
         object.__setattr__(self, "saves", self._saves())
 
     def _saves(self) -> Saves:

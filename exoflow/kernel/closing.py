@@ -11,6 +11,8 @@ class Closing(RunState):
 
     def _settle(self, call: Call) -> None:
         """Mark the call closed if it is, and whatever becomes closed with it."""
+        if call.open and call.attached:
+            return
         self._closing.append(call)
         if len(self._closing) > 1:
             return  # the loop below, further up the stack, takes it

@@ -47,12 +47,14 @@ class Kernel(History):
             if self._misled:
                 self._look_again()
             elif self._ready:
-                self._start(self._ready.popleft())
+                ready, self._ready = self._ready, []
+                for call in ready:
+                    self._start(call)
             elif self._held_back and not self._is_blocked():
                 self._ready.extend(self._held_back)
                 self._held_back.clear()
             elif self._ending:
-                self._try_end(self._ending.popleft())
+                self._try_end(self._ending.pop(0))
             else:
                 break
         if self._to_undo:
@@ -142,14 +144,13 @@ class Kernel(History):
         newest = max(call.version, call.attempt, call.intent, call.called_at)
         return not call.attached and newest > NO_VERSION and newest >= scope.stamp
 
-    def deliverable(self, call: Call) -> bool:
-        return self._available(call)
+    deliverable = History._available
 
     def read(self, scope: Scope, call: Call) -> None:
         """The body has been given the call's value or error: lineage of every later call of this body (G10)."""
         call.seen = True
         call.wanted = False
-        if call.propagated:
+        if call.failed and call.propagated:
             self.read(scope, call.refs[0])  # the error itself is what has to be durable
         at = len(scope.reads)
         index = call.reads_at if at == call.reads_at else at  # one int instead of two: a run has many of them

@@ -37,7 +37,8 @@ class Outcomes(Retirement):
         call.cost_s = (
             seconds + sum(i.cost_s for i in call.inputs if not i.saved) if call.note.saves == "cost" else seconds
         )
-        self._mark_derived(call)
+        if not call.has_derived:
+            self._mark_derived(call)
         saves = call.note.saves
         if saves == "cost":
             worth = call.cost_s > size * self.seconds_per_byte and call.cost_s > 0.001

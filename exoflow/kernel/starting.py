@@ -16,7 +16,7 @@ class Starting(Outcomes):
         """Start a needed call, or note what it waits for."""
         if call.missing or call.state is not State.NEEDED:
             return
-        if call.fail_after_undo and not call.intent:
+        if call.rare and call.fail_after_undo and not call.intent:
             self._fail(call)
             return
         if call.inputs:
@@ -69,15 +69,15 @@ class Starting(Outcomes):
         else:
             call.attempt = self._next_version()
         call.state = State.RUNNING
-        call.held = False
-        call.saved = False
-        if call.body is not None:
+        call.held = call.saved = False
+        if call.rare and call.body is not None:
             if not call.body.ended:
                 return  # its body is at work again already, to find a value (V6)
             self._detach(call.body)
             self.out.append(Replay(call.body.path))  # child flows inside of it may be at work again
             call.body = None
-        self._mark_derived(call)
+        if not call.has_derived:
+            self._mark_derived(call)
         self._fix_stamp(call)
         if call.is_choice:
             call.version = call.attempt  # from now on nothing stands on the old one

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from exoflow.kernel.commands import Command
 from exoflow.kernel.rarely import Rarely
-from exoflow.model import Annotations, CallId, Kind, Version, version
+from exoflow.model import Annotations, CallId, Version, version
 
 T = TypeVar("T")
 
@@ -152,10 +152,8 @@ class Call:
 
     @property
     def is_choice(self) -> bool:
-        """Another attempt may give another result. A child flow is a function of what its body read."""
-        if self.failed:
-            return not self.propagated
-        return not (self.note.deterministic or self.note.kind is Kind.FLOW)
+        """Another attempt may give another result, or another error (L7)."""
+        return not self.propagated if self.failed else self.note.chooses
 
     @property
     def must_commit(self) -> bool:
@@ -249,8 +247,8 @@ class RunState:
         self._number = 0
 
         # What the last events gave rise to, until the commands are taken; and what waits for something else.
-        self._ready: deque[Call] = deque()  # needed calls: they may start, or are told what they wait for
-        self._ending: deque[Scope] = deque()  # bodies that may have ended
+        self._ready: list[Call] = []  # needed calls: they may start, or are told what they wait for
+        self._ending: list[Scope] = []  # bodies that may have ended
         self._misled: list[Call] = []  # they wait for what stood in a value that is not true any more
         self._closing: list[Call] = []
         self._held_back: list[Call] = []  # until everything is undone
