@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from exoflow.catalogue import CallSeen, Catalogue
 from exoflow.cli.demo_process import RUN_ID, Place, ProgramFailed, differences, find_program, run
+from exoflow.cli.words import count
 from exoflow.errors import RunNotFound
 from exoflow.storage import open_store
 
@@ -62,10 +63,9 @@ class Outcome:
     calls: list[CallStory]
 
     def __str__(self) -> str:
-        return (
-            f"{self.flights:,} flights · {self.kills} kills · {self.calls_loaded} calls loaded · "
-            f"{self.calls_run_again} calls run again · identical: {'yes' if self.identical else 'no'}"
-        )
+        seen = f"{count(self.flights, 'flight')} · {count(self.kills, 'kill')}"
+        calls = f"{count(self.calls_loaded, 'call')} loaded · {count(self.calls_run_again, 'call')} run again"
+        return f"{seen} · {calls} · identical: {'yes' if self.identical else 'no'}"
 
 
 def run_demo(*, keep: Path | None, quick: bool, json_output: bool) -> int:
@@ -169,13 +169,17 @@ def _tell(outcome: Outcome, kept: Path | None, console: Console) -> None:
         console.print(f"  {task:<{width}}  {''.join(marks)}")
     console.print("\nA call that a kill cut short left no trace; it began anew with the next process.")
     reasons = Counter(why for call in outcome.calls for why in call.again)
-    for why, count in reasons.items():
+    for why, number in reasons.items():
         names = ", ".join(call.call for call in outcome.calls if why in call.again)
-        console.print(f"{count} again {why}: {names}", markup=False)
+        console.print(f"{number} again {why}: {names}", markup=False)
     for name in outcome.differing_files:
         console.print(f"  differs: {name}", markup=False)
     if kept:
         console.print(f"\nThe chart: {kept / 'killed' / 'output' / 'latest' / 'delays.png'}", markup=False)
+    else:
+        console.print(
+            "\nThe outputs and their chart are gone; --keep FOLDER leaves them for you to look at.", markup=False
+        )
     console.print(f"\n{outcome}", markup=False)
 
 
