@@ -105,6 +105,9 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
     _check_function(function, "flow")
     known(options, FlowOptions, "@flow")
     one_of("on_failure", options.get("on_failure", "keep"), get_args(OnFailure))
+    strict: object = options.get("strict", False)
+    if not isinstance(strict, bool):
+        raise TypeError(f"strict={strict!r} must be True or False")
     executor = options.get("executor")
     check_executor(executor)
     place = place_of(function)
@@ -118,6 +121,7 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
         version=options.get("version"),
         executor=executor,
         undo_on_failure=options.get("on_failure") == "rollback",
+        strict=strict,
         module=place.module,
         file=place.file,
         qualname=function.__qualname__,

@@ -67,6 +67,8 @@ class FlowOptions(TypedDict, total=False):
     executor: str | Executor | None
     on_failure: OnFailure
     """``"rollback"`` undoes what can be undone when the flow fails; ``"keep"``, so that it can be resumed."""
+    strict: bool
+    """Stop rather than save a result of ``checkpoint="never"`` because an effect stands on it."""
 
 
 class RunOptions(TypedDict, total=False):

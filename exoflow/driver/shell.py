@@ -100,7 +100,7 @@ class Shell:
         self.history = history if history is not None else History()
         self.values_prefix = values_prefix
         self.lock = threading.RLock()
-        self.kernel = self.kernel_type(epoch, undo_on_failure=flow.undo_on_failure)
+        self.kernel = self.kernel_type(epoch, undo_on_failure=flow.undo_on_failure, strict=flow.strict)
         self.values = Values(store, executors)
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}

@@ -55,6 +55,7 @@ class FlowSpec:
     version: str | None = None
     executor: str | Executor | None = None
     undo_on_failure: bool = False
+    strict: bool = False
     module: str = ""
     file: str | None = None
     qualname: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exoflow.errors import Corrupt
+from exoflow.errors import Corrupt, RunError
 from exoflow.kernel.commands import Intend, Replay, Run
 from exoflow.kernel.outcomes import Outcomes
 from exoflow.kernel.state import Call, State
@@ -150,6 +150,11 @@ class Starting(Outcomes):
             if source.note.kind is Kind.FLOW and source.state is State.IDLE:
                 self._need(source)  # only its body knows which choices are behind it
             elif source.must_commit and not source.committed:
+                if self.strict and source.note.saves == "never" and not source.failed:
+                    raise RunError(
+                        f"{source.id} is never to be saved, and an effect that stands on it cannot start before it is: "
+                        f"the flow is strict. Give the task another checkpoint, or make the flow not strict"
+                    )
                 if source.state is State.DONE and source.held:
                     self._save(source)
                 elif source.state is State.IDLE or source.state is State.DONE and not self._has_value(source):

@@ -219,9 +219,10 @@ class Scope:
 class RunState:
     """Everything that is known of one run, in one epoch."""
 
-    def __init__(self, epoch: int, *, undo_on_failure: bool = False) -> None:
+    def __init__(self, epoch: int, *, undo_on_failure: bool = False, strict: bool = False) -> None:
         self.epoch = epoch
         self.undo_on_failure = undo_on_failure
+        self.strict = strict  # an effect may not force a save of what is never to be saved (G4)
         self.damaged = False  # the journal had damaged records: a missing one may have existed
         self.forgiving = False  # the run had failed: errors that nothing stands on are forgotten (V14)
         self.cancelling = False

@@ -76,7 +76,7 @@ def week(days: int) -> int:
     return days
 
 
-@flow(name="daily", on_failure="rollback", version="1", executor="local")
+@flow(name="daily", on_failure="rollback", strict=True, version="1", executor="local")
 def daily(day: str, parts: int = 32) -> str:
     tables = [read.submit(day, part) for part in range(parts)]
     assert_type(tables, list[Ref[Table]])

@@ -433,3 +433,24 @@ def test_memory_and_other_processes_do_not_go_together() -> None:
         plus_one.options(executor="processes")(1)
     with pytest.raises(exoflow.ExecutorError, match="there is no executor 'threads'"):
         plus_one.options(executor="threads")(1)
+
+
+def test_a_strict_flow_stops_rather_than_save_what_is_never_to_be_saved() -> None:
+    @task(checkpoint="never")
+    def choose() -> int:
+        return 1
+
+    @task(effect="idempotent")
+    def publish(x: int) -> int:
+        entered.append(x)
+        return x
+
+    def publishes() -> int:
+        return publish(choose.submit())
+
+    with pytest.raises(exoflow.RunError, match="choose#0 is never to be saved.*the flow is strict"):
+        flow(strict=True)(publishes).run()
+    assert entered == []
+    assert flow(publishes).run() == 1
+    with pytest.raises(TypeError, match="strict='no' must be True or False"):
+        flow(strict="no")(publishes)  # type: ignore[call-overload]

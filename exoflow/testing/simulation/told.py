@@ -16,8 +16,8 @@ from exoflow.testing.simulation.mirror import LOST, NONE, Mirror
 class Told(Kernel):
     """The running form; every event is a fact for the reference too."""
 
-    def __init__(self, epoch: int, *, undo_on_failure: bool = False) -> None:
-        super().__init__(epoch, undo_on_failure=undo_on_failure)
+    def __init__(self, epoch: int, *, undo_on_failure: bool = False, strict: bool = False) -> None:
+        super().__init__(epoch, undo_on_failure=undo_on_failure, strict=strict)
         self.mirror = Mirror()
         self.mirror.undo_on_failure = undo_on_failure
         self._changed = False

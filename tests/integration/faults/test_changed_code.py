@@ -85,7 +85,7 @@ def test_a_call_whose_recorded_result_came_from_other_code_is_refused_with_the_d
         [*command, "--accept", "one#7"], cwd=here.folder, capture_output=True, text=True, check=False
     )
     assert wrong.returncode == 1
-    assert "the run it has recorded no result of a call 'one#7' that could be accepted; did you mean one#0?" in wrong.stderr
+    assert "no result of a call 'one#7' that could be accepted; did you mean one#0?" in wrong.stderr
     asked = subprocess.run(
         [*command, "--accept", "one#0"], cwd=here.folder, capture_output=True, text=True, check=False
     )
