@@ -448,7 +448,7 @@ def test_a_strict_flow_stops_rather_than_save_what_is_never_to_be_saved() -> Non
     def publishes() -> int:
         return publish(choose.submit())
 
-    with pytest.raises(exoflow.RunError, match="choose#0 is never to be saved.*the flow is strict"):
+    with pytest.raises(exoflow.RunError, match=r"choose#0 is never to be saved.*the flow is strict"):
         flow(strict=True)(publishes).run()
     assert entered == []
     assert flow(publishes).run() == 1
