@@ -240,6 +240,7 @@ class AsyncBody(Body):
                 )  # fmt: skip
 
     def _await_one_of(self, loop: asyncio.AbstractEventLoop, calls: Sequence[Call]) -> asyncio.Future[None]:
+        self.check()  # what was found may have set this body aside, and that wakes it only once
         self.loop = loop
         future: asyncio.Future[None] = loop.create_future()
         for call in calls:

@@ -14,7 +14,7 @@ from exoflow.driver.body import Body, cause_of
 from exoflow.driver.outcomes import forget_value, take_value
 from exoflow.driver.strands import Strand, current
 from exoflow.driver.values import ValueLost
-from exoflow.errors import CodecError
+from exoflow.errors import CodecError, Interruption
 from exoflow.model import CallId
 from exoflow.protocols import Computed
 
@@ -52,8 +52,8 @@ class Life:
             if error is None or isinstance(error, Exception):
                 self._body.leave()
                 _returned(self._body, self.value, error)
-            elif not self._body.over():  # an Interruption; or Ctrl-C, SystemExit: the run stops, and can be resumed
-                self._body.execution.stop(error)
+            elif not (isinstance(error, Interruption) and self._body.over()):
+                self._body.execution.stop(error)  # Ctrl-C, SystemExit, a task that is cancelled: it can be resumed
         except BaseException as fault:  # noqa: BLE001 -- not the body's: its parent would wait for its end for ever
             self._body.execution.stop(fault)
         finally:
