@@ -72,12 +72,13 @@ class Ending(Forsaking):
             return
         if scope.deferred:
             self._start_deferred(scope)
-        if scope.active or not scope.returned:
+        if scope.active or scope.owner is None and self._is_looking():
             return
         result = self._whole(scope.result_refs) if scope.owner is None else ()
         if result is None:
             return
         scope.ended = True
+        self._ending.append(self.scopes[""])
         if scope.owner is not None and scope.owner.state is State.DONE and scope.owner.names:
             scope.owner.names = ()  # replayed to see what was open behind it: its late inputs say so now
             self._release(scope.owner)
@@ -88,6 +89,13 @@ class Ending(Forsaking):
         if not scope.raised and error is None and not self.cancelling:
             self._check_all_made(scope, last=True)
         self.out.append(EndScope(scope.path, error))
+
+    def _is_looking(self) -> bool:
+        """Whether a child flow is replayed to find a value: what it has not called again yet is part of the run."""
+        if self._reopening:
+            return True
+        within = (scope for scope in self.scopes.values() if scope.owner is not None and scope.owner.body is scope)
+        return any(not scope.ended for scope in within)
 
     def _whole(self, refs: tuple[Call, ...]) -> Sequence[Call] | None:
         """These calls and those that Refs in their values stand for, if all are there; else wants the others."""

@@ -119,17 +119,22 @@ class Outcomes(Retirement):
         else:
             self._open_again(call)
 
+    def _once_more(self, call: Call) -> None:
+        """Have it run again; one whose body was set aside, if that makes the call again."""
+        call.state = State.IDLE
+        if call.attached:
+            call.state = State.NEEDED
+            call.missing = 0
+            self._ready.append(call)
+
     def _again(self, call: Call, why: str, *, may: bool) -> None:
         """Another attempt if one is left; else the error stands. What the last one did is undone first (V4)."""
         call.why = why
-        if not call.attached:  # its body was set aside: if that makes the call again, it runs again
-            call.state = State.IDLE
+        if not call.attached or may and not self.cancelling:
+            self._once_more(call)
             return
         call.state = State.NEEDED
         call.missing = 0
-        if may and not self.cancelling:
-            self._ready.append(call)
-            return
         if call.note.rollback and call.intent:
             call.fail_after_undo = True
             self._held_back.append(call)
@@ -294,14 +299,12 @@ class Outcomes(Retirement):
             call.attempt = call.version if call.version > call.intent else self._next_version()
             return call.attempt
         self._forget_intent(call, call.intent)
-        call.state = State.NEEDED
         call.why = "did not happen"
-        self._ready.append(call)
+        self._once_more(call)
         return Version(0)
 
     def doubt_again(self, id: CallId) -> None:
         """The probe could not be asked: an input of the call was lost."""
         call = self.calls[id]
         if call.state is State.DOUBT:
-            call.state = State.NEEDED
-            self._ready.append(call)
+            self._once_more(call)

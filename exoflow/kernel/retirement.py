@@ -51,6 +51,7 @@ class Retirement(Needs):
             return  # it went with its parent
         self._detach(scope)
         self.out.append(Replay(scope.path))
+        self._ending.append(self.scopes[""])
         owner = scope.owner
         if owner is None:
             self.finishing = self.cancelling

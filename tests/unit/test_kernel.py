@@ -113,6 +113,42 @@ def test_an_attempt_that_goes_on_is_stopped_when_the_new_body_shows_that_it_stan
     assert orders(kernel.take()) == [("Stop", B), ("Run", B)], "b is called behind the new a now"
 
 
+def test_a_doubt_that_is_resolved_while_its_body_is_set_aside_is_left_to_the_new_body() -> None:
+    charge = Annotations(effect="irrevocable", on_doubt="probe")
+    kernel = Kernel(2)
+    kernel.recall_result(
+        A, "", version(1, 1), saved=False, failed=False, choice=True, effect=False, names=(), refs=(), reads_at=0
+    )
+    kernel.recall_intent(B, "", version(1, 2), names=(), releases=(), rollback=False, reads_at=0)
+    kernel.recalled()
+    root = kernel.opened("", None)
+    b = kernel.called(root, B, charge)
+    kernel.wants(b)
+    assert orders(kernel.take()) == [("Probe", B)]
+    kernel._set_aside(root)
+    kernel.take()
+    kernel.resolved(B, happened=False)
+    assert orders(kernel.take()) == [("RecordUndone", B)], "no body has asked for it"
+    kernel.called(root, B, charge)
+    kernel.wants(b)
+    assert orders(kernel.take()) == [("Intend", B)]
+    assert root.active == 1
+
+
+def test_a_run_does_not_end_while_a_child_flow_is_replayed_to_find_a_value() -> None:
+    kernel, root = recovered((INNER, False), (CHILD, True))
+    child = kernel.called(root, CHILD, FLOW)
+    kernel.returned(root, (child,))
+    assert orders(kernel.take()) == [("Deliver", CHILD), ("Run", CHILD)]
+    body = kernel.opened(f"{CHILD}/", CHILD)
+    inner = kernel.called(body, INNER, NEVER)
+    kernel.take()
+    made(kernel, inner)
+    assert not root.ended, "what the child calls after that is part of the run, and not to be undone as nobody's"
+    kernel.returned(body, (inner,))
+    assert ("EndScope", f"{CHILD}/") in orders(kernel.take())
+
+
 def test_nothing_falls_while_an_event_is_noted() -> None:
     kernel, root = recovered((A, False), (B, True))
     a = kernel.called(root, A, NEVER)
