@@ -164,15 +164,11 @@ class Body:
             if choose is not None:
                 handle.choose = choose
             execution.handles[id] = handle
-            if past is not None and call.attached:
+            if past is not None:
                 check_same(call, past, handle, execution)
         except Exception as error:  # the kernel may know half of the call
             execution.stop(error)
             raise
-        if not call.attached:
-            execution.advance()  # making this call has shown that the body has read what is not true any more
-            self.dead = True
-            raise Superseded
         return handle
 
     def _edges(
