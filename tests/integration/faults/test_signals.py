@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -146,8 +147,18 @@ def test_the_first_signal_stops_the_run_releases_it_and_says_how_to_go_on(
     assert "1 of them loaded" in err
 
 
+def until_recorded(store: Path, flow: str) -> None:
+    """A pure task may begin before the run's own start is durable: killed by then, the run never existed."""
+    for _ in range(3000):
+        if any(flow.encode() in slot.read_bytes() for slot in store.glob("journals/*/*")):
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError(f"no run of {flow} in {store}")
+
+
 def test_resume_is_stopped_in_the_same_way_and_names_its_store(exoflow: Start, tmp_path: Path) -> None:
     with waiting(exoflow("run", "jobs.py:plain", "--id", "it"), tmp_path / "waiting") as process:
+        until_recorded(tmp_path / "store", "plain")
         process.kill()
     (tmp_path / "waiting").unlink()
     with waiting(exoflow("resume", "it", "--store", "store", "--json"), tmp_path / "waiting") as process:
