@@ -44,10 +44,9 @@ def is_constant(view: memoryview) -> bool:
         owner = owner.obj
         if isinstance(owner, mmap.mmap):  # an object of the store; an array of the user's own lies on the file itself
             return view.readonly
+    # Arrow's data does not change: who makes a table on an array's memory leaves that alone.
     if pyarrow is not None and isinstance(owner, pyarrow.Buffer):
-        return (
-            True  # Arrow's data does not change; who makes a table on an array's memory has promised not to change it
-        )
+        return True
     return type(owner) is bytes
 
 

@@ -7,7 +7,6 @@ was recorded is there at once: without an order the first strand would read to i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from exoflow.driver import records
 from exoflow.driver.strands import current
@@ -68,7 +67,7 @@ class Order:
         """The body is given this call's value; the record of that, where it is not the one that stands already."""
         made = len(self._scope.reads)
         read = records.Read(Code.READ, run, self._scope.path, call.id, self._scope.stamp, made, _strand())
-        if self._reads and self._reads[0].reads_at == made and _same(self._reads[0], read):
+        if self._reads and self._reads[0].reads_at == made and self._reads[0][2:] == read[2:]:
             self._reads.popleft()
             return None
         add(self._log, read)
@@ -87,7 +86,3 @@ def _strand() -> str:
     strand = current.get()
     assert strand is not None
     return strand.name
-
-
-def _same(one: Sequence[object], other: Sequence[object]) -> bool:
-    return tuple(one)[2:] == tuple(other)[2:]
