@@ -19,7 +19,7 @@ import numpy as np
 import pydantic
 import pytest
 
-from exoflow.conversion import WrongArgument, arguments_of, converted, json_of, plain, schema
+from exoflow.conversion import WrongArgument, arguments_of, converted, json_of, plain
 
 
 class Colour(enum.Enum):
@@ -182,25 +182,6 @@ def test_results_become_plain() -> None:
 def test_what_json_cannot_say_is_named_by_its_place(value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         json_of(value)
-
-
-def typed(trip: Trip, where: Path, guest: Guest, odd: date | str = "", **rest: int) -> list[Room]: ...
-
-
-def test_schemas_follow_signatures() -> None:
-    found = schema(typed, untyped)
-    first, second = found.arguments
-    assert first["properties"]["trip"] == {"$ref": "#/components/schemas/Trip"}
-    assert first["properties"]["where"] == {"type": "string", "format": "path"}
-    assert first["properties"]["guest"] == {"$ref": "#/components/schemas/Guest"} or first["properties"]["guest"]
-    assert first["properties"]["odd"] == {}
-    assert first["required"] == ["trip", "where", "guest"]
-    assert first["additionalProperties"] is True
-    assert second == {
-        "type": "object", "properties": {"day": {}, "parts": {}}, "additionalProperties": False, "required": ["day"],
-    }  # fmt: skip
-    assert found.results == [{"type": "array", "items": {"$ref": "#/components/schemas/Room"}}, {}]
-    assert set(found.components) >= {"Trip", "Room", "Guest"}
 
 
 def test_msgspec_is_not_loaded_by_the_package() -> None:
