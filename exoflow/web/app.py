@@ -140,6 +140,10 @@ class Service:
         from exoflow import client
 
         run_id = await self._own(request)
+        live = self.gateway.runtime.executions.get(run_id)
+        if live is not None:
+            await asyncio.to_thread(live.cancel)
+            return _accepted(run_id, live.flow.name, "", status="cancelling")
         found = await asyncio.to_thread(standing, self.gateway, run_id, "")
         if found.status in (Status.DONE, Status.FAILED):
             raise Problem(409, f"the run {run_id} has ended: it is {found.status}", run=run_id)

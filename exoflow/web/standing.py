@@ -70,7 +70,15 @@ def _status(gateway: Gateway, found: Found, history: History) -> Status:
         return status if status in (Status.RUNNING, Status.WAITING) else Status.RUNNING  # its end is not durable yet
     if found.state == "live":
         return Status.RUNNING
-    return Status.IN_DOUBT if found.history.in_doubt else Status.BROKEN_OFF
+    return Status.IN_DOUBT if found.history.in_doubt or _has_open_effect(history) else Status.BROKEN_OFF
+
+
+def _has_open_effect(history: History) -> bool:
+    """Whether an irrevocable effect was begun, and nothing says that it ended."""
+    return any(
+        intent.what == "irrevocable" and history.results.get(call, (0, -1))[1] < intent.version
+        for call, intent in history.intents.items()
+    )
 
 
 def may_see(token: str, labels: Mapping[str, str]) -> bool:
