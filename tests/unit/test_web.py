@@ -123,7 +123,7 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncCli
 
 
 async def until_called(name: str) -> None:
-    while name not in calls:
+    while name not in calls:  # noqa: ASYNC110  # it is another thread's doing
         await asyncio.sleep(0.001)
 
 
@@ -435,7 +435,8 @@ async def test_a_page_of_another_site_may_not_ask_where_no_token_is_needed(clien
 
 def test_tokens_are_lines_of_names_and_secrets() -> None:
     assert read_tokens("# who\n\nalice: s1\nbob:s:2\n", "f") == {"alice": "s1", "bob": "s:2"}
-    for text in ("alice", "alice:", ": s", "a b: s", "alice: sec ret", "alice: s\nalice: t", "alice: s\nbob: s", "a: é"):
+    twice = ("alice: s\nalice: t", "alice: s\nbob: s")
+    for text in ("alice", "alice:", ": s", "a b: s", "alice: sec ret", "a: é", *twice):
         with pytest.raises(ValueError, match=r"^f, line \d") as caught:
             read_tokens(text, "f")
         assert "sec" not in str(caught.value).replace("SECRET", "").replace("secret", "")
