@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from exoflow import settings
 from exoflow.adoption import Adoption
 from exoflow.driver.loops import mailbox
 from exoflow.driver.runtime import Runtime
+from exoflow.driver.spec import FlowSpec
 from exoflow.errors import ExoFlowError, Interruption, RunIsLive
 from exoflow.executors.threads import Take, Threads
 from exoflow.flows import AnyFlow
 from exoflow.hosting import is_first
-from exoflow.protocols import Store
+from exoflow.protocols import Executor, Store
 from exoflow.web.naming import run_id_of
 
 if TYPE_CHECKING:
@@ -31,9 +35,12 @@ LOOK_S = 1.0
 ELSEWHERE_S = (0.1, 1.0)
 """Between two looks at a run of another process: at first, and at most."""
 OWNER = "token"
+_CLAIMS = 32
+"""At a time: each waits for the disk, and the file system makes one write of those that wait together."""
 """The label that says whose token asked for a run."""
 
 Flow = AnyFlow[..., Any, Any]
+Begin = Callable[[], "Execution"]
 
 
 class Overloaded(ExoFlowError):
@@ -80,7 +87,10 @@ class Gateway:
         self._elsewhere: dict[str, asyncio.Task[None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._labelled: dict[tuple[str, str], Flow] = {}
+        self._executors: dict[str, Executor] = {}
+        """Of each flow, by its name."""
+        self._cwd = os.getcwd()
+        self._claims = ThreadPoolExecutor(_CLAIMS, "exoflow-claim")
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -97,51 +107,59 @@ class Gateway:
             Overloaded, Stopping: it is not begun.
             Elsewhere: another process has it.
             RunMismatch: the key was given with other arguments.
-            TypeError, ValueError, CodecError: an argument cannot be recorded.
+            CodecError: an argument cannot be recorded.
         """
-        flow = self._flow_of(name, token)
+        begin = self._begin_of(self.flows[name]._spec, args, kwargs, token, key)
         if key is not None:
-            return await self._begin_named(flow, run_id_of(token, flow.name, key), args, kwargs, wait_s)
+            return await self._begin_named(begin, run_id_of(token, self.flows[name].name, key), wait_s)
         self._admit()
-        return self._enter(flow._begin(args, kwargs))
+        return self._enter(begin())
 
-    def _flow_of(self, name: str, token: str) -> Flow:
-        found = self._labelled.get((name, token))
-        if found is None:
-            labels = {OWNER: token} if token else {}
-            found = self.flows[name].options(store=self.store, labels=labels)
-            if self._executor is not None:
-                found = found.options(executor=self._executor)
-            self._labelled[name, token] = found
-        return found
+    def _begin_of(
+        self, spec: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], token: str, key: str | None
+    ) -> Begin:
+        """As ``flow.start`` begins a run, without what is the same for every request."""
+        executors = settings.executors_of(self.store)
+        executor = self._executors.get(spec.name)
+        if executor is None:
+            wanted = settings.executor_of(self._executor or spec.executor, self._cwd)
+            executor = self._executors[spec.name] = executors(wanted)
+        return partial(
+            self.runtime.begin,
+            spec,
+            args,
+            kwargs,
+            run_id=None if key is None else run_id_of(token, spec.name, key),
+            labels={OWNER: token} if token else {},
+            executor=executor,
+            executors=executors,
+            cwd=self._cwd,
+        )
 
-    async def _begin_named(
-        self, flow: Flow, run_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_s: float | None
-    ) -> Execution:
-        named = flow.options(run_id=run_id)
+    async def _begin_named(self, begin: Begin, run_id: str, wait_s: float | None) -> Execution:
         until = None if wait_s is None else asyncio.get_running_loop().time() + wait_s
         while True:
             begun = self._beginning.get(run_id)
             if begun is not None:
                 await asyncio.wait([begun])
             elif run_id in self.runtime.executions:
-                return self._enter(named._begin(args, kwargs))
+                return self._enter(begin())
             else:
                 try:
-                    return await self._claim(named, run_id, args, kwargs)
+                    return await self._claim(begin, run_id)
                 except RunIsLive:
                     await self._wait_elsewhere(run_id, until)
 
-    async def _claim(self, flow: Flow, run_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Execution:
+    async def _claim(self, begin: Begin, run_id: str) -> Execution:
         """Begin it by its name, which is a durable write, so in a thread; whoever asks meanwhile waits for that."""
         self._admit()
         self._entering += 1
         begun = self._beginning[run_id] = asyncio.get_running_loop().create_future()
-        claiming = asyncio.ensure_future(asyncio.to_thread(flow._begin, args, kwargs))
+        claiming = asyncio.get_running_loop().run_in_executor(self._claims, begin)
         claiming.add_done_callback(lambda _: self._claimed(run_id, begun, claiming))
         return await asyncio.shield(claiming)
 
-    def _claimed(self, run_id: str, begun: asyncio.Future[None], claiming: asyncio.Task[Execution]) -> None:
+    def _claimed(self, run_id: str, begun: asyncio.Future[None], claiming: asyncio.Future[Execution]) -> None:
         """Also where nobody waits any more: a run that exists is to be run."""
         self._entering -= 1
         del self._beginning[run_id]
