@@ -69,6 +69,11 @@ def messages_after(store: Store, run_id: str, number: int) -> list[Message]:
     return [_parse(store.read(f"{folder}/{n}"), n, f"{store.url}: {folder}/{n}") for n in found]
 
 
+def has_messages(store: Store, run_id: str) -> bool:
+    """Whether anybody has told the run anything."""
+    return bool(store.list(_folder(run_id)))
+
+
 def _parse(data: Buffer, number: int, place: str) -> Message:
     sum, body = bytes(data[:_SUM_BYTES]), bytes(data[_SUM_BYTES:])
     if zlib.crc32(body).to_bytes(_SUM_BYTES, "big") != sum:

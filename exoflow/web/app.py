@@ -9,6 +9,7 @@ import html
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,8 +17,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from exoflow import sending
 from exoflow.conversion import WrongArgument, arguments_of, json_of
-from exoflow.errors import CodecError, ExoFlowError, RunMismatch
+from exoflow.errors import CodecError, ExoFlowError, RunError, RunMismatch, RunNotFound
 from exoflow.model import Status
 from exoflow.web import openapi, problems
 from exoflow.web.gateway import OWNER, Elsewhere, Gateway, Overloaded, Stopping
@@ -135,10 +137,23 @@ class Service:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
+    async def send(self, request: Request) -> Response:
+        """``POST /runs/ID/events/NAME``."""
+        run_id, name = await self._own(request), request.path_params["name"]
+        data = json_of_body(request, await body_of(request, self._max_body))
+        send = partial(sending.send, run_id, name, data, id=key_of(request), store=self.gateway.store)
+        try:
+            await asyncio.to_thread(send)
+        except RunNotFound:
+            raise no_run(run_id) from None
+        except RunError as error:
+            raise Problem(409, str(error), run=run_id) from error
+        except ValueError as error:
+            raise Problem(422, str(error)) from error
+        return Response(json_of({"id": run_id, "event": name}), 202, media_type="application/json")
+
     async def cancel(self, request: Request) -> Response:
         """``POST /runs/ID/cancel``."""
-        from exoflow import client
-
         run_id = await self._own(request)
         live = self.gateway.runtime.executions.get(run_id)
         if live is not None:
@@ -148,7 +163,7 @@ class Service:
         if found.status in (Status.DONE, Status.FAILED):
             raise Problem(409, f"the run {run_id} has ended: it is {found.status}", run=run_id)
         if found.status is not Status.CANCELLED:
-            await asyncio.to_thread(client.cancel, run_id, store=self.gateway.store)
+            await asyncio.to_thread(sending.cancel, run_id, self.gateway.store)
         return _accepted(run_id, found.flow, "", status="cancelling")
 
     async def list(self, request: Request) -> Response:
@@ -305,6 +320,7 @@ def application(service: Service) -> Starlette:
     routes = [
         Route("/flows/{name}", service.start, methods=["POST"]),
         Route("/runs", service.list),
+        Route("/runs/{id:path}/events/{name}", service.send, methods=["POST"]),
         Route("/runs/{id:path}/events", service.follow),
         Route("/runs/{id:path}/cancel", service.cancel, methods=["POST"]),
         Route("/runs/{id:path}", service.show),

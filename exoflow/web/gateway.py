@@ -22,6 +22,7 @@ from exoflow.errors import ExoFlowError, Interruption, RunIsLive
 from exoflow.executors.threads import Take, Threads
 from exoflow.flows import AnyFlow
 from exoflow.hosting import is_first
+from exoflow.model import Status
 from exoflow.protocols import Executor, Store
 from exoflow.web.naming import run_id_of
 
@@ -80,6 +81,8 @@ class Gateway:
         self._threads: Threads[Execution] = Threads(max_running, _serve, "exoflow-flow")
         self._running: set[Execution] = set()
         self._queue: deque[Execution] = deque()
+        specs = {flow.name: flow._spec for flow in flows.values()}
+        self._adoption = Adoption(store, specs, executor=executor)
         self._adopted: deque[Execution] = deque()
         """They wait, too, and go before the others: they have waited longest."""
         self._entering = 0
@@ -233,6 +236,8 @@ class Gateway:
 
     def _freed(self, execution: Execution) -> None:
         self._running.discard(execution)
+        if execution.status is Status.IN_DOUBT:
+            self._adoption.doubt(execution.run_id)
         self._start_next()
         if not self._running:
             self._idle.set()
@@ -269,19 +274,17 @@ class Gateway:
 
     async def adopt_forever(self) -> None:
         """Take over what dead processes leave, as long as this one lives."""
-        specs = {flow.name: flow._spec for flow in self.flows.values()}
-        adoption = Adoption(self.store, specs, executor=self._executor)
         while not self.stopping.is_set():
             try:
-                await asyncio.to_thread(self._adopt, adoption, asyncio.get_running_loop())
+                await asyncio.to_thread(self._adopt, asyncio.get_running_loop())
             except ExoFlowError as error:
                 logger.warning("looking for runs to go on with failed: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), LOOK_S)
 
-    def _adopt(self, adoption: Adoption, loop: asyncio.AbstractEventLoop) -> None:
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         room = self._max_running - len(self._adopted)
-        for execution in islice(adoption.look(), room):
+        for execution in islice(self._adoption.look(), room):
             loop.call_soon_threadsafe(partial(self._enter, execution, adopted=True))
             if self.stopping.is_set():
                 return

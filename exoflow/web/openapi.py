@@ -90,7 +90,9 @@ def _runs() -> dict[str, Any]:
         },
         "/runs/{id}/events/{name}": {
             "post": {
-                **_operation("sendEvent", "Send it an event.", None, [_RUN_ID, name], 400, 401, 404, 409),
+                **_operation(
+                    "sendEvent", "Send it an event.", None, [_RUN_ID, name], 400, 401, 404, 409, 413, 415, 422
+                ),
                 "requestBody": {"content": _json({})},
             }
         },

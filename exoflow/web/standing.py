@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exoflow import codec
-from exoflow.driver.history import History
+from exoflow.driver.history import History, in_doubt
 from exoflow.driver.values import Values, value_of
 from exoflow.errors import RunCancelled
 from exoflow.journal.records import Kind
@@ -70,15 +70,7 @@ def _status(gateway: Gateway, found: Found, history: History) -> Status:
         return status if status in (Status.RUNNING, Status.WAITING) else Status.RUNNING  # its end is not durable yet
     if found.state == "live":
         return Status.RUNNING
-    return Status.IN_DOUBT if found.history.in_doubt or _has_open_effect(history) else Status.BROKEN_OFF
-
-
-def _has_open_effect(history: History) -> bool:
-    """Whether an irrevocable effect was begun, and nothing says that it ended."""
-    return any(
-        intent.what == "irrevocable" and history.results.get(call, (0, -1))[1] < intent.version
-        for call, intent in history.intents.items()
-    )
+    return Status.IN_DOUBT if in_doubt(found.records) else Status.BROKEN_OFF
 
 
 def may_see(token: str, labels: Mapping[str, str]) -> bool:
