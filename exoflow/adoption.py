@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from exoflow.driver.history import in_doubt
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 SILENT_S = 3 * BEAT_S
 """An object store has no locks: a journal without a new slot for so long is tried."""
+
+_AT_ONCE = 16
+"""Each waits for the disk, and the journal makes one write of those that wait together."""
 
 
 class Adoption:
@@ -59,8 +63,8 @@ class Adoption:
         """How many runs are known to wait for somebody who takes them."""
         return len(self._left)
 
-    def look(self) -> Iterator[Execution]:
-        """Take over what is left, one by one: whoever has enough takes no more. Each is to be started.
+    def look(self, most: int) -> Iterator[Execution]:
+        """Take over what is left, at most so many runs. Each is to be started.
 
         Raises:
             StorageError: the store failed; look again later.
@@ -70,11 +74,14 @@ class Adoption:
         self._left |= {run_id for run_id in list(self._doubtful) if self._is_told(run_id)}
         waiting = list(self._left)
         random.shuffle(waiting)  # others look at the same time, and would come to each in the same order
-        for run_id in waiting:
-            execution = self._taken(run_id)
-            if execution is not None and not execution.ended.is_set():
-                logger.info("adopted %s", run_id, extra={"run": run_id})
-                yield execution
+        pool = ThreadPoolExecutor(_AT_ONCE, "exoflow-adopt")
+        try:
+            for execution in pool.map(self._taken, waiting[:most]):
+                if execution is not None and not execution.ended.is_set():
+                    logger.info("adopted %s", execution.run_id, extra={"run": execution.run_id})
+                    yield execution
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def doubt(self, run_id: str) -> None:
         """A run of this process has stopped in doubt: it is to be gone on with when somebody has said what happened."""

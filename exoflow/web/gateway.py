@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from exoflow import settings
@@ -284,7 +283,7 @@ class Gateway:
 
     def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         room = self._max_running - len(self._adopted)
-        for execution in islice(self._adoption.look(), room):
+        for execution in self._adoption.look(room):
             loop.call_soon_threadsafe(partial(self._enter, execution, adopted=True))
             if self.stopping.is_set():
                 return

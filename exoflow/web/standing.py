@@ -26,19 +26,25 @@ class Standing(NamedTuple):
     run_id: str
     flow: str
     status: Status
-    started_s: float
-    ended_s: float | None
+    started_s: float | None = None
+    """None: it is live here, and nobody has looked into the journal."""
+    ended_s: float | None = None
     outcome: object = None
     """The result of one that is done."""
     error: BaseException | None = None
 
 
 def standing(gateway: Gateway, run_id: str, token: str) -> Standing:
-    """Blocks: reads the journal.
+    """Blocks: reads the journal, unless the run is live here.
 
     Raises:
         Problem: 404, there is no such run of this token.
     """
+    live = gateway.runtime.executions.get(run_id)
+    if live is not None and may_see(token, live.labels) and live.is_accepted():
+        status = live.standing()
+        if status in (Status.RUNNING, Status.WAITING):
+            return Standing(run_id, live.flow.name, status)
     found = gateway.runtime.journal.find(run_id)
     history = History(found.records)
     start = history.start
