@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, Float, LargeBinary, MetaData, Row, Table, Text, bindparam, inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.schema import CreateTable
 
 from exoflow.errors import ExoFlowError, InDoubt
@@ -38,18 +38,18 @@ def begin(engine: Engine, key: str) -> Connection | bytes:
         InDoubt: the marker is there, and has no value.
         sqlalchemy.exc.SQLAlchemyError: the database failed. Nothing is left open.
     """
-    for last in (False, True):
+    for last in (False, False, True):
         try:
             return _marked(engine, key)
         except DBAPIError as error:
-            if not error.connection_invalidated:  # if it is, the pool may have kept it over a restart of the database
+            is_stale = error.connection_invalidated  # the pool may have kept it over a restart of the database
+            if _lacks_table(error):
                 _create_missing(engine)
-                stored = find(engine, key)
-                if stored is not None:
-                    return stored
-            if last:
+            elif not is_stale and (stored := find(engine, key)) is not None:
+                return stored
+            if last or not (is_stale or _lacks_table(error)):
                 raise
-    raise AssertionError("the second try returns or raises")
+    raise AssertionError("the last try returns or raises")
 
 
 def _marked(engine: Engine, key: str) -> Connection:
@@ -105,7 +105,7 @@ def find(engine: Engine, key: str) -> bytes | None:
     try:
         row = _found(engine, key)
     except DBAPIError as error:
-        if not error.connection_invalidated and not exists(engine):
+        if _lacks_table(error) and not exists(engine):
             return None
         row = _found(engine, key)
     if row is not None and row.value is None:
@@ -119,6 +119,11 @@ def find(engine: Engine, key: str) -> bytes | None:
 def _found(engine: Engine, key: str) -> Row[Any] | None:
     with engine.connect() as connection:
         return connection.execute(_FIND, {"of": key}).first()
+
+
+def _lacks_table(error: DBAPIError) -> bool:
+    """Whether the database may have said that there is no such table."""
+    return isinstance(error, ProgrammingError) or "no such table" in str(error.orig)
 
 
 def exists(engine: Engine) -> bool:
