@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
     from exoflow.running import Run as Run, RunEvent as RunEvent
     from exoflow.sending import resolve as resolve, send as send
     from exoflow.tasks import AsyncTask as AsyncTask, Task as Task, task as task
+    from exoflow.transactions import connection as connection, transaction as transaction
 
 _HOMES = {
     "client": "cancel configure get resume runs",
@@ -76,6 +77,7 @@ _HOMES = {
     "running": "Run RunEvent",
     "sending": "resolve send",
     "tasks": "AsyncTask Task task",
+    "transactions": "connection transaction",
 }
 """Which module a name comes from."""
 

@@ -193,16 +193,23 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: Made) -> No
             index = await body.next_of(taken)
             seen.add(("chose", len(made), index))
             await _see(body.value(taken[index]), seen)
-    elif step.kind == "event":
-        made.append(notes.event(body, event_name(len(made)), object))
-    elif step.kind == "deadline":
-        waited = notes.event(body, event_name(len(made)), object)
-        index = await body.next_of([waited, notes.timer(body, 1.0)])
-        seen.add(("chose", len(made), index))
-        if not index:
-            await _see(body.value(waited), seen)
     else:
+        await _outside(body, step, seen, made)
+
+
+async def _outside(body: AsyncBody, step: Step, seen: set[Pair], made: Made) -> None:
+    """A step that is about what comes from outside: time, or a message."""
+    if step.kind == "note":
         made.append(notes.timer(body, 1.0))
+        return
+    waited = notes.event(body, event_name(len(made)), object)
+    if step.kind == "event":
+        made.append(waited)
+        return
+    index = await body.next_of([waited, notes.timer(body, 1.0)])
+    seen.add(("chose", len(made), index))
+    if not index:
+        await _see(body.value(waited), seen)
 
 
 def event_name(number: int) -> str:

@@ -247,7 +247,8 @@ class World:
         execution.begun(None if history.start else _start(self.report.seed))
         if history.cancelled:
             execution.cancel()
-        execution.receive(self.messages)
+        if self.messages:
+            execution.receive(self.messages)
         self.trace(f"== epoch {epoch}, {len(records)} records")
         return execution
 
