@@ -23,6 +23,7 @@ from exoflow.flows import AnyFlow
 from exoflow.hosting import is_first
 from exoflow.model import Status
 from exoflow.protocols import Executor, Store
+from exoflow.web.elsewhere import Elsewhere, Stopping, look
 from exoflow.web.naming import run_id_of
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 """Between two looks for runs that a dead process has left."""
-ELSEWHERE_S = (0.1, 1.0)
-"""Between two looks at a run of another process: at first, and at most."""
 OWNER = "token"
 _CLAIMS = 32
 """At a time: each waits for the disk, and the file system makes one write of those that wait together."""
@@ -45,14 +44,6 @@ Begin = Callable[[], "Execution"]
 
 class Overloaded(ExoFlowError):
     """As many flows run, and as many wait, as may."""
-
-
-class Stopping(ExoFlowError):
-    """The gateway begins nothing any more."""
-
-
-class Elsewhere(ExoFlowError):
-    """Another process has the run, and has not ended it in time."""
 
 
 class Gateway:
@@ -86,7 +77,7 @@ class Gateway:
         """They wait, too, and go before the others: they have waited longest."""
         self._entering = 0
         self._beginning: dict[str, asyncio.Future[None]] = {}
-        self._elsewhere: dict[str, asyncio.Task[None]] = {}
+        self._elsewhere = Elsewhere(self.runtime.journal, self.stopping)
         self._idle = asyncio.Event()
         self._idle.set()
         self._executors: dict[str, Executor] = {}
@@ -107,7 +98,7 @@ class Gateway:
 
         Raises:
             Overloaded, Stopping: it is not begun.
-            Elsewhere: another process has it.
+            NotEnded: another process has it.
             RunMismatch: the key was given with other arguments.
             CodecError: an argument cannot be recorded.
         """
@@ -140,6 +131,7 @@ class Gateway:
 
     async def _begin_named(self, begin: Begin, run_id: str, wait_s: float | None) -> Execution:
         until = None if wait_s is None else asyncio.get_running_loop().time() + wait_s
+        told = False
         while True:
             begun = self._beginning.get(run_id)
             if begun is not None:
@@ -150,7 +142,11 @@ class Gateway:
                 try:
                     return await self._claim(begin, run_id)
                 except RunIsLive:
-                    await self._wait_elsewhere(run_id, until)
+                    if told:
+                        await self._elsewhere.wait(run_id, until)
+                    else:  # its owner may have claimed it only: look once more, now that its inputs can be compared
+                        await asyncio.to_thread(look, self.runtime.journal, run_id)
+                        told = True
 
     async def _claim(self, begin: Begin, run_id: str) -> Execution:
         """Begin it by its name, which is a durable write, so in a thread; whoever asks meanwhile waits for that."""
@@ -168,35 +164,6 @@ class Gateway:
         begun.set_result(None)
         if claiming.exception() is None:
             self._enter(claiming.result())
-
-    async def _wait_elsewhere(self, run_id: str, until: float | None) -> None:
-        """Wait until no other process has the run. One look at a time is made for all who wait.
-
-        Raises:
-            Elsewhere: it is not over in time.
-            Stopping: so is this process.
-        """
-        task = self._elsewhere.get(run_id)
-        if task is None:
-            task = self._elsewhere[run_id] = asyncio.create_task(self._look_elsewhere(run_id))
-            task.add_done_callback(lambda _: self._elsewhere.pop(run_id, None))
-        left_s = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
-        stopping = asyncio.create_task(self.stopping.wait())
-        try:
-            await asyncio.wait([task, stopping], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        if self.stopping.is_set():
-            raise Stopping("this process stops")
-        if not task.done():
-            raise Elsewhere(run_id)
-        task.result()
-
-    async def _look_elsewhere(self, run_id: str) -> None:
-        pause_s, most_s = ELSEWHERE_S
-        while (await asyncio.to_thread(self.runtime.journal.find, run_id)).state == "live":
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, most_s)
 
     # -- running -----------------------------------------------------------------------------------------------------
 

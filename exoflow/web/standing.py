@@ -12,6 +12,7 @@ from exoflow.errors import RunCancelled
 from exoflow.journal.records import Kind
 from exoflow.model import Status
 from exoflow.protocols import Record
+from exoflow.web.elsewhere import look
 from exoflow.web.gateway import OWNER, Gateway
 from exoflow.web.problems import Problem
 
@@ -45,7 +46,7 @@ def standing(gateway: Gateway, run_id: str, token: str) -> Standing:
         status = live.standing()
         if status in (Status.RUNNING, Status.WAITING):
             return Standing(run_id, live.flow.name, status)
-    found = gateway.runtime.journal.find(run_id)
+    found = look(gateway.runtime.journal, run_id)
     history = History(found.records)
     start = history.start
     if start is None or not may_see(token, start.labels):
