@@ -110,7 +110,7 @@ def leave(body: Body, handles: Iterable[Handle]) -> None:
     """The body has stopped to wait for these before they were there. Under the lock."""
     execution = body.execution
     for handle in handles:
-        if handle.spec.note.kind is Kind.EVENT and not body.over():
+        if handle.spec.note is _EVENT and not body.over():
             execution.event(execution.kernel.left, handle.call)
             for other in list(execution.bodies.values()):
                 other.wake_for(handle)  # one that waits for it still says so again
@@ -136,7 +136,7 @@ def choose(body: Body, note: Handle, handles: Sequence[Handle]) -> bool:
     if ready and is_open(note):
         chosen = min(ready)[1]
         body.execution.event(take, body.execution, note, chosen)
-        leave(body, (handle for i, handle in enumerate(handles) if i != chosen))
+        leave(body, [handle for handle in handles if handle.spec.note is _EVENT and handle is not handles[chosen]])
     return kernel.deliverable(note.call)
 
 
