@@ -6,6 +6,11 @@ CHAIN = "A→T→U"
 POINTS = ("pre", "mid", "eff", "ret")
 
 
+@pytest.fixture(params=["last", "every"])
+def form(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def notes(t: str, a: str = "ND") -> dict[str, str]:
     return {"A": a, "T": t, "U": "sync"}
 

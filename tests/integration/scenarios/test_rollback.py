@@ -41,6 +41,7 @@ def test_what_broke_off_is_undone_before_what_it_stood_on(stage, form, point):
 UNDO_DIES = [("pre", 1), ("mid", 1), ("eff", 2), ("ret", 2), ("dur", 1)]
 
 
+@pytest.mark.parametrize("form", ["last", "every"])
 @pytest.mark.parametrize("task", ["T1", "T2"])
 @pytest.mark.parametrize(("point", "times"), UNDO_DIES, ids=[point for point, _ in UNDO_DIES])
 def test_an_undo_that_broke_off_is_done_again_and_those_that_are_done_are_not(stage, form, task, point, times):
