@@ -52,6 +52,8 @@ class TaskOptions(AttemptOptions, total=False):
     """It is seen from outside: ``"idempotent"`` or ``"irrevocable"``."""
     rollback: Callable[..., object] | None
     """Undoes it: ``undo(key, *inputs)``. Not together with ``effect``."""
+    undo_retries: int
+    """How often a rollback, or a probe, that fails is tried again, by ``backoff`` and each for ``timeout``; 9."""
     on_doubt: Literal["stop", "retry"] | Callable[..., Happened | DidNotHappen]
     """What to do if nobody knows whether an irrevocable effect happened; a probe is called with ``(key, *inputs)``."""
     name: str

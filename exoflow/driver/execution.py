@@ -46,7 +46,7 @@ class Execution(Shell):
             Exception: as ``result``.
         """
         try:
-            while not self.ended.is_set():
+            while not (self.ended.is_set() or self.kernel.unwinding):
                 body = SyncBody(self, self.flow)
                 body.waits_for_end = True
                 body.run()
@@ -76,7 +76,7 @@ class Execution(Shell):
 
     async def _live(self, *, quietly: bool = False) -> None:
         try:
-            while not self.over():
+            while not (self.over() or self.kernel.unwinding):
                 body = AsyncBody(self, self.flow)
                 await body.run()
                 while (change := body.change()) is not None:
@@ -177,6 +177,12 @@ class Execution(Shell):
                 return self.status
             running = {call.note.kind for call in self.kernel.calls.values() if call.state is State.RUNNING}
             return Status.WAITING if running - {Kind.FLOW, Kind.NOTE} == {Kind.TIMER} else Status.RUNNING
+
+    def go_on_failing(self, error: bytes) -> None:
+        """The run had failed before, durably, and was being rolled back: no body runs, the rest is undone."""
+        with self.lock:
+            self.root_error = error
+            self.event(self.kernel.goes_on_failing)
 
     def cancel(self) -> None:
         """Cancel durably, then tell the body (V15)."""
