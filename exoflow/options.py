@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, TypedDict, TypeVar
 
 from exoflow.driver.spec import Backoff
@@ -14,6 +14,7 @@ from exoflow.model import Checkpoint, Effect, Happened
 from exoflow.protocols import Executor, Store
 
 OnFailure = Literal["keep", "rollback"]
+Answer = Happened | DidNotHappen
 T = TypeVar("T")
 
 
@@ -54,7 +55,7 @@ class TaskOptions(AttemptOptions, total=False):
     """Undoes it: ``undo(key, *inputs)``. Not together with ``effect``."""
     undo_retries: int
     """How often a rollback, or a probe, that fails is tried again, by ``backoff`` and each for ``timeout``; 9."""
-    on_doubt: Literal["stop", "retry"] | Callable[..., Happened | DidNotHappen]
+    on_doubt: Literal["stop", "retry"] | Callable[..., Answer | Awaitable[Answer]]
     """What to do if nobody knows whether an irrevocable effect happened; a probe is called with ``(key, *inputs)``."""
     name: str
     version: str
