@@ -275,8 +275,14 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
 
 
 def to_release(facts: Facts, call: CallFacts) -> set[CallId]:
-    """G6: the rollback-able calls behind an effect; its intent says that they will not be undone."""
-    return {id for id in lineage(facts, call) if facts.calls[id].note.rollback and not facts.calls[id].released}
+    """G6: the rollback-able calls behind an effect; its intent says that they will not be undone.
+
+    V17: of a child flow whose body is not replayed, all that is committed: its result may stand on any of it.
+    """
+    behind = lineage(facts, call)
+    flows = [f"{id}/" for id in behind if facts.calls[id].note.kind is Kind.FLOW and f"{id}/" not in facts.bodies]
+    inside = {id for id, other in facts.calls.items() if other.durable and any(id.startswith(path) for path in flows)}
+    return {id for id in behind | inside if facts.calls[id].note.rollback and not facts.calls[id].released}
 
 
 def is_doubtful(call: CallFacts) -> bool:

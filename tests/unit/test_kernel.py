@@ -1,6 +1,6 @@
 """Transcripts of the kernel: events in, commands out, nothing more. Each was a fault that random histories showed."""
 
-from exoflow.kernel.commands import Command
+from exoflow.kernel.commands import Command, Intend
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.state import Call, Scope
 from exoflow.model import Annotations, CallId, Kind, version
@@ -233,3 +233,26 @@ def test_an_undo_that_fails_for_good_holds_up_the_older_ones_and_the_run_ends_wh
     kernel.undo_failed(B, kernel.calls[B].intent)
     assert orders(kernel.take()) == [("RecordUndoFailed", B)], "c still runs"
     assert orders(made(kernel, c)) == [("Make", C), ("Deliver", C), ("Finish", "")]
+
+
+def test_an_effect_releases_what_is_committed_inside_a_child_flow_that_is_not_replayed() -> None:
+    """Seed 2002343: it was undone below an irrevocable effect."""
+    inner, deep = CallId("child#0/grandchild#0/inner#0"), CallId("child#0/grandchild#0")
+    kernel = Kernel(2)
+    for number, id in enumerate((inner, deep, CHILD), 1):
+        path = id.rpartition("/")[0]
+        if id == inner:
+            kernel.recall_intent(id, f"{path}/", version(1, 1), names=(), releases=(), rollback=True, reads_at=0)
+        kernel.recall_result(
+            id, f"{path}/" if path else "", version(1, number), saved=True, failed=False, choice=id == inner,
+            effect=False, names=(), refs=(), reads_at=0,
+        )  # fmt: skip
+    kernel.recalled()
+    root = kernel.opened("", None)
+    child = kernel.called(root, CHILD, FLOW)
+    pay = kernel.called(root, A, Annotations(effect="irrevocable"), (child,))
+    kernel.wants(pay)
+    intends = [command for command in kernel.take() if isinstance(command, Intend)]
+    assert [(command.call, command.releases) for command in intends] == [(A, (inner,))]
+    kernel.cancel()
+    assert orders(kernel.take()) == [("Finish", "")], "an effect may stand on it: it is not undone"

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import exoflow
 from exoflow import Backoff, flow, task
@@ -65,7 +66,7 @@ def before_end(execution: Execution, command: do.Finish) -> None:
 
 
 class Watched(Execution):
-    carry_out = {**_carry_out, do.Undo: before_undo, do.Finish: before_end}
+    carry_out: ClassVar[Any] = {**_carry_out, do.Undo: before_undo, do.Finish: before_end}
 
     def catch_up(self) -> None:
         super().catch_up()
