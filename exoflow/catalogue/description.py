@@ -70,7 +70,7 @@ class CallSeen:
     choice: bool
     child_flow: bool
     effect: str | None
-    """idempotent, irrevocable or rollback, where the journal says so."""
+    """idempotent, irrevocable, transaction or rollback, where the journal says so."""
     intents: int
     undoings: tuple[UndoSeen, ...]
     """All that was undone of it, or failed to be, in the order of time."""
@@ -182,7 +182,8 @@ def _call(
     choice = rest.choice if rest else 0
     effect = intents[-1][1] if intents else "idempotent" if choice & 2 else None
     finished = last is not None and last.saved != "not saved" and not last.undone
-    open_intent = bool(intents) and effect == "irrevocable" and (last is None or last.version < intents[-1][0])
+    known = max([last.version if last else 0, *(undo.version for undo in undoings if undo.error is None)])
+    open_intent = effect == "irrevocable" and bool(intents) and known < intents[-1][0]
     return CallSeen(
         id=id,
         task=task_of(id),

@@ -6,6 +6,7 @@ which the kernel took them. Versions only grow, so these records alone say which
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from exoflow.journal.records import Kind
@@ -22,6 +23,10 @@ FAILING = "failing"
 
 UNDO_FAILED = "undo failed"
 """What a NOTE says of an undo that was given up: its effect is in place."""
+
+
+EVENT = 8
+"""The bit of ``Result.choice`` that says so."""
 
 
 class Start(NamedTuple):
@@ -57,7 +62,7 @@ class Result(NamedTuple):
     names: list[str] | None
     reads_at: int
     inputs: list[str] | None
-    """Ids of the calls whose Refs stood in the arguments."""
+    """Ids of the calls whose Refs stood in the arguments; of an event, the message that it took: ``["inbox/7"]``."""
     arguments: object
     """``codec.fingerprint`` of the arguments."""
     code: bytes
@@ -67,7 +72,7 @@ class Result(NamedTuple):
     why: str | None
     """None for a first attempt; else retry, lost, remade, not saved, ..."""
     choice: int
-    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow."""
+    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow, 8 an event."""
     newest: int = 0
     """Of a child flow: the newest version among the choices behind its result."""
 
@@ -78,7 +83,7 @@ class Intent(NamedTuple):
     call: str
     version: int
     what: str
-    """irrevocable, idempotent or rollback."""
+    """irrevocable, transaction, idempotent or rollback."""
     names: list[str]
     releases: list[str]
     inputs: Payload
@@ -86,6 +91,16 @@ class Intent(NamedTuple):
     time_s: float
     key: str
     reads_at: int = 0
+
+
+def message_name(number: int) -> str:
+    """How the n-th message of a run's inbox stands in the record of the event that took it."""
+    return f"inbox/{number}"
+
+
+def message_number(inputs: Sequence[str]) -> int:
+    """The other way round."""
+    return int(inputs[0].rpartition("/")[2])
 
 
 class Undone(NamedTuple):

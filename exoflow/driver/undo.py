@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from exoflow import codec
+from exoflow import codec, conversion
 from exoflow.driver import records
 from exoflow.driver.attempt import key_of, value_name
 from exoflow.driver.handle import Handle
@@ -43,7 +43,7 @@ def intend(execution: Execution, command: do.Intend) -> None:
         execution.index,
         command.call,
         command.version,
-        "rollback" if note.rollback else str(note.effect),
+        handle.spec.effect,
         list(command.names),
         list(command.releases),
         _undo_payload(execution, handle, command.version) if note.rollback else None,
@@ -180,8 +180,38 @@ def record_failing(execution: Execution, _: do.RecordFailing) -> None:
     execution.append(records.Failing(Code.NOTE, execution.index, records.FAILING, execution.root_error, now))
 
 
+def was_answered(execution: Execution, command: do.Doubt | do.Probe) -> bool:
+    """Whether an operator has said if the effect happened; then that counts.
+
+    Raises:
+        InDoubt: it did, but what it returned cannot be what was said.
+    """
+    answer = execution.inbox.answer(command.call, command.version)
+    if answer is None:
+        return False
+    if answer.what == "did not happen":
+        _probed(execution, command.call, DidNotHappen())
+        return True
+    assert answer.payload is not None
+    value = codec.decode(codec.from_bytes(answer.payload))
+    try:
+        value = conversion.converted(value, _returns(execution.handles[command.call]))
+    except ValueError as error:
+        raise InDoubt(
+            f"{command.call} was resolved by a value that it cannot have returned: {error}. Resolve it again."
+        ) from error
+    _probed(execution, command.call, Happened(value))
+    return True
+
+
+def _returns(handle: Handle) -> object:
+    return conversion.parameters_of(handle.spec.function).hints.get("return", object)
+
+
 def probe(execution: Execution, command: do.Probe) -> None:
     """Ask the task's probe whether the effect happened."""
+    if was_answered(execution, command):
+        return
     handle = execution.handles[command.call]
     function: Callable[..., Any] | None = handle.spec.probe
     assert function is not None
@@ -192,12 +222,14 @@ def probe(execution: Execution, command: do.Probe) -> None:
         execution.kernel.doubt_again(command.call)
         return
     target = Target(command.call, command.version, key_of(execution, command.call, None))
-    ended, given_up = partial(_probed, execution, target), partial(_unanswered, execution, target, name_of(function))
-    Look(execution, target, function, args, kwargs, terms_of(handle.spec), ended=ended, given_up=given_up).begin()
+    given_up = partial(_unanswered, execution, target, name_of(function))
+    Look(
+        execution, target, function, args, kwargs, terms_of(handle.spec),
+        ended=partial(_probed, execution, command.call), given_up=given_up,
+    ).begin()  # fmt: skip
 
 
-def _probed(execution: Execution, target: Target, answer: object, _: int) -> None:
-    call = target.call
+def _probed(execution: Execution, call: CallId, answer: object, _: int = 0) -> None:
     if isinstance(answer, Happened):
         version = execution.kernel.resolved(call, happened=True)
         if version:
