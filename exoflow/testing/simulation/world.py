@@ -557,6 +557,8 @@ def _start(seed: int) -> records.Start:
 
 def _waiting_events(execution: Execution) -> list[str]:
     """The names of the events that somebody waits for."""
+    if execution.over():
+        return []
     calls = (call for call in execution.kernel.calls.values() if call.note.kind is Kind.EVENT)
     return [execution.handles[call.id].event_name for call in calls if call.attached and call.state is State.RUNNING]
 
