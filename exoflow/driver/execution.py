@@ -47,7 +47,7 @@ class Execution(Shell):
             Exception: as ``result``.
         """
         try:
-            while not self.ended.is_set():
+            while not (self.ended.is_set() or self.kernel.unwinding):
                 body = SyncBody(self, self.flow)
                 body.waits_for_end = True
                 body.run()
@@ -77,7 +77,7 @@ class Execution(Shell):
 
     async def _live(self, *, quietly: bool = False) -> None:
         try:
-            while not self.over():
+            while not (self.over() or self.kernel.unwinding):
                 body = AsyncBody(self, self.flow)
                 await body.run()
                 while (change := body.change()) is not None:
@@ -189,6 +189,12 @@ class Execution(Shell):
             running = {call.note.kind for call in self.kernel.calls.values() if call.state is State.RUNNING}
             running -= {Kind.FLOW, Kind.NOTE}
             return Status.WAITING if running and running <= {Kind.TIMER, Kind.EVENT} else Status.RUNNING
+
+    def go_on_failing(self, error: bytes) -> None:
+        """The run had failed before, durably, and was being rolled back: no body runs, the rest is undone."""
+        with self.lock:
+            self.root_error = error
+            self.event(self.kernel.goes_on_failing)
 
     def cancel(self) -> None:
         """Cancel durably, then tell the body (V15)."""
