@@ -162,6 +162,7 @@ class _Look:
 
     def begin(self) -> None:
         """Start the n-th try. Under the lock."""
+        self.execution.looking += 1
         execution, function, args, kwargs = self.execution, self.function, self.args, self.kwargs
         attempt = Attempt(
             execution.run_id, self.call, self.version, self.number, args[0], f"{function.__name__} of {self.call}",
@@ -173,6 +174,7 @@ class _Look:
 
     def _report(self, outcome: Outcome) -> None:
         with self.execution.lock:
+            self.execution.looking -= 1
             if self.execution.fatal is None:
                 self.execution.event(self._looked, outcome)
 

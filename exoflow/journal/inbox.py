@@ -66,7 +66,20 @@ def messages_after(store: Store, run_id: str, number: int) -> list[Message]:
     """
     folder = _folder(run_id)
     found = sorted(n for n in _numbers(store, folder) if n > number)
-    return [_parse(store.read(f"{folder}/{n}"), n, f"{store.url}: {folder}/{n}") for n in found]
+    return [_read(store, f"{folder}/{n}", n) for n in found]
+
+
+def payload_of(store: Store, run_id: str, number: int) -> bytes | None:
+    """What a run's message carries.
+
+    Raises:
+        Corrupt: it is damaged.
+    """
+    return _read(store, f"{_folder(run_id)}/{number}", number).payload
+
+
+def _read(store: Store, name: str, number: int) -> Message:
+    return _parse(store.read(name), number, f"{store.url}: {name}")
 
 
 def _parse(data: Buffer, number: int, place: str) -> Message:
