@@ -17,7 +17,7 @@ from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
 from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
 from exoflow.driver.values import value_of
-from exoflow.errors import RunCancelled
+from exoflow.errors import Interruption, RunCancelled, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
@@ -128,6 +128,13 @@ class Execution(Shell):
             if self.fatal is None:
                 self.event(forget_value, self, id)
 
+    def secure(self) -> None:
+        """Wait until its beginning is durable: whoever sends it something then sends it to a run that exists."""
+        with self.lock:
+            position = self.position_of(self.kernel.start_seq)
+        if position is not None:
+            self.log.wait(position)
+
     def receive(self, messages: Sequence[Message]) -> None:
         """Somebody outside has told the run something, durably."""
         with self.lock:
@@ -136,7 +143,10 @@ class Execution(Shell):
             cancels = self.inbox.add(messages)
             self.event(self.inbox.serve)
         if cancels:
-            self.cancel()
+            try:
+                self.cancel()
+            except (Interruption, StorageError) as error:  # whoever told us is not to blame, and has others to tell
+                self.stop(error)
 
     # -- its result --------------------------------------------------------------------------------------------------
 

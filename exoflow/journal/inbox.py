@@ -96,6 +96,11 @@ def empty(store: Store, run_id: str) -> None:
         store.delete(name)
 
 
+def told(store: Store) -> set[str]:
+    """The hashes of all runs that were ever told anything."""
+    return {name.split("/")[1] for name in store.list("inbox")}
+
+
 def _folder(run_id: str) -> str:
     return f"inbox/{hashed(run_id)}"
 
