@@ -175,8 +175,8 @@ class Inbox:
         handle = kept.handle
         call, execution = handle.call, self._execution
         self._kept[call.id] = kept
-        if call.waiters or execution.bodies[""].scope.returned:
-            self.take(call)  # other calls take it, or the run's result: no body will look
+        if call.waiters or call.handed_out:
+            self.take(call)  # another call takes it, or what a flow returned: no body will look
         else:
             handle.body.deliver(handle)
             execution.wake_onlookers(handle)

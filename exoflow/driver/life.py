@@ -123,6 +123,8 @@ def _tell_returned(body: Body, refs: Sequence[codec.Reference], raised: bool) ->
     notes.leave(body, [body.execution.handles[call.id] for call in left])
     calls = [kernel.reference(CallId(ref.call_id.partition("!")[0])) for ref in refs]
     kernel.returned(body.scope, tuple(calls), raised=raised)
+    for call in calls:
+        body.there(call)  # an event that has come is taken now: no body will look for it
 
 
 def _whole(body: Body, value: object) -> codec.Encoded:

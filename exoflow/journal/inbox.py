@@ -82,6 +82,11 @@ def _read(store: Store, name: str, number: int) -> Message:
     return _parse(store.read(name), number, f"{store.url}: {name}")
 
 
+def has_messages(store: Store, run_id: str) -> bool:
+    """Whether anybody has told the run anything."""
+    return bool(store.list(_folder(run_id)))
+
+
 def _parse(data: Buffer, number: int, place: str) -> Message:
     sum, body = bytes(data[:_SUM_BYTES]), bytes(data[_SUM_BYTES:])
     if zlib.crc32(body).to_bytes(_SUM_BYTES, "big") != sum:

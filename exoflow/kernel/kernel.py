@@ -174,7 +174,7 @@ class Kernel(History):
 
     def left(self, call: Call) -> None:
         """Nobody waits for this event, or timer, any more: it is not to take a message that another one could have."""
-        if call.state in (State.NEEDED, State.RUNNING) and not call.waiters:
+        if call.state in (State.NEEDED, State.RUNNING) and not call.waiters and not call.handed_out:
             call.state = State.IDLE
             call.wanted = False
 
@@ -187,6 +187,9 @@ class Kernel(History):
         scope.returned = True
         scope.raised = raised
         scope.result_refs = refs
+        for call in refs:
+            if call.note.may_be_left:
+                call.handed_out = True
         owner = scope.owner
         if owner is None:
             for call in refs:
@@ -194,6 +197,8 @@ class Kernel(History):
         else:
             for call in refs:
                 self._link_late(owner, call)
+                if call.note.kind is Kind.EVENT:
+                    self.wants(call)
             if owner.forced:
                 for call in refs:
                     self._force(call)

@@ -93,7 +93,7 @@ class Told(Kernel):
 
     def left(self, call: Call) -> None:
         self._changed = True
-        if not call.waiters:
+        if not call.waiters and not call.handed_out:
             self.mirror.awaited.discard(call.id)
             self.mirror.set(call.id, running=False)
         super().left(call)
