@@ -152,7 +152,14 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
         file=place.file,
         qualname=function.__qualname__,
         code=code,
-        task=TaskSpec(own, function, Annotations(kind=Kind.FLOW), is_async(function), code=code),
+        task=TaskSpec(
+            own,
+            function,
+            Annotations(kind=Kind.FLOW),
+            is_async(function),
+            ref_parameters=wants_refs(function),
+            code=code,
+        ),
     )
 
 

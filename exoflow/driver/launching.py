@@ -68,9 +68,7 @@ def stop(execution: Execution, command: do.Stop) -> None:
 
 def _never_began(execution: Execution, handle: Handle, version: Version) -> bool:
     """Take back an attempt that waits for its backoff, or for the body that is to run it."""
-    forget_timer = execution.delayed.pop(version, None)
-    if forget_timer is not None:
-        forget_timer()
+    if execution.forget_timer(version):
         return True
     if execution.stash.get(handle.call.id, (None, None))[1] == version:
         del execution.stash[handle.call.id]
@@ -113,9 +111,14 @@ def _launch_task(execution: Execution, handle: Handle, version: Version) -> None
 
 
 def _arm(execution: Execution, handle: Handle, version: Version) -> None:
-    when = codec.decode(execution.values.fetch(execution.values.at[handle.call.inputs[0].id]))
-    assert isinstance(when, float)
-    execution.clock.call_at(when, partial(execution.report, handle, version, Computed(Inline(_NONE), 0.0)))
+    ring = partial(_ring, execution, handle, version)
+    execution.delayed[version] = execution.clock.call_at(notes.due_s(execution, handle), ring)
+
+
+def _ring(execution: Execution, handle: Handle, version: Version) -> None:
+    with execution.lock:
+        if execution.delayed.pop(version, None) is not None:
+            execution.report(handle, version, Computed(Inline(_NONE), 0.0))
 
 
 def _launch_child(handle: Handle) -> None:

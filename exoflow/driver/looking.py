@@ -62,6 +62,7 @@ class Look:
 
     def begin(self) -> None:
         """Start the n-th try. Under the lock."""
+        self.execution.looking += 1
         execution, (call, version, key), args, kwargs = self.execution, self.target, self.args, self.kwargs
         attempt = Attempt(
             execution.run_id, call, version, self.number, key, f"{name_of(self.function)} of {call}", self.function,
@@ -73,6 +74,7 @@ class Look:
 
     def _report(self, outcome: Outcome) -> None:
         with self.execution.lock:
+            self.execution.looking -= 1
             if self.execution.fatal is None:
                 self.execution.event(self._looked, outcome)
 

@@ -68,8 +68,10 @@ class Retirement(Needs):
         for call in self._unlink(scope):
             self._reopening.discard(call)
             call.forced = False  # the effect that waited for it may not be made again
-            if call.state is State.NEEDED or call.state is State.RUNNING and call.note.kind in (Kind.FLOW, Kind.EVENT):
+            at_once = call.note.kind is Kind.FLOW or call.note.may_be_left
+            if call.state is State.NEEDED or call.state is State.RUNNING and at_once:
                 call.state = State.IDLE
+                self.fallen += 1
             if call.state is State.DONE or call.intent:
                 self._detached(call)
 
@@ -128,7 +130,7 @@ class Retirement(Needs):
         assert call.scope is not None
         if call.wanted or any(taker.state is State.NEEDED for taker in call.takers):
             self._need(call)
-        elif call.note.kind is Kind.EVENT:
+        elif call.note.may_be_left:
             pass  # until somebody waits for it
         elif call.scope.returned or not self.unattached:
             self._need(call)

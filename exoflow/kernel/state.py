@@ -106,6 +106,7 @@ class Call:
     body = Rarely["Scope | None"](None)  # of a child flow
     names = Rarely[tuple[CallId, ...]](())
     propagated = Rarely[bool](False)  # the error is an input's
+    handed_out = Rarely[bool](False)  # of a timer or an event: it stands in what a flow returned
 
     def __init__(self, id: CallId, note: Annotations) -> None:
         self.rare: dict[str, Any] | None = None

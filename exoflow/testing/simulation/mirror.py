@@ -132,7 +132,7 @@ class Mirror:
             self.bodies[path] = BodyFacts(path)
         for id, call in list(self.calls.items()):
             if call.attached and call.path == path:
-                running = call.running and call.note.kind not in (Kind.FLOW, Kind.EVENT)
+                running = call.running and call.note.kind is not Kind.FLOW and not call.note.may_be_left
                 self.set(id, attached=False, running=running)
                 if f"{id}/" in self.bodies:
                     self._detach(f"{id}/")
