@@ -44,14 +44,20 @@ class Ending(Forsaking):
     # -- bodies ----------------------------------------------------------------------------------------------------
 
     def _start_deferred(self, scope: Scope) -> None:
-        """V1: what no committed call has taken starts now; the rest when something that has to run needs it."""
+        """V1: what no committed call has taken, near or far, starts now; the rest when something that runs needs it."""
         deferred, scope.deferred = scope.deferred, []
-        for call in deferred:
+        spared: set[Call] = set()
+        alone: list[Call] = []
+        for call in reversed(deferred):  # who takes a call was made after it
             if call.state is not State.IDLE:
                 continue
-            taken = any(taker.state is State.DONE for taker in call.takers)
+            taken = any(taker.state is State.DONE or taker in spared for taker in call.takers)
             if not taken or call.forced or call.note.effect is not None:
-                self._need(call)
+                alone.append(call)
+            else:
+                spared.add(call)
+        for call in reversed(alone):
+            self._need(call)
 
     def _check_all_made(self, scope: Scope, *, last: bool = False) -> None:
         made = len(scope.reads)

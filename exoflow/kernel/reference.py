@@ -167,6 +167,8 @@ def must_fall(facts: Facts, call: CallFacts, remake: set[CallId]) -> bool:
     """Whether nothing may be left of a rollback-able call's newest intent."""
     if is_unwinding(facts):
         return True  # V15
+    if call.intent_is_old and call.made < call.intent:
+        return True  # V4: it broke off with its process; what began behind it is undone before it
     if not call.attached:
         if facts.outcome == "done":
             return is_orphan(facts, call)
@@ -216,8 +218,8 @@ def needed(facts: Facts) -> set[CallId]:
         if call.id in found or not call.attached or agrees(facts, call) and has_value(call):
             continue
         found.add(call.id)
-        if call.running or call.in_doubt:
-            continue  # it has had its inputs
+        if call.running or call.in_doubt or is_doubtful(call) and call.note.on_doubt == "stop":
+            continue  # it has had its inputs, or nobody knows yet whether it needs them
         pending.extend(taken(facts, call))
         if call.note.effect is not None and has_inputs(facts, call):
             pending.extend(id for id in lineage(facts, call) if not committed(facts, facts.calls[id]))
@@ -243,9 +245,16 @@ def untaken(facts: Facts, path: str) -> set[CallId]:
     """
     calls = (call for call in facts.calls.values() if call.attached and call.path == path)
     made = {call.id for call in calls if not call.note.may_be_left}
-    takers = (call for call in facts.calls.values() if call.attached and agrees(facts, call))
-    used = {id for taker in takers for id in taker.inputs}
+    takers = [call for call in facts.calls.values() if call.attached]
+    used: set[CallId] = set()
+    while more := {id for taker in takers if has_served(facts, taker, used) for id in taker.inputs} - used:
+        used |= more
     return {id for id in made if id not in used or facts.calls[id].note.effect is not None}
+
+
+def has_served(facts: Facts, call: CallFacts, used: set[CallId]) -> bool:
+    """Its result is there, or was used, near or far: for its sake no input has to be made."""
+    return agrees(facts, call) or call.id in used and call.note.effect is None
 
 
 def has_value(call: CallFacts) -> bool:
@@ -257,7 +266,7 @@ def has_value(call: CallFacts) -> bool:
 
 def gate(facts: Facts, call: CallFacts) -> str | None:
     """Why an attempt may not start yet; None: it may."""
-    if not has_inputs(facts, call):
+    if not has_inputs(facts, call) and not (is_doubtful(call) and call.note.on_doubt == "stop"):
         return "G1: an input is not there, or its record is not durable"
     acts = call.note.effect is not None
     if acts and not is_grounded(facts, call):
