@@ -8,6 +8,7 @@ from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.attempt import key_of
 from exoflow.driver.life import settle
+from exoflow.driver.undo import was_answered
 from exoflow.errors import InDoubt
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
@@ -31,10 +32,13 @@ def replay(execution: Execution, command: do.Replay) -> None:
 
 def stop_in_doubt(execution: Execution, command: do.Doubt) -> None:
     """Nobody knows whether an effect happened, and no guess is right."""
+    if was_answered(execution, command):
+        return
     key = key_of(execution, command.call, None)
     error = InDoubt(
         f"the effect of {command.call} may or may not have happened (key {key}). Look at the service that it speaks "
-        'to, say in the code what happened (on_doubt="retry", or a probe), and resume.'
+        f"to, say what you found by `exoflow resolve {execution.run_id} '{command.call}' --happened JSON` (what the call "
+        f"would have returned) or `--did-not`, then resume. So that it need not stop: on_doubt=\"retry\", or a probe."
     )
     error.run_id = execution.run_id
     execution.stop(error)

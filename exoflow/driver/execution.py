@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exoflow import codec
@@ -18,6 +18,7 @@ from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
 from exoflow.driver.values import value_of
 from exoflow.errors import RunCancelled
+from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import State
 from exoflow.model import CallId, Held, Inline, Kind, Status, Stored, Version
@@ -120,6 +121,16 @@ class Execution(Shell):
             if self.fatal is None:
                 self.event(forget_value, self, id)
 
+    def receive(self, messages: Sequence[Message]) -> None:
+        """Somebody outside has told the run something, durably."""
+        with self.lock:
+            if self.fatal is not None or self.end_position:
+                return
+            cancels = self.inbox.add(messages)
+            self.event(self.inbox.serve)
+        if cancels:
+            self.cancel()
+
     # -- its result --------------------------------------------------------------------------------------------------
 
     def result(self, timeout_s: float | None = None) -> object:
@@ -176,7 +187,8 @@ class Execution(Shell):
             if self.status is not Status.RUNNING or self.end_position or not all(body.waits for body in live):
                 return self.status
             running = {call.note.kind for call in self.kernel.calls.values() if call.state is State.RUNNING}
-            return Status.WAITING if running - {Kind.FLOW, Kind.NOTE} == {Kind.TIMER} else Status.RUNNING
+            running -= {Kind.FLOW, Kind.NOTE}
+            return Status.WAITING if running and running <= {Kind.TIMER, Kind.EVENT} else Status.RUNNING
 
     def cancel(self) -> None:
         """Cancel durably, then tell the body (V15)."""

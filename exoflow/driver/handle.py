@@ -31,6 +31,10 @@ class Handle:
     choose = Rarely[Callable[[], object] | None](None)
     """For a note: reads the world, when nothing was recorded."""
     why = Rarely[str | None](None)
+    event_name = Rarely[str]("")
+    event_type = Rarely[Any](object)
+    message = Rarely[int](0)
+    """Of an event: the number of the message that it took."""
     put_ids = Rarely[tuple[CallId, ...]](())
     _fingerprint = Rarely[object | None](None)
 

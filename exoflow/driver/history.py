@@ -36,6 +36,8 @@ class History:
         self.results: dict[CallId, Recorded] = {}
         self.intents: dict[CallId, records.Intent] = {}
         self.puts: dict[CallId, tuple[CallId, ...]] = {}
+        self.events: dict[CallId, int] = {}
+        """Which message each event took."""
         self.reads: dict[str, list[records.Read]] = {}
         """Of bodies with several strands, by their paths: what they were given, in order."""
         self._ordered: list[tuple[Any, ...]] = []
@@ -99,7 +101,7 @@ class History:
         kernel.recalled()
 
     def _tell_result(self, record: tuple[Any, ...], kernel: Kernel, values: Values) -> None:
-        kind, _, id, version, payload, puts, refs, names, reads_at, _, arguments, code, _, _, _, _, bits = record[:17]
+        kind, _, id, version, payload, puts, refs, names, reads_at, inputs, arguments, code, _, _, _, _, bits = record[:17]
         kernel.recall_result(
             id, path_of(id), version, saved=kind != _MADE, failed=kind == _FAILED,
             choice=bits & 1 != 0, effect=bits & 2 != 0, names=tuple(names) if names else (),
@@ -107,6 +109,8 @@ class History:
             reads_at=reads_at, newest=record[17] if len(record) > 17 else NO_VERSION,
         )  # fmt: skip
         self.results[id] = kind, version, arguments, self._codes.setdefault(code, code)
+        if bits & records.EVENT:
+            self.events[id] = records.message_number(inputs)
         if kind == _FAILED:
             assert isinstance(payload, bytes)
             values.errors[id] = payload

@@ -101,6 +101,8 @@ def launch(execution: Execution, handle: Handle, version: Version) -> None:
             _launch_child(handle)
     elif kind is Kind.TIMER:
         _arm(execution, handle, version)
+    elif kind is Kind.EVENT:
+        execution.inbox.wait(handle, version)
     else:
         _launch_task(execution, handle, version)
 

@@ -6,6 +6,7 @@ which the kernel took them. Versions only grow, so these records alone say which
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from exoflow.journal.records import Kind
@@ -16,6 +17,10 @@ Payload = bytes | list[Any] | None
 
 ABSENT = "absent"
 """What a NOTE says of calls whose saved values were found damaged, until they have been made again."""
+
+
+EVENT = 8
+"""The bit of ``Result.choice`` that says so."""
 
 
 class Start(NamedTuple):
@@ -51,7 +56,7 @@ class Result(NamedTuple):
     names: list[str] | None
     reads_at: int
     inputs: list[str] | None
-    """Ids of the calls whose Refs stood in the arguments."""
+    """Ids of the calls whose Refs stood in the arguments; of an event, the message that it took: ``["inbox/7"]``."""
     arguments: object
     """``codec.fingerprint`` of the arguments."""
     code: bytes
@@ -61,7 +66,7 @@ class Result(NamedTuple):
     why: str | None
     """None for a first attempt; else retry, lost, remade, not saved, ..."""
     choice: int
-    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow."""
+    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow, 8 an event."""
     newest: int = 0
     """Of a child flow: the newest version among the choices behind its result."""
 
@@ -80,6 +85,16 @@ class Intent(NamedTuple):
     time_s: float
     key: str
     reads_at: int = 0
+
+
+def message_name(number: int) -> str:
+    """How the n-th message of a run's inbox stands in the record of the event that took it."""
+    return f"inbox/{number}"
+
+
+def message_number(inputs: Sequence[str]) -> int:
+    """The other way round."""
+    return int(inputs[0].rpartition("/")[2])
 
 
 class Undone(NamedTuple):

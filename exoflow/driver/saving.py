@@ -50,6 +50,10 @@ def append_result(
     if execution.history.absent:
         made_again(execution, call.id)
     bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
+    inputs = [i.id for i in call.inputs] if call.inputs else None
+    if note.kind is Kind.EVENT:
+        bits |= records.EVENT
+        inputs = [records.message_name(handle.message)]
     execution.append(
         (
             code,
@@ -61,7 +65,7 @@ def append_result(
             [ref.id for ref in call.refs] if call.refs else None,
             list(names) if names else None,
             call.reads_at,
-            [i.id for i in call.inputs] if call.inputs else None,
+            inputs,
             handle.fingerprint,
             handle.spec.code,
             handle.started_s,

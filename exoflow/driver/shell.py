@@ -7,6 +7,7 @@ import logging
 import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 from exoflow import codec
@@ -15,6 +16,7 @@ from exoflow.driver.attempt import key_prefix
 from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
+from exoflow.driver.inbox import Inbox
 from exoflow.driver.latch import Latch
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import Values
@@ -185,6 +187,11 @@ class Shell:
         callbacks, self.on_end = self.on_end, ()
         for callback in callbacks:
             callback()
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """What it was told from outside. Most runs are never told anything."""
+        return Inbox(self)  # type: ignore[arg-type]  # an Execution, which is this class's other half
 
     def over(self) -> bool:
         """Whether no body has anything to do any more: the run has ended here, or its end is on its way to the disk."""

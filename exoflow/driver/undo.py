@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from exoflow import codec
+from exoflow import codec, conversion
 from exoflow.driver import records
 from exoflow.driver.attempt import key_of
 from exoflow.driver.handle import Handle
@@ -99,8 +99,34 @@ def record_undone(execution: Execution, command: do.RecordUndone) -> None:
     execution.append(records.Undone(Code.UNDONE, execution.index, command.call, command.version, execution.clock.now()))
 
 
+def was_answered(execution: Execution, command: do.Doubt | do.Probe) -> bool:
+    """Whether an operator has said if the effect happened; then that counts.
+
+    Raises:
+        InDoubt: it did, but what it returned cannot be what was said.
+    """
+    answer = execution.inbox.answer(command.call, command.version)
+    if answer is None:
+        return False
+    if answer.what == "did not happen":
+        _probed(execution, command.call, command.version, DidNotHappen())
+        return True
+    assert answer.payload is not None
+    value = codec.decode(codec.from_bytes(answer.payload))
+    try:
+        value = conversion.converted(value, conversion.returns(execution.handles[command.call].spec.function))
+    except ValueError as error:
+        raise InDoubt(
+            f"{command.call} was resolved by a value that it cannot have returned: {error}. Resolve it again."
+        ) from error
+    _probed(execution, command.call, command.version, Happened(value))
+    return True
+
+
 def probe(execution: Execution, command: do.Probe) -> None:
     """Ask the task's probe whether the effect happened."""
+    if was_answered(execution, command):
+        return
     handle = execution.handles[command.call]
     assert handle.spec.probe is not None
     try:

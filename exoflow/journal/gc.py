@@ -16,6 +16,7 @@ from exoflow.hooks import reach
 from exoflow.journal import frames, packs
 from exoflow.journal.frames import Batch
 from exoflow.journal.graves import alone, bury, fill_graves
+from exoflow.journal.inbox import bells
 from exoflow.journal.marks import last_buried
 from exoflow.journal.needed import named_in, named_values
 from exoflow.journal.owners import claims
@@ -107,6 +108,10 @@ def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
             reach("gc.value.before")
             store.delete(name)
         _delete_seals(store, journal_names(store))
+        for journal, unheard in bells(store).items():
+            if _is_over(store, journal, over):
+                for name in unheard:
+                    store.delete(name)
     return Collected(tuple(each.run_id for each, _ in packed), tuple(dropped), tuple(slots), tuple(unused))
 
 

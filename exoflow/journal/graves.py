@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from exoflow.errors import Conflict, UnsupportedStore
 from exoflow.hooks import reach
+from exoflow.journal import inbox
 from exoflow.journal.marks import dig, is_being_forked
 from exoflow.journal.owners import claims, hashed
 from exoflow.journal.takeover import history_of
@@ -71,4 +72,5 @@ def fill_graves(store: Store) -> None:
         for owner in store.list(f"owners/{hashed(run_id)}"):
             if int(owner.rpartition("/")[2]) <= last:
                 store.delete(owner)
+        inbox.empty(store, run_id)
         store.delete(tomb)

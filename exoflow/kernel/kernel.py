@@ -90,7 +90,7 @@ class Kernel(History):
             self._reattach(call)
         if not call.open and not call.closed and not call.must_commit:
             self._settle(call)
-        if call.state is State.IDLE:
+        if call.state is State.IDLE and note.kind is not Kind.EVENT:
             if self.unattached and not call.forced:
                 scope.deferred.append(call)
             else:
@@ -104,7 +104,7 @@ class Kernel(History):
 
     def _reattach(self, call: Call) -> None:
         """Use what is known of the call, or what still runs for it, unless a choice behind it was made since."""
-        active = call.state in (State.RUNNING, State.DOUBT) and call.note.kind is not Kind.TIMER
+        active = call.state in (State.RUNNING, State.DOUBT) and not call.note.may_be_left
         if active:
             assert call.scope is not None
             call.scope.active += 1
@@ -171,6 +171,12 @@ class Kernel(History):
                 self._fall([], [owner])
         if self._is_closed(call):
             self._advance(scope)
+
+    def left(self, call: Call) -> None:
+        """Nobody waits for this event any more: it is not to take a message that another one could have."""
+        if call.state in (State.NEEDED, State.RUNNING) and not call.waiters:
+            call.state = State.IDLE
+            call.wanted = False
 
     def counted(self) -> None:
         """A record was appended that is not the kernel's own: an effect after it waits for it too."""

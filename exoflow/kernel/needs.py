@@ -41,7 +41,7 @@ class Needs(Lineage):
                 return
             call.state = State.NEEDED
             call.missing = 0
-            if call.note.kind is not Kind.TIMER:  # nobody waits for one that was not read
+            if not call.note.may_be_left:
                 assert call.scope is not None
                 call.scope.active += 1
             self._ready.append(call)

@@ -222,7 +222,7 @@ class Outcomes(Retirement):
 
     def _ended(self, call: Call) -> None:
         scope = call.scope
-        if scope is None or call.note.kind is Kind.TIMER:
+        if scope is None or call.note.may_be_left:
             return
         scope.active -= 1
         if scope.returned:

@@ -233,9 +233,11 @@ def is_wanted(facts: Facts, call: CallFacts) -> bool:
 def untaken(facts: Facts, path: str) -> set[CallId]:
     """V1: what runs for its own sake, once this body waits or has ended: effects, and what no result was made from yet.
 
-    A call that is made when no history is left to be asked for runs in any case.
+    A call that is made when no history is left to be asked for runs in any case. An event is never taken for its own
+    sake.
     """
-    made = {call.id for call in facts.calls.values() if call.attached and call.path == path}
+    calls = (call for call in facts.calls.values() if call.attached and call.path == path)
+    made = {call.id for call in calls if call.note.kind is not Kind.EVENT}
     takers = (call for call in facts.calls.values() if call.attached and agrees(facts, call))
     used = {id for taker in takers for id in taker.inputs}
     return {id for id in made if id not in used or facts.calls[id].note.effect is not None}

@@ -68,7 +68,7 @@ class Retirement(Needs):
         for call in self._unlink(scope):
             self._reopening.discard(call)
             call.forced = False  # the effect that waited for it may not be made again
-            if call.state is State.NEEDED or call.state is State.RUNNING and call.note.kind is Kind.FLOW:
+            if call.state is State.NEEDED or call.state is State.RUNNING and call.note.kind in (Kind.FLOW, Kind.EVENT):
                 call.state = State.IDLE
             if call.state is State.DONE or call.intent:
                 self._detached(call)
@@ -90,12 +90,13 @@ class Retirement(Needs):
                 f"journal (version {show_version(call.version or call.attempt)}). Nothing was run again: look at what "
                 f"the effect did, then use `exoflow fork` or start a new run."
             )
+        self.fallen += 1
         if call.state is State.RUNNING:
             if call.note.kind is Kind.TASK:
                 self.stale[call.attempt] = call
                 self.out.append(Stop(call.id, call.attempt))
             call.state = State.IDLE
-            if call.scope is not None and call.note.kind is not Kind.TIMER:
+            if call.scope is not None and not call.note.may_be_left:
                 call.scope.active -= 1  # it is renewed before its scope can end
         elif call.state is State.DONE:
             call.state = State.IDLE
@@ -125,12 +126,11 @@ class Retirement(Needs):
     def _renew(self, call: Call) -> None:
         """A result was taken back: have it made again if somebody still needs it."""
         assert call.scope is not None
-        if (
-            call.wanted
-            or call.scope.returned
-            or not self.unattached
-            or any(taker.state is State.NEEDED for taker in call.takers)
-        ):
+        if call.wanted or any(taker.state is State.NEEDED for taker in call.takers):
+            self._need(call)
+        elif call.note.kind is Kind.EVENT:
+            pass  # until somebody waits for it
+        elif call.scope.returned or not self.unattached:
             self._need(call)
         else:
             call.scope.deferred.append(call)

@@ -244,6 +244,7 @@ class RunState:
         self.urgent = 0  # something waits until the records up to here are durable
         self.start_seq = 0  # of the run's Start record
         self.records: deque[tuple[int, Call, Version, str]] = deque()  # appended, not known to be durable
+        self.fallen = 0  # results taken back so far
         self.remade = 0  # choices ordered again so far; stamps of unmade calls are cached against it
         self._number = 0
 

@@ -209,7 +209,7 @@ def test_a_failed_run_with_json_says_so_on_stdout(exoflow: Shell) -> None:
         (["run", "broken.py:x"], "broken.py, line 3"),
         (["run", "wrong.py:x"], "No module named 'nowhere'"),
         (["run", "empty.py:x"], "has no flow: a function with @flow"),
-        (["run", "jobs.py:daily"], "missing: --arg day=… (str)"),
+        (["run", "jobs.py:daily"], "--arg day: it is missing (str)"),
         (["run", "jobs.py:daily", "--arg", "day=1", "--arg", "parts=x"], "--arg parts: 'x' is no int"),
         (["run", "jobs.py:daily", "--arg", "day=1", "--executor", "abacus"], "there is no executor 'abacus'"),
         (["explain", "jobs.py:dayly"], "did you mean daily?"),

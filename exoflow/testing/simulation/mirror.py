@@ -122,7 +122,7 @@ class Mirror:
             self.bodies[path] = BodyFacts(path)
         for id, call in list(self.calls.items()):
             if call.attached and call.path == path:
-                running = call.running and call.note.kind is not Kind.FLOW
+                running = call.running and call.note.kind not in (Kind.FLOW, Kind.EVENT)
                 self.set(id, attached=False, running=running)
                 if f"{id}/" in self.bodies:
                     self._detach(f"{id}/")
@@ -148,8 +148,8 @@ class Mirror:
                 self._ask_anew(id)
 
         facts = self.facts()
-        for id, call in facts.calls.items():  # timers are nobody's attempts: there is nothing to stop
-            if call.attached and call.running and call.note.kind is Kind.TIMER and rules.stands_on_fallen(facts, call):
+        for id, call in facts.calls.items():  # timers and events are nobody's attempts: there is nothing to stop
+            if call.attached and call.running and call.note.may_be_left and rules.stands_on_fallen(facts, call):
                 self.set(id, running=False)
 
     def _ask_anew(self, id: CallId) -> None:

@@ -82,7 +82,7 @@ class Told(Kernel):
             id, note=note, attached=True, path=scope.path, inputs=tuple(i.id for i in inputs), reads_at=len(body.reads),
             passes=tuple(i.id for i in passes),
         )  # fmt: skip
-        if not self.mirror.history_left():
+        if not self.mirror.history_left() and note.kind is not Kind.EVENT:
             self.mirror.body(scope.path, demanded=body.demanded | {id})
         return super().called(scope, id, note, inputs, passes)
 
@@ -90,6 +90,13 @@ class Told(Kernel):
         self._changed = True
         self.mirror.awaited.add(call.id)
         super().wants(call)
+
+    def left(self, call: Call) -> None:
+        self._changed = True
+        if not call.waiters:
+            self.mirror.awaited.discard(call.id)
+            self.mirror.set(call.id, running=False)
+        super().left(call)
 
     def waits(self, scope: Scope, *, settled: bool = True) -> None:
         self._changed = True

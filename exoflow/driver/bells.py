@@ -1,0 +1,85 @@
+"""Hears, for all runs of a process, that messages have come for them from other processes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from exoflow.errors import Corrupt, StorageError
+from exoflow.journal import inbox
+from exoflow.model import Status
+from exoflow.protocols import SlotStore, Store
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+logger = logging.getLogger(__name__)
+
+LOCAL_S, REMOTE_S = 0.1, 2.0
+"""How often bells are looked for: in a folder of this machine, a system call; in a bucket, a request."""
+
+LOOK_S = 60.0
+"""A bell is a hint, and can be lost with whoever was to ring it: so often the inboxes of waiting runs are read."""
+
+
+class Bells:
+    """One thread a store, from the first run on."""
+
+    def __init__(self, store: Store, journal: str, executions: Mapping[str, Execution]) -> None:
+        self._store = store
+        self._journal = journal
+        self._executions = executions
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+
+    def listen(self) -> None:
+        """There is a run from now on that somebody may have something to say to."""
+        if self._thread is None and self._store.shared:  # else only this process could, and that tells the run itself
+            self._thread = threading.Thread(target=self._serve, name="exoflow-bells", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        self._over.set()
+
+    def _serve(self) -> None:
+        pause_s = LOCAL_S if isinstance(self._store, SlotStore) else REMOTE_S
+        looked_s = time.monotonic()
+        while not self._over.wait(pause_s):
+            if not self._executions:
+                continue
+            try:
+                run_ids = inbox.hear(self._store, self._journal)
+            except StorageError as error:
+                logger.debug("bells were not heard: %s", error)
+                continue
+            now_s = time.monotonic()
+            if now_s - looked_s > LOOK_S:
+                looked_s = now_s
+                run_ids |= self._waiting()
+            for run_id in run_ids:
+                execution = self._executions.get(run_id)
+                if execution is not None:
+                    look(execution)
+
+    def _waiting(self) -> set[str]:
+        standing = [(run_id, each.standing()) for run_id, each in list(self._executions.items())]
+        return {run_id for run_id, status in standing if status is Status.WAITING}
+
+
+def look(execution: Execution) -> None:
+    """Bring the run the messages that have come for it. From any thread; not under the lock."""
+    box = execution.inbox
+    with box.reading:
+        try:
+            messages = inbox.messages_after(execution.values.store, execution.run_id, box.seen)
+        except Corrupt as error:
+            execution.stop(error)
+            return
+        except StorageError as error:
+            logger.warning("the inbox of %s could not be read, and is looked at again: %s", execution.run_id, error)
+            return
+        if messages:
+            execution.receive(messages)

@@ -1,0 +1,119 @@
+"""Messages to a run, from any process: inbox/H/N is durable before its sender is told, whoever owns the run.
+
+A bell at bells/J/... tells the owner's journal J that there is one. It is a hint: whoever misses it looks once a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Literal, NamedTuple
+
+import msgpack
+
+from exoflow.errors import Corrupt
+from exoflow.hooks import reach
+from exoflow.journal.creation import created
+from exoflow.journal.owners import hashed
+from exoflow.protocols import Buffer, Store
+
+What = Literal["event", "cancel", "happened", "did not happen"]
+
+_TRIES = 3
+_SUM_BYTES = 4
+
+
+class Message(NamedTuple):
+    """What somebody outside told a run."""
+
+    what: What
+    time_s: float
+    name: str = ""
+    """Of an event; or the call whose effect is in doubt."""
+    payload: bytes | None = None
+    """An encoded value: the event's data, or what the call returned."""
+    id: str | None = None
+    """The sender's: of several messages with one id the first counts."""
+    version: int = 0
+    """Of the intent that is in doubt."""
+    number: int = 0
+    """Its place among the run's messages, from 1; given by ``post``."""
+
+
+def post(store: Store, run_id: str, message: Message) -> int:
+    """Append a message to a run's inbox; its number. Durable when it returns.
+
+    Raises:
+        StorageError: the store failed: it is unknown whether the message was taken. Under the same id it can be sent
+            again.
+    """
+    body: bytes = msgpack.packb([*message[:-1], os.urandom(8)], unicode_errors="surrogatepass")
+    data = zlib.crc32(body).to_bytes(_SUM_BYTES, "big") + body
+    folder = _folder(run_id)
+    number = max(_numbers(store, folder), default=0) + 1
+    reach("inbox.post.before")
+    while not created(store, f"{folder}/{number}", data, _TRIES):
+        number += 1
+    reach("inbox.post.after")
+    return number
+
+
+def messages_after(store: Store, run_id: str, number: int) -> list[Message]:
+    """A run's messages behind the ``number``-th, in order.
+
+    Raises:
+        Corrupt: one is damaged.
+    """
+    folder = _folder(run_id)
+    found = sorted(n for n in _numbers(store, folder) if n > number)
+    return [_parse(store.read(f"{folder}/{n}"), n, f"{store.url}: {folder}/{n}") for n in found]
+
+
+def _parse(data: Buffer, number: int, place: str) -> Message:
+    sum, body = bytes(data[:_SUM_BYTES]), bytes(data[_SUM_BYTES:])
+    if zlib.crc32(body).to_bytes(_SUM_BYTES, "big") != sum:
+        raise Corrupt(f"{place} is damaged: a message that its sender was told of. Put it back from a copy of the store")
+    what, time_s, name, payload, id, version, _ = msgpack.unpackb(body, unicode_errors="surrogatepass")
+    return Message(what, time_s, name, payload, id, version, number)
+
+
+def empty(store: Store, run_id: str) -> None:
+    """Delete the messages of a run that is gone."""
+    for name in store.list(_folder(run_id)):
+        store.delete(name)
+
+
+def _folder(run_id: str) -> str:
+    return f"inbox/{hashed(run_id)}"
+
+
+def _numbers(store: Store, folder: str) -> list[int]:
+    return [int(name.rpartition("/")[2]) for name in store.list(folder)]
+
+
+# -- bells -------------------------------------------------------------------------------------------------------------
+
+
+def ring(store: Store, journal: str, run_id: str, number: int) -> None:
+    """Tell the owner of this journal that a message has come for a run of its."""
+    store.create(f"bells/{journal}/{hashed(run_id)}-{number}", run_id.encode("utf-8", "surrogatepass"))
+
+
+def hear(store: Store, journal: str) -> set[str]:
+    """The runs for which somebody rang, once."""
+    run_ids = set()
+    for name in store.list(f"bells/{journal}"):
+        try:
+            run_ids.add(bytes(store.read(name)).decode("utf-8", "surrogatepass"))
+        except FileNotFoundError:
+            continue
+        store.delete(name)
+    return run_ids
+
+
+def bells(store: Store) -> dict[str, list[str]]:
+    """Every bell that nobody has heard, by the journal that it is for."""
+    found: dict[str, list[str]] = {}
+    for name in store.list("bells"):
+        found.setdefault(name.split("/")[1], []).append(name)
+    return found

@@ -1,0 +1,1 @@
+"""Flows as HTTP functions: ``exoflow serve``."""
