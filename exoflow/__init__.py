@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
     from exoflow.refs import Ref as Ref, Refs as Refs
     from exoflow.running import Run as Run, RunEvent as RunEvent
     from exoflow.tasks import AsyncTask as AsyncTask, Task as Task, task as task
+    from exoflow.transactions import connection as connection, transaction as transaction
 
 _HOMES = {
     "client": "cancel configure get resume runs",
@@ -72,6 +73,7 @@ _HOMES = {
     "refs": "Ref Refs",
     "running": "Run RunEvent",
     "tasks": "AsyncTask Task task",
+    "transactions": "connection transaction",
 }
 """Which module a name comes from."""
 

@@ -49,11 +49,13 @@ _CO_COROUTINE = inspect.CO_COROUTINE
 class AttemptContext:
     """What a running body can ask about itself."""
 
-    __slots__ = ("_attempt", "puts")
+    __slots__ = ("_attempt", "puts", "rolled_back")
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self.puts: list[tuple[CallId, Encoded]] = []
+        self.rolled_back = False
+        """If the body raises now, its effect certainly did not happen, as if it had raised ``DidNotHappen``."""
 
     @property
     def run_id(self) -> RunId:
@@ -144,13 +146,13 @@ class _Boundary:
         _current.reset(self._token)
         if error is None or isinstance(error, self._passes):
             return False
-        self.outcome = _failed(error, perf_counter() - self.started)
+        self.outcome = _failed(error, perf_counter() - self.started, rolled_back=self.context.rolled_back)
         return True
 
 
-def raised(error: BaseException, seconds: float) -> Raised:
+def raised(error: BaseException, seconds: float, *, rolled_back: bool = False) -> Raised:
     """The outcome of a body that raised."""
-    return Raised(encode_error(error), seconds, isinstance(error, DidNotHappen))
+    return Raised(encode_error(error), seconds, rolled_back or isinstance(error, DidNotHappen))
 
 
 def is_async(function: Callable[..., object]) -> bool:
@@ -167,14 +169,14 @@ class _InputLost(Exception):
         self.outcome = outcome
 
 
-def _failed(error: BaseException, seconds: float) -> Outcome:
+def _failed(error: BaseException, seconds: float, *, rolled_back: bool) -> Outcome:
     if isinstance(error, _InputLost):
         return error.outcome
     if isinstance(error, Interruption):
         raise error
     if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
         raise error
-    return raised(error, seconds)
+    return raised(error, seconds, rolled_back=rolled_back)
 
 
 def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Computed:

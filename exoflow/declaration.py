@@ -31,6 +31,7 @@ from exoflow.options import (
     one_of,
     shown,
 )
+from exoflow.transactions import Transacted, Transaction
 
 __all__ = ["RunOptions", "call_spec", "flow_spec", "key_text", "place_of", "task_spec"]
 
@@ -47,7 +48,9 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
     _check_function(function, "task")
     known(options, TaskOptions, "@task")
     effect, undo, doubt = options.get("effect"), options.get("rollback"), options.get("on_doubt", "stop")
-    one_of("effect", effect, (None, *get_args(Effect)))
+    if isinstance(effect, Transaction):
+        return _transactional_spec(function, effect, options)
+    one_of("effect", effect, (None, *get_args(Effect)), "or exoflow.transaction(engine)")
     boolean("deterministic", options.get("deterministic", False))
     if undo is not None and effect is not None:
         raise ValueError(
@@ -80,6 +83,26 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         code=_code(name, function, options.get("version")),
     )
     return _with_attempt_options(spec, options)
+
+
+def _transactional_spec(function: Callable[..., Any], transaction: Transaction, options: TaskOptions) -> TaskSpec:
+    """The spec of a task whose effect is a transaction: irrevocable, with a probe that knows."""
+    if is_async(function):
+        raise TypeError(
+            f"{function.__qualname__} is a coroutine, and exoflow.connection() blocks: write it as `def`; an async "
+            f"flow then writes `await {function.__name__}.submit(...)`"
+        )
+    without = {
+        "rollback": "an error rolls it back, and once it is committed nothing undoes it",
+        "on_doubt": "its marker says whether it happened",
+        "deterministic": "what it returns depends on what is in the database",
+    }
+    for name, why in without.items():
+        if options.get(name):
+            raise ValueError(f"{name}={shown(options.get(name))} does not go with effect=transaction(...): {why}")
+    transacted = Transacted(transaction, function)
+    rest: TaskOptions = {**options, "effect": "irrevocable", "on_doubt": transacted.probe}
+    return replace(task_spec(function, rest), function=transacted, inside=function)
 
 
 def call_spec(spec: TaskSpec, options: CallOptions) -> TaskSpec:

@@ -6,12 +6,15 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Mapping
-from typing import Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 from exoflow.driver.spec import Backoff
 from exoflow.errors import DidNotHappen
 from exoflow.model import Checkpoint, Effect, Happened
 from exoflow.protocols import Executor, Store
+
+if TYPE_CHECKING:
+    from exoflow.transactions import Transaction
 
 OnFailure = Literal["keep", "rollback"]
 T = TypeVar("T")
@@ -48,8 +51,8 @@ class TaskOptions(AttemptOptions, total=False):
 
     deterministic: bool
     """The same inputs give the same result, bit for bit; False."""
-    effect: Effect | None
-    """It is seen from outside: ``"idempotent"`` or ``"irrevocable"``."""
+    effect: Effect | Transaction | None
+    """It is seen from outside: ``"idempotent"``, ``"irrevocable"`` or ``exoflow.transaction(engine)``."""
     rollback: Callable[..., object] | None
     """Undoes it: ``undo(key, *inputs)``. Not together with ``effect``."""
     on_doubt: Literal["stop", "retry"] | Callable[..., Happened | DidNotHappen]

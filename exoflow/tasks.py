@@ -55,7 +55,7 @@ class AnyTask(Callee[P, R, X]):
     """Of sync and async tasks, what does not depend on which."""
 
     def __init__(self, spec: TaskSpec) -> None:
-        super().__init__(spec.function)
+        super().__init__(spec.inside or spec.function)
         self._spec = spec
         self._pure = spec.note.effect is None and not spec.note.rollback
         looks_back = [each for each in (spec.undo, spec.probe) if each is not None]
@@ -173,7 +173,7 @@ class Task(AnyTask[P, R, R], Generic[P, R]):
         self._before_plain()
         token = plain_call.set(PlainCall())
         try:
-            return self._function(*args, **kwargs)
+            return self._spec.function(*args, **kwargs)
         finally:
             plain_call.reset(token)
 

@@ -58,7 +58,7 @@ class CallSeen:
     choice: bool
     child_flow: bool
     effect: str | None
-    """idempotent, irrevocable or rollback, where the journal says so."""
+    """idempotent, irrevocable, transaction or rollback, where the journal says so."""
     intents: int
     undos: int
     in_doubt: bool

@@ -19,7 +19,6 @@ from exoflow.cli.sites import Site, sites
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import listed
 from exoflow.driver.spec import FlowSpec, TaskSpec
-from exoflow.model import Annotations
 
 _SAVED = {
     "sync": "saved before anyone may read it",
@@ -30,9 +29,11 @@ _SAVED = {
 _STARTS = {
     "idempotent": "starts only when every choice behind it is durable",
     "irrevocable": "starts only when its intent and every choice behind it are durable",
+    "transaction": "starts only when its intent and every choice behind it are durable",
     "rollback": "starts once its intent is durable",
     "": "starts as soon as its inputs are there",
 }
+_WAITING = ("idempotent", "irrevocable", "transaction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def explain_source(flow: FlowSpec) -> list[Explained]:
 def _site(site: Site, all_sites: Sequence[Site], flow: FlowSpec, *, awaited: bool) -> Explained:
     assert site.task is not None
     note = site.task.note
-    effect = _effect(note)
+    effect = site.task.effect
     behind = [all_sites[number] for number in site.behind]
     waits_for = tuple(_label(each, flow) for each in behind if _may_hold(each)) if note.effect else ()
     name = site.name if site.how == "call" else f"{site.name}.{site.how}"
@@ -130,13 +131,9 @@ def _acts(task: TaskSpec | None) -> bool:
     return task is not None and task.note.effect is not None
 
 
-def _effect(note: Annotations) -> str:
-    return "rollback" if note.rollback else note.effect or ""
-
-
 def _warnings(task: TaskSpec, *, awaited: bool) -> Iterator[str]:
     note = task.note
-    if not note.deterministic and note.effect is not None:
+    if not note.deterministic and task.effect in ("idempotent", "irrevocable"):
         yield (
             "it is not deterministic and has an effect: a second attempt may send something else under the same key. "
             "Decide in one task and act in the next, or say deterministic=True"
@@ -171,7 +168,7 @@ def _recorded(call: CallSeen, by_id: dict[str, CallSeen], shown: dict[str, str])
         effect=effect,
         saved={"inline": "saved in the journal", "object": "saved as an object"}.get(saved, saved),
         starts=_STARTS[effect].replace("starts", "started"),
-        waits_for=tuple(choices) if effect in ("idempotent", "irrevocable") else (),
+        waits_for=tuple(choices) if effect in _WAITING else (),
         warnings=("in doubt: nothing says whether its effect happened",) if call.in_doubt else (),
     )
 
@@ -206,7 +203,7 @@ def _lines(found: Sequence[Explained]) -> Iterator[Text]:
         if each.waits_for:
             waits = "waits for" if each.where.startswith("line") else "waited for"
             yield Text(f"{below}{waits} {listed(each.waits_for, most=8)}", style="cyan")
-        elif each.effect in ("idempotent", "irrevocable"):
+        elif each.effect in _WAITING:
             yield Text(f"{below}no choice behind it: only the run's inputs have to be durable", style="dim")
         for warning in each.warnings:
             yield Text(f"{below}careful: {warning}", style="yellow")

@@ -77,7 +77,7 @@ class Intent(NamedTuple):
     call: str
     version: int
     what: str
-    """irrevocable, idempotent or rollback."""
+    """irrevocable, transaction, idempotent or rollback."""
     names: list[str]
     releases: list[str]
     inputs: Payload

@@ -43,6 +43,15 @@ class TaskSpec:
     """``codec.code_fingerprint``, or the user's version."""
     key: str | None = None
     """The user's key for this call."""
+    inside: Callable[..., Any] | None = None
+    """The user's own function, where ``function`` is a transaction around it."""
+
+    @property
+    def effect(self) -> str:
+        """For people: idempotent, irrevocable, transaction or rollback; empty: none."""
+        if self.inside is not None:
+            return "transaction"
+        return "rollback" if self.note.rollback else self.note.effect or ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

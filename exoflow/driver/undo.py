@@ -38,7 +38,7 @@ def intend(execution: Execution, command: do.Intend) -> None:
         execution.index,
         command.call,
         command.version,
-        "rollback" if note.rollback else str(note.effect),
+        handle.spec.effect,
         list(command.names),
         list(command.releases),
         _undo_payload(execution, handle) if note.rollback else None,

@@ -299,8 +299,7 @@ class Outcomes(Retirement):
             call.attempt = call.version if call.version > call.intent else self._next_version()
             return call.attempt
         self._forget_intent(call, call.intent)
-        call.why = "did not happen"
-        self._once_more(call)
+        self._again(call, "did not happen", may=call.tries <= call.note.retries and call.losses <= call.note.losses)
         return Version(0)
 
     def doubt_again(self, id: CallId) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, assert_type
 
+import sqlalchemy as sa
+
 import exoflow
 from exoflow import AsyncFlow, AsyncTask, Flow, Ref, Refs, Run, Status, Task, flow, task
 
@@ -43,6 +45,30 @@ def asked(key: str, amount: int) -> exoflow.Happened | exoflow.DidNotHappen:
 
 @task(effect="irrevocable", on_doubt=asked, name="charge", version="2")
 def charge(amount: int) -> None: ...
+
+
+def shop() -> sa.Engine:
+    return sa.create_engine("sqlite://")
+
+
+@task(effect=exoflow.transaction(shop), retries=3)
+def book(hotel: str) -> int:
+    assert_type(exoflow.connection(), sa.Connection)
+    return 1
+
+
+@task(effect=exoflow.transaction(shop()))
+def book_by_engine(hotel: str) -> None: ...
+
+
+@task(effect=exoflow.transaction("sqlite://"))
+def book_by_url(hotel: str) -> None: ...
+
+
+assert_type(exoflow.transaction(sa.make_url("sqlite://")).prune(older_than_s=1), int)
+assert_type(book("Adler"), int)
+assert_type(book.function("Adler"), int)
+assert_type(book.submit("Adler"), Ref[int])
 
 
 @task

@@ -1,6 +1,6 @@
 """Wrong uses: each line with an ``ignore`` must be an error, and the checkers tell where an ignore is needless."""
 
-from user import Table, charge, classify, crawl, daily, fetch, publish, read, reserve, week
+from user import Table, charge, classify, crawl, daily, fetch, publish, read, reserve, shop, week
 
 import exoflow
 from exoflow import Ref, flow, task
@@ -52,6 +52,14 @@ exoflow.as_completed(table)  # type: ignore[arg-type]
 
 @task(effect="often")  # type: ignore[call-overload, untyped-decorator]
 def wrong_effect() -> None: ...
+
+
+@task(effect=exoflow.transaction)  # type: ignore[call-overload, untyped-decorator]
+def wrong_transaction() -> None: ...
+
+
+exoflow.transaction(3)  # type: ignore[arg-type]
+exoflow.transaction(shop).prune(older_than_s="1")  # type: ignore[arg-type]
 
 
 @task(determinstic=True)  # type: ignore[call-overload, untyped-decorator]

@@ -1,5 +1,7 @@
 """Transcripts of the kernel: events in, commands out, nothing more. Each was a fault that random histories showed."""
 
+import pytest
+
 from exoflow.kernel.commands import Command
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.state import Call, Scope
@@ -133,6 +135,23 @@ def test_a_doubt_that_is_resolved_while_its_body_is_set_aside_is_left_to_the_new
     kernel.wants(b)
     assert orders(kernel.take()) == [("Intend", B)]
     assert root.active == 1
+
+
+@pytest.mark.parametrize("end", ["failed", "vanished"])
+def test_a_probe_that_says_no_gives_no_more_tries_than_the_task_has(end: str) -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    b = kernel.called(root, B, Annotations(effect="irrevocable", on_doubt="probe", retries=1, losses=1))
+    kernel.wants(b)
+    for _ in range(2):
+        kernel.take()
+        kernel.durable(kernel.seq)  # the intent
+        assert orders(kernel.take()) == [("Run", B)]
+        getattr(kernel, end)(B, b.attempt)
+        assert orders(kernel.take()) == [("Probe", B)]
+        assert not b.failed
+        kernel.resolved(B, happened=False)
+    assert b.failed, "its error is told, rather than the body tried for ever"
 
 
 def test_a_run_does_not_end_while_a_child_flow_is_replayed_to_find_a_value() -> None:

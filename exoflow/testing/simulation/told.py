@@ -181,6 +181,10 @@ class Told(Kernel):
         self.mirror.set(id, in_doubt=False)
         if version:
             self.mirror.set(id, running=True, started=version)
+        elif not happened:
+            note = self.mirror.calls[id].note
+            spent = self.mirror.tries.get(id, 0) > note.retries or self.mirror.losses.get(id, 0) > note.losses
+            self._give_up(id, spent, did_not_happen=True)
         return version
 
     def doubt_again(self, id: CallId) -> None:
