@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from exoflow.cli import collecting, doctor, explaining, listing, running, showing
+from exoflow.cli import collecting, doctor, explaining, listing, running, serving, showing
 from exoflow.cli.failures import reported
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
@@ -92,4 +92,10 @@ _add("explain", explaining.explain, "exoflow explain jobs.py:daily", "exoflow ex
 _add("cancel", running.cancel, "exoflow cancel nightly-2026-03-01")
 _add("gc", collecting.gc, "exoflow gc --dry-run", "exoflow gc --keep-days 30")
 _add("doctor", doctor.doctor, "exoflow doctor", "exoflow doctor --store /data/exoflow")
+_add(
+    "serve",
+    serving.serve,
+    "exoflow serve shop.py",
+    "exoflow serve shop.py --host 0.0.0.0 --tokens /etc/shop/tokens --store /data/exoflow",
+)
 _add("demo", _demo, "exoflow demo", "exoflow demo --keep /tmp/demo")

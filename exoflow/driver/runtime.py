@@ -23,6 +23,7 @@ from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
 from exoflow.journal import Journal, Kind
 from exoflow.journal.collector import at_rest
+from exoflow.journal.records import IN_DOUBT
 from exoflow.journal.takeover import Found
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
 from exoflow.protocols import Executor, Store
@@ -190,7 +191,8 @@ class Runtime:
             self.executions.pop(execution.run_id, None)
         if execution.fatal is not None:  # it stopped without an end: this process, too, may go on with it
             with contextlib.suppress(Fenced, StorageError):
-                self.journal.append((Kind.RELEASED, execution.index))
+                doubt = (IN_DOUBT,) if execution.status is Status.IN_DOUBT else ()
+                self.journal.append((Kind.RELEASED, execution.index, *doubt))
 
     def _keep_source(self, code: bytes, function: Callable[..., Any]) -> None:
         """Keep the source of a task's code, so that a later change can be shown. Best effort, once a process."""
@@ -215,6 +217,10 @@ class Runtime:
         self, found: Found, flow: FlowSpec, inputs: codec.Encoded, executor: Executor, executors: Executors
     ) -> Execution:
         """The run of a chosen id exists: live elsewhere, broken off, or ended."""
+        history = History(found.records)
+        if history.start is not None:
+            recorded = self._encoded(history.start.inputs)
+            check_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
         if found.state == "live":
             error = RunIsLive(
                 f"the run {found.run_id} is live in process {', '.join(map(str, found.processes))}: wait for it there, "
@@ -222,11 +228,8 @@ class Runtime:
             )
             error.run_id, error.processes = found.run_id, found.processes
             raise error
-        history = History(found.records)
         if history.start is None:
             raise _no_start(found.run_id)
-        recorded = self._encoded(history.start.inputs)
-        check_inputs(found.run_id, history.start.flow, recorded, flow, inputs)
         if found.state == "ended":
             return self._stored(found.run_id, flow, history, executor, executors)
         return self.adopt(found.run_id, lambda _: flow, executor=executor, executors=executors)

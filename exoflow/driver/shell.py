@@ -259,6 +259,15 @@ class Shell:
         place = seq - self._known - 1
         return self._positions[place] if 0 <= place < len(self._positions) else None
 
+    def when_accepted(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Call back when the run is durably known to exist, so that somebody may be told so; at once, if it is."""
+        with self.lock:
+            position = self.position_of(1)
+        if position is None:
+            callback(None)
+        else:
+            self.log.notify(position, callback)
+
     def _on_durable(self, error: BaseException | None) -> None:
         with self.lock:
             if error is not None:

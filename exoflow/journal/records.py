@@ -5,7 +5,8 @@ The journal itself understands:
     (START, run, run_id, epoch, ...)             a run begins here
     (ADOPTED, run, run_id, epoch, raw_records)   a run is taken over; ``frames.pack_records`` of all that went before
     (ENDED, run, ...)                            no record of this run follows
-    (RELEASED, run)                              its owner stopped in good order before the run had ended
+    (RELEASED, run)                              its owner stopped in good order before the run had ended;
+                                                 IN_DOUBT as a third element: it had to
     (BEAT, 0)   (SEAL, 0)                        the owner is alive; nothing is acknowledged in this journal any more
 
 ``run`` is an index that the journal hands out, local to it: an adopted run's old records hold the index of their old
@@ -47,6 +48,8 @@ class Kind(enum.IntEnum):
 
 OWNERSHIP = frozenset({Kind.START, Kind.ADOPTED, Kind.ENDED, Kind.RELEASED})
 """The kinds that change who owns a run, or whether anybody does."""
+
+IN_DOUBT = "in_doubt"
 
 STORED_MARK = "@"
 """A value that is an object of the store stands in a record as ``["@", name, size]``."""

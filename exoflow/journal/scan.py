@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from exoflow.journal import frames
 from exoflow.journal.frames import NOWHERE, Batch, Entry, Gap
-from exoflow.journal.records import OWNERSHIP, Kind, decode_all, decode_as_far, encode
+from exoflow.journal.records import IN_DOUBT, OWNERSHIP, Kind, decode, decode_all, decode_as_far, encode
 from exoflow.protocols import Record, Store
 
 
@@ -40,6 +40,8 @@ class History:
     began: bool = False
     ended: bool = False
     released: bool = False
+    in_doubt: bool = False
+    """It was released because nobody knew whether an effect had happened."""
     torn_bytes: int = 0
 
     def records(self) -> tuple[Record, ...]:
@@ -220,7 +222,7 @@ def _add(history: History, journal: str, entry: Entry) -> None:
     elif kind == Kind.ENDED:
         history.ended = True
     elif kind == Kind.RELEASED:
-        history.released = True
+        history.released, history.in_doubt = True, decode(data)[2:] == (IN_DOUBT,)
         return
     if data:
         history.entries.append(entry)

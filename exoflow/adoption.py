@@ -1,0 +1,143 @@
+"""Runs that nobody works on: found, and taken over, for as long as this process lives. What a server or worker is."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from exoflow.driver.records import Start
+from exoflow.driver.runtime import Runtime
+from exoflow.driver.spec import FlowSpec
+from exoflow.errors import Fenced, RunIsLive, StorageError
+from exoflow.hosting import adopt
+from exoflow.journal.records import Kind, decode
+from exoflow.journal.scan import History, is_sealed, read_all, slot_numbers
+from exoflow.journal.takeover import BEAT_S, Found, journal_processes
+from exoflow.protocols import SlotStore, Store
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+logger = logging.getLogger(__name__)
+
+SILENT_S = 3 * BEAT_S
+"""An object store has no locks: a journal without a new slot for so long is tried."""
+
+
+class Adoption:
+    """Takes over the runs of some flows that dead processes left, for one thread at a time.
+
+    A journal is read once, when its process is seen to be dead. A look while nobody dies costs a listing, and a look
+    at the lock of each journal that is not over. Ended runs, failed ones and those that stopped in doubt are left
+    alone. Several processes may do this on one store: each run goes to one of them.
+
+    Args:
+        store: Where the runs are.
+        flows: Whose runs, by the names that are recorded.
+        executor: Instead of the one that a run had.
+    """
+
+    def __init__(self, store: Store, flows: Mapping[str, FlowSpec], *, executor: str | None = None) -> None:
+        self._store = store
+        self._flows = dict(flows)
+        self._executor = executor
+        self._journal = Runtime.of(store).journal
+        self._over: set[str] = set()
+        self._left: set[str] = set()
+        """Runs that somebody has to take."""
+        self._heard: dict[str, tuple[int, float]] = {}
+
+    @property
+    def left(self) -> int:
+        """How many runs are known to wait for somebody who takes them."""
+        return len(self._left)
+
+    def look(self) -> Iterator[Execution]:
+        """Take over what is left, one by one: whoever has enough takes no more. Each is to be started.
+
+        Raises:
+            StorageError: the store failed; look again later.
+        """
+        for journal in self._silent():
+            self._read(journal)
+        waiting = list(self._left)
+        random.shuffle(waiting)  # others look at the same time, and would come to each in the same order
+        for run_id in waiting:
+            execution = self._taken(run_id)
+            if execution is not None and not execution.ended.is_set():
+                logger.info("adopted %s", run_id, extra={"run": run_id})
+                yield execution
+
+    # -- which journals are over -------------------------------------------------------------------------------------
+
+    def _silent(self) -> list[str]:
+        """Journals whose processes are dead, and that were not read yet."""
+        newest: dict[str, int] = {}
+        for name in self._store.list("journals"):
+            _, journal, number = name.split("/")
+            newest[journal] = max(newest.get(journal, 0), int(number))
+        self._over &= newest.keys()
+        known = self._over | {self._journal.name}
+        return [name for name, number in newest.items() if name not in known and not self._lives(name, number)]
+
+    def _lives(self, journal: str, newest: int) -> bool:
+        if isinstance(self._store, SlotStore) or not self._store.shared:
+            return bool(journal_processes(self._store, journal))
+        now = time.monotonic()
+        number, since = self._heard.get(journal, (-1, now))
+        if number != newest:
+            self._heard[journal] = (newest, now)
+            return not is_sealed(self._store, journal)
+        return now - since < SILENT_S
+
+    def _read(self, journal: str) -> None:
+        try:
+            found = read_all(self._store, journal)
+        except FileNotFoundError:
+            return  # gc takes it: what is left of it is seen at the next look
+        for history, _ in found.values():
+            start = _start(history)
+            if start is not None and start.flow in self._flows and not history.ended:
+                self._left.add(start.run_id)
+        if slot_numbers(self._store, journal):
+            self._over.add(journal)
+
+    # -- one run -----------------------------------------------------------------------------------------------------
+
+    def _taken(self, run_id: str) -> Execution | None:
+        """Take it, or see that nobody has to any more."""
+        try:
+            found = self._journal.find(run_id)
+            if found.state != "broken_off":
+                if found.state != "live" or _has_begun(found):
+                    self._left.discard(run_id)
+                return None
+            if not found.history.in_doubt:
+                execution = adopt(run_id, self._code_of, self._store, self._executor)
+                self._left.discard(run_id)
+                return execution
+        except RunIsLive:
+            return None  # somebody was faster, or is just about to be: the next look tells
+        except (Fenced, StorageError):
+            raise
+        except Exception as error:  # noqa: BLE001  # its record is broken, say: the others can be taken all the same
+            logger.warning("%s cannot be gone on with: %s", run_id, error, extra={"run": run_id})
+        self._left.discard(run_id)
+        return None
+
+    def _code_of(self, start: Start) -> FlowSpec:
+        return self._flows[start.flow]
+
+
+def _has_begun(found: Found) -> bool:
+    """Whether the owner's journal tells of the run. One that has only claimed it may die, and nobody would know."""
+    return found.claim is not None and found.epoch == found.claim.epoch
+
+
+def _start(history: History) -> Start | None:
+    """A run's Start, also where it was adopted; None where it is damaged."""
+    data, _, kind = history.entries[0] if history.entries else (b"", 0, Kind.NOTE)
+    return Start(*decode(data)) if data and kind == Kind.START else None

@@ -1,0 +1,319 @@
+"""The routes of ``exoflow serve``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+import html
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from exoflow.conversion import WrongArgument, arguments_of, json_of
+from exoflow.errors import CodecError, ExoFlowError, RunMismatch
+from exoflow.model import Status
+from exoflow.web import openapi, problems
+from exoflow.web.gateway import OWNER, Elsewhere, Gateway, Overloaded, Stopping
+from exoflow.web.naming import location_of
+from exoflow.web.problems import Problem
+from exoflow.web.reading import body_of, json_of_body, key_of, preference_of
+from exoflow.web.standing import Standing, may_see, no_run, standing, summary_json
+from exoflow.web.stream import stream
+from exoflow.web.tokens import Tokens
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 1024 * 1024
+_ANSWERS_MAX = 1024
+_ANSWER_MAX_BYTES = 64 * 1024
+_LIST_MAX = 1000
+
+
+class Service:
+    """What answers requests.
+
+    Args:
+        gateway: Runs the flows.
+        tokens: Who may ask.
+        max_body: Bytes of a request's body.
+        debug: Whether a failed run's problem has its traceback.
+    """
+
+    def __init__(
+        self, gateway: Gateway, tokens: Tokens | None = None, *, max_body: int = MAX_BODY_BYTES, debug: bool = False
+    ) -> None:
+        self.gateway = gateway
+        self.tokens = tokens or Tokens()
+        self._max_body = max_body
+        self._debug = debug
+        self._openapi = json_of(openapi.document(gateway.flows, authenticated=bool(self.tokens)))
+        self._answers: OrderedDict[tuple[str, str, str], tuple[bytes, bytes, str]] = OrderedDict()
+        """By token, flow and key: the body, the result, and the id of a run that is done; the newest last."""
+
+    # -- flows -------------------------------------------------------------------------------------------------------
+
+    async def start(self, request: Request) -> Response:
+        """``POST /flows/NAME``."""
+        token = self._token(request)
+        name = request.path_params["name"]
+        flow = self.gateway.flows.get(name)
+        if flow is None:
+            raise _no_flow(name, self.gateway)
+        body = await body_of(request, self._max_body)
+        key, preference = key_of(request), preference_of(request)
+        known = self._answers.get((token, name, key)) if key is not None else None
+        if known is not None and known[0] == body:
+            return _result(known[1], known[2])
+        given = json_of_body(request, body)
+        if not isinstance(given, dict | None):
+            raise Problem(422, "$: the body has to be an object, with the flow's arguments by name")
+        try:
+            args, kwargs = arguments_of(flow._spec.function, given or {})
+        except WrongArgument as error:
+            raise Problem(422, str(error), argument=error.name) from error
+        loop = asyncio.get_running_loop()
+        until = None if preference.wait_s is None else loop.time() + preference.wait_s
+        try:
+            execution = await self.gateway.begin(name, args, kwargs, token=token, key=key, wait_s=preference.wait_s)
+        except Elsewhere as error:
+            return _accepted(str(error), flow.name, preference.applied)
+        except CodecError as error:
+            raise Problem(422, str(error)) from error
+        except RunMismatch as error:
+            raise Problem(422, f"Idempotency-Key {key!r} was given before with other arguments: {error}") from error
+        if not await self.gateway.has_ended(execution, until):
+            await self.gateway.accepted(execution)
+            return _accepted(execution.run_id, flow.name, preference.applied)
+        try:
+            result = execution.result()
+        except BaseException as error:
+            raise problems.of_run(execution.run_id, error, execution.status, debug=self._debug) from error
+        return self._done(execution.run_id, result, body, (token, name, key))
+
+    def _done(self, run_id: str, result: object, body: bytes, asked: tuple[str, str, str | None]) -> Response:
+        content = _content(run_id, result)
+        token, name, key = asked
+        if key is not None and len(content) + len(body) <= _ANSWER_MAX_BYTES:
+            self._answers[token, name, key] = body, content, run_id
+            if len(self._answers) > _ANSWERS_MAX:
+                self._answers.popitem(last=False)
+        return _result(content, run_id)
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    async def show(self, request: Request) -> Response:
+        """``GET /runs/ID``."""
+        token, run_id = self._token(request), request.path_params["id"]
+        found = await asyncio.to_thread(standing, self.gateway, run_id, token)
+        return Response(self._shown(found), media_type="application/json")
+
+    def _shown(self, found: Standing) -> bytes:
+        shown: dict[str, object] = {
+            "id": found.run_id, "flow": found.flow, "status": str(found.status), "started_s": found.started_s,
+            "ended_s": found.ended_s,
+        }  # fmt: skip
+        if found.status is Status.DONE:
+            return json_of(shown)[:-1] + b',"result":' + _content(found.run_id, found.outcome) + b"}"
+        if found.error is not None:
+            shown["problem"] = problems.of_run(found.run_id, found.error, found.status, debug=self._debug).document()
+        return json_of(shown)
+
+    async def follow(self, request: Request) -> Response:
+        """``GET /runs/ID/events``."""
+        run_id = await self._own(request)
+        last = request.headers.get("last-event-id", "0")
+        if not last.isdecimal():
+            raise Problem(400, f"Last-Event-ID {last!r} is not one of ours: they are numbers")
+        events = stream(self.gateway, run_id, int(last))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    async def cancel(self, request: Request) -> Response:
+        """``POST /runs/ID/cancel``."""
+        from exoflow import client
+
+        run_id = await self._own(request)
+        live = self.gateway.runtime.executions.get(run_id)
+        if live is not None:
+            await asyncio.to_thread(live.cancel)
+            return _accepted(run_id, live.flow.name, "", status="cancelling")
+        found = await asyncio.to_thread(standing, self.gateway, run_id, "")
+        if found.status in (Status.DONE, Status.FAILED):
+            raise Problem(409, f"the run {run_id} has ended: it is {found.status}", run=run_id)
+        if found.status is not Status.CANCELLED:
+            await asyncio.to_thread(client.cancel, run_id, store=self.gateway.store)
+        return _accepted(run_id, found.flow, "", status="cancelling")
+
+    async def list(self, request: Request) -> Response:
+        """``GET /runs``."""
+        token = self._token(request)
+        query = request.query_params
+        status, limit = query.get("status"), query.get("limit", "100")
+        if status is not None and status not in list(Status):
+            raise Problem(422, f"status: there is no {status!r}; there are {', '.join(Status)}")
+        if not limit.isdecimal() or not 1 <= int(limit) <= _LIST_MAX:
+            raise Problem(422, f"limit: expected a number from 1 to {_LIST_MAX}, got {limit!r}")
+        wanted = None if status is None else Status(status)
+        found = await asyncio.to_thread(self._listed, token, wanted, query.get("flow"), int(limit))
+        return Response(json_of(found), media_type="application/json")
+
+    def _listed(self, token: str, status: Status | None, flow: str | None, limit: int) -> object:
+        from exoflow.catalogue import Catalogue
+
+        labels: Mapping[str, str] = {OWNER: token} if token else {}
+        known = self.gateway.flows.get(flow or "")
+        with Catalogue(self.gateway.store) as catalogue:
+            catalogue.refresh()
+            runs = catalogue.runs(status=status, flow=known.name if known else flow, labels=labels, limit=limit)
+        return [summary_json(run, self.gateway) for run in runs]
+
+    async def _own(self, request: Request) -> str:
+        """The id in the path, if that run is the token's.
+
+        Raises:
+            Problem: 404, it is not.
+        """
+        token, run_id = self._token(request), str(request.path_params["id"])
+        execution = self.gateway.runtime.executions.get(run_id)
+        if execution is None:
+            await asyncio.to_thread(standing, self.gateway, run_id, token)
+        elif not may_see(token, execution.labels):
+            raise no_run(run_id)
+        return run_id
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+
+    async def health(self, _: Request) -> Response:
+        """``GET /health``."""
+        if self.gateway.stopping.is_set():
+            return Response(b'{"status":"stopping"}', 503, media_type="application/json")
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    async def describe(self, request: Request) -> Response:
+        """``GET /openapi.json``."""
+        self._token(request)
+        return Response(self._openapi, media_type="application/json")
+
+    async def index(self, _: Request) -> Response:
+        """``GET /``: nothing that a token would be needed for."""
+        names = "" if self.tokens else "".join(f"<li>{html.escape(name)}</li>" for name in self.gateway.flows)
+        return HTMLResponse(_PAGE.format(flows=f"<ul>{names}</ul>" if names else ""))
+
+    def _token(self, request: Request) -> str:
+        """The name of the request's token; empty where none is needed.
+
+        Raises:
+            Problem: 401, or 403 for a page of another site in a browser.
+        """
+        if not self.tokens:
+            _refuse_other_sites(request)
+            return ""
+        name = self.tokens.name_of(request.headers.get("authorization"))
+        if name is None:
+            challenge = 'Bearer realm="exoflow"'
+            raise Problem(
+                401, "send a known token: Authorization: Bearer SECRET", headers={"WWW-Authenticate": challenge}
+            )
+        return name
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """A browser on this machine can be made to ask by any page: without tokens its word for where it is has to do."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise Problem(403, f"a page of {origin} asks: serve with tokens, if it may")
+
+
+def _no_flow(name: str, gateway: Gateway) -> Problem:
+    near = difflib.get_close_matches(name, gateway.flows, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(gateway.flows)}"
+    return Problem(404, f"there is no flow {name!r}; {hint}")
+
+
+def _content(run_id: str, result: object) -> bytes:
+    try:
+        return json_of(result)
+    except ValueError as error:
+        detail = f"the run {run_id} is done, and its result cannot be said in JSON: {error}"
+        raise Problem(500, detail, run=run_id) from error
+
+
+def _result(content: bytes, run_id: str) -> Response:
+    return Response(content, media_type="application/json", headers={"Run-Id": run_id})
+
+
+def _accepted(run_id: str, flow: str, applied: str, status: str = "running") -> Response:
+    headers = {"Location": location_of(run_id), "Run-Id": run_id}
+    if applied:
+        headers["Preference-Applied"] = applied
+    content = json_of({"id": run_id, "flow": flow, "status": status})
+    return Response(content, 202, media_type="application/json", headers=headers)
+
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ExoFlow</title>
+<body style="font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em">
+<h1>ExoFlow</h1><p>Flows as HTTP functions: <code>POST /flows/NAME</code>, with <code>Idempotency-Key</code>.
+They are described in <a href="openapi.json">openapi.json</a>.</p>{flows}</body></html>
+"""
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def _problem(_: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        error = Problem(error.status_code, error.detail, headers=error.headers)
+    assert isinstance(error, Problem)
+    return Response(json_of(error.document()), error.status, error.headers, "application/problem+json")
+
+
+def _overloaded(request: Request, error: Exception) -> Response:
+    return _problem(request, Problem(429, f"{error}: ask again later", headers={"Retry-After": "1"}))
+
+
+def _stopping(request: Request, error: Exception) -> Response:
+    return _problem(request, Problem(503, f"{error}: ask again", headers={"Retry-After": "1", "Connection": "close"}))
+
+
+def _error(request: Request, error: Exception) -> Response:
+    problem = problems.of_error(error)
+    if problem is None:
+        logger.error("a request failed by a mistake of ours", exc_info=error)
+        problem = Problem(500, f"the gateway failed: {type(error).__name__}; its log says where")
+    return _problem(request, problem)
+
+
+def application(service: Service) -> Starlette:
+    """The ASGI application. Its lifespan adopts what others left."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        adopting = asyncio.create_task(service.gateway.adopt_forever())
+        try:
+            yield
+        finally:
+            service.gateway.stopping.set()
+            await adopting
+
+    routes = [
+        Route("/flows/{name}", service.start, methods=["POST"]),
+        Route("/runs", service.list),
+        Route("/runs/{id:path}/events", service.follow),
+        Route("/runs/{id:path}/cancel", service.cancel, methods=["POST"]),
+        Route("/runs/{id:path}", service.show),
+        Route("/health", service.health),
+        Route("/openapi.json", service.describe),
+        Route("/", service.index),
+    ]
+    handlers = {
+        Problem: _problem, HTTPException: _problem, Overloaded: _overloaded, Stopping: _stopping, ExoFlowError: _error,
+        Exception: _error,
+    }  # fmt: skip
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)

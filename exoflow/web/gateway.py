@@ -1,0 +1,292 @@
+"""Runs that clients ask for: begun, joined, queued, waited for, adopted, and let end. Knows nothing of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from exoflow.adoption import Adoption
+from exoflow.driver.loops import mailbox
+from exoflow.driver.runtime import Runtime
+from exoflow.errors import ExoFlowError, Interruption, RunIsLive
+from exoflow.executors.threads import Take, Threads
+from exoflow.flows import AnyFlow
+from exoflow.hosting import is_first
+from exoflow.protocols import Store
+from exoflow.web.naming import run_id_of
+
+if TYPE_CHECKING:
+    from exoflow.driver.execution import Execution
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Between two looks for runs that a dead process has left."""
+ELSEWHERE_S = (0.1, 1.0)
+"""Between two looks at a run of another process: at first, and at most."""
+OWNER = "token"
+"""The label that says whose token asked for a run."""
+
+Flow = AnyFlow[..., Any, Any]
+
+
+class Overloaded(ExoFlowError):
+    """As many flows run, and as many wait, as may."""
+
+
+class Stopping(ExoFlowError):
+    """The gateway begins nothing any more."""
+
+
+class Elsewhere(ExoFlowError):
+    """Another process has the run, and has not ended it in time."""
+
+
+class Gateway:
+    """The runs of some flows in one process. To be used on one event loop, all but ``store``.
+
+    Args:
+        store: Where runs are kept.
+        flows: What is served, by the names in URLs.
+        max_running: Flows at a time.
+        max_queue: Flows that wait for their turn; they are begun durably, and survive this process.
+        executor: Where tasks run, instead of where the flow says.
+    """
+
+    def __init__(
+        self, store: Store, flows: Mapping[str, Flow], *, max_running: int = 200, max_queue: int = 1000,
+        executor: str | None = None,
+    ) -> None:  # fmt: skip
+        self.store = store
+        self.flows = dict(flows)
+        self.runtime = Runtime.of(store)
+        self.stopping = asyncio.Event()
+        self._max_running = max_running
+        self._max_queue = max_queue
+        self._executor = executor
+        self._threads: Threads[Execution] = Threads(max_running, _serve, "exoflow-flow")
+        self._running: set[Execution] = set()
+        self._queue: deque[Execution] = deque()
+        self._adopted: deque[Execution] = deque()
+        """They wait, too, and go before the others: they have waited longest."""
+        self._entering = 0
+        self._beginning: dict[str, asyncio.Future[None]] = {}
+        self._elsewhere: dict[str, asyncio.Task[None]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._labelled: dict[tuple[str, str], Flow] = {}
+
+    # -- beginning ---------------------------------------------------------------------------------------------------
+
+    async def begin(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, token: str = "", key: str | None = None,
+        wait_s: float | None = None,
+    ) -> Execution:  # fmt: skip
+        """A run of a flow: a new one, or that of the token, flow and key. It goes on whoever waits for it.
+
+        Args:
+            wait_s: How long to wait for another process that has the run; None: until it has ended.
+
+        Raises:
+            Overloaded, Stopping: it is not begun.
+            Elsewhere: another process has it.
+            RunMismatch: the key was given with other arguments.
+            TypeError, ValueError, CodecError: an argument cannot be recorded.
+        """
+        flow = self._flow_of(name, token)
+        if key is not None:
+            return await self._begin_named(flow, run_id_of(token, flow.name, key), args, kwargs, wait_s)
+        self._admit()
+        return self._enter(flow._begin(args, kwargs))
+
+    def _flow_of(self, name: str, token: str) -> Flow:
+        found = self._labelled.get((name, token))
+        if found is None:
+            labels = {OWNER: token} if token else {}
+            found = self.flows[name].options(store=self.store, labels=labels)
+            if self._executor is not None:
+                found = found.options(executor=self._executor)
+            self._labelled[name, token] = found
+        return found
+
+    async def _begin_named(
+        self, flow: Flow, run_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_s: float | None
+    ) -> Execution:
+        named = flow.options(run_id=run_id)
+        until = None if wait_s is None else asyncio.get_running_loop().time() + wait_s
+        while True:
+            begun = self._beginning.get(run_id)
+            if begun is not None:
+                await asyncio.wait([begun])
+            elif run_id in self.runtime.executions:
+                return self._enter(named._begin(args, kwargs))
+            else:
+                try:
+                    return await self._claim(named, run_id, args, kwargs)
+                except RunIsLive:
+                    await self._wait_elsewhere(run_id, until)
+
+    async def _claim(self, flow: Flow, run_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Execution:
+        """Begin it by its name, which is a durable write, so in a thread; whoever asks meanwhile waits for that."""
+        self._admit()
+        self._entering += 1
+        begun = self._beginning[run_id] = asyncio.get_running_loop().create_future()
+        claiming = asyncio.ensure_future(asyncio.to_thread(flow._begin, args, kwargs))
+        claiming.add_done_callback(lambda _: self._claimed(run_id, begun, claiming))
+        return await asyncio.shield(claiming)
+
+    def _claimed(self, run_id: str, begun: asyncio.Future[None], claiming: asyncio.Task[Execution]) -> None:
+        """Also where nobody waits any more: a run that exists is to be run."""
+        self._entering -= 1
+        del self._beginning[run_id]
+        begun.set_result(None)
+        if claiming.exception() is None:
+            self._enter(claiming.result())
+
+    async def _wait_elsewhere(self, run_id: str, until: float | None) -> None:
+        """Wait until no other process has the run. One look at a time is made for all who wait.
+
+        Raises:
+            Elsewhere: it is not over in time.
+            Stopping: so is this process.
+        """
+        task = self._elsewhere.get(run_id)
+        if task is None:
+            task = self._elsewhere[run_id] = asyncio.create_task(self._look_elsewhere(run_id))
+            task.add_done_callback(lambda _: self._elsewhere.pop(run_id, None))
+        left_s = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
+        stopping = asyncio.create_task(self.stopping.wait())
+        try:
+            await asyncio.wait([task, stopping], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if self.stopping.is_set():
+            raise Stopping("this process stops")
+        if not task.done():
+            raise Elsewhere(run_id)
+        task.result()
+
+    async def _look_elsewhere(self, run_id: str) -> None:
+        pause_s, most_s = ELSEWHERE_S
+        while (await asyncio.to_thread(self.runtime.journal.find, run_id)).state == "live":
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, most_s)
+
+    # -- running -----------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        if self.stopping.is_set():
+            raise Stopping("this process stops, and begins nothing any more")
+        if len(self._running) + self._entering + len(self._queue) >= self._max_running + self._max_queue:
+            raise Overloaded(f"{len(self._running)} flows run, and {len(self._queue)} wait")
+
+    def _enter(self, execution: Execution, *, adopted: bool = False) -> Execution:
+        """Start it or have it wait for its turn, if nobody did so yet."""
+        if execution.ended.is_set() or not is_first(execution):
+            return execution
+        (self._adopted if adopted else self._queue).append(execution)
+        self._start_next()
+        return execution
+
+    def _start_next(self) -> None:
+        while len(self._running) < self._max_running and not self.stopping.is_set():
+            queue = self._adopted or self._queue
+            if not queue:
+                return
+            self._start(queue.popleft())
+
+    def _start(self, execution: Execution) -> None:
+        self._running.add(execution)
+        self._idle.clear()
+        loop = asyncio.get_running_loop()
+        mail, freed = mailbox(loop), loop.create_future()
+        freed.add_done_callback(lambda _: self._freed(execution))
+        execution.when_ended(lambda: mail.post((freed,)))
+        if execution.flow.is_async:
+            execution.start()
+        else:
+            self._threads.put(execution)
+
+    def _freed(self, execution: Execution) -> None:
+        self._running.discard(execution)
+        self._start_next()
+        if not self._running:
+            self._idle.set()
+
+    async def has_ended(self, execution: Execution, until: float | None) -> bool:
+        """Wait for its end, at most until that time of the loop's clock; whether it has ended."""
+        if execution.ended.is_set():
+            return True
+        loop = asyncio.get_running_loop()
+        mail, ended = mailbox(loop), loop.create_future()
+        execution.when_ended(lambda: mail.post((ended,)))
+        if until is None:
+            await ended
+        elif until > loop.time():
+            await asyncio.wait([ended], timeout=until - loop.time())
+        return execution.ended.is_set()
+
+    async def accepted(self, execution: Execution) -> None:
+        """Wait until the run durably exists: then it comes to an end, whatever becomes of this process."""
+        loop = asyncio.get_running_loop()
+        mail, known = mailbox(loop), loop.create_future()
+        errors: list[BaseException] = []
+
+        def tell(error: BaseException | None) -> None:
+            errors.extend(() if error is None else (error,))
+            mail.post((known,))
+
+        execution.when_accepted(tell)
+        await known
+        if errors:
+            raise errors[0]
+
+    # -- what others left, and the end -------------------------------------------------------------------------------
+
+    async def adopt_forever(self) -> None:
+        """Take over what dead processes leave, as long as this one lives."""
+        specs = {flow.name: flow._spec for flow in self.flows.values()}
+        adoption = Adoption(self.store, specs, executor=self._executor)
+        while not self.stopping.is_set():
+            try:
+                await asyncio.to_thread(self._adopt, adoption, asyncio.get_running_loop())
+            except ExoFlowError as error:
+                logger.warning("looking for runs to go on with failed: %s", error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), LOOK_S)
+
+    def _adopt(self, adoption: Adoption, loop: asyncio.AbstractEventLoop) -> None:
+        room = self._max_running - len(self._adopted)
+        for execution in islice(adoption.look(), room):
+            loop.call_soon_threadsafe(partial(self._enter, execution, adopted=True))
+            if self.stopping.is_set():
+                return
+
+    async def drain(self, grace_s: float) -> None:
+        """Begin nothing more, let what runs end, and stop what has not after so long: others can go on with it."""
+        self.stopping.set()
+        stopped = Interruption("the gateway stops")
+        await _stop([*self._adopted, *self._queue], stopped)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace_s)
+        if self._running:
+            logger.info("stopping %d flows that have not ended in %g s", len(self._running), grace_s)
+        await _stop(self._running, stopped)
+
+
+async def _stop(executions: Iterable[Execution], why: BaseException) -> None:
+    for execution in list(executions):
+        await asyncio.to_thread(execution.stop, why)
+
+
+def _serve(take: Take[Execution]) -> None:
+    """A thread in which sync flows run, one after the other."""
+    while (execution := take()) is not None:
+        with contextlib.suppress(BaseException):  # whoever asks for the result gets it
+            execution.run()
