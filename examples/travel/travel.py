@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import sys
 
-from travel_audit import audit, summary
+from travel_audit import audit, compare, receipts, summary
 from travel_tables import CITIES, fill, writer
 from travel_variants import (
     recommend,
@@ -51,11 +51,13 @@ def load(words: argparse.Namespace) -> int:
     """Let guests come, then look into the books."""
     from travel_load import at_rate, in_line, reservations, visits
 
+    before = receipts(writer())
     guests = (visits if words.visits else reservations)(f"reserve_{words.variant}")
     come = at_rate if words.rate else in_line
     results = asyncio.run(come(words.url, guests, words.rate or words.clients, words.count))
     print(results, *results.lost[:3], sep="\n")
-    return tell(audit(writer(), None if words.visits else results.answers)) or bool(results.lost)
+    answers = {key: answer for key, answer in results.answers.items() if "receipt" in answer}
+    return tell(audit(writer()) + compare(receipts(writer()) - before, answers)) or bool(results.lost)
 
 
 def tell(wrong: list[str]) -> int:

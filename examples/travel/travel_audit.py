@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Engine, text
 
@@ -39,37 +39,43 @@ RULES: Mapping[str, Sequence[str]] = {
 """What must hold when nobody is served: queries that find what breaks it."""
 
 
-def audit(database: Engine, answers: Mapping[str, Mapping[str, object]] | None = None) -> list[str]:
-    """Everything that is wrong; nothing, if the books are clean.
-
-    Args:
-        database: Where the books are. Nobody may be at work on them.
-        answers: What each request was answered in the end, by its idempotency key, if those were all requests.
-    """
+def audit(database: Engine) -> list[str]:
+    """Everything that is wrong in the books; nothing, if they are clean. Nobody may be at work on them."""
     wrong = []
     with database.connect() as connection:
         for rule, queries in RULES.items():
             found = [str(row[0]) for query in queries for row in connection.execute(text(query))]
             if found:
                 wrong.append(f"{rule}: broken {len(found)} times, by {', '.join(found[:3])}")
-        orders = [str(key) for key in connection.execute(text("SELECT key FROM orders")).scalars()]
+    orders = receipts(database)
     trips = {key.partition("/")[0] for key in orders}  # a key is the run's id, a slash, the call's
     if len(trips) < len(orders):
-        wrong.append(f"nobody is booked twice: {len(orders)} orders of {len(trips)} trips")
-    return wrong + (_unlike(orders, answers) if answers is not None else [])
+        wrong.append(f"nobody is booked twice: there are {len(orders)} orders of {len(trips)} trips")
+    return wrong
 
 
-def _unlike(orders: Sequence[str], answers: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """What the clients were told and the books do not say, and the other way round."""
+def compare(orders: Collection[str], answers: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """What the guests were told and the books do not say, and the other way round.
+
+    Args:
+        orders: Keys of those that were made meanwhile.
+        answers: What each request was answered in the end, by its idempotency key.
+    """
     told = [str(answer["receipt"]) for answer in answers.values() if answer["status"] == "booked"]
     wrong = []
     if len(set(told)) < len(told):
-        wrong.append(f"each guest has an order of their own: {len(told)} were told of {len(set(told))} orders")
+        wrong.append(f"each guest has an order of their own: {len(told)} were told of {len(set(told))}")
     if missing := set(told) - set(orders):
         wrong.append(f"who is told so is booked: {len(missing)} are not, as {min(missing)}")
     if extra := set(orders) - set(told):
         wrong.append(f"who is booked is told so: {len(extra)} were not, as {min(extra)}")
     return wrong
+
+
+def receipts(database: Engine) -> set[str]:
+    """The keys of all orders."""
+    with database.connect() as connection:
+        return {str(key) for key in connection.execute(text("SELECT key FROM orders")).scalars()}
 
 
 def summary(database: Engine) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, CursorResult, text
@@ -126,4 +127,7 @@ def order(connection: Connection, key: str, guest: str, room: Booked, seat: Book
 
 
 def run(connection: Connection, sql: str, **values: object) -> CursorResult[tuple[object, ...]]:
-    return connection.execute(text(sql), values)
+    return connection.execute(statement(sql), values)
+
+
+statement = cache(text)

@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 """After which a guest who was never answered counts as lost."""
 PAUSE_S = 0.05
 """Before asking again, at first."""
-AGAIN = (409, 425, 429, 500, 502, 503, 504)
+AGAIN = (429, 502, 503, 504)
 """Nothing was decided: ask again."""
 
 
@@ -78,27 +78,30 @@ def visits(flow: str, guests: int = 100, seed: int = 0) -> Iterator[Request]:
             yield next(trips)
 
 
+class Refused(Exception):
+    """The service will never answer this request in another way."""
+
+
 class Agency:
     """The service, as its guests see it: one or several gateways, any of which may be gone at any time."""
 
     def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str], results: Results) -> None:
         self._session = session
         self._urls = itertools.cycle(urls)
-        self._url = next(self._urls)
         self._results = results
 
     async def ask(self, request: Request, intended_s: float) -> None:
-        """Ask until there is an answer. The time runs from when the guest meant to ask."""
+        """Ask until there is an answer, one gateway and then the next. The time runs from when the guest meant to."""
         pause_s, why = PAUSE_S, ""
         while time.perf_counter() < intended_s + PATIENCE_S:
             self._results.tries += 1
-            url = self._url
             try:
-                answer, why = await self._once(url, request)
+                answer, why = await self._once(next(self._urls), request)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 answer, why = None, repr(error)
-                if url == self._url:
-                    self._url = next(self._urls)  # perhaps another one lives
+            except Refused as error:
+                why = str(error)
+                break
             if answer is not None:
                 self._results.answers[request.key] = answer
                 self._results.latencies_s.append(time.perf_counter() - intended_s)
@@ -114,24 +117,24 @@ class Agency:
                 return await reply.json(), ""
             why = f"{reply.status}: {await reply.text()}"
             if reply.status not in AGAIN:
-                raise RuntimeError(f"{request.flow} was refused for good: {why}")
+                raise Refused(f"{request.flow}: {why}")
             return None, why
 
 
 @asynccontextmanager
-async def visitors(urls: Sequence[str]) -> AsyncIterator[tuple[Agency, Results]]:
-    results = Results()
+async def visitors(urls: Sequence[str], results: Results) -> AsyncIterator[Agency]:
+    """The way to the agency, as long as the block runs; how long that is stands in the results."""
     timeout = aiohttp.ClientTimeout(total=PATIENCE_S)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         started = time.perf_counter()
-        yield Agency(session, urls, results), results
+        yield Agency(session, urls, results)
         results.seconds = time.perf_counter() - started
 
 
 async def at_rate(urls: Sequence[str], requests: Iterator[Request], rate: float, count: int) -> Results:
     """Open loop: guests come when they come (a Poisson process), whether those before are served or not."""
-    chance = random.Random(1)
-    async with visitors(urls) as (agency, results), asyncio.TaskGroup() as guests:
+    chance, results = random.Random(1), Results()
+    async with visitors(urls, results) as agency, asyncio.TaskGroup() as guests:
         intended_s = time.perf_counter()
         for request in itertools.islice(requests, count):
             intended_s += chance.expovariate(rate)
@@ -140,15 +143,21 @@ async def at_rate(urls: Sequence[str], requests: Iterator[Request], rate: float,
     return results
 
 
-async def in_line(urls: Sequence[str], requests: Iterator[Request], clients: int, count: int) -> Results:
-    """Closed loop: so many guests at a time, each asks when the one before it in the line is served."""
-    line = itertools.islice(requests, count)
+async def in_line(
+    urls: Sequence[str], requests: Iterator[Request], clients: int, count: int, results: Results | None = None
+) -> Results:
+    """Closed loop: so many guests at a time, each asks when the one before it in the line is served.
+
+    Args:
+        results: Where to write down what becomes of them, if somebody wants to look on.
+    """
+    line, results = itertools.islice(requests, count), results or Results()
 
     async def serve(agency: Agency) -> None:
         for request in line:
             await agency.ask(request, time.perf_counter())
 
-    async with visitors(urls) as (agency, results), asyncio.TaskGroup() as guests:
+    async with visitors(urls, results) as agency, asyncio.TaskGroup() as guests:
         for _ in range(clients):
             guests.create_task(serve(agency))
     return results
