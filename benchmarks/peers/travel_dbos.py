@@ -24,15 +24,15 @@ def identify(guest: str, password: str) -> bool:
 
 
 @DBOS.step()
-def search(kind: str, city: str) -> list[desk.Offer]:
+def search(kind: str, city: str) -> list[str]:
     with reader().connect() as connection:
         return desk.search(connection, kind, city)
 
 
 @DBOS.step()
-def acquire(kind: str, offers: list[desk.Offer]) -> desk.Acquired | None:
+def acquire(kind: str, items: list[str]) -> desk.Acquired | None:
     with writer().begin() as connection:
-        return desk.acquire(connection, key(), kind, offers)
+        return desk.acquire(connection, key(), kind, items)
 
 
 @DBOS.step()

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "travel"))
 
-from travel_trip import Trip  # noqa: E402  # it lies with the example
+from travel_trip import Trip  # it lies with the example
 
 Reserve = Callable[[str, str, str, str], Trip]
 """Key, guest, password, city."""

@@ -1,10 +1,10 @@
 """A travel agency that never double-books: a room and a seat, both or neither, paid once. README.md tells its story.
 
-    pip install 'exoflow[sql,web]' aiohttp
-    python travel.py open                          fills the database: travel.sqlite, or what TRAVEL_DATABASE says
-    exoflow serve travel.py                        serves the flows over HTTP
-    python travel.py load --rate 50 --count 1000   guests come; kill the gateway meanwhile, and start it again
-    python travel.py audit                         reads the books
+pip install 'exoflow[sql,web]' aiohttp
+python travel.py open                          fills the database: travel.sqlite, or what TRAVEL_DATABASE says
+exoflow serve travel.py                        serves the flows over HTTP
+python travel.py load --rate 50 --count 1000   guests come; kill the gateway meanwhile, and start it again
+python travel.py audit                         reads the books
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from sqlalchemy import Engine, text
 from travel_tables import KINDS
 
 PLACES = """
-    SELECT '{table} ' || id FROM {table} WHERE free < 0 OR free + (
-        SELECT count(*) FROM acquisitions WHERE kind = '{kind}' AND item = {table}.id AND outcome <> 'released'
+    SELECT name FROM {table} WHERE free < 0 OR free + (
+        SELECT count(*) FROM acquisitions WHERE kind = '{kind}' AND item = {table}.name AND outcome <> 'released'
     ) <> capacity"""
 
 RULES: Mapping[str, Sequence[str]] = {

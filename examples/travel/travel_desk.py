@@ -9,29 +9,22 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, CursorResult, text
 
 from travel_tables import KINDS, digest
 
 
-class Offer(NamedTuple):
-    item: int
-    price_cents: int
-
-
 class Acquired(NamedTuple):
     key: str
     kind: str
-    item: int
+    item: str
     price_cents: int
 
 
 class Booked(NamedTuple):
     key: str
-    kind: str
-    item: int
     price_cents: int
 
 
@@ -50,32 +43,33 @@ def identify(connection: Connection, name: str, password: str) -> bool:
     return found.scalar() == digest(password)
 
 
-def search(connection: Connection, kind: str, city: str) -> list[Offer]:
-    """What is free in a city."""
-    found = run(connection, f"SELECT id, price_cents FROM {KINDS[kind]} WHERE city = :city AND free > 0", city=city)
-    return [Offer(*row) for row in found]
+def search(connection: Connection, kind: str, city: str) -> list[str]:
+    """What has something free in a city."""
+    sql = f"SELECT name FROM {KINDS[kind]} WHERE city = :city AND free > 0 ORDER BY name"
+    return list(run(connection, sql, city=city).scalars())
 
 
 def recommend(connection: Connection, kind: str, city: str, by: str) -> list[str]:
     """The five cheapest, or the five best."""
     order = {"price": "price_cents", "rating": "rating DESC"}[by]
-    sql = f"SELECT name FROM {KINDS[kind]} WHERE city = :city AND free > 0 ORDER BY {order}, id LIMIT 5"
+    sql = f"SELECT name FROM {KINDS[kind]} WHERE city = :city AND free > 0 ORDER BY {order}, name LIMIT 5"
     return list(run(connection, sql, city=city).scalars())
 
 
-def acquire(connection: Connection, key: str, kind: str, offers: Sequence[Offer]) -> Acquired | None:
-    """Hold a place at one of the offers, chance says which, until it is booked or released. None: all are taken."""
-    table = KINDS[kind]
-    for offer in random.sample(offers, len(offers)):
-        if run(connection, f"UPDATE {table} SET free = free - 1 WHERE id = :item AND free > 0", item=offer.item).rowcount:
+def acquire(connection: Connection, key: str, kind: str, items: Sequence[str]) -> Acquired | None:
+    """Hold a place in one of these, chance says which, until it is booked or released. None: there is no place left."""
+    for item in random.sample(items, len(items)):
+        sql = f"UPDATE {KINDS[kind]} SET free = free - 1 WHERE name = :item AND free > 0 RETURNING price_cents"
+        price_cents = run(connection, sql, item=item).scalar()
+        if price_cents is not None:
             break
     else:
         return None
+    acquired = Acquired(key, kind, item, price_cents)
     sql = "INSERT INTO acquisitions VALUES (:key, :kind, :item, :price_cents, 'held') ON CONFLICT DO NOTHING"
-    acquired = Acquired(key, kind, *offer)
     if run(connection, sql, **acquired._asdict()).rowcount:
         return acquired
-    run(connection, f"UPDATE {table} SET free = free + 1 WHERE id = :item", item=offer.item)
+    _give_back(connection, kind, item)
     return _acquired_before(connection, key)
 
 
@@ -89,11 +83,15 @@ def _acquired_before(connection: Connection, key: str) -> Acquired:
 
 def release(connection: Connection, key: str) -> None:
     """Give back what was acquired and not booked. Nothing was yet: see to it that this key acquires nothing later."""
-    run(connection, "INSERT INTO acquisitions VALUES (:key, '', 0, 0, 'released') ON CONFLICT DO NOTHING", key=key)
+    run(connection, "INSERT INTO acquisitions VALUES (:key, '', '', 0, 'released') ON CONFLICT DO NOTHING", key=key)
     sql = "UPDATE acquisitions SET outcome = 'released' WHERE key = :key AND outcome = 'held' RETURNING kind, item"
     held = run(connection, sql, key=key).first()
     if held is not None:
-        run(connection, f"UPDATE {KINDS[held.kind]} SET free = free + 1 WHERE id = :item", item=held.item)
+        _give_back(connection, held.kind, held.item)
+
+
+def _give_back(connection: Connection, kind: str, item: str) -> None:
+    run(connection, f"UPDATE {KINDS[kind]} SET free = free + 1 WHERE name = :item", item=item)
 
 
 def reserve(connection: Connection, key: str, guest: str, acquired: Acquired) -> Booked:
@@ -105,7 +103,7 @@ def reserve(connection: Connection, key: str, guest: str, acquired: Acquired) ->
             raise TooLate(f"{acquired.key} is not held any more")
     elif run(connection, "SELECT state FROM bookings WHERE key = :key", key=key).scalar() == "cancelled":
         raise TooLate(f"{key} was cancelled")
-    return Booked(key, acquired.kind, acquired.item, acquired.price_cents)
+    return Booked(key, acquired.price_cents)
 
 
 def cancel(connection: Connection, key: str) -> None:
@@ -126,7 +124,7 @@ def order(connection: Connection, key: str, guest: str, room: Booked, seat: Book
     return Receipt(key, amount_cents)
 
 
-def run(connection: Connection, sql: str, **values: object) -> CursorResult[tuple[object, ...]]:
+def run(connection: Connection, sql: str, **values: object) -> CursorResult[Any]:
     return connection.execute(statement(sql), values)
 
 

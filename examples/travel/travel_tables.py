@@ -32,9 +32,8 @@ def stock(name: str) -> Table:
     return Table(
         name,
         metadata,
-        Column("id", Integer, primary_key=True),
+        Column("name", String, primary_key=True),
         Column("city", String, nullable=False, index=True),
-        Column("name", String, nullable=False),
         Column("rating", Integer, nullable=False),
         Column("price_cents", Integer, nullable=False),
         Column("capacity", Integer, nullable=False),
@@ -61,7 +60,7 @@ acquisitions = Table(
     metadata,
     Column("key", String, primary_key=True),
     Column("kind", String, nullable=False),
-    Column("item", Integer, nullable=False),
+    Column("item", String, nullable=False),
     Column("price_cents", Integer, nullable=False),
     Column("outcome", String, CheckConstraint("outcome IN ('held', 'booked', 'released')"), nullable=False),
 )
@@ -120,11 +119,11 @@ def fill(places: int = 1_000, each: int = 10, guests: int = 100) -> None:
     with writer().begin() as connection:
         metadata.drop_all(connection)
         metadata.create_all(connection)
-        for kind, table in (("hotel", hotels), ("flight", flights)):
+        for kind, table in (("Hotel", hotels), ("Flight", flights)):
             rows = [
                 {
                     "city": city,
-                    "name": f"{kind} {number} in {city}",
+                    "name": f"{kind} {number} {city}",
                     "rating": chance.randint(1, 5),
                     "price_cents": chance.randint(40, 400) * 100,
                     "capacity": places,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import exoflow
 import travel_desk as desk
-from travel_desk import Acquired, Booked, Offer, Receipt
+from travel_desk import Acquired, Booked, Receipt
 from travel_tables import reader, writer
 
 
@@ -15,7 +15,7 @@ def identify(guest: str, password: str) -> bool:
         return desk.identify(connection, guest, password)
 
 
-def search(kind: str, city: str) -> list[Offer]:
+def search(kind: str, city: str) -> list[str]:
     with reader().connect() as connection:
         return desk.search(connection, kind, city)
 
@@ -25,9 +25,9 @@ def recommend(kind: str, city: str, by: str) -> list[str]:
         return desk.recommend(connection, kind, city, by)
 
 
-def acquire(kind: str, offers: Sequence[Offer]) -> Acquired | None:
+def acquire(kind: str, items: Sequence[str]) -> Acquired | None:
     with writer().begin() as connection:
-        return desk.acquire(connection, exoflow.idempotency_key(), kind, offers)
+        return desk.acquire(connection, exoflow.idempotency_key(), kind, items)
 
 
 def release(acquired: Acquired) -> None:
@@ -45,7 +45,7 @@ def order(guest: str, room: Booked, seat: Booked) -> Receipt:
         return desk.order(connection, exoflow.idempotency_key(), guest, room, seat)
 
 
-def undo_acquire(key: str, kind: str, offers: Sequence[Offer]) -> None:
+def undo_acquire(key: str, kind: str, items: Sequence[str]) -> None:
     with writer().begin() as connection:
         desk.release(connection, key)
 
@@ -58,8 +58,8 @@ def undo_reserve(key: str, guest: str, acquired: Acquired) -> None:
 # In a transaction that ExoFlow begins and commits, together with the mark that it happened.
 
 
-def acquire_in(kind: str, offers: Sequence[Offer]) -> Acquired | None:
-    return desk.acquire(exoflow.connection(), exoflow.idempotency_key(), kind, offers)
+def acquire_in(kind: str, items: Sequence[str]) -> Acquired | None:
+    return desk.acquire(exoflow.connection(), exoflow.idempotency_key(), kind, items)
 
 
 def release_in(acquired: Acquired) -> None:

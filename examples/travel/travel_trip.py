@@ -16,8 +16,8 @@ class Trip:
 
     status: str
     """booked, sold out, or unknown guest."""
-    hotel: int = 0
-    flight: int = 0
+    hotel: str = ""
+    flight: str = ""
     paid_cents: int = 0
     receipt: str = ""
     """The key of the order."""

@@ -6,7 +6,6 @@ import exoflow
 import travel_tasks as to
 from exoflow import Backoff, flow, task
 from exoflow.options import TaskOptions
-from travel_desk import Offer
 from travel_tables import writer
 from travel_trip import Steps, in_turn, side_by_side
 
@@ -72,7 +71,7 @@ advise = plain(to.recommend)
 
 
 @flow(name="search")
-def search(kind: str, city: str) -> list[Offer]:
+def search(kind: str, city: str) -> list[str]:
     return look(kind, city)
 
 

@@ -38,7 +38,7 @@ def stop_in_doubt(execution: Execution, command: do.Doubt) -> None:
     error = InDoubt(
         f"the effect of {command.call} may or may not have happened (key {key}). Look at the service that it speaks "
         f"to, say what you found by `exoflow resolve {execution.run_id} '{command.call}' --happened JSON` (what the call "
-        f"would have returned) or `--did-not`, then resume. So that it need not stop: on_doubt=\"retry\", or a probe."
+        f'would have returned) or `--did-not`, then resume. So that it need not stop: on_doubt="retry", or a probe.'
     )
     error.run_id = execution.run_id
     execution.stop(error)

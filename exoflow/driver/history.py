@@ -101,7 +101,9 @@ class History:
         kernel.recalled()
 
     def _tell_result(self, record: tuple[Any, ...], kernel: Kernel, values: Values) -> None:
-        kind, _, id, version, payload, puts, refs, names, reads_at, inputs, arguments, code, _, _, _, _, bits = record[:17]
+        kind, _, id, version, payload, puts, refs, names, reads_at, inputs, arguments, code, _, _, _, _, bits = record[
+            :17
+        ]
         kernel.recall_result(
             id, path_of(id), version, saved=kind != _MADE, failed=kind == _FAILED,
             choice=bits & 1 != 0, effect=bits & 2 != 0, names=tuple(names) if names else (),

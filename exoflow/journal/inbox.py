@@ -72,7 +72,9 @@ def messages_after(store: Store, run_id: str, number: int) -> list[Message]:
 def _parse(data: Buffer, number: int, place: str) -> Message:
     sum, body = bytes(data[:_SUM_BYTES]), bytes(data[_SUM_BYTES:])
     if zlib.crc32(body).to_bytes(_SUM_BYTES, "big") != sum:
-        raise Corrupt(f"{place} is damaged: a message that its sender was told of. Put it back from a copy of the store")
+        raise Corrupt(
+            f"{place} is damaged: a message that its sender was told of. Put it back from a copy of the store"
+        )
     what, time_s, name, payload, id, version, _ = msgpack.unpackb(body, unicode_errors="surrogatepass")
     return Message(what, time_s, name, payload, id, version, number)
 

@@ -25,7 +25,7 @@ import exoflow
 AGENCY = Path(__file__).parents[2] / "examples" / "travel"
 sys.path.insert(0, str(AGENCY))
 
-from travel_audit import audit, compare, receipts  # noqa: E402  # they lie with the example
+from travel_audit import audit, compare, receipts, summary  # noqa: E402  # they lie with the example
 from travel_load import Request, Results, in_line, reservations  # noqa: E402
 
 VARIANTS = ("sync", "parallel", "async", "rollback", "transactional")
@@ -121,6 +121,19 @@ def make_town(tmp_path: Path) -> Iterator[Callable[..., Town]]:
                 process.kill()
 
 
+@contextlib.contextmanager
+def changed(engine: sa.Engine, statement: str) -> Iterator[None]:
+    """The database with that change, which is gone after the block."""
+    file = Path(str(engine.url.database))
+    before = file.read_bytes()
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(statement)
+        yield
+    finally:
+        file.write_bytes(before)
+
+
 def requests(*variants: str) -> Iterator[Request]:
     """Guests who go to each of these variants in turn."""
     lines = [reservations(f"reserve_{variant}", seed=number) for number, variant in enumerate(variants)]
@@ -160,6 +173,7 @@ def check(town: Town, results: Results, count: int) -> None:
     town.close()
     assert audit(town.engine) == []
     assert compare(receipts(town.engine), results.answers) == []
+    print(f"audit: clean: {summary(town.engine)}; killed: {dict(town.killed)}; {results}")
     statuses = Counter(str(run.status) for run in exoflow.runs(store=town.folder / "store"))
     assert statuses == {"done": count}
 
@@ -169,6 +183,33 @@ def test_all_variants_keep_clean_books_while_workers_and_gateway_are_killed(make
     results = asyncio.run(serve(town, requests(*VARIANTS), 100, every(12, town.kill_something)))
     assert town.killed.total() >= 7
     check(town, results, 100)
+
+
+def test_the_auditor_sees_each_thing_that_can_be_wrong(make_town: Callable[..., Town]) -> None:
+    town = make_town()
+    results = asyncio.run(in_line(town.urls, requests("rollback"), clients=4, count=10))
+    check(town, results, 10)
+    for statement in (
+        "UPDATE hotels SET free = free + 1 WHERE name = (SELECT item FROM acquisitions WHERE kind = 'room' LIMIT 1)",
+        "UPDATE acquisitions SET outcome = 'held' WHERE key = (SELECT acquisition FROM bookings LIMIT 1)",
+        "UPDATE acquisitions SET outcome = 'released' WHERE key = (SELECT acquisition FROM bookings LIMIT 1)",
+        "UPDATE bookings SET state = 'cancelled' WHERE key = (SELECT room FROM orders LIMIT 1)",
+        "UPDATE bookings SET guest = 'nobody' WHERE key = (SELECT seat FROM orders LIMIT 1)",
+        "DELETE FROM orders WHERE key = (SELECT key FROM orders LIMIT 1)",
+        "INSERT INTO orders SELECT key || '2', guest, room, seat, amount_cents FROM orders LIMIT 1",
+        "UPDATE orders SET amount_cents = amount_cents + 1 WHERE key = (SELECT key FROM orders LIMIT 1)",
+    ):
+        with changed(town.engine, statement):
+            assert audit(town.engine), statement
+    assert audit(town.engine) == []
+
+
+def test_the_auditor_compares_the_books_with_what_guests_were_told() -> None:
+    booked = {"status": "booked", "receipt": "a/order#0"}
+    assert compare({"a/order#0"}, {"1": booked, "2": {"status": "sold out", "receipt": ""}}) == []
+    assert compare({"a/order#0"}, {"1": booked, "2": booked}) != []
+    assert compare(set(), {"1": booked}) != []
+    assert compare({"a/order#0", "b/order#0"}, {"1": booked}) != []
 
 
 def test_whoever_comes_when_all_is_sold_out_is_told_so(make_town: Callable[..., Town]) -> None:

@@ -435,7 +435,16 @@ async def test_a_page_of_another_site_may_not_ask_where_no_token_is_needed(clien
 
 def test_tokens_are_lines_of_names_and_secrets() -> None:
     assert read_tokens("# who\n\nalice: s1\nbob:s:2\n", "f") == {"alice": "s1", "bob": "s:2"}
-    for text in ("alice", "alice:", ": s", "a b: s", "alice: sec ret", "alice: s\nalice: t", "alice: s\nbob: s", "a: é"):
+    for text in (
+        "alice",
+        "alice:",
+        ": s",
+        "a b: s",
+        "alice: sec ret",
+        "alice: s\nalice: t",
+        "alice: s\nbob: s",
+        "a: é",
+    ):
         with pytest.raises(ValueError, match=r"^f, line \d") as caught:
             read_tokens(text, "f")
         assert "sec" not in str(caught.value).replace("SECRET", "").replace("secret", "")

@@ -47,5 +47,3 @@ def test_schemas_follow_signatures() -> None:
     }  # fmt: skip
     assert found.results == [{"type": "array", "items": {"$ref": "#/components/schemas/Room"}}, {}]
     assert set(found.components) >= {"Trip", "Room", "Guest"}
-
-
