@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
     from exoflow.client import cancel as cancel, configure as configure, get as get, resume as resume, runs as runs
     from exoflow.context import (
         attempt as attempt,
+        event as event,
         idempotency_key as idempotency_key,
         now as now,
         put as put,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
         sleep as sleep,
         timer as timer,
         uuid4 as uuid4,
+        wait_for as wait_for,
     )
     from exoflow.driver.spec import Backoff as Backoff
     from exoflow.errors import (
@@ -53,12 +55,13 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
     from exoflow.protocols import Executor as Executor, Store as Store
     from exoflow.refs import Ref as Ref, Refs as Refs
     from exoflow.running import Run as Run, RunEvent as RunEvent
+    from exoflow.sending import resolve as resolve, send as send
     from exoflow.tasks import AsyncTask as AsyncTask, Task as Task, task as task
     from exoflow.transactions import connection as connection, transaction as transaction
 
 _HOMES = {
     "client": "cancel configure get resume runs",
-    "context": "attempt idempotency_key now put rng run_id sleep timer uuid4",
+    "context": "attempt event idempotency_key now put rng run_id sleep timer uuid4 wait_for",
     "driver.spec": "Backoff",
     "errors": (
         "AdapterError BudgetExceeded Cancelled CodecError Conflict ContextTooLong Corrupt DidNotHappen "
@@ -72,6 +75,7 @@ _HOMES = {
     "protocols": "Executor Store",
     "refs": "Ref Refs",
     "running": "Run RunEvent",
+    "sending": "resolve send",
     "tasks": "AsyncTask Task task",
     "transactions": "connection transaction",
 }

@@ -6,13 +6,16 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from exoflow.driver.history import in_doubt
 from exoflow.driver.records import Start
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
 from exoflow.errors import Fenced, RunIsLive, StorageError
 from exoflow.hosting import adopt
+from exoflow.journal.inbox import has_messages, messages_after
 from exoflow.journal.records import Kind, decode
 from exoflow.journal.scan import History, is_sealed, read_all, slot_numbers
 from exoflow.journal.takeover import BEAT_S, Found, journal_processes
@@ -26,13 +29,16 @@ logger = logging.getLogger(__name__)
 SILENT_S = 3 * BEAT_S
 """An object store has no locks: a journal without a new slot for so long is tried."""
 
+_AT_ONCE = 16
+"""Each waits for the disk, and the journal makes one write of those that wait together."""
+
 
 class Adoption:
     """Takes over the runs of some flows that dead processes left, for one thread at a time.
 
     A journal is read once, when its process is seen to be dead. A look while nobody dies costs a listing, and a look
-    at the lock of each journal that is not over. Ended runs, failed ones and those that stopped in doubt are left
-    alone. Several processes may do this on one store: each run goes to one of them.
+    at the lock of each journal that is not over. Ended runs and failed ones are left alone, and so is one that stopped
+    in doubt until somebody has said what happened. Several processes may do this on one store: each run goes to one.
 
     Args:
         store: Where the runs are.
@@ -48,6 +54,8 @@ class Adoption:
         self._over: set[str] = set()
         self._left: set[str] = set()
         """Runs that somebody has to take."""
+        self._doubtful: set[str] = set()
+        """Runs that stopped in doubt, and go on when somebody has said what happened."""
         self._heard: dict[str, tuple[int, float]] = {}
 
     @property
@@ -55,21 +63,29 @@ class Adoption:
         """How many runs are known to wait for somebody who takes them."""
         return len(self._left)
 
-    def look(self) -> Iterator[Execution]:
-        """Take over what is left, one by one: whoever has enough takes no more. Each is to be started.
+    def look(self, most: int) -> Iterator[Execution]:
+        """Take over what is left, at most so many runs. Each is to be started.
 
         Raises:
             StorageError: the store failed; look again later.
         """
         for journal in self._silent():
             self._read(journal)
+        self._left |= {run_id for run_id in list(self._doubtful) if self._is_told(run_id)}
         waiting = list(self._left)
         random.shuffle(waiting)  # others look at the same time, and would come to each in the same order
-        for run_id in waiting:
-            execution = self._taken(run_id)
-            if execution is not None and not execution.ended.is_set():
-                logger.info("adopted %s", run_id, extra={"run": run_id})
-                yield execution
+        pool = ThreadPoolExecutor(_AT_ONCE, "exoflow-adopt")
+        try:
+            for execution in pool.map(self._taken, waiting[:most]):
+                if execution is not None and not execution.ended.is_set():
+                    logger.info("adopted %s", execution.run_id, extra={"run": execution.run_id})
+                    yield execution
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def doubt(self, run_id: str) -> None:
+        """A run of this process has stopped in doubt: it is to be gone on with when somebody has said what happened."""
+        self._doubtful.add(run_id)
 
     # -- which journals are over -------------------------------------------------------------------------------------
 
@@ -115,7 +131,10 @@ class Adoption:
                 if found.state != "live" or _has_begun(found):
                     self._left.discard(run_id)
                 return None
-            if not found.history.in_doubt:
+            if found.history.in_doubt and not _is_told(self._store, found):
+                self._doubtful.add(run_id)
+            else:
+                self._doubtful.discard(run_id)
                 execution = adopt(run_id, self._code_of, self._store, self._executor)
                 self._left.discard(run_id)
                 return execution
@@ -128,8 +147,25 @@ class Adoption:
         self._left.discard(run_id)
         return None
 
+    def _is_told(self, run_id: str) -> bool:
+        """A listing, as long as nobody has said a word."""
+        if not has_messages(self._store, run_id):
+            return False
+        found = self._journal.find(run_id)
+        return found.state != "broken_off" or _is_told(self._store, found)
+
     def _code_of(self, start: Start) -> FlowSpec:
         return self._flows[start.flow]
+
+
+def _is_told(store: Store, found: Found) -> bool:
+    """Whether all that is in doubt has been answered, or the run is to be cancelled."""
+    messages = messages_after(store, found.run_id, 0)
+    answered = {
+        (message.name, message.version) for message in messages if message.what in ("happened", "did not happen")
+    }
+    cancelled = any(message.what == "cancel" for message in messages)
+    return cancelled or in_doubt(found.records).items() <= answered
 
 
 def _has_begun(found: Found) -> bool:

@@ -112,12 +112,10 @@ def get(run_id: str, *, store: StoreSpec | None = None) -> Run[object]:
 
 
 def cancel(run_id: str, *, store: StoreSpec | None = None) -> None:
-    """Cancel a run of this process. Durable when it returns.
+    """Cancel a run, whichever process it is in. Durable when it returns; of one that broke off, ``resume`` undoes.
 
     Raises:
         RunNotFound: there is none; the message names the nearest id.
-        RunIsLive: another process has it.
-        RunError: it has broken off.
     """
     get(run_id, store=store).cancel()
 

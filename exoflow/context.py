@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import uuid
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from exoflow.attempts import current_attempt
 from exoflow.driver import notes
 from exoflow.driver.body import current_body
+from exoflow.driver.inbox import check_event_name
+from exoflow.gathering import as_completed
 from exoflow.refs import Ref
 
 if TYPE_CHECKING:
@@ -155,6 +157,51 @@ def sleep(seconds: float) -> None:
     timer(seconds).result()
 
 
+def event(name: str, type: type[T] = object) -> Ref[T]:  # type: ignore[assignment]  # as in typed dicts' get
+    """In a flow: a Ref to what somebody outside sends under this name, by ``exoflow.send``.
+
+    Events of one name are a queue. The Ref takes one when it is waited for, or a call that it was passed to is; until
+    then, and when the wait is given up, the event is there for others.
+
+    Args:
+        name: Of the event.
+        type: What the data is to be; JSON becomes it. Data that cannot is passed over, with a warning in the log.
+
+    Raises:
+        RuntimeError: not in a flow.
+    """
+    body = _body(f"event({name!r})", "a queue")
+    check_event_name(name)
+    handle = notes.event(body, name, type)
+    return Ref(handle.call_id, handle)
+
+
+def wait_for(name: str, timeout: float | None = None, *, type: type[T] = object) -> T:  # type: ignore[assignment]
+    """In a sync flow: wait for an event, and give its data.
+
+    Args:
+        name: Of the event.
+        timeout: Seconds to wait at most, durably: they count on while no process is there.
+        type: As of ``event``.
+
+    Raises:
+        TimeoutError: nobody has sent it in time.
+        RuntimeError: not in a flow, or in an async one.
+    """
+    body = _body(f"wait_for({name!r})", "a queue")
+    if body.is_async:
+        raise RuntimeError(
+            f"exoflow.wait_for({name!r}) would block the event loop of the async flow {body.flow.name}: write `await "
+            f"exoflow.event({name!r})`; with a deadline, `async for` over exoflow.as_completed([event, timer])"
+        )
+    waited = event(name, type)
+    if timeout is not None:
+        deadline: Ref[Any] = timer(timeout)
+        if next(as_completed([waited, deadline])) is deadline:
+            raise TimeoutError(f"nobody has sent the event {name!r} in {timeout} s")
+    return waited.result()
+
+
 def _body(name: str, instead: str) -> Body:
     body = current_body()
     if body is None:
@@ -162,4 +209,4 @@ def _body(name: str, instead: str) -> Body:
     return body
 
 
-__all__ = ["attempt", "idempotency_key", "now", "put", "rng", "run_id", "sleep", "timer", "uuid4"]
+__all__ = ["attempt", "event", "idempotency_key", "now", "put", "rng", "run_id", "sleep", "timer", "uuid4", "wait_for"]

@@ -246,7 +246,8 @@ def json_of(value: object) -> bytes:
     """A result as a JSON document. Raises ValueError as ``plain``, and for NaN and infinity, which JSON has not."""
     data = plain(value)
     try:
-        return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode(errors="backslashreplace")  # of half a character: JSON writes it like that, too
     except (TypeError, ValueError) as error:
         raise ValueError(_unwritable(data, _is_written) or f"$: {error}") from error
 

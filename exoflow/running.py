@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from exoflow import codec
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.values import Values, value_of
-from exoflow.errors import InDoubt, RunCancelled, RunError, RunIsLive, RunNotFound
+from exoflow.errors import InDoubt, RunCancelled, RunError, RunNotFound
 from exoflow.journal import Kind
 from exoflow.model import Status
 from exoflow.protocols import Store
+from exoflow.sending import cancel
 
 if TYPE_CHECKING:
     from exoflow.catalogue import RunSummary
@@ -118,21 +119,12 @@ class Run(Generic[R]):
     def cancel(self) -> None:
         """Cancel the run: what can be undone is undone, unless an effect stands on it. Durable when it returns.
 
-        Raises:
-            RunIsLive: it is another process's: cancel it there.
-            RunError: it has broken off: resume it first.
+        Whichever process has the run carries it out; of one that broke off, ``resume`` does, and raises RunCancelled.
         """
         if self._execution is not None:
             self._execution.cancel()
-            return
-        found = Runtime.of(self._store).journal.find(self._id)
-        if found.state == "live":
-            error = RunIsLive(
-                f"the run {self._id} is live in another process ({_listed(found.processes)}): cancel it there"
-            )
-            error.run_id, error.processes = self._id, found.processes
-            raise error
-        self._refuse_unless_live(found.state, "cancel")
+        else:
+            cancel(self._id, self._store)
 
     def events(self) -> Iterator[RunEvent]:
         """What is durably known to have happened until now, in the order of time."""
@@ -170,8 +162,8 @@ class Run(Generic[R]):
                 self._summary = catalogue.run(self._id)
         return self._summary
 
-    def _refuse_unless_live(self, state: str, word: str = "resume") -> None:
-        if state == "live" or (state == "ended" and word == "cancel"):
+    def _refuse_unless_live(self, state: str) -> None:
+        if state == "live":
             return
         error: RunError
         if state == "absent":
@@ -198,7 +190,3 @@ class Run(Generic[R]):
         value = value_of(payload)
         assert value is not None
         return codec.decode(Values(self._store, {}).fetch(value))
-
-
-def _listed(processes: tuple[int, ...]) -> str:
-    return ", ".join(str(pid) if pid > 0 else "unknown" for pid in processes)

@@ -158,7 +158,8 @@ def _call(
     choice = rest.choice if rest else 0
     effect = intents[-1][1] if intents else "idempotent" if choice & 2 else None
     finished = last is not None and last.saved != "not saved" and not last.undone
-    open_intent = bool(intents) and effect == "irrevocable" and (last is None or last.version < intents[-1][0])
+    known = max([last.version if last else 0, *(version for version, _ in undos)])
+    open_intent = effect == "irrevocable" and bool(intents) and known < intents[-1][0]
     return CallSeen(
         id=id,
         task=task_of(id),

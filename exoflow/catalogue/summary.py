@@ -13,6 +13,7 @@ _OPEN_EFFECT = """
     SELECT 1 FROM intents i WHERE i.run_id = r.run_id AND i.what = 'irrevocable'
     AND NOT EXISTS (SELECT 1 FROM attempts a
                     WHERE a.run_id = i.run_id AND a.call = i.call AND a.version > i.version AND a.state != 'made')
+    AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run_id = i.run_id AND u.call = i.call AND u.version >= i.version)
 """
 _COLUMNS = f"""
     r.run_id, r.flow, r.status, r.started_s, r.ended_s, r.labels, r.executor, r.epoch, r.journal, r.version, r.module,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from exoflow.cli import collecting, doctor, explaining, listing, running, serving, showing
+from exoflow.cli import collecting, doctor, explaining, listing, running, serving, showing, telling
 from exoflow.cli.failures import reported
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
@@ -89,7 +89,19 @@ _add(
 )
 _add("show", showing.show, "exoflow show nightly-2026-03-01", "exoflow show nightly-2026-03-01 --timeline")
 _add("explain", explaining.explain, "exoflow explain jobs.py:daily", "exoflow explain nightly-2026-03-01 --json")
-_add("cancel", running.cancel, "exoflow cancel nightly-2026-03-01")
+_add(
+    "send",
+    telling.send,
+    "exoflow send nightly-2026-03-01 approved",
+    'exoflow send nightly-2026-03-01 approved \'{"by": "anna"}\' --id 4711',
+)
+_add(
+    "resolve",
+    telling.resolve,
+    "exoflow resolve nightly-2026-03-01 'charge#0' --happened '\"receipt-17\"'",
+    "exoflow resolve nightly-2026-03-01 'charge#0' --did-not",
+)
+_add("cancel", telling.cancel, "exoflow cancel nightly-2026-03-01")
 _add("gc", collecting.gc, "exoflow gc --dry-run", "exoflow gc --keep-days 30")
 _add("doctor", doctor.doctor, "exoflow doctor", "exoflow doctor --store /data/exoflow")
 _add(

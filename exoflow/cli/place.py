@@ -40,6 +40,11 @@ def runs_in(number: int, store: Store) -> str:
     return f"{count(number, 'run')} in {store.url}{'' if there else ', which does not exist yet'}"
 
 
+def resolve_command(run_id: str, call: str, store: str | None) -> str:
+    """What to type, and to add an answer to, where an effect is in doubt."""
+    return shlex.join(["exoflow", "resolve", run_id, call, *(["--store", store] if store else [])])
+
+
 def resume_command(run_id: str, store: str | None) -> str:
     """What to type to go on with a run."""
     return shlex.join(["exoflow", "resume", run_id, *(["--store", store] if store else [])])

@@ -1,11 +1,10 @@
-"""``exoflow run``, ``resume`` and ``cancel``."""
+"""``exoflow run`` and ``resume``."""
 
 from __future__ import annotations
 
 import os
 import time
 import traceback
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,7 +30,7 @@ from exoflow.cli.terminal import STYLES, Terminal, terminal_alone
 from exoflow.cli.words import count, duration
 from exoflow.client import code_of
 from exoflow.declaration import RunOptions
-from exoflow.errors import ExecutorError, RunCancelled, RunError
+from exoflow.errors import ExecutorError
 from exoflow.flows import AnyFlow, adopt
 from exoflow.model import Status
 
@@ -99,13 +98,13 @@ def resume(
         with catalogue_of(opened, terminal) as catalogue:
             known = catalogue.run(run_id)
         if known.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT) or takeover:
-            _go_to(known.cwd, terminal)
+            go_to(known.cwd, terminal)
         make_importable(known.file, known.module)
         execution = adopt(run_id, code_of, opened, executor, takeover=takeover, accept=tuple(accept or ()))
         _run_to_end(execution, terminal, store, debug=debug)
 
 
-def _go_to(folder: str, terminal: Terminal) -> None:
+def go_to(folder: str, terminal: Terminal) -> None:
     """Resume where the run began: its relative paths mean the same there."""
     if not folder or os.path.realpath(folder) == os.path.realpath(os.getcwd()):
         return
@@ -192,29 +191,3 @@ def own_frames(text: str) -> str:
         if not ours:
             kept.append(line)
     return "\n".join(kept)
-
-
-def cancel(
-    run_id: RunIdArgument, store: StoreOption = None, json_output: JsonOption = False, debug: DebugOption = False
-) -> None:
-    """Cancel a run that no process works on: what can be undone is undone, unless an effect stands on it.
-
-    A run that is live in another process is stopped there, with Ctrl-C or a signal; then it can be cancelled here.
-    """
-    terminal = Terminal(json_output=json_output)
-    with reported(terminal, debug=debug):
-        opened = store_of(store)
-        with catalogue_of(opened, terminal) as catalogue:
-            known = catalogue.run(run_id)
-        if known.status in (Status.DONE, Status.CANCELLED):
-            raise RunError(f"the run {run_id} has ended already: it is {known.status}")
-        _go_to(known.cwd, terminal)
-        make_importable(known.file, known.module)
-        execution = adopt(run_id, code_of, opened)
-        execution.cancel()
-        with suppress(RunCancelled):
-            execution.result()
-        if json_output:
-            terminal.print_json({"id": run_id, "status": str(execution.status)})
-        else:
-            terminal.say(Text.assemble(("cancelled", STYLES[Status.CANCELLED]), f" {run_id}"))

@@ -69,7 +69,8 @@ def _serve(
 
     if not debug:
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-        logging.getLogger("exoflow.web").setLevel(logging.INFO)
+        for name in ("exoflow.web", "exoflow.adoption"):
+            logging.getLogger(name).setLevel(logging.INFO)
     opened = store_of(store)
     try:
         bound = listen(host, port)

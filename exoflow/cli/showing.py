@@ -11,12 +11,14 @@ from exoflow.catalogue import CallSeen, Description
 from exoflow.cli.failures import reported
 from exoflow.cli.listing import summary_json
 from exoflow.cli.options import DebugOption, JsonOption, RunIdArgument, StoreOption
-from exoflow.cli.place import catalogue_of, resume_command, store_of
+from exoflow.cli.place import catalogue_of, resolve_command, resume_command, store_of
 from exoflow.cli.terminal import Terminal, status_text
 from exoflow.cli.timeline import timeline
 from exoflow.cli.tree import error_line, totals, tree
 from exoflow.cli.words import count, duration, listed, moment
 from exoflow.model import Status, show_version
+
+_DOUBTS_MAX = 10
 
 
 def show(
@@ -68,9 +70,11 @@ def _advise(found: Description, terminal: Terminal, store: str | None) -> None:
     doubts = [call.id for call in found.calls if call.in_doubt]
     if doubts:
         terminal.say(
-            f"{count(len(doubts), 'effect')} in doubt: {listed(doubts)}. Look at what the service did, then say it in "
-            'the code: on_doubt="retry" if it did not happen, or a probe that returns Happened(value) if it did.'
+            f"{count(len(doubts), 'effect')} in doubt: {listed(doubts)}. A process died, or the call failed, when the "
+            "effect may have happened, and before its result was recorded. Look at what the service did, then say it:"
         )
+        for call in doubts[:_DOUBTS_MAX]:
+            terminal.say(f"  {resolve_command(run.run_id, call, store)} --happened JSON | --did-not")
     if run.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT):
         terminal.say(f"Go on with it: {resume_command(run.run_id, store)}")
 

@@ -179,7 +179,12 @@ class AsyncBody(Body):
                     except ValueLost:
                         pass  # it is being made again
                 future = self._woken(call)
-            await future
+            try:
+                await future
+            except asyncio.CancelledError:
+                with self.lock:
+                    notes.leave(self, (handle,))
+                raise
 
     def _ready(self, call: Call) -> bool:
         """Whether the strand may be given the value now: not before what a recorded run was given first (L9)."""
@@ -240,6 +245,8 @@ class AsyncBody(Body):
                 )  # fmt: skip
 
     def _await_one_of(self, loop: asyncio.AbstractEventLoop, calls: Sequence[Call]) -> asyncio.Future[None]:
+        for call in calls:
+            self.still_wants(call)
         self.check()  # what was found may have set this body aside, and that wakes it only once
         self.loop = loop
         future: asyncio.Future[None] = loop.create_future()
@@ -288,7 +295,12 @@ class AsyncBody(Body):
                     break
                 calls = [*(handle.call for handle in handles), note.call]
                 future = self._await_one_of(asyncio.get_running_loop(), calls)
-            await future
+            try:
+                await future
+            except asyncio.CancelledError:
+                with self.lock:
+                    notes.leave(self, handles)
+                raise
         index = await self.value(note)
         assert isinstance(index, int)
         return index

@@ -17,8 +17,8 @@ from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import Cancelled, Corrupt, RunError, RunMismatch, StorageError, Superseded
-from exoflow.kernel.state import Call
-from exoflow.model import CallId, Inline
+from exoflow.kernel.state import Call, State
+from exoflow.model import CallId, Inline, Kind
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -282,8 +282,14 @@ class Body:
                 idle = True
                 execution.turn(kernel.waits, self.scope)
             else:
+                self.still_wants(call)
                 self.park()
         self.check()
+
+    def still_wants(self, call: Call) -> None:
+        """Before it waits on: an event that another has left runs for it. Under the lock."""
+        if call.note.kind is Kind.EVENT and call.state is State.IDLE:
+            self.execution.event(self.execution.kernel.wants, call)
 
     def _worked(self, call: Call) -> bool:
         """Whether this thread could itself do something for the call."""

@@ -37,8 +37,9 @@ def stop_in_doubt(execution: Execution, command: do.Doubt) -> None:
     key = key_of(execution, command.call, None)
     error = InDoubt(
         f"the effect of {command.call} may or may not have happened (key {key}). Look at the service that it speaks "
-        f"to, say what you found by `exoflow resolve {execution.run_id} '{command.call}' --happened JSON` (what the call "
-        f'would have returned) or `--did-not`, then resume. So that it need not stop: on_doubt="retry", or a probe.'
+        f"to and say what you found, by `exoflow resolve {execution.run_id} '{command.call}'` with --did-not, or with "
+        f"--happened JSON, which is what the call would have returned; then resume. A probe, or on_doubt='retry', "
+        f"would save you that."
     )
     error.run_id = execution.run_id
     execution.stop(error)

@@ -101,9 +101,8 @@ class History:
         kernel.recalled()
 
     def _tell_result(self, record: tuple[Any, ...], kernel: Kernel, values: Values) -> None:
-        kind, _, id, version, payload, puts, refs, names, reads_at, inputs, arguments, code, _, _, _, _, bits = record[
-            :17
-        ]
+        kind, _, id, version, payload, puts, refs, names, reads_at, inputs, arguments, code = record[:12]
+        bits = record[16]
         kernel.recall_result(
             id, path_of(id), version, saved=kind != _MADE, failed=kind == _FAILED,
             choice=bits & 1 != 0, effect=bits & 2 != 0, names=tuple(names) if names else (),
@@ -126,6 +125,17 @@ class History:
                 values.at[CallId(put)] = put_value
             if puts or id in self.puts:
                 self.puts[id] = tuple(CallId(put) for put, _ in puts or ())
+
+
+def in_doubt(run_records: Iterable[tuple[Any, ...]]) -> dict[CallId, Version]:
+    """The irrevocable calls that may have happened, and the intents under which: no result says, and no undo."""
+    doubts: dict[CallId, Version] = {}
+    for record in run_records:
+        if record[0] == Code.INTENT and record[4] == "irrevocable":
+            doubts[record[2]] = record[3]
+        elif record[0] in _RESULTS or record[0] == Code.UNDONE:
+            doubts.pop(record[2], None)
+    return doubts
 
 
 def recorded_results(run_records: Iterable[tuple[Any, ...]]) -> set[CallId]:

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+def check_event_name(name: object) -> None:
+    """Refuse what cannot name an event.
+
+    Raises:
+        TypeError, ValueError: it is no text, or empty.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an event must be text, not {name!r}")
+    if not name:
+        raise ValueError("the name of an event must not be empty")
+
+
 class Inbox:
     """Events of one name are a queue: who waits first gets the first. To be used under the run's lock.
 
@@ -72,6 +84,11 @@ class Inbox:
         """Whether there is an event of this name that nobody has taken."""
         self._reclaim()
         return bool(self._free.get(name))
+
+    def taken(self) -> dict[CallId, int]:
+        """Which message each event has."""
+        self._reclaim()
+        return dict(self._taken)
 
     def check(self, name: str, data: object) -> None:
         """Refuse what those who wait for the event could not use.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from exoflow import codec
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from exoflow.driver.body import Body
     from exoflow.driver.execution import Execution
 
+_IN_NAMES = str.maketrans({c: f"%{ord(c):02X}" for c in "%/#~!:[]()"})
+"""They divide the parts of a call's id."""
+
 _NOTE = Annotations(kind=Kind.NOTE)
+_EVENT = Annotations(kind=Kind.EVENT)
 _TIMER = Annotations(deterministic=True, checkpoint="never", kind=Kind.TIMER)
 
 
@@ -50,9 +54,15 @@ def now(body: Body) -> float:
 
 def done(body: Body, handle: Handle) -> bool:
     """Whether the call's value is there."""
-    kernel = body.execution.kernel
     with body.lock:
-        return bool(body.wait(make(body, "done", lambda: kernel.deliverable(handle.call))))
+        return bool(body.wait(make(body, "done", lambda: _is_there(body.execution, handle))))
+
+
+def _is_there(execution: Execution, handle: Handle) -> bool:
+    """Of an event also: whether one has come that whoever reads it will get."""
+    if execution.kernel.deliverable(handle.call):
+        return True
+    return handle.spec.note.kind is Kind.EVENT and execution.inbox.holds(handle.event_name)
 
 
 def uuid4(body: Body) -> uuid.UUID:
@@ -86,6 +96,26 @@ def timer(body: Body, seconds: float) -> Handle:
         return handle
 
 
+def event(body: Body, name: str, kind: object) -> Handle:
+    """A call that completes when somebody sends an event of this name; it runs while it is waited for."""
+    with body.lock:
+        spec = TaskSpec(f"event({name.translate(_IN_NAMES)})", _nothing, _EVENT)
+        handle = body.make(spec, (), {})
+        handle.event_name, handle.event_type = name, kind
+        body.execution.advance()
+        return handle
+
+
+def leave(body: Body, handles: Iterable[Handle]) -> None:
+    """The body has stopped to wait for these before they were there. Under the lock."""
+    execution = body.execution
+    for handle in handles:
+        if handle.spec.note is _EVENT and not body.over():
+            execution.event(execution.kernel.left, handle.call)
+            for other in list(execution.bodies.values()):
+                other.wake_for(handle)  # one that waits for it still says so again
+
+
 def start_choice(body: Body, handles: Sequence[Handle]) -> Handle:
     """The note of which of these calls is the next one; it is still to be taken, by ``choose``. Under the lock."""
     execution = body.execution
@@ -104,7 +134,9 @@ def choose(body: Body, note: Handle, handles: Sequence[Handle]) -> bool:
     kernel = body.execution.kernel
     ready = [(handle.order, i) for i, handle in enumerate(handles) if kernel.deliverable(handle.call)]
     if ready and is_open(note):
-        body.execution.event(take, body.execution, note, min(ready)[1])
+        chosen = min(ready)[1]
+        body.execution.event(take, body.execution, note, chosen)
+        leave(body, [handle for handle in handles if handle.spec.note is _EVENT and handle is not handles[chosen]])
     return kernel.deliverable(note.call)
 
 

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from exoflow import codec
 from exoflow.driver import records
+from exoflow.driver.bells import Bells, look
 from exoflow.driver.clock import SYSTEM_CLOCK
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History, recorded_results
@@ -49,6 +50,7 @@ class Runtime:
         self._chance = random.Random()  # no secret; seeded by the system
         self._sources: set[bytes] = set()
         self._opened: Opened | None = None
+        self.bells = Bells(store, self.journal.name, self.executions)
         self._forgets = self._forget
         self._keeps_source = self._keep_source
 
@@ -185,6 +187,7 @@ class Runtime:
         with self._lock:
             self.executions[execution.run_id] = execution
         execution.forget = self._forgets
+        self.bells.listen()
 
     def _forget(self, execution: Execution) -> None:
         if self.executions.get(execution.run_id) is execution:
@@ -348,12 +351,14 @@ class Runtime:
         execution.begun(None)
         if history.cancelled:
             execution.cancel()
+        look(execution)
         return execution
 
     def close(self) -> None:
         """End in good order: runs that have not ended can be taken over at once."""
         for execution in list(self.executions.values()):
             execution.stop(KeyboardInterrupt("the process ends"))
+        self.bells.close()
         self.journal.close()
 
 

@@ -50,7 +50,7 @@ def append_result(
     if execution.history.absent:
         made_again(execution, call.id)
     bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
-    inputs = [i.id for i in call.inputs] if call.inputs else None
+    inputs: list[Any] | None = [i.id for i in call.inputs] if call.inputs else None
     if note.kind is Kind.EVENT:
         bits |= records.EVENT
         inputs = [records.message_name(handle.message)]

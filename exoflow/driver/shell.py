@@ -259,6 +259,12 @@ class Shell:
         place = seq - self._known - 1
         return self._positions[place] if 0 <= place < len(self._positions) else None
 
+    def is_accepted(self) -> bool:
+        """Whether the run durably exists."""
+        with self.lock:
+            position = self.position_of(1)
+        return position is None or position <= self.log.durable
+
     def when_accepted(self, callback: Callable[[BaseException | None], None]) -> None:
         """Call back when the run is durably known to exist, so that somebody may be told so; at once, if it is."""
         with self.lock:

@@ -134,8 +134,12 @@ class SyncBody(Body):
             if (kernel.deliverable(handle.call) or left_s <= 0) and notes.is_open(note):
                 execution.event(notes.take, execution, note, not kernel.deliverable(handle.call))
             elif not self._committed():
+                self.still_wants(handle.call)
                 self.park(left_s if left_s > 0 else None)
-        return bool(self.wait(note))
+        timed_out = bool(self.wait(note))
+        if timed_out:
+            notes.leave(self, (handle,))
+        return timed_out
 
     # -- many calls --------------------------------------------------------------------------------------------------
 
@@ -155,6 +159,8 @@ class SyncBody(Body):
             while self._pending:
                 self.check()
                 if not self._committed():
+                    for call in list(self._pending):
+                        self.still_wants(call)
                     self.park()
                 elif self._pending:
                     self._pending = {call for call in self._pending if not kernel.deliverable(call)}
@@ -176,6 +182,8 @@ class SyncBody(Body):
             while not kernel.deliverable(note.call):
                 self.check()
                 if not notes.choose(self, note, handles):
+                    for handle in handles:
+                        self.still_wants(handle.call)
                     self.park()
             index = self.wait(note)
             assert isinstance(index, int)

@@ -114,13 +114,17 @@ def was_answered(execution: Execution, command: do.Doubt | do.Probe) -> bool:
     assert answer.payload is not None
     value = codec.decode(codec.from_bytes(answer.payload))
     try:
-        value = conversion.converted(value, conversion.returns(execution.handles[command.call].spec.function))
+        value = conversion.converted(value, _returns(execution.handles[command.call]))
     except ValueError as error:
         raise InDoubt(
             f"{command.call} was resolved by a value that it cannot have returned: {error}. Resolve it again."
         ) from error
     _probed(execution, command.call, command.version, Happened(value))
     return True
+
+
+def _returns(handle: Handle) -> object:
+    return conversion.parameters_of(handle.spec.function).hints.get("return", object)
 
 
 def probe(execution: Execution, command: do.Probe) -> None:

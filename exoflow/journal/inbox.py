@@ -1,6 +1,6 @@
 """Messages to a run, from any process: inbox/H/N is durable before its sender is told, whoever owns the run.
 
-A bell at bells/J/... tells the owner's journal J that there is one. It is a hint: whoever misses it looks once a minute.
+A bell at bells/J/... tells the owner's journal J that there is one. It is a hint: who misses it looks once a minute.
 """
 
 from __future__ import annotations
@@ -69,12 +69,15 @@ def messages_after(store: Store, run_id: str, number: int) -> list[Message]:
     return [_parse(store.read(f"{folder}/{n}"), n, f"{store.url}: {folder}/{n}") for n in found]
 
 
+def has_messages(store: Store, run_id: str) -> bool:
+    """Whether anybody has told the run anything."""
+    return bool(store.list(_folder(run_id)))
+
+
 def _parse(data: Buffer, number: int, place: str) -> Message:
     sum, body = bytes(data[:_SUM_BYTES]), bytes(data[_SUM_BYTES:])
     if zlib.crc32(body).to_bytes(_SUM_BYTES, "big") != sum:
-        raise Corrupt(
-            f"{place} is damaged: a message that its sender was told of. Put it back from a copy of the store"
-        )
+        raise Corrupt(f"{place} is damaged: a message whose sender was told that it is safe. Put it back from a copy")
     what, time_s, name, payload, id, version, _ = msgpack.unpackb(body, unicode_errors="surrogatepass")
     return Message(what, time_s, name, payload, id, version, number)
 

@@ -74,7 +74,10 @@ class Ending(Forsaking):
             self._start_deferred(scope)
         if scope.active or scope.owner is None and self._is_looking():
             return
-        result = self._whole(scope.result_refs) if scope.owner is None else ()
+        refs = scope.result_refs
+        if scope.owner is not None:  # its result is older than no choice behind it, and an event may still be to come
+            refs = tuple(call for call in refs if call.note.kind is Kind.EVENT)
+        result = self._whole(refs)
         if result is None:
             return
         scope.ended = True

@@ -194,6 +194,8 @@ class Kernel(History):
         else:
             for call in refs:
                 self._link_late(owner, call)
+                if call.note.kind is Kind.EVENT:
+                    self.wants(call)
             if owner.forced:
                 for call in refs:
                     self._force(call)

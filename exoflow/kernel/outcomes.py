@@ -207,6 +207,8 @@ class Outcomes(Retirement):
             root = self.scopes[""]
             if root.returned:
                 self._ending.append(root)
+            if call.note.kind is Kind.EVENT:  # a child flow may have returned it
+                self._ending.extend(scope for scope in self.scopes.values() if scope.returned and scope is not root)
         waiters, call.waiters = call.waiters, NOBODY
         if waiters and not call.failed:
             for ref in call.refs:  # they take what it refers to: have it made while they wait for their other inputs

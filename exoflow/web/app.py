@@ -6,29 +6,28 @@ import asyncio
 import contextlib
 import difflib
 import html
-import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from exoflow import sending
 from exoflow.conversion import WrongArgument, arguments_of, json_of
-from exoflow.errors import CodecError, ExoFlowError, RunMismatch
+from exoflow.errors import CodecError, RunError, RunMismatch, RunNotFound
 from exoflow.model import Status
 from exoflow.web import openapi, problems
-from exoflow.web.gateway import OWNER, Elsewhere, Gateway, Overloaded, Stopping
-from exoflow.web.naming import location_of
+from exoflow.web.answers import HANDLERS, accepted_answer, content_of, result_answer
+from exoflow.web.elsewhere import NotEnded
+from exoflow.web.gateway import OWNER, Gateway
 from exoflow.web.problems import Problem
 from exoflow.web.reading import body_of, json_of_body, key_of, preference_of
 from exoflow.web.standing import Standing, may_see, no_run, standing, summary_json
 from exoflow.web.stream import stream
 from exoflow.web.tokens import Tokens
-
-logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 1024 * 1024
 _ANSWERS_MAX = 1024
@@ -70,7 +69,7 @@ class Service:
         key, preference = key_of(request), preference_of(request)
         known = self._answers.get((token, name, key)) if key is not None else None
         if known is not None and known[0] == body:
-            return _result(known[1], known[2])
+            return result_answer(known[1], known[2])
         given = json_of_body(request, body)
         if not isinstance(given, dict | None):
             raise Problem(422, "$: the body has to be an object, with the flow's arguments by name")
@@ -82,15 +81,15 @@ class Service:
         until = None if preference.wait_s is None else loop.time() + preference.wait_s
         try:
             execution = await self.gateway.begin(name, args, kwargs, token=token, key=key, wait_s=preference.wait_s)
-        except Elsewhere as error:
-            return _accepted(str(error), flow.name, preference.applied)
+        except NotEnded as error:
+            return accepted_answer(str(error), flow.name, preference.applied)
         except CodecError as error:
             raise Problem(422, str(error)) from error
         except RunMismatch as error:
             raise Problem(422, f"Idempotency-Key {key!r} was given before with other arguments: {error}") from error
         if not await self.gateway.has_ended(execution, until):
             await self.gateway.accepted(execution)
-            return _accepted(execution.run_id, flow.name, preference.applied)
+            return accepted_answer(execution.run_id, flow.name, preference.applied)
         try:
             result = execution.result()
         except BaseException as error:
@@ -98,13 +97,13 @@ class Service:
         return self._done(execution.run_id, result, body, (token, name, key))
 
     def _done(self, run_id: str, result: object, body: bytes, asked: tuple[str, str, str | None]) -> Response:
-        content = _content(run_id, result)
+        content = content_of(run_id, result)
         token, name, key = asked
         if key is not None and len(content) + len(body) <= _ANSWER_MAX_BYTES:
             self._answers[token, name, key] = body, content, run_id
             if len(self._answers) > _ANSWERS_MAX:
                 self._answers.popitem(last=False)
-        return _result(content, run_id)
+        return result_answer(content, run_id)
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
@@ -120,7 +119,7 @@ class Service:
             "ended_s": found.ended_s,
         }  # fmt: skip
         if found.status is Status.DONE:
-            return json_of(shown)[:-1] + b',"result":' + _content(found.run_id, found.outcome) + b"}"
+            return json_of(shown)[:-1] + b',"result":' + content_of(found.run_id, found.outcome) + b"}"
         if found.error is not None:
             shown["problem"] = problems.of_run(found.run_id, found.error, found.status, debug=self._debug).document()
         return json_of(shown)
@@ -135,21 +134,34 @@ class Service:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
+    async def send(self, request: Request) -> Response:
+        """``POST /runs/ID/events/NAME``."""
+        run_id, name = await self._own(request), request.path_params["name"]
+        data = json_of_body(request, await body_of(request, self._max_body))
+        send = partial(sending.send, run_id, name, data, id=key_of(request), store=self.gateway.store)
+        try:
+            await asyncio.to_thread(send)
+        except RunNotFound:
+            raise no_run(run_id) from None
+        except RunError as error:
+            raise Problem(409, str(error), run=run_id) from error
+        except ValueError as error:
+            raise Problem(422, str(error)) from error
+        return Response(json_of({"id": run_id, "event": name}), 202, media_type="application/json")
+
     async def cancel(self, request: Request) -> Response:
         """``POST /runs/ID/cancel``."""
-        from exoflow import client
-
         run_id = await self._own(request)
         live = self.gateway.runtime.executions.get(run_id)
         if live is not None:
             await asyncio.to_thread(live.cancel)
-            return _accepted(run_id, live.flow.name, "", status="cancelling")
+            return accepted_answer(run_id, live.flow.name, "", status="cancelling")
         found = await asyncio.to_thread(standing, self.gateway, run_id, "")
         if found.status in (Status.DONE, Status.FAILED):
             raise Problem(409, f"the run {run_id} has ended: it is {found.status}", run=run_id)
         if found.status is not Status.CANCELLED:
-            await asyncio.to_thread(client.cancel, run_id, store=self.gateway.store)
-        return _accepted(run_id, found.flow, "", status="cancelling")
+            await asyncio.to_thread(sending.cancel, run_id, self.gateway.store)
+        return accepted_answer(run_id, found.flow, "", status="cancelling")
 
     async def list(self, request: Request) -> Response:
         """``GET /runs``."""
@@ -224,6 +236,13 @@ class Service:
         return name
 
 
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ExoFlow</title>
+<body style="font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em">
+<h1>ExoFlow</h1><p>Flows as HTTP functions: <code>POST /flows/NAME</code>, with <code>Idempotency-Key</code>.
+They are described in <a href="openapi.json">openapi.json</a>.</p>{flows}</body></html>
+"""
+
+
 def _refuse_other_sites(request: Request) -> None:
     """A browser on this machine can be made to ask by any page: without tokens its word for where it is has to do."""
     origin = request.headers.get("origin")
@@ -235,59 +254,6 @@ def _no_flow(name: str, gateway: Gateway) -> Problem:
     near = difflib.get_close_matches(name, gateway.flows, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(gateway.flows)}"
     return Problem(404, f"there is no flow {name!r}; {hint}")
-
-
-def _content(run_id: str, result: object) -> bytes:
-    try:
-        return json_of(result)
-    except ValueError as error:
-        detail = f"the run {run_id} is done, and its result cannot be said in JSON: {error}"
-        raise Problem(500, detail, run=run_id) from error
-
-
-def _result(content: bytes, run_id: str) -> Response:
-    return Response(content, media_type="application/json", headers={"Run-Id": run_id})
-
-
-def _accepted(run_id: str, flow: str, applied: str, status: str = "running") -> Response:
-    headers = {"Location": location_of(run_id), "Run-Id": run_id}
-    if applied:
-        headers["Preference-Applied"] = applied
-    content = json_of({"id": run_id, "flow": flow, "status": status})
-    return Response(content, 202, media_type="application/json", headers=headers)
-
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ExoFlow</title>
-<body style="font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em">
-<h1>ExoFlow</h1><p>Flows as HTTP functions: <code>POST /flows/NAME</code>, with <code>Idempotency-Key</code>.
-They are described in <a href="openapi.json">openapi.json</a>.</p>{flows}</body></html>
-"""
-
-
-# -- errors ------------------------------------------------------------------------------------------------------------
-
-
-def _problem(_: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        error = Problem(error.status_code, error.detail, headers=error.headers)
-    assert isinstance(error, Problem)
-    return Response(json_of(error.document()), error.status, error.headers, "application/problem+json")
-
-
-def _overloaded(request: Request, error: Exception) -> Response:
-    return _problem(request, Problem(429, f"{error}: ask again later", headers={"Retry-After": "1"}))
-
-
-def _stopping(request: Request, error: Exception) -> Response:
-    return _problem(request, Problem(503, f"{error}: ask again", headers={"Retry-After": "1", "Connection": "close"}))
-
-
-def _error(request: Request, error: Exception) -> Response:
-    problem = problems.of_error(error)
-    if problem is None:
-        logger.error("a request failed by a mistake of ours", exc_info=error)
-        problem = Problem(500, f"the gateway failed: {type(error).__name__}; its log says where")
-    return _problem(request, problem)
 
 
 def application(service: Service) -> Starlette:
@@ -305,6 +271,7 @@ def application(service: Service) -> Starlette:
     routes = [
         Route("/flows/{name}", service.start, methods=["POST"]),
         Route("/runs", service.list),
+        Route("/runs/{id:path}/events/{name}", service.send, methods=["POST"]),
         Route("/runs/{id:path}/events", service.follow),
         Route("/runs/{id:path}/cancel", service.cancel, methods=["POST"]),
         Route("/runs/{id:path}", service.show),
@@ -312,8 +279,4 @@ def application(service: Service) -> Starlette:
         Route("/openapi.json", service.describe),
         Route("/", service.index),
     ]
-    handlers = {
-        Problem: _problem, HTTPException: _problem, Overloaded: _overloaded, Stopping: _stopping, ExoFlowError: _error,
-        Exception: _error,
-    }  # fmt: skip
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=HANDLERS)

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from exoflow import settings
 from exoflow.adoption import Adoption
 from exoflow.driver.loops import mailbox
 from exoflow.driver.runtime import Runtime
+from exoflow.driver.spec import FlowSpec
 from exoflow.errors import ExoFlowError, Interruption, RunIsLive
 from exoflow.executors.threads import Take, Threads
 from exoflow.flows import AnyFlow
 from exoflow.hosting import is_first
-from exoflow.protocols import Store
+from exoflow.model import Status
+from exoflow.protocols import Executor, Store
+from exoflow.web.elsewhere import Elsewhere, Stopping, look
 from exoflow.web.naming import run_id_of
 
 if TYPE_CHECKING:
@@ -28,24 +33,17 @@ logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 """Between two looks for runs that a dead process has left."""
-ELSEWHERE_S = (0.1, 1.0)
-"""Between two looks at a run of another process: at first, and at most."""
 OWNER = "token"
+_CLAIMS = 32
+"""At a time: each waits for the disk, and the file system makes one write of those that wait together."""
 """The label that says whose token asked for a run."""
 
 Flow = AnyFlow[..., Any, Any]
+Begin = Callable[[], "Execution"]
 
 
 class Overloaded(ExoFlowError):
     """As many flows run, and as many wait, as may."""
-
-
-class Stopping(ExoFlowError):
-    """The gateway begins nothing any more."""
-
-
-class Elsewhere(ExoFlowError):
-    """Another process has the run, and has not ended it in time."""
 
 
 class Gateway:
@@ -73,14 +71,19 @@ class Gateway:
         self._threads: Threads[Execution] = Threads(max_running, _serve, "exoflow-flow")
         self._running: set[Execution] = set()
         self._queue: deque[Execution] = deque()
+        specs = {flow.name: flow._spec for flow in flows.values()}
+        self._adoption = Adoption(store, specs, executor=executor)
         self._adopted: deque[Execution] = deque()
         """They wait, too, and go before the others: they have waited longest."""
         self._entering = 0
         self._beginning: dict[str, asyncio.Future[None]] = {}
-        self._elsewhere: dict[str, asyncio.Task[None]] = {}
+        self._elsewhere = Elsewhere(self.runtime.journal, self.stopping)
         self._idle = asyncio.Event()
         self._idle.set()
-        self._labelled: dict[tuple[str, str], Flow] = {}
+        self._executors: dict[str, Executor] = {}
+        """Of each flow, by its name."""
+        self._cwd = os.getcwd()
+        self._claims = ThreadPoolExecutor(_CLAIMS, "exoflow-claim")
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -95,88 +98,72 @@ class Gateway:
 
         Raises:
             Overloaded, Stopping: it is not begun.
-            Elsewhere: another process has it.
+            NotEnded: another process has it.
             RunMismatch: the key was given with other arguments.
-            TypeError, ValueError, CodecError: an argument cannot be recorded.
+            CodecError: an argument cannot be recorded.
         """
-        flow = self._flow_of(name, token)
+        begin = self._begin_of(self.flows[name]._spec, args, kwargs, token, key)
         if key is not None:
-            return await self._begin_named(flow, run_id_of(token, flow.name, key), args, kwargs, wait_s)
+            return await self._begin_named(begin, run_id_of(token, self.flows[name].name, key), wait_s)
         self._admit()
-        return self._enter(flow._begin(args, kwargs))
+        return self._enter(begin())
 
-    def _flow_of(self, name: str, token: str) -> Flow:
-        found = self._labelled.get((name, token))
-        if found is None:
-            labels = {OWNER: token} if token else {}
-            found = self.flows[name].options(store=self.store, labels=labels)
-            if self._executor is not None:
-                found = found.options(executor=self._executor)
-            self._labelled[name, token] = found
-        return found
+    def _begin_of(
+        self, spec: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], token: str, key: str | None
+    ) -> Begin:
+        """As ``flow.start`` begins a run, without what is the same for every request."""
+        executors = settings.executors_of(self.store)
+        executor = self._executors.get(spec.name)
+        if executor is None:
+            wanted = settings.executor_of(self._executor or spec.executor, self._cwd)
+            executor = self._executors[spec.name] = executors(wanted)
+        return partial(
+            self.runtime.begin,
+            spec,
+            args,
+            kwargs,
+            run_id=None if key is None else run_id_of(token, spec.name, key),
+            labels={OWNER: token} if token else {},
+            executor=executor,
+            executors=executors,
+            cwd=self._cwd,
+        )
 
-    async def _begin_named(
-        self, flow: Flow, run_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], wait_s: float | None
-    ) -> Execution:
-        named = flow.options(run_id=run_id)
+    async def _begin_named(self, begin: Begin, run_id: str, wait_s: float | None) -> Execution:
         until = None if wait_s is None else asyncio.get_running_loop().time() + wait_s
+        told = False
         while True:
             begun = self._beginning.get(run_id)
             if begun is not None:
                 await asyncio.wait([begun])
             elif run_id in self.runtime.executions:
-                return self._enter(named._begin(args, kwargs))
+                return self._enter(begin())
             else:
                 try:
-                    return await self._claim(named, run_id, args, kwargs)
+                    return await self._claim(begin, run_id)
                 except RunIsLive:
-                    await self._wait_elsewhere(run_id, until)
+                    if told:
+                        await self._elsewhere.wait(run_id, until)
+                    else:  # its owner may have claimed it only: look once more, now that its inputs can be compared
+                        await asyncio.to_thread(look, self.runtime.journal, run_id)
+                        told = True
 
-    async def _claim(self, flow: Flow, run_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Execution:
+    async def _claim(self, begin: Begin, run_id: str) -> Execution:
         """Begin it by its name, which is a durable write, so in a thread; whoever asks meanwhile waits for that."""
         self._admit()
         self._entering += 1
         begun = self._beginning[run_id] = asyncio.get_running_loop().create_future()
-        claiming = asyncio.ensure_future(asyncio.to_thread(flow._begin, args, kwargs))
+        claiming = asyncio.get_running_loop().run_in_executor(self._claims, begin)
         claiming.add_done_callback(lambda _: self._claimed(run_id, begun, claiming))
         return await asyncio.shield(claiming)
 
-    def _claimed(self, run_id: str, begun: asyncio.Future[None], claiming: asyncio.Task[Execution]) -> None:
+    def _claimed(self, run_id: str, begun: asyncio.Future[None], claiming: asyncio.Future[Execution]) -> None:
         """Also where nobody waits any more: a run that exists is to be run."""
         self._entering -= 1
         del self._beginning[run_id]
         begun.set_result(None)
         if claiming.exception() is None:
             self._enter(claiming.result())
-
-    async def _wait_elsewhere(self, run_id: str, until: float | None) -> None:
-        """Wait until no other process has the run. One look at a time is made for all who wait.
-
-        Raises:
-            Elsewhere: it is not over in time.
-            Stopping: so is this process.
-        """
-        task = self._elsewhere.get(run_id)
-        if task is None:
-            task = self._elsewhere[run_id] = asyncio.create_task(self._look_elsewhere(run_id))
-            task.add_done_callback(lambda _: self._elsewhere.pop(run_id, None))
-        left_s = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
-        stopping = asyncio.create_task(self.stopping.wait())
-        try:
-            await asyncio.wait([task, stopping], timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        if self.stopping.is_set():
-            raise Stopping("this process stops")
-        if not task.done():
-            raise Elsewhere(run_id)
-        task.result()
-
-    async def _look_elsewhere(self, run_id: str) -> None:
-        pause_s, most_s = ELSEWHERE_S
-        while (await asyncio.to_thread(self.runtime.journal.find, run_id)).state == "live":
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, most_s)
 
     # -- running -----------------------------------------------------------------------------------------------------
 
@@ -215,6 +202,8 @@ class Gateway:
 
     def _freed(self, execution: Execution) -> None:
         self._running.discard(execution)
+        if execution.status is Status.IN_DOUBT:
+            self._adoption.doubt(execution.run_id)
         self._start_next()
         if not self._running:
             self._idle.set()
@@ -251,19 +240,17 @@ class Gateway:
 
     async def adopt_forever(self) -> None:
         """Take over what dead processes leave, as long as this one lives."""
-        specs = {flow.name: flow._spec for flow in self.flows.values()}
-        adoption = Adoption(self.store, specs, executor=self._executor)
         while not self.stopping.is_set():
             try:
-                await asyncio.to_thread(self._adopt, adoption, asyncio.get_running_loop())
+                await asyncio.to_thread(self._adopt, asyncio.get_running_loop())
             except ExoFlowError as error:
                 logger.warning("looking for runs to go on with failed: %s", error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), LOOK_S)
 
-    def _adopt(self, adoption: Adoption, loop: asyncio.AbstractEventLoop) -> None:
+    def _adopt(self, loop: asyncio.AbstractEventLoop) -> None:
         room = self._max_running - len(self._adopted)
-        for execution in islice(adoption.look(), room):
+        for execution in self._adoption.look(room):
             loop.call_soon_threadsafe(partial(self._enter, execution, adopted=True))
             if self.stopping.is_set():
                 return

@@ -21,10 +21,10 @@ _RUN = {
     "type": "object",
     "properties": {
         "id": {"type": "string"}, "flow": {"type": "string"}, "status": {"type": "string"},
-        "started_s": {"type": "number"}, "ended_s": {"type": ["number", "null"]}, "result": {},
+        "started_s": {"type": ["number", "null"]}, "ended_s": {"type": ["number", "null"]}, "result": {},
         "problem": {"$ref": "#/components/schemas/exoflow.Problem"},
     },
-    "required": ["id", "flow", "status", "started_s"],
+    "required": ["id", "flow", "status"],
 }  # fmt: skip
 _RUN_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 
@@ -90,7 +90,9 @@ def _runs() -> dict[str, Any]:
         },
         "/runs/{id}/events/{name}": {
             "post": {
-                **_operation("sendEvent", "Send it an event.", None, [_RUN_ID, name], 400, 401, 404, 409),
+                **_operation(
+                    "sendEvent", "Send it an event.", None, [_RUN_ID, name], 400, 401, 404, 409, 413, 415, 422
+                ),
                 "requestBody": {"content": _json({})},
             }
         },

@@ -18,6 +18,7 @@ from exoflow.web.app import Service, application
 logger = logging.getLogger(__name__)
 access = logging.getLogger("exoflow.web.access")
 
+_BACKLOG = 2048
 _LATE_S = 5.0
 """After the flows have been stopped, for answers that are still on their way."""
 
@@ -89,6 +90,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(_BACKLOG)  # whoever is told the address may come at once
     except BaseException:
         bound.close()
         raise

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exoflow import codec
-from exoflow.driver.history import History
+from exoflow.driver.history import History, in_doubt
 from exoflow.driver.values import Values, value_of
 from exoflow.errors import RunCancelled
 from exoflow.journal.records import Kind
 from exoflow.model import Status
 from exoflow.protocols import Record
+from exoflow.web.elsewhere import look
 from exoflow.web.gateway import OWNER, Gateway
 from exoflow.web.problems import Problem
 
@@ -26,20 +27,26 @@ class Standing(NamedTuple):
     run_id: str
     flow: str
     status: Status
-    started_s: float
-    ended_s: float | None
+    started_s: float | None = None
+    """None: it is live here, and nobody has looked into the journal."""
+    ended_s: float | None = None
     outcome: object = None
     """The result of one that is done."""
     error: BaseException | None = None
 
 
 def standing(gateway: Gateway, run_id: str, token: str) -> Standing:
-    """Blocks: reads the journal.
+    """Blocks: reads the journal, unless the run is live here.
 
     Raises:
         Problem: 404, there is no such run of this token.
     """
-    found = gateway.runtime.journal.find(run_id)
+    live = gateway.runtime.executions.get(run_id)
+    if live is not None and may_see(token, live.labels) and live.is_accepted():
+        status = live.standing()
+        if status in (Status.RUNNING, Status.WAITING):
+            return Standing(run_id, live.flow.name, status)
+    found = look(gateway.runtime.journal, run_id)
     history = History(found.records)
     start = history.start
     if start is None or not may_see(token, start.labels):
@@ -70,15 +77,7 @@ def _status(gateway: Gateway, found: Found, history: History) -> Status:
         return status if status in (Status.RUNNING, Status.WAITING) else Status.RUNNING  # its end is not durable yet
     if found.state == "live":
         return Status.RUNNING
-    return Status.IN_DOUBT if found.history.in_doubt or _has_open_effect(history) else Status.BROKEN_OFF
-
-
-def _has_open_effect(history: History) -> bool:
-    """Whether an irrevocable effect was begun, and nothing says that it ended."""
-    return any(
-        intent.what == "irrevocable" and history.results.get(call, (0, -1))[1] < intent.version
-        for call, intent in history.intents.items()
-    )
+    return Status.IN_DOUBT if in_doubt(found.records) else Status.BROKEN_OFF
 
 
 def may_see(token: str, labels: Mapping[str, str]) -> bool:

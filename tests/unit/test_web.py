@@ -91,7 +91,18 @@ def doubt() -> None:
     charge()
 
 
-FLOWS: Any = {each.name.rpartition(".")[2]: each for each in (buy, buy_later, wait, fail, odd, doubt)}
+@flow
+def hear(name: str) -> list[int]:
+    first = exoflow.event("go", list[int]).result()
+    return first + exoflow.event("go", list[int]).result()
+
+
+@flow
+async def hear_later(name: str) -> list[int]:
+    return await exoflow.event("go", list[int])
+
+
+FLOWS: Any = {each.name.rpartition(".")[2]: each for each in (buy, buy_later, wait, fail, odd, doubt, hear, hear_later)}
 SECRETS = {"alice": "secret-of-alice", "bob": "secret-of-bob"}
 
 Ask = Callable[..., Awaitable[httpx.Response]]
@@ -123,8 +134,15 @@ async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncCli
 
 
 async def until_called(name: str) -> None:
-    while name not in calls:
+    while name not in calls:  # noqa: ASYNC110  # it is another thread's doing
         await asyncio.sleep(0.001)
+
+
+async def until_status(client: httpx.AsyncClient, location: str, status: str) -> dict[str, Any]:
+    while (found := (await client.get(location)).json())["status"] != status:
+        assert found["status"] in ("running", "waiting", "broken_off", "in_doubt"), found
+    assert isinstance(found, dict)
+    return found
 
 
 def keyed(key: str, **more: str) -> dict[str, str]:
@@ -206,9 +224,7 @@ async def test_respond_async_answers_when_the_run_durably_exists(client: httpx.A
     shown = (await client.get(location)).json()
     assert shown["status"] == "running" and "result" not in shown
     gates["a"].set()
-    while shown["status"] == "running":
-        shown = (await client.get(location)).json()
-    assert (shown["status"], shown["result"]) == ("done", "a")
+    assert (await until_status(client, location, "done"))["result"] == "a"
 
 
 async def test_wait_says_how_long(client: httpx.AsyncClient) -> None:
@@ -435,16 +451,8 @@ async def test_a_page_of_another_site_may_not_ask_where_no_token_is_needed(clien
 
 def test_tokens_are_lines_of_names_and_secrets() -> None:
     assert read_tokens("# who\n\nalice: s1\nbob:s:2\n", "f") == {"alice": "s1", "bob": "s:2"}
-    for text in (
-        "alice",
-        "alice:",
-        ": s",
-        "a b: s",
-        "alice: sec ret",
-        "alice: s\nalice: t",
-        "alice: s\nbob: s",
-        "a: é",
-    ):
+    twice = ("alice: s\nalice: t", "alice: s\nbob: s")
+    for text in ("alice", "alice:", ": s", "a b: s", "alice: sec ret", "a: é", *twice):
         with pytest.raises(ValueError, match=r"^f, line \d") as caught:
             read_tokens(text, "f")
         assert "sec" not in str(caught.value).replace("SECRET", "").replace("secret", "")
@@ -486,6 +494,42 @@ async def test_events_tell_what_is_durable_and_end_with_the_run(client: httpx.As
     assert events_of(rest.text) == events[1:]
     assert (await client.get(path, headers={"Last-Event-ID": events[-1][0]})).text == ""
     assert (await client.get(path, headers={"Last-Event-ID": "x"})).status_code == 400
+
+
+async def test_an_event_is_sent_once_under_its_key(client: httpx.AsyncClient) -> None:
+    asked = await client.post("/flows/hear", json={"name": "a"}, headers={"Prefer": "respond-async"})
+    path = f"{asked.headers['location']}/events/go"
+    for _ in range(2):
+        assert (await client.post(path, json=[1], headers=keyed("first"))).status_code == 202
+    assert (await client.post(path, json=[2], headers=keyed("second"))).status_code == 202
+    found = await until_status(client, asked.headers["location"], "done")
+    assert found["result"] == [1, 2]
+    late = await client.post(path, json=[3])
+    assert late.status_code == 409 and "has ended" in problem(late)["detail"]
+    assert (await client.post("/runs/none/events/go", json=[3])).status_code == 404
+
+
+async def test_an_event_of_the_wrong_type_is_refused_while_the_flow_waits_for_it(client: httpx.AsyncClient) -> None:
+    asked = await client.post("/flows/hear_later", json={"name": "a"}, headers={"Prefer": "respond-async"})
+    location = asked.headers["location"]
+    await until_status(client, location, "waiting")
+    wrong = await client.post(f"{location}/events/go", json=["x"])
+    assert wrong.status_code == 422 and "$[0]: expected int, got str" in problem(wrong)["detail"]
+    assert (await client.post(f"{location}/events/go", json=[1])).status_code == 202
+
+
+async def test_a_run_in_doubt_goes_on_when_an_operator_has_said_what_happened(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exoflow.web.gateway.LOOK_S", 0.001)
+    service = made(request)
+    adopting = asyncio.create_task(service.gateway.adopt_forever())
+    async with client_of(service) as client:
+        found = problem(await client.post("/flows/doubt"))
+        await asyncio.to_thread(exoflow.resolve, found["run"], "charge#0", exoflow.Happened(None))
+        await until_status(client, location_of(found["run"]), "done")
+    service.gateway.stopping.set()
+    await adopting
 
 
 async def test_runs_are_listed_with_filters(client: httpx.AsyncClient) -> None:

@@ -110,6 +110,9 @@ def check(execution: Execution, sink: Sink, seed: int) -> None:
             raise Violation(f"seed {seed}: {applied.call} has more than one effect that stands")
         if execution.status is Status.DONE or applied.note.effect is not None:
             witness(applied.made_from, f"the effect {key}")
+    taken = execution.inbox.taken()
+    if len(set(taken.values())) != len(taken):
+        raise Violation(f"seed {seed}: an event was taken twice: {taken}")
     if execution.status is Status.DONE:
         _check_done(execution, sink, net, seed)
         assert isinstance(execution.outcome, Inline)

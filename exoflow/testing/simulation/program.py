@@ -38,7 +38,7 @@ class Step:
     """One line of a body."""
 
     kind: str
-    """submit, call, read, branch, child, choose, note or gather."""
+    """submit, call, read, branch, child, choose, note, event, deadline or gather."""
     task: int = 0
     inputs: tuple[int, ...] = ()
     passed: bool = False
@@ -133,8 +133,11 @@ def _steps(
             steps.append(Step("branch", inputs=(chance.randrange(made),), body=body))
         elif roll < 0.96 and inputs:
             steps.append(Step("choose", inputs=inputs))
-        else:
+        elif roll < 0.97:
             steps.append(Step("note"))
+        else:
+            steps.append(Step(chance.choice(("note", "event", "deadline"))))
+            made += steps[-1].kind == "event"
     return tuple(steps)
 
 
@@ -191,7 +194,27 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: Made) -> No
             seen.add(("chose", len(made), index))
             await _see(body.value(taken[index]), seen)
     else:
+        await _outside(body, step, seen, made)
+
+
+async def _outside(body: AsyncBody, step: Step, seen: set[Pair], made: Made) -> None:
+    """A step that is about what comes from outside: time, or a message."""
+    if step.kind == "note":
         made.append(notes.timer(body, 1.0))
+        return
+    waited = notes.event(body, event_name(len(made)), object)
+    if step.kind == "event":
+        made.append(waited)
+        return
+    index = await body.next_of([waited, notes.timer(body, 1.0)])
+    seen.add(("chose", len(made), index))
+    if not index:
+        await _see(body.value(waited), seen)
+
+
+def event_name(number: int) -> str:
+    """Of few names, so that several wait for one."""
+    return "ab"[number % 2]
 
 
 async def _side(program: Program, steps: Sequence[Step], seen: set[Pair], before: Made) -> Made:

@@ -9,7 +9,7 @@ from exoflow.kernel.commands import Stop
 from exoflow.kernel.facts import BodyFacts, CallFacts
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.state import Call, Scope
-from exoflow.model import Annotations, CallId, Version
+from exoflow.model import Annotations, CallId, Kind, Version
 from exoflow.testing.simulation.mirror import LOST, NONE, Mirror
 
 

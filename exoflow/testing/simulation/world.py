@@ -15,9 +15,11 @@ from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
 from exoflow.driver.spec import FlowSpec
 from exoflow.errors import Corrupt, DidNotHappen, RunError, StorageError
+from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
-from exoflow.model import Happened, Held, Inline, RunId, Stored, Value, Version
+from exoflow.kernel.state import State
+from exoflow.model import Happened, Held, Inline, Kind, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
 from exoflow.testing.simulation.oracle import Sink, Violation, check
 from exoflow.testing.simulation.program import Program, SimulatedError, SimulatedRef, flow_of, provenance, write_program
@@ -188,6 +190,8 @@ class World:
         self.faults_left = self.chance.choice((0, 2, 3, 3, 4, 6, 9))
         self.will_cancel = self.chance.random() < 0.08
         self.soon: list[Callable[[], None]] = []
+        self.messages: list[Message] = []
+        """What somebody outside has sent the run: it outlives its processes."""
 
     def trace(self, line: str) -> None:
         if self.tracing:
@@ -243,6 +247,8 @@ class World:
         execution.begun(None if history.start else _start(self.report.seed))
         if history.cancelled:
             execution.cancel()
+        if self.messages:
+            execution.receive(self.messages)
         self.trace(f"== epoch {epoch}, {len(records)} records")
         return execution
 
@@ -302,6 +308,9 @@ class World:
             if self._losable(execution):
                 self._lose(execution)
                 return True
+        waiting = _waiting_events(execution)
+        if waiting:
+            events.append((0.3 if events else 1, lambda: self._send(execution, chance.choice(waiting))))
         if self.will_cancel and chance.random() < 0.1:
             self.will_cancel = False
             self.trace("cancel")
@@ -311,6 +320,17 @@ class World:
             raise Violation(f"deadlock: nothing can happen; {_unfinished(execution)}")
         chance.choices([event for _, event in events], [weight for weight, _ in events])[0]()
         return True
+
+    def _send(self, execution: Execution, name: str) -> None:
+        """Somebody outside sends an event, perhaps twice."""
+        number = len(self.messages) + 1
+        payload = bytes(codec.to_bytes(codec.encode(((f"sent {number}", number, 0),))))
+        message = Message("event", self.clock.time, name, payload, f"id {number}", number=number)
+        self.trace(f"send {name} as {number}")
+        self.messages.append(message)
+        if self.chance.random() < 0.2:
+            self.messages.append(message._replace(number=number + 1))
+        execution.receive(self.messages)
 
     def _flush(self) -> None:
         whole = self.chance.random() < 0.7 or self.log.durable == len(self.log.records)
@@ -484,6 +504,12 @@ def _start(seed: int) -> records.Start:
     return records.Start(
         Code.START, 0, "sim", 1, 0.0, "sim", "sim", None, "sim", None, b"f", None, {}, seed, "/", "sim"
     )
+
+
+def _waiting_events(execution: Execution) -> list[str]:
+    """The names of the events that somebody waits for."""
+    calls = (call for call in execution.kernel.calls.values() if call.note.kind is Kind.EVENT)
+    return [execution.handles[call.id].event_name for call in calls if call.attached and call.state is State.RUNNING]
 
 
 def _unfinished(execution: Execution) -> list[object]:

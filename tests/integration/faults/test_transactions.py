@@ -138,6 +138,22 @@ def test_thirty_flows_killed_in_the_middle_go_on(place: Callable[..., Place], da
     check(life.out, engine, 30)
 
 
+def test_an_engine_does_not_go_to_a_worker_process_and_the_run_says_so(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/shop.db")
+
+    @task(effect=exoflow.transaction(engine), executor="processes")
+    def order() -> int:
+        return 1
+
+    @flow
+    def buy() -> int:
+        return order()
+
+    with pytest.raises(exoflow.CodecError, match="cannot go to another process, for an Engine cannot"):
+        buy.options(store=str(tmp_path / "store")).run()
+    engine.dispose()
+
+
 # -- zombies -----------------------------------------------------------------------------------------------------------
 
 
@@ -185,7 +201,7 @@ def test_an_attempt_that_was_given_up_and_the_next_one_have_one_outcome(engine: 
 
 @pytest.fixture
 def shop(postgres: Postgres) -> Iterator[sa.Engine]:
-    engine = sa.create_engine(postgres.new_database())
+    engine = sa.create_engine(postgres.emptied())
     with engine.begin() as connection:
         connection.execute(sa.text("CREATE TABLE orders (id TEXT, choice TEXT, receipt TEXT)"))
     yield engine

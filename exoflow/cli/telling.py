@@ -1,0 +1,116 @@
+"""``exoflow send``, ``resolve`` and ``cancel``: tell a run something, whichever process it is in."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+import exoflow
+from exoflow.cli.failures import WrongUsage, reported
+from exoflow.cli.loading import make_importable
+from exoflow.cli.options import DebugOption, JsonOption, RunIdArgument, StoreOption
+from exoflow.cli.place import catalogue_of, resume_command, store_of
+from exoflow.cli.running import go_to
+from exoflow.cli.terminal import STYLES, Terminal
+from exoflow.client import code_of
+from exoflow.errors import DidNotHappen, RunCancelled, RunError
+from exoflow.flows import adopt
+from exoflow.model import Happened, Status
+
+
+def send(
+    run_id: RunIdArgument,
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="Its name, as the flow waits for it.")],
+    data: Annotated[str | None, typer.Argument(metavar="JSON", help="Its data. (default: null)")] = None,
+    sending: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Of this sending: twice with one id is taken once.")
+    ] = None,
+    store: StoreOption = None,
+    json_output: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Send a run an event. It is durable when the command returns, whoever works on the run, or nobody."""
+    terminal = Terminal(json_output=json_output)
+    with reported(terminal, debug=debug):
+        value = None if data is None else _json(data, "the data")
+        try:
+            exoflow.send(run_id, event, value, id=sending, store=store_of(store))
+        except ValueError as error:
+            raise WrongUsage(str(error)) from error
+        if json_output:
+            terminal.print_json({"id": run_id, "event": event})
+        else:
+            terminal.say(f"sent {event} to {run_id}")
+
+
+def resolve(
+    run_id: RunIdArgument,
+    call: Annotated[str, typer.Argument(metavar="CALL", help="Whose effect is in doubt, as `exoflow show` names it.")],
+    happened: Annotated[
+        str | None, typer.Option("--happened", metavar="JSON", help="It happened; what the call would have returned.")
+    ] = None,
+    did_not: Annotated[
+        bool, typer.Option("--did-not", help="It did not happen: `resume` runs the call again.")
+    ] = False,
+    store: StoreOption = None,
+    json_output: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say whether an effect in doubt happened. Then `exoflow resume` goes on with the run."""
+    terminal = Terminal(json_output=json_output)
+    with reported(terminal, debug=debug):
+        if (happened is None) is not did_not:
+            raise WrongUsage("say one of --happened JSON (null, if the call returns nothing) and --did-not")
+        answer = DidNotHappen() if happened is None else Happened(_json(happened, "--happened"))
+        exoflow.resolve(run_id, call, answer, store=store_of(store))
+        if json_output:
+            terminal.print_json({"id": run_id, "call": call, "happened": not did_not})
+        else:
+            terminal.say(f"noted that {call} {'did not happen' if did_not else 'happened'}")
+            terminal.say(f"Go on with it: {resume_command(run_id, store)}")
+
+
+def cancel(
+    run_id: RunIdArgument, store: StoreOption = None, json_output: JsonOption = False, debug: DebugOption = False
+) -> None:
+    """Cancel a run: what can be undone is undone, unless an effect stands on it.
+
+    The process that works on it is told, and does it; a run that no process works on is cancelled here.
+    """
+    terminal = Terminal(json_output=json_output)
+    with reported(terminal, debug=debug):
+        opened = store_of(store)
+        with catalogue_of(opened, terminal) as catalogue:
+            known = catalogue.run(run_id)
+        if known.status in (Status.DONE, Status.CANCELLED):
+            raise RunError(f"the run {run_id} has ended already: it is {known.status}")
+        if known.status in (Status.RUNNING, Status.WAITING):
+            exoflow.cancel(run_id, store=opened)
+            with terminal.waiting("its process cancels it"), suppress(RunCancelled):
+                exoflow.get(run_id, store=opened).result()
+        else:
+            go_to(known.cwd, terminal)
+            make_importable(known.file, known.module)
+            execution = adopt(run_id, code_of, opened)
+            execution.cancel()
+            with suppress(RunCancelled):
+                execution.result()
+        status = exoflow.get(run_id, store=opened).status
+        if json_output:
+            terminal.print_json({"id": run_id, "status": str(status)})
+        else:
+            terminal.say(Text.assemble((str(status), STYLES[status]), f" {run_id}"))
+
+
+def _json(text: str, what: str) -> object:
+    try:
+        value: object = json.loads(text)
+    except ValueError as error:
+        raise WrongUsage(
+            f"{what}: {text!r} is no JSON: {error}. A text is written with its quotes: '\"text\"'"
+        ) from error
+    return value
