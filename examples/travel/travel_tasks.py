@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sqlalchemy import Connection
 
 import exoflow
 import travel_desk as desk
 from travel_desk import Acquired, Booked, Receipt
 from travel_tables import reader, writer
+
+AWAY_S = float(os.environ.get("TRAVEL_AWAY_MS", "0")) / 1e3
+"""How far away the agency's partners are: so long is their answer on its way when they have done their work."""
+
+
+@contextmanager
+def writing() -> Iterator[Connection]:
+    with writer().begin() as connection:
+        yield connection
+    time.sleep(AWAY_S)
 
 
 def identify(guest: str, password: str) -> bool:
@@ -26,32 +41,32 @@ def recommend(kind: str, city: str, by: str) -> list[str]:
 
 
 def acquire(kind: str, items: Sequence[str]) -> Acquired | None:
-    with writer().begin() as connection:
+    with writing() as connection:
         return desk.acquire(connection, exoflow.idempotency_key(), kind, items)
 
 
 def release(acquired: Acquired) -> None:
-    with writer().begin() as connection:
+    with writing() as connection:
         desk.release(connection, acquired.key)
 
 
 def reserve(guest: str, acquired: Acquired) -> Booked:
-    with writer().begin() as connection:
+    with writing() as connection:
         return desk.reserve(connection, exoflow.idempotency_key(), guest, acquired)
 
 
 def order(guest: str, room: Booked, seat: Booked) -> Receipt:
-    with writer().begin() as connection:
+    with writing() as connection:
         return desk.order(connection, exoflow.idempotency_key(), guest, room, seat)
 
 
 def undo_acquire(key: str, kind: str, items: Sequence[str]) -> None:
-    with writer().begin() as connection:
+    with writing() as connection:
         desk.release(connection, key)
 
 
 def undo_reserve(key: str, guest: str, acquired: Acquired) -> None:
-    with writer().begin() as connection:
+    with writing() as connection:
         desk.cancel(connection, key)
 
 

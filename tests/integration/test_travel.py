@@ -61,7 +61,8 @@ class Town:
         self.gateways: dict[int, subprocess.Popen[bytes]] = {}
         """By port."""
         self.killed: Counter[str] = Counter()
-        self._environment = {**os.environ, "TRAVEL_DATABASE": database}
+        # Partners are away, so that who is killed has often done something of which nobody heard.
+        self._environment = {**os.environ, "TRAVEL_DATABASE": database, "TRAVEL_AWAY_MS": "20"}
         opened = [sys.executable, str(AGENCY / "travel.py"), "open", "--places", str(places)]
         subprocess.run(opened, env=self._environment, check=True, capture_output=True)
 
@@ -82,13 +83,17 @@ class Town:
 
     def kill_something(self) -> None:
         """Kill -9: a worker, or a gateway, in whose place another one starts."""
+        self.chance.choice((self.kill_worker, self.kill_gateway))()
+
+    def kill_worker(self) -> None:
+        """One of any gateway, if it has one."""
         port = self.chance.choice(list(self.gateways))
-        workers = psutil.Process(self.gateways[port].pid).children()
-        if workers and self.chance.random() < 0.5:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.chance.choice(workers).kill()
-                self.killed["workers"] += 1
-            return
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            self.chance.choice(psutil.Process(self.gateways[port].pid).children()).kill()
+            self.killed["workers"] += 1
+
+    def kill_gateway(self) -> None:
+        port = self.chance.choice(list(self.gateways))
         with self.gateways[port] as process:
             process.kill()
         self.killed["gateways"] += 1
@@ -178,11 +183,22 @@ def check(town: Town, results: Results, count: int) -> None:
     assert statuses == {"done": count}
 
 
+@pytest.mark.slow
 def test_all_variants_keep_clean_books_while_workers_and_gateway_are_killed(make_town: Callable[..., Town]) -> None:
     town = make_town()
     results = asyncio.run(serve(town, requests(*VARIANTS), 100, every(12, town.kill_something)))
     assert town.killed.total() >= 7
     check(town, results, 100)
+
+
+@pytest.mark.slow
+def test_what_a_dead_worker_has_acquired_is_given_back(make_town: Callable[..., Town]) -> None:
+    town = make_town()
+    results = asyncio.run(serve(town, requests("rollback"), 80, every(4, town.kill_worker)))
+    with town.engine.connect() as connection:
+        undone = connection.scalar(sa.text("SELECT count(*) FROM acquisitions WHERE outcome = 'released'"))
+    assert undone > 0
+    check(town, results, 80)
 
 
 def test_the_auditor_sees_each_thing_that_can_be_wrong(make_town: Callable[..., Town]) -> None:
