@@ -46,7 +46,7 @@ class Kind(enum.IntEnum):
     FLOW = 1  # a child flow: its body runs beside its parent's, not on an executor
     TIMER = 2  # completes when the clock says so
     NOTE = 3  # a reading of the world by the body itself: a clock, as_completed's choice, done(), a timeout
-    EVENT = 4  # completes when somebody outside has sent it; runs only while somebody waits for it
+    EVENT = 4  # completes when somebody outside has sent it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Annotations:
     chooses: bool = field(init=False, default=True)
     """Another attempt may give another result. A child flow is a function of what its body reads."""
     may_be_left: bool = field(init=False, default=False)
-    """A body may end while it is still to come: nobody waits for a timer, or an event, that was not read."""
+    """It runs only while somebody waits for it, and a body may end without: a timer, or an event."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chooses", not self.deterministic and self.kind is not Kind.FLOW)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Never, NoReturn, TypeVar, cast, overload
@@ -146,9 +145,10 @@ class Refs(Ref[list[R]], Sequence[Ref[R]]):
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """The first of the tasks' errors, or None; waits for all of them up to it."""
-        until = None if timeout is None else time.monotonic() + timeout
+        clock = reading_body(self).execution.clock
+        until = None if timeout is None else clock.monotonic() + timeout
         for ref in self._refs:
-            error = ref.exception(None if until is None else max(0.0, until - time.monotonic()))
+            error = ref.exception(None if until is None else max(0.0, until - clock.monotonic()))
             if error is not None:
                 return error
         return None
@@ -209,10 +209,11 @@ class Refs(Ref[list[R]], Sequence[Ref[R]]):
 
 
 def _wait(handles: list[Handle], body: SyncBody, timeout_s: float) -> None:
-    until = time.monotonic() + timeout_s
+    clock = body.execution.clock
+    until = clock.monotonic() + timeout_s
     for handle in handles:
         try:
-            body.value(handle, max(0.0, until - time.monotonic()))
+            body.value(handle, max(0.0, until - clock.monotonic()))
         except Exception:
             if not handle.call.failed:
                 raise

@@ -51,13 +51,18 @@ def send(
     if current_body() is not None:
         raise RuntimeError(f"exoflow.send({run_id!r}, ...) in a flow: a replay would send it again. Send it in a task")
     check_event_name(event)
+    if id is not None and not isinstance(id, str):
+        raise TypeError(f"the id of a sending must be text, not {id!r}")
     opened = settings.store_of(store)
     live = Runtime.of(opened).executions.get(run_id)
     if live is None:
         _open(opened, run_id, "send it an event")
     else:
         with live.lock:
+            if live.over():
+                raise _has_ended(run_id, "send it an event")
             live.inbox.check(event, data)
+        live.secure()
     payload = codec.to_bytes(codec.encode(data, what=f"the data of the event {event!r}"))
     _tell(opened, run_id, Message("event", time.time(), event, bytes(payload), id))
 
@@ -125,12 +130,17 @@ def _tell(store: Store, run_id: str, message: Message) -> None:
 def _open(store: Store, run_id: str, what: str) -> Found:
     found = _known(store, run_id)
     if found.state == "ended":
-        raise _about(run_id, f"the run {run_id} has ended: one cannot {what} any more")
+        raise _has_ended(run_id, what)
     return found
+
+
+def _has_ended(run_id: str, what: str) -> RunError:
+    return _about(run_id, f"the run {run_id} has ended: one cannot {what} any more")
 
 
 def _known(store: Store, run_id: str) -> Found:
     journal = Runtime.of(store).journal
+    journal.flush()  # it may have broken off in this very process, a moment ago
     found = journal.find(run_id)
     if found.state == "absent":
         near = journal.nearest(run_id)

@@ -21,6 +21,9 @@ from exoflow.errors import DidNotHappen, RunCancelled, RunError
 from exoflow.flows import adopt
 from exoflow.model import Happened, Status
 
+PATIENCE_S = 10.0
+"""How long ``cancel`` waits for another process to carry it out."""
+
 
 def send(
     run_id: RunIdArgument,
@@ -90,8 +93,8 @@ def cancel(
             raise RunError(f"the run {run_id} has ended already: it is {known.status}")
         if known.status in (Status.RUNNING, Status.WAITING):
             exoflow.cancel(run_id, store=opened)
-            with terminal.waiting("its process cancels it"), suppress(RunCancelled):
-                exoflow.get(run_id, store=opened).result()
+            with terminal.waiting("its process cancels it"), suppress(RunCancelled, TimeoutError):
+                exoflow.get(run_id, store=opened).result(timeout=PATIENCE_S)
         else:
             go_to(known.cwd, terminal)
             make_importable(known.file, known.module)
@@ -102,8 +105,10 @@ def cancel(
         status = exoflow.get(run_id, store=opened).status
         if json_output:
             terminal.print_json({"id": run_id, "status": str(status)})
-        else:
-            terminal.say(Text.assemble((str(status), STYLES[status]), f" {run_id}"))
+            return
+        terminal.say(Text.assemble((str(status), STYLES[status]), f" {run_id}"))
+        if status in (Status.RUNNING, Status.WAITING):
+            terminal.say("The cancel is durable. It is carried out when what runs in its process now has ended.")
 
 
 def _json(text: str, what: str) -> object:

@@ -46,6 +46,10 @@ class AsyncBody(Body):
         self.loop: asyncio.AbstractEventLoop | None = None
         self._mail: Mailbox | None = None
         self._futures: dict[Call, list[asyncio.Future[None]]] = {}
+        self._woken_up: set[asyncio.Future[None]] = set()
+        """Those whose strands have not gone on yet."""
+        self.pauses = 0
+        """How often strands have waited."""
         self._watchers: list[asyncio.Future[None]] = []
         self._order: Order | None = None
         self._held_back: asyncio.TimerHandle | None = None
@@ -102,7 +106,7 @@ class AsyncBody(Body):
                 if attempt is not None:
                     outcome = await self._run_here(handle, attempt)
                 elif future is not None:
-                    await future
+                    await self._pause(future)
         finally:
             execution.offers.pop(call.id, None)
 
@@ -180,7 +184,7 @@ class AsyncBody(Body):
                         pass  # it is being made again
                 future = self._woken(call)
             try:
-                await future
+                await self._pause(future)
             except asyncio.CancelledError:
                 with self.lock:
                     notes.leave(self, (handle,))
@@ -188,7 +192,7 @@ class AsyncBody(Body):
 
     def _ready(self, call: Call) -> bool:
         """Whether the strand may be given the value now: not before what a recorded run was given first (L9)."""
-        if not self.execution.kernel.deliverable(call):
+        if not self.there(call):
             return False
         return self.strands == 1 or self._in_order().allows(call)
 
@@ -254,6 +258,13 @@ class AsyncBody(Body):
             self._futures.setdefault(call, []).append(future)
         return future
 
+    async def _pause(self, future: asyncio.Future[None]) -> None:
+        self.pauses += 1
+        try:
+            await future
+        finally:
+            self._woken_up.discard(future)
+
     def _idle(self, made: int, cycles: int) -> None:
         """No call was made for some cycles of the loop: the body waits."""
         if made != len(self.scope.calls) or self.dead:
@@ -274,15 +285,20 @@ class AsyncBody(Body):
             self.check()
             for handle in handles:
                 self.execution.event(kernel.wants, handle.call)
-        found: list[object] = []
-        for handle in handles:
-            try:
-                found.append(await self.value(handle))
-            except Exception as error:
-                if not return_exceptions:
-                    raise
-                found.append(error)
-        return found
+        try:
+            return [await self._value_or(handle, return_exceptions) for handle in handles]
+        except BaseException:
+            with self.lock:
+                notes.leave(self, handles)
+            raise
+
+    async def _value_or(self, handle: Handle, return_exceptions: bool) -> object:
+        try:
+            return await self.value(handle)
+        except Exception as error:
+            if not return_exceptions:
+                raise
+            return error
 
     async def next_of(self, handles: Sequence[Handle]) -> int:
         """Index of a completed call among these; which one is recorded."""
@@ -296,7 +312,7 @@ class AsyncBody(Body):
                 calls = [*(handle.call for handle in handles), note.call]
                 future = self._await_one_of(asyncio.get_running_loop(), calls)
             try:
-                await future
+                await self._pause(future)
             except asyncio.CancelledError:
                 with self.lock:
                     notes.leave(self, handles)
@@ -318,7 +334,7 @@ class AsyncBody(Body):
 
     @property
     def waits(self) -> bool:
-        return bool(self._futures)
+        return self.scope.returned or bool(self._futures) and not self._woken_up
 
     def wake_for(self, handle: Handle) -> None:
         super().wake_for(handle)
@@ -338,6 +354,7 @@ class AsyncBody(Body):
     def _wake_futures(self, call: Call) -> None:
         futures = self._futures.pop(call, None)
         if futures and self._mail is not None:
+            self._woken_up.update(future for future in futures if not future.done())
             self._mail.post(futures)
 
 

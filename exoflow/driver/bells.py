@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from exoflow.errors import Corrupt, StorageError
 from exoflow.journal import inbox
-from exoflow.model import Status
+from exoflow.journal.owners import hashed
 from exoflow.protocols import SlotStore, Store
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ LOCAL_S, REMOTE_S = 0.1, 2.0
 """How often bells are looked for: in a folder of this machine, a system call; in a bucket, a request."""
 
 LOOK_S = 60.0
-"""A bell is a hint, and can be lost with whoever was to ring it: so often the inboxes of waiting runs are read."""
+"""A bell is a hint, and can be lost with whoever was to ring it: so often the inboxes of all runs are looked at."""
 
 
 class Bells:
@@ -34,6 +34,7 @@ class Bells:
         self._executions = executions
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
+        self._looked_s = time.monotonic()
 
     def listen(self) -> None:
         """There is a run from now on that somebody may have something to say to."""
@@ -46,27 +47,35 @@ class Bells:
 
     def _serve(self) -> None:
         pause_s = LOCAL_S if isinstance(self._store, SlotStore) else REMOTE_S
-        looked_s = time.monotonic()
         while not self._over.wait(pause_s):
             if not self._executions:
                 continue
             try:
-                run_ids = inbox.hear(self._store, self._journal)
+                self.hear()
             except StorageError as error:
                 logger.debug("bells were not heard: %s", error)
-                continue
-            now_s = time.monotonic()
-            if now_s - looked_s > LOOK_S:
-                looked_s = now_s
-                run_ids |= self._waiting()
-            for run_id in run_ids:
-                execution = self._executions.get(run_id)
-                if execution is not None:
-                    look(execution)
+            except Exception:
+                logger.exception("bells of %s were not heard, and are listened for again", self._store.url)
 
-    def _waiting(self) -> set[str]:
-        standing = [(run_id, each.standing()) for run_id, each in list(self._executions.items())]
-        return {run_id for run_id, status in standing if status is Status.WAITING}
+    def hear(self) -> None:
+        """Bring the runs what has come for them: those for which somebody rang; every now and then, all."""
+        run_ids = inbox.hear(self._store, self._journal)
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= LOOK_S:
+            self._looked_s = now_s
+            run_ids |= self._told()
+        for run_id in run_ids:
+            execution = self._executions.get(run_id)
+            if execution is not None:
+                look(execution)
+
+    def _told(self) -> set[str]:
+        """The runs that have an inbox, at least."""
+        live = set(self._executions)
+        if isinstance(self._store, SlotStore):
+            return live
+        told = inbox.told(self._store)  # one request for a thousand messages, and not one for each run
+        return {run_id for run_id in live if hashed(run_id) in told}
 
 
 def look(execution: Execution) -> None:

@@ -61,6 +61,8 @@ class Body:
         self._condition: threading.Condition | None = None
         """Where its thread waits; most calls run in that thread, and none is needed."""
         self._parked = False
+        self._lent = False
+        """Whether its thread is a child flow's for now."""
         self._delivered = 0
         execution.bodies[path] = self
 
@@ -274,7 +276,7 @@ class Body:
         execution = self.execution
         kernel = execution.kernel
         idle = False
-        while not kernel.deliverable(call):
+        while not self.there(call):
             self.check()
             if self._worked(call) or self._committed():
                 continue
@@ -286,10 +288,28 @@ class Body:
                 self.park()
         self.check()
 
+    def there(self, call: Call) -> bool:
+        """Whether it may be read. An event that has come for the call is taken now: until then another could have it.
+
+        Under the lock.
+        """
+        execution = self.execution
+        if execution.kernel.deliverable(call):
+            return True
+        if call.note.kind is not Kind.EVENT or not execution.inbox.keeps(call):
+            return False
+        execution.event(execution.inbox.take, call)
+        return execution.kernel.deliverable(call)
+
     def still_wants(self, call: Call) -> None:
-        """Before it waits on: an event that another has left runs for it. Under the lock."""
-        if call.note.kind is Kind.EVENT and call.state is State.IDLE:
+        """Before it waits on: what another has left runs for it, and it is told of what another body has called.
+
+        Under the lock.
+        """
+        if call.note.may_be_left and call.state is State.IDLE:
             self.execution.event(self.execution.kernel.wants, call)
+        if call.scope is not self.scope:
+            self.execution.onlookers.setdefault(call.id, {})[self] = None
 
     def _worked(self, call: Call) -> bool:
         """Whether this thread could itself do something for the call."""
@@ -326,8 +346,11 @@ class Body:
 
     @property
     def waits(self) -> bool:
-        """Whether it is at a place where it waits; of an async body: whether one of its strands is."""
-        return self._parked
+        """Whether it is at a place where it waits, or has ended; of an async body: whether one of its strands waits.
+
+        Not if there is news that it has not seen yet.
+        """
+        return self._parked or self._lent or self.scope.returned
 
     def deliver(self, handle: Handle) -> None:
         """A value is there. Under the lock."""
@@ -338,12 +361,15 @@ class Body:
 
     def wake_for(self, handle: Handle) -> None:
         """Let those look again who wait for this call."""
-        if self._condition is not None:
-            self._condition.notify_all()
+        self._notify()
 
     def wake(self) -> None:
         """Something about the run has changed: everybody who waits looks again."""
+        self._notify()
+
+    def _notify(self) -> None:
         if self._condition is not None:
+            self._parked = False
             self._condition.notify_all()
 
     def set_aside(self) -> None:

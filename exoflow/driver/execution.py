@@ -17,10 +17,10 @@ from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
 from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
 from exoflow.driver.values import value_of
-from exoflow.errors import RunCancelled
+from exoflow.errors import Interruption, RunCancelled, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
-from exoflow.kernel.state import State
+from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Held, Inline, Kind, Status, Stored, Version
 from exoflow.protocols import Outcome
 
@@ -30,6 +30,8 @@ class Execution(Shell):
 
     _task: asyncio.Task[None] | None = None
     """The loop itself holds it weakly."""
+    awaited = 0
+    """So many wait for its result."""
 
     # -- running the root body ---------------------------------------------------------------------------------------
 
@@ -46,8 +48,13 @@ class Execution(Shell):
         Raises:
             Exception: as ``result``.
         """
+        self.awaited += 1
+        self._run()
+        return self.result()
+
+    def _run(self) -> None:
         try:
-            while not self.ended.is_set():
+            while not (self.ended.is_set() or self.kernel.unwinding):
                 body = SyncBody(self, self.flow)
                 body.waits_for_end = True
                 body.run()
@@ -55,7 +62,6 @@ class Execution(Shell):
         except BaseException as error:
             self.stop(error)
             raise
-        return self.result()
 
     def _wait_for_end(self, body: SyncBody) -> None:
         with self.lock:
@@ -68,6 +74,7 @@ class Execution(Shell):
 
     async def run_async(self) -> object:
         """The same for an async flow, on the running loop."""
+        self.awaited += 1
         await self._live()
         try:
             return await self.result_async()
@@ -77,7 +84,7 @@ class Execution(Shell):
 
     async def _live(self, *, quietly: bool = False) -> None:
         try:
-            while not self.over():
+            while not (self.over() or self.kernel.unwinding):
                 body = AsyncBody(self, self.flow)
                 await body.run()
                 while (change := body.change()) is not None:
@@ -103,7 +110,7 @@ class Execution(Shell):
 
     def _run_quietly(self) -> None:
         with contextlib.suppress(BaseException):  # whoever asks for the result gets it
-            self.run()
+            self._run()
 
     # -- what executors tell it --------------------------------------------------------------------------------------
 
@@ -121,6 +128,13 @@ class Execution(Shell):
             if self.fatal is None:
                 self.event(forget_value, self, id)
 
+    def secure(self) -> None:
+        """Wait until its beginning is durable: whoever sends it something then sends it to a run that exists."""
+        with self.lock:
+            position = self.position_of(self.kernel.start_seq)
+        if position is not None:
+            self.log.wait(position)
+
     def receive(self, messages: Sequence[Message]) -> None:
         """Somebody outside has told the run something, durably."""
         with self.lock:
@@ -129,7 +143,10 @@ class Execution(Shell):
             cancels = self.inbox.add(messages)
             self.event(self.inbox.serve)
         if cancels:
-            self.cancel()
+            try:
+                self.cancel()
+            except (Interruption, StorageError) as error:  # whoever told us is not to blame, and has others to tell
+                self.stop(error)
 
     # -- its result --------------------------------------------------------------------------------------------------
 
@@ -141,7 +158,7 @@ class Execution(Shell):
             RunCancelled: it was cancelled.
             Exception: the run failed: its own error.
         """
-        if not self.ended.wait(timeout_s):
+        if not self._wait(timeout_s):
             raise TimeoutError(f"{self.run_id} is still {self.status} after {timeout_s} s")
         if self.fatal is not None:
             raise self.fatal
@@ -153,13 +170,26 @@ class Execution(Shell):
         assert isinstance(self.outcome, Inline | Held | Stored)
         return codec.decode(self.values.fetch(self.outcome))
 
+    def _wait(self, timeout_s: float | None) -> bool:
+        if not self.ended.is_set():
+            self.awaited += 1
+            try:
+                self.ended.wait(timeout_s)
+            finally:
+                self.awaited -= 1
+        return self.ended.is_set()
+
     async def result_async(self) -> object:
         """As ``result``, without blocking the loop."""
         if not self.ended.is_set():
             loop = asyncio.get_running_loop()
             mail, ended = mailbox(loop), loop.create_future()
             self.when_ended(lambda: mail.post((ended,)))
-            await ended
+            self.awaited += 1
+            try:
+                await ended
+            finally:
+                self.awaited -= 1
         return self.result()
 
     def when_ended(self, callback: Callable[[], None]) -> None:
@@ -183,12 +213,31 @@ class Execution(Shell):
     def standing(self) -> Status:
         """How the run stands now; waiting: nothing but a timer will bring it on."""
         with self.lock:
-            live = [body for body in self.bodies.values() if not body.dead]
-            if self.status is not Status.RUNNING or self.end_position or not all(body.waits for body in live):
-                return self.status
-            running = {call.note.kind for call in self.kernel.calls.values() if call.state is State.RUNNING}
-            running -= {Kind.FLOW, Kind.NOTE}
-            return Status.WAITING if running and running <= {Kind.TIMER, Kind.EVENT} else Status.RUNNING
+            return Status.WAITING if self.pauses() else self.status
+
+    def pauses(self) -> tuple[int, int, int] | None:
+        """None, unless nothing but time or an event will bring the run on. Equal ones: nothing has happened between."""
+        with self.lock:
+            root, kernel = self.bodies.get(""), self.kernel
+            if self.status is not Status.RUNNING or self.end_position or root is None or root.dead or self.looking:
+                return None
+            if kernel.urgent > kernel.durable_seq or not all(body.waits or body.dead for body in self.bodies.values()):
+                return None
+            if not all(self._only_waits(call) for call in kernel.calls.values()):
+                return None
+            paused = sum(body.pauses for body in self.bodies.values() if isinstance(body, AsyncBody))
+            return len(kernel.calls), kernel.seq, paused
+
+    def _only_waits(self, call: Call) -> bool:
+        if call.state is State.RUNNING:
+            return call.note.kind is not Kind.TASK or call.attempt in self.delayed
+        return call.state is not State.DOUBT and not call.upload
+
+    def go_on_failing(self, error: bytes) -> None:
+        """The run had failed before, durably, and was being rolled back: no body runs, the rest is undone."""
+        with self.lock:
+            self.root_error = error
+            self.event(self.kernel.goes_on_failing)
 
     def cancel(self) -> None:
         """Cancel durably, then tell the body (V15)."""

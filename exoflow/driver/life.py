@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from exoflow import codec
+from exoflow.driver import notes
 from exoflow.driver.body import Body, cause_of
 from exoflow.driver.outcomes import forget_value, take_value
 from exoflow.driver.strands import Strand, current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import CodecError, Interruption
+from exoflow.kernel.state import State
 from exoflow.model import CallId
 from exoflow.protocols import Computed
 
@@ -117,8 +119,12 @@ def _returned(body: Body, value: object, error: Exception | None) -> None:
 
 def _tell_returned(body: Body, refs: Sequence[codec.Reference], raised: bool) -> None:
     kernel = body.execution.kernel
+    left = [call for call in body.scope.calls if call.note.may_be_left and call.state is not State.DONE]
+    notes.leave(body, [body.execution.handles[call.id] for call in left])
     calls = [kernel.reference(CallId(ref.call_id.partition("!")[0])) for ref in refs]
     kernel.returned(body.scope, tuple(calls), raised=raised)
+    for call in calls:
+        body.there(call)  # an event that has come is taken now: no body will look for it
 
 
 def _whole(body: Body, value: object) -> codec.Encoded:

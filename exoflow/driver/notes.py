@@ -12,7 +12,7 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.outcomes import take_value
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.strands import current
-from exoflow.kernel.state import State
+from exoflow.kernel.state import Call, State
 from exoflow.model import Annotations, Inline, Kind
 from exoflow.protocols import Computed
 
@@ -59,10 +59,20 @@ def done(body: Body, handle: Handle) -> bool:
 
 
 def _is_there(execution: Execution, handle: Handle) -> bool:
-    """Of an event also: whether one has come that whoever reads it will get."""
-    if execution.kernel.deliverable(handle.call):
+    """Of what runs only while it is waited for also: whether whoever reads it will get it at once."""
+    if has_come(execution, handle.call):
         return True
-    return handle.spec.note.kind is Kind.EVENT and execution.inbox.holds(handle.event_name)
+    kind = handle.spec.note.kind
+    if kind is Kind.TIMER and execution.kernel.deliverable(handle.call.inputs[0]):
+        return execution.clock.now() >= due_s(execution, handle)
+    return kind is Kind.EVENT and execution.inbox.holds(handle.event_name)
+
+
+def due_s(execution: Execution, timer: Handle) -> float:
+    """When a timer is to be done, as it was recorded."""
+    when = codec.decode(execution.values.fetch(execution.values.at[timer.call.inputs[0].id]))
+    assert isinstance(when, float)
+    return when
 
 
 def uuid4(body: Body) -> uuid.UUID:
@@ -110,10 +120,18 @@ def leave(body: Body, handles: Iterable[Handle]) -> None:
     """The body has stopped to wait for these before they were there. Under the lock."""
     execution = body.execution
     for handle in handles:
-        if handle.spec.note is _EVENT and not body.over():
-            execution.event(execution.kernel.left, handle.call)
-            for other in list(execution.bodies.values()):
-                other.wake_for(handle)  # one that waits for it still says so again
+        if handle.spec.note.may_be_left and not body.over():
+            execution.event(_left, execution, handle)
+            handle.body.wake_for(handle)  # who waits for it still says so again
+            execution.wake_onlookers(handle)
+
+
+def _left(execution: Execution, handle: Handle) -> None:
+    execution.kernel.left(handle.call)
+    if handle.spec.note.kind is Kind.EVENT:
+        execution.inbox.left(handle)
+    elif handle.call.state is State.IDLE:
+        execution.forget_timer(handle.call.attempt)
 
 
 def start_choice(body: Body, handles: Sequence[Handle]) -> Handle:
@@ -132,12 +150,20 @@ def start_choice(body: Body, handles: Sequence[Handle]) -> Handle:
 def choose(body: Body, note: Handle, handles: Sequence[Handle]) -> bool:
     """Record which call is the next one, if one is there and the choice may be made now. Whether it is made."""
     kernel = body.execution.kernel
-    ready = [(handle.order, i) for i, handle in enumerate(handles) if kernel.deliverable(handle.call)]
-    if ready and is_open(note):
-        chosen = min(ready)[1]
-        body.execution.event(take, body.execution, note, chosen)
-        leave(body, [handle for handle in handles if handle.spec.note is _EVENT and handle is not handles[chosen]])
+    if is_open(note):
+        ready = [(handle.order, i) for i, handle in enumerate(handles) if has_come(body.execution, handle.call)]
+        chosen = next((i for _, i in sorted(ready) if body.there(handles[i].call)), None)
+        if chosen is not None:
+            body.execution.event(take, body.execution, note, chosen)
+            leave(body, (handle for i, handle in enumerate(handles) if i != chosen))
     return kernel.deliverable(note.call)
+
+
+def has_come(execution: Execution, call: Call) -> bool:
+    """Whether the call's value is there, or an event that it can take."""
+    if execution.kernel.deliverable(call):
+        return True
+    return call.note.kind is Kind.EVENT and execution.inbox.keeps(call)
 
 
 def _nothing() -> None: ...

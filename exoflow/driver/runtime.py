@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from exoflow import codec
 from exoflow.driver import records
 from exoflow.driver.bells import Bells, look
-from exoflow.driver.clock import SYSTEM_CLOCK
+from exoflow.driver.clock import clock_in_use
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History, recorded_results
 from exoflow.driver.identity import check_accepted, check_inputs, code_name
@@ -138,7 +138,7 @@ class Runtime:
             kwargs=kwargs,
             log=self.journal,
             store=self.store,
-            clock=SYSTEM_CLOCK,
+            clock=clock_in_use(),
             executors=self._executors(executors, executor),
             default=executor.name,
             seed=seed,
@@ -152,7 +152,7 @@ class Runtime:
             index,
             run_id,
             epoch,
-            SYSTEM_CLOCK.now(),
+            execution.clock.now(),
             flow.name,
             flow.module,
             flow.file,
@@ -167,6 +167,8 @@ class Runtime:
         )
         self._keep(execution)
         execution.begun(start)
+        if epoch > 1:
+            look(execution)  # somebody may have sent something when its first Start was not durable yet
         return execution
 
     def _executors(self, executors: Executors, default: Executor) -> Opened:
@@ -261,7 +263,7 @@ class Runtime:
             kwargs={},
             log=self.journal,
             store=self.store,
-            clock=SYSTEM_CLOCK,
+            clock=clock_in_use(),
             executors=Opened(executors, executor),
             default=executor.name,
             seed=0,
@@ -336,7 +338,7 @@ class Runtime:
             kwargs=kwargs,
             log=self.journal,
             store=self.store,
-            clock=SYSTEM_CLOCK,
+            clock=clock_in_use(),
             executors=Opened(executors, default),
             default=default.name,
             seed=start.seed,
@@ -351,6 +353,8 @@ class Runtime:
         execution.begun(None)
         if history.cancelled:
             execution.cancel()
+        elif history.failing is not None:
+            execution.go_on_failing(history.failing)
         look(execution)
         return execution
 
@@ -377,6 +381,11 @@ class Opened(dict[str, Executor]):
 
     def __contains__(self, name: object) -> bool:
         return name == "local" or super().__contains__(name)
+
+
+def live_executions() -> list[Execution]:
+    """Every run that is live in this process, whatever its store."""
+    return [execution for runtime in list(_runtimes.values()) for execution in list(runtime.executions.values())]
 
 
 def _code_or_name(flow_of: Callable[[records.Start], FlowSpec], start: records.Start) -> FlowSpec:

@@ -54,9 +54,15 @@ class Shell:
     """The encoded result."""
     root_error: bytes | None = None
     """The encoded error."""
+    given_up: undo.GivenUp | None = None
+    """The undo that has failed for good: the run ends with it."""
+    undo_tries = 0
+    """How often the undo was tried whose record is about to be appended."""
     end_status = Status.RUNNING
     """What ``status`` will be when the end is durable, at ``end_position``."""
     end_position = 0
+    looking = 0
+    """So many undos and probes are under way."""
     taken = False
     """Whether somebody runs its body."""
     on_end: tuple[Callable[[], None], ...] = ()
@@ -113,10 +119,12 @@ class Shell:
         self.stash: dict[CallId, tuple[Handle, Version]] = {}
         """Those attempts. One that a body has not begun before it was set aside waits here for the next body."""
         self.delayed: dict[Version, Callable[[], object]] = {}
-        """Attempts whose backoff has not passed, and what forgets their timers."""
+        """Attempts whose backoff has not passed, and timers, and what has the clock forget them."""
         self.inner: dict[Version, asyncio.Task[Any]] = {}
         """Attempts that run in asyncio tasks of the flow itself."""
         self.save_tries: dict[CallId, int] = {}
+        self.onlookers: dict[CallId, dict[Body, None]] = {}
+        """Calls that other bodies wait for than the one that made them, and which."""
         self._positions: list[int] = []
         """Where in the journal the records are that are not known to be durable."""
         if history is not None:
@@ -180,6 +188,8 @@ class Shell:
     def close(self) -> None:
         """Tell everybody that the run has ended here. Under the lock."""
         self.values.release_all()
+        for version in list(self.delayed):
+            self.forget_timer(version)
         self.ended.set()
         self.wake_bodies()
         if self.forget is not None:
@@ -187,6 +197,13 @@ class Shell:
         callbacks, self.on_end = self.on_end, ()
         for callback in callbacks:
             callback()
+
+    def forget_timer(self, version: Version) -> bool:
+        """Whether the clock was to call back for this attempt. It does not any more. Under the lock."""
+        forget = self.delayed.pop(version, None)
+        if forget is not None:
+            forget()
+        return forget is not None
 
     @cached_property
     def inbox(self) -> Inbox:
@@ -196,6 +213,12 @@ class Shell:
     def over(self) -> bool:
         """Whether no body has anything to do any more: the run has ended here, or its end is on its way to the disk."""
         return bool(self.end_position) or self.ended.is_set()
+
+    def wake_onlookers(self, handle: Handle) -> None:
+        """Bodies that wait for what another body has called look again. Under the lock."""
+        if self.onlookers:
+            for body in self.onlookers.pop(handle.call.id, ()):
+                body.wake_for(handle)
 
     def wake_bodies(self) -> None:
         """Everybody who waits looks again. Under the lock."""
@@ -286,6 +309,7 @@ def _deliver(execution: Shell, command: do.Deliver) -> None:
     handle = execution.handles.get(command.call)
     if handle is not None:
         handle.body.deliver(handle)
+        execution.wake_onlookers(handle)
 
 
 Shell.carry_out = {
@@ -297,6 +321,8 @@ Shell.carry_out = {
     do.Intend: undo.intend,
     do.Undo: undo.undo,
     do.RecordUndone: undo.record_undone,
+    do.RecordUndoFailed: undo.record_undo_failed,
+    do.RecordFailing: undo.record_failing,
     do.Probe: undo.probe,
     do.Deliver: _deliver,
     do.Replay: ending.replay,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exoflow.driver import notes
@@ -103,11 +103,13 @@ class SyncBody(Body):
         assert handle.flow is not None
         handle.started_s = self.execution.clock.now()
         body = SyncBody(self.execution, handle.flow, f"{handle.call.id}/", handle)
+        self._lent = True
         self.lock.release()
         try:
             body.run()
         finally:
             self.lock.acquire()
+            self._lent = False
 
     def value(self, handle: Handle, timeout_s: float | None = None) -> object:
         """The value of a call; waits for it.
@@ -125,21 +127,31 @@ class SyncBody(Body):
         kernel = execution.kernel
         note = notes.make(self, "timeout")
         execution.event(kernel.wants, note.call)
-        execution.event(kernel.wants, handle.call)
-        deadline = execution.clock.monotonic() + timeout_s
-        execution.event(kernel.waits, self.scope)
+        if not kernel.deliverable(note.call):
+            execution.event(kernel.wants, handle.call)
+            execution.event(kernel.waits, self.scope)
+        clock = execution.clock
+        deadline = clock.monotonic() + timeout_s
+        forget: Callable[[], None] | None = None
         while not kernel.deliverable(note.call):
             self.check()
-            left_s = deadline - execution.clock.monotonic()
-            if (kernel.deliverable(handle.call) or left_s <= 0) and notes.is_open(note):
-                execution.event(notes.take, execution, note, not kernel.deliverable(handle.call))
+            left_s = deadline - clock.monotonic()
+            there = self.there(handle.call)
+            if (there or left_s <= 0) and notes.is_open(note):
+                execution.event(notes.take, execution, note, not there)
+                if not there:
+                    notes.leave(self, (handle,))
             elif not self._committed():
                 self.still_wants(handle.call)
+                forget = forget or clock.call_at(clock.now() + left_s, self._look_again)  # a test may skip the time
                 self.park(left_s if left_s > 0 else None)
-        timed_out = bool(self.wait(note))
-        if timed_out:
-            notes.leave(self, (handle,))
-        return timed_out
+        if forget is not None:
+            forget()
+        return bool(self.wait(note))
+
+    def _look_again(self) -> None:
+        with self.lock:
+            self.wake()
 
     # -- many calls --------------------------------------------------------------------------------------------------
 
@@ -153,7 +165,7 @@ class SyncBody(Body):
                 if not kernel.deliverable(handle.call):
                     execution.event(kernel.wants, handle.call)
                     self._pending.add(handle.call)
-            self._pending = {call for call in self._pending if not kernel.deliverable(call)}
+            self._pending = {call for call in self._pending if not self.there(call)}
             if self._pending:
                 execution.event(kernel.waits, self.scope)
             while self._pending:
@@ -162,8 +174,7 @@ class SyncBody(Body):
                     for call in list(self._pending):
                         self.still_wants(call)
                     self.park()
-                elif self._pending:
-                    self._pending = {call for call in self._pending if not kernel.deliverable(call)}
+                self._pending = {call for call in self._pending if not self.there(call)}
             return [self._read_or(handle, return_exceptions) for handle in handles]
 
     def _read_or(self, handle: Handle, return_exceptions: bool) -> object:

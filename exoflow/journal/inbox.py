@@ -66,7 +66,20 @@ def messages_after(store: Store, run_id: str, number: int) -> list[Message]:
     """
     folder = _folder(run_id)
     found = sorted(n for n in _numbers(store, folder) if n > number)
-    return [_parse(store.read(f"{folder}/{n}"), n, f"{store.url}: {folder}/{n}") for n in found]
+    return [_read(store, f"{folder}/{n}", n) for n in found]
+
+
+def payload_of(store: Store, run_id: str, number: int) -> bytes | None:
+    """What a run's message carries.
+
+    Raises:
+        Corrupt: it is damaged.
+    """
+    return _read(store, f"{_folder(run_id)}/{number}", number).payload
+
+
+def _read(store: Store, name: str, number: int) -> Message:
+    return _parse(store.read(name), number, f"{store.url}: {name}")
 
 
 def has_messages(store: Store, run_id: str) -> bool:
@@ -86,6 +99,11 @@ def empty(store: Store, run_id: str) -> None:
     """Delete the messages of a run that is gone."""
     for name in store.list(_folder(run_id)):
         store.delete(name)
+
+
+def told(store: Store) -> set[str]:
+    """The hashes of all runs that were ever told anything."""
+    return {name.split("/")[1] for name in store.list("inbox")}
 
 
 def _folder(run_id: str) -> str:

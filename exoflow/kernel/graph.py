@@ -96,6 +96,9 @@ class Graph(Closing):
             gone.extend(current.calls)
             self.former[current.path] = current.calls
             self._unlink_late(current)
+            for call in current.result_refs:
+                if call.handed_out:
+                    call.handed_out = False
             current.restart()
         self._unclose(gone)
         for source in {source for call in gone for source in call.late}:

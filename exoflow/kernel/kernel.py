@@ -59,7 +59,7 @@ class Kernel(History):
                 break
         if self._to_undo:
             self._undo_next()
-        if self.finishing:
+        if self.finishing or self.stuck:
             self._try_finish()
 
     def opened(self, path: str, owner: CallId | None) -> Scope:
@@ -90,7 +90,7 @@ class Kernel(History):
             self._reattach(call)
         if not call.open and not call.closed and not call.must_commit:
             self._settle(call)
-        if call.state is State.IDLE and note.kind is not Kind.EVENT:
+        if call.state is State.IDLE and not note.may_be_left:
             if self.unattached and not call.forced:
                 scope.deferred.append(call)
             else:
@@ -173,8 +173,8 @@ class Kernel(History):
             self._advance(scope)
 
     def left(self, call: Call) -> None:
-        """Nobody waits for this event any more: it is not to take a message that another one could have."""
-        if call.state in (State.NEEDED, State.RUNNING) and not call.waiters:
+        """Nobody waits for this event, or timer, any more: it is not to take a message that another one could have."""
+        if call.state in (State.NEEDED, State.RUNNING) and not call.waiters and not call.handed_out:
             call.state = State.IDLE
             call.wanted = False
 
@@ -187,6 +187,9 @@ class Kernel(History):
         scope.returned = True
         scope.raised = raised
         scope.result_refs = refs
+        for call in refs:
+            if call.note.may_be_left:
+                call.handed_out = True
         owner = scope.owner
         if owner is None:
             for call in refs:

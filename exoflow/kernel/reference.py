@@ -165,7 +165,7 @@ def to_undo(facts: Facts) -> list[Version]:
 
 def must_fall(facts: Facts, call: CallFacts, remake: set[CallId]) -> bool:
     """Whether nothing may be left of a rollback-able call's newest intent."""
-    if facts.cancelled or facts.outcome == "failed" and facts.undo_on_failure:
+    if is_unwinding(facts):
         return True  # V15
     if call.intent_is_old and call.made < call.intent:
         return True  # V4: it broke off with its process; what began behind it is undone before it
@@ -178,6 +178,11 @@ def must_fall(facts: Facts, call: CallFacts, remake: set[CallId]) -> bool:
         return True  # V3
     ended = (call.intent_is_old or call.started >= call.intent) and not call.running and not call.has_result
     return ended and (call.given_up or call.id in needed(facts) and has_inputs(facts, call))
+
+
+def is_unwinding(facts: Facts) -> bool:
+    """V15: cancelled, or failed with a flow that rolls back; an epoch in between may have died of a crash."""
+    return facts.cancelled or facts.failing or facts.outcome == "failed" and facts.undo_on_failure
 
 
 def owners(facts: Facts, call: CallFacts) -> Iterator[CallFacts]:
@@ -203,7 +208,7 @@ def is_orphan(facts: Facts, call: CallFacts) -> bool:
 def needed(facts: Facts) -> set[CallId]:
     """V1, V2: the calls without a usable value that have to run, now or once their inputs are there."""
     found: set[CallId] = set()
-    if facts.cancelled or facts.outcome:
+    if facts.outcome or is_unwinding(facts):
         return found  # V15, V16
     pending = [id for id, call in facts.calls.items() if is_wanted(facts, call)]
     while pending:
@@ -235,11 +240,11 @@ def is_wanted(facts: Facts, call: CallFacts) -> bool:
 def untaken(facts: Facts, path: str) -> set[CallId]:
     """V1: what runs for its own sake, once this body waits or has ended: effects, and what no result was made from yet.
 
-    A call that is made when no history is left to be asked for runs in any case. An event is never taken for its own
-    sake.
+    A call that is made when no history is left to be asked for runs in any case. Timers and events are never taken
+    for their own sake.
     """
     calls = (call for call in facts.calls.values() if call.attached and call.path == path)
-    made = {call.id for call in calls if call.note.kind is not Kind.EVENT}
+    made = {call.id for call in calls if not call.note.may_be_left}
     takers = [call for call in facts.calls.values() if call.attached]
     used: set[CallId] = set()
     while more := {id for taker in takers if has_served(facts, taker, used) for id in taker.inputs} - used:
@@ -281,8 +286,14 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
 
 
 def to_release(facts: Facts, call: CallFacts) -> set[CallId]:
-    """G6: the rollback-able calls behind an effect; its intent says that they will not be undone."""
-    return {id for id in lineage(facts, call) if facts.calls[id].note.rollback and not facts.calls[id].released}
+    """G6: the rollback-able calls behind an effect; its intent says that they will not be undone.
+
+    V17: of a child flow whose body is not replayed, all that is committed: its result may stand on any of it.
+    """
+    behind = lineage(facts, call)
+    flows = [f"{id}/" for id in behind if facts.calls[id].note.kind is Kind.FLOW and f"{id}/" not in facts.bodies]
+    inside = {id for id, other in facts.calls.items() if other.durable and any(id.startswith(path) for path in flows)}
+    return {id for id in behind | inside if facts.calls[id].note.rollback and not facts.calls[id].released}
 
 
 def is_doubtful(call: CallFacts) -> bool:
@@ -315,9 +326,21 @@ def due(facts: Facts) -> set[Due]:
             found.add(("Probe", id))
     for id in to_save(facts, wanted):
         found.add(("Upload", id))
-    if undo and not facts.undoing and not facts.retired_attempts:  # V4: what stands on it has ended
-        found |= {("Undo", call.id) for call in facts.calls.values() if call.intent == undo[0]}
+    if undo and (order := next_undo(facts)):
+        found |= {(order, call.id) for call in facts.calls.values() if call.intent == undo[0]}
     return found
+
+
+def next_undo(facts: Facts) -> str:
+    """V4: once what stands on it has ended; one that failed for good holds up those behind it, which are older.
+
+    V15: that a run has failed is durable before anything is undone for it, or a crash would let it try again.
+    """
+    if facts.undoing or facts.retired_attempts or facts.stuck:
+        return ""
+    if is_unwinding(facts) and not facts.cancelled and not facts.failing:
+        return "RecordFailing"
+    return "Undo" if facts.failing_durable else ""
 
 
 def to_save(facts: Facts, wanted: set[CallId]) -> set[CallId]:

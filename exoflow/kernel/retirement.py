@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from exoflow.errors import Corrupt
-from exoflow.kernel.commands import RecordUndone, Replay, Stop, Undo
+from exoflow.kernel.commands import RecordUndoFailed, RecordUndone, Replay, Stop, Undo
 from exoflow.kernel.needs import Needs
 from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind, Version, show_version
@@ -54,7 +54,7 @@ class Retirement(Needs):
         self._ending.append(self.scopes[""])
         owner = scope.owner
         if owner is None:
-            self.finishing = self.cancelling
+            self.finishing = self.unwinding
         else:
             owner.body = None
             if owner.state is State.RUNNING:
@@ -68,8 +68,10 @@ class Retirement(Needs):
         for call in self._unlink(scope):
             self._reopening.discard(call)
             call.forced = False  # the effect that waited for it may not be made again
-            if call.state is State.NEEDED or call.state is State.RUNNING and call.note.kind in (Kind.FLOW, Kind.EVENT):
+            at_once = call.note.kind is Kind.FLOW or call.note.may_be_left
+            if call.state is State.NEEDED or call.state is State.RUNNING and at_once:
                 call.state = State.IDLE
+                self.fallen += 1
             if call.state is State.DONE or call.intent:
                 self._detached(call)
 
@@ -128,7 +130,7 @@ class Retirement(Needs):
         assert call.scope is not None
         if call.wanted or any(taker.state is State.NEEDED for taker in call.takers):
             self._need(call)
-        elif call.note.kind is Kind.EVENT:
+        elif call.note.may_be_left:
             pass  # until somebody waits for it
         elif call.scope.returned or not self.unattached:
             self._need(call)
@@ -154,7 +156,7 @@ class Retirement(Needs):
 
     def _undo_next(self) -> None:
         """Undo the newest intent that waits, once no attempt that stands on what was retired runs any more."""
-        if self._undoing or self.stale or not self._to_undo:
+        if self._undoing or self.stale or self.stuck or self.durable_seq < self._failing_seq:
             return
         newest = max(self._to_undo)
         self._undoing = newest
@@ -170,6 +172,15 @@ class Retirement(Needs):
         if call.state is State.NEEDED:
             self._held_back.append(call)
         self._undone_seq = self.seq
+
+    def undo_failed(self, id: CallId, version: Version) -> None:
+        """The undo of this version has failed for good. Those behind it are older, and it may stand on what they undo.
+
+        What runs goes on to its end, as in every run that ends (V16); nothing starts, as before every undo (V4).
+        """
+        self.stuck = True
+        self.seq += 1
+        self.out.append(RecordUndoFailed(id, version))
 
     def _forget_intent(self, call: Call, version: Version) -> None:
         """Record that nothing is left of this version's effect."""

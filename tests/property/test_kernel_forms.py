@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -153,3 +154,13 @@ def test_a_result_is_pinned_when_every_choice_behind_it_is_committed() -> None:
     saved = done(A, 1, recorded=True, durable=True)
     assert closed(facts(saved, done(B, 2, plain, inputs=(A,))), done(B, 2, plain, inputs=(A,)))
     assert not agrees(facts(done(A, 5)), done(B, 2, inputs=(A,)))
+
+
+def test_v15_that_a_run_has_failed_is_durable_before_anything_is_undone_for_it() -> None:
+    booked = done(B, 2, RESERVE, intent=Version(2), intent_durable=True, recorded=True, durable=True)
+    failed = replace(facts(booked), outcome="failed", undo_on_failure=True)
+    assert due(failed) == {("RecordFailing", B)}
+    assert due(replace(failed, failing=True, failing_durable=False)) == set()
+    assert due(replace(failed, failing=True)) == {("Undo", B)}
+    assert due(replace(failed, failing=True, stuck=True)) == set()
+    assert due(replace(facts(booked), failing=True)) == {("Undo", B)}, "an older epoch had failed"

@@ -9,7 +9,7 @@ from exoflow.kernel.commands import Stop
 from exoflow.kernel.facts import BodyFacts, CallFacts
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.state import Call, Scope
-from exoflow.model import Annotations, CallId, Kind, Version
+from exoflow.model import Annotations, CallId, Version
 from exoflow.testing.simulation.mirror import LOST, NONE, Mirror
 
 
@@ -82,7 +82,7 @@ class Told(Kernel):
             id, note=note, attached=True, path=scope.path, inputs=tuple(i.id for i in inputs), reads_at=len(body.reads),
             passes=tuple(i.id for i in passes),
         )  # fmt: skip
-        if not self.mirror.history_left() and note.kind is not Kind.EVENT:
+        if not self.mirror.history_left() and not note.may_be_left:
             self.mirror.body(scope.path, demanded=body.demanded | {id})
         return super().called(scope, id, note, inputs, passes)
 
@@ -93,7 +93,7 @@ class Told(Kernel):
 
     def left(self, call: Call) -> None:
         self._changed = True
-        if not call.waiters:
+        if not call.waiters and not call.handed_out:
             self.mirror.awaited.discard(call.id)
             self.mirror.set(call.id, running=False)
         super().left(call)
@@ -211,6 +211,14 @@ class Told(Kernel):
         super().undone(id, version)
         self.mirror.undoing = NONE
         self.mirror.undone_seq = self.seq
+
+    def undo_failed(self, id: CallId, version: Version) -> None:
+        self._changed = self.mirror.stuck = True
+        super().undo_failed(id, version)
+
+    def goes_on_failing(self) -> None:
+        self._changed = self.mirror.failing = True
+        super().goes_on_failing()
 
     def settled(self, *, failed: bool) -> None:
         self._changed = True
