@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
         StorageError as StorageError,
         Superseded as Superseded,
         TaskFailed as TaskFailed,
+        UndoFailed as UndoFailed,
         UnsupportedStore as UnsupportedStore,
     )
     from exoflow.flows import AsyncFlow as AsyncFlow, Flow as Flow, flow as flow
@@ -67,7 +68,7 @@ _HOMES = {
         "AdapterError BudgetExceeded Cancelled CodecError Conflict ContextTooLong Corrupt DidNotHappen "
         "ExecutorError ExoFlowError Fenced InDoubt Interruption LLMError NoConsensus NondeterministicFlow "
         "OutOfPages RunCancelled RunError RunIsLive RunMismatch RunNotFound StorageError Superseded TaskFailed "
-        "UnsupportedStore"
+        "UndoFailed UnsupportedStore"
     ),
     "flows": "AsyncFlow Flow flow",
     "gathering": "as_completed gather",

@@ -65,6 +65,8 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         _check_looks_back("on_doubt", doubt, function)
     else:
         one_of("on_doubt", doubt, ("stop", "retry"), "or a function (key, *inputs)")
+    if "undo_retries" in options and undo is None and not callable(doubt):
+        raise ValueError("undo_retries needs rollback=..., or a probe for on_doubt: there is nothing else to try again")
     note = Annotations(
         deterministic=options.get("deterministic", False),
         effect=effect,
@@ -78,6 +80,7 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         note=note,
         is_async=is_async(function),
         undo=undo,
+        undo_retries=count("undo_retries", options.get("undo_retries", 9)),
         probe=doubt if callable(doubt) else None,
         ref_parameters=wants_refs(function),
         code=_code(name, function, options.get("version")),

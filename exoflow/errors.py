@@ -8,6 +8,7 @@ ExoFlowError
 │   ├── RunIsLive          another process owns the run
 │   ├── RunCancelled
 │   ├── InDoubt            an irrevocable effect may or may not have happened
+│   ├── UndoFailed         an undo failed for good: its effect is in place
 │   ├── DidNotHappen       raised by a task's body: the effect certainly did not happen
 │   └── NondeterministicFlow
 ├── StorageError
@@ -66,6 +67,17 @@ class RunCancelled(RunError):
 
 class InDoubt(RunError):
     """An irrevocable effect may or may not have happened; ``on_doubt`` is to say."""
+
+
+class UndoFailed(RunError):
+    """An undo failed as often as it may: the effect that it was to undo is in place. Resuming the run tries again."""
+
+    call: str = ""
+    """Whose effect it is."""
+    key: str = ""
+    """The idempotency key of the attempt that had it: what the other side knows it by."""
+    attempt: str = ""
+    """The version of that attempt."""
 
 
 class DidNotHappen(RunError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
@@ -65,7 +66,9 @@ class AnyFlow(Callee[P, R, X]):
         if "key" in options:
             assert spec.task is not None
             spec = replace(spec, task=replace(spec.task, key=key_text(options["key"])))
-        return type(self)(spec, cast(RunOptions, {**self._options, **options}))
+        other = copy(self)  # its function is not looked at again: a gateway does this for each request
+        other._spec, other._options = spec, cast(RunOptions, {**self._options, **options})
+        return other
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """Start a run in the background.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 from exoflow.driver.spec import Backoff
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from exoflow.transactions import Transaction
 
 OnFailure = Literal["keep", "rollback"]
+Answer = Happened | DidNotHappen
 T = TypeVar("T")
 
 
@@ -55,7 +56,9 @@ class TaskOptions(AttemptOptions, total=False):
     """It is seen from outside: ``"idempotent"``, ``"irrevocable"`` or ``exoflow.transaction(engine)``."""
     rollback: Callable[..., object] | None
     """Undoes it: ``undo(key, *inputs)``. Not together with ``effect``."""
-    on_doubt: Literal["stop", "retry"] | Callable[..., Happened | DidNotHappen]
+    undo_retries: int
+    """How often a rollback, or a probe, that fails is tried again, by ``backoff`` and each for ``timeout``; 9."""
+    on_doubt: Literal["stop", "retry"] | Callable[..., Answer | Awaitable[Answer]]
     """What to do if nobody knows whether an irrevocable effect happened; a probe is called with ``(key, *inputs)``."""
     name: str
     version: str

@@ -34,11 +34,12 @@ class RunEvent:
     time_s: float
     """Seconds since the epoch."""
     what: str
-    """started, done, failed, made (done, and not saved), undone, or how the run ended: done, failed, cancelled."""
+    """started, done, failed, made (done, and not saved), undone, undo failed, or how the run ended: done, failed,
+    cancelled."""
     call: str | None = None
     """None: it is about the run itself."""
     attempt: int = 0
-    """The n-th try at the call."""
+    """The n-th try at the call; 0 where it left no result, and was undone."""
     why: str | None = None
     """Why the call was made again."""
 
@@ -141,6 +142,10 @@ class Run(Generic[R]):
                 ended_s = seen.started_s + seen.seconds
                 events.append(RunEvent(seen.started_s, "started", call.id, seen.number, seen.why))
                 events.append(RunEvent(ended_s, what, call.id, seen.number, seen.why))
+            numbers = {seen.version: seen.number for seen in call.attempts}
+            for undo in call.undoings:
+                what = "undone" if undo.error is None else "undo failed"
+                events.append(RunEvent(undo.time_s, what, call.id, numbers.get(undo.version, 0)))
         if run.ended_s is not None:
             events.append(RunEvent(run.ended_s, str(run.status)))
         yield from sorted(events, key=lambda event: event.time_s)

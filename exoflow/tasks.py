@@ -6,6 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
+from copy import copy
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from exoflow.attempts import current_attempt
@@ -74,7 +75,9 @@ class AnyTask(Callee[P, R, X]):
         Raises:
             TypeError, ValueError: there is no such option, or its value is wrong.
         """
-        return type(self)(call_spec(self._spec, options))
+        other = copy(self)  # its function is not looked at again: this may be done for each call
+        other._spec = call_spec(self._spec, options)
+        return other
 
     def _submit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ref[R]:
         body = current_body()

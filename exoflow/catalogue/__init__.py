@@ -1,7 +1,7 @@
 """An index of runs and calls, derived from the journals: delete it, and it is rebuilt. Runs never write it."""
 
-from exoflow.catalogue.description import AttemptSeen, CallSeen, Description
+from exoflow.catalogue.description import AttemptSeen, CallSeen, Description, UndoSeen
 from exoflow.catalogue.index import Catalogue, describe
 from exoflow.catalogue.summary import RunSummary
 
-__all__ = ["AttemptSeen", "CallSeen", "Catalogue", "Description", "RunSummary", "describe"]
+__all__ = ["AttemptSeen", "CallSeen", "Catalogue", "Description", "RunSummary", "UndoSeen", "describe"]

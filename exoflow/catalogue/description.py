@@ -41,6 +41,18 @@ class AttemptSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class UndoSeen:
+    """One undo, by one process: it was carried out, or it failed for good."""
+
+    version: int
+    """Of the attempt that it undid, or was to."""
+    time_s: float
+    tries: int
+    error: bytes | None
+    """The undo's own, encoded by ``codec.encode_error``; None: it is undone."""
+
+
+@dataclass(frozen=True, slots=True)
 class CallSeen:
     """One call, all its attempts over all processes, the newest last."""
 
@@ -60,7 +72,8 @@ class CallSeen:
     effect: str | None
     """idempotent, irrevocable, transaction or rollback, where the journal says so."""
     intents: int
-    undos: int
+    undoings: tuple[UndoSeen, ...]
+    """All that was undone of it, or failed to be, in the order of time."""
     in_doubt: bool
     """Its irrevocable effect was begun, and nothing says that it ended."""
     reads_at: int
@@ -69,6 +82,17 @@ class CallSeen:
     """Choices behind it that were not saved when it was."""
     error: bytes | None
     """Encoded by ``codec.encode_error``."""
+
+    @property
+    def undos(self) -> int:
+        """How many of its attempts were undone."""
+        return sum(undo.error is None for undo in self.undoings)
+
+    @property
+    def not_undone(self) -> UndoSeen | None:
+        """The undo that failed for good, and has not been carried out since: its effect is in place."""
+        undone = {undo.version for undo in self.undoings if undo.error is None}
+        return next((undo for undo in reversed(self.undoings) if undo.version not in undone), None)
 
     @property
     def last(self) -> AttemptSeen | None:
@@ -113,7 +137,7 @@ def describe(connection: sqlite3.Connection, run: RunSummary, processes: tuple[i
     """The rows of one run, put together."""
     attempts, rest = _attempts(connection, run.run_id)
     intents = _by_call(connection, "SELECT call, version, what FROM intents WHERE run_id = ? ORDER BY version", run)
-    undos = _by_call(connection, "SELECT call, version, '' FROM undos WHERE run_id = ? ORDER BY version", run)
+    undos = _undoings(connection, run)
     calls = [
         _call(id, run, attempts.get(id, ()), rest.get(id), intents.get(id, ()), undos.get(id, ()))
         for id in dict.fromkeys([*attempts, *intents])
@@ -152,13 +176,13 @@ def _attempts(connection: sqlite3.Connection, run_id: str) -> tuple[dict[str, li
 
 def _call(
     id: str, run: RunSummary, attempts: Sequence[AttemptSeen], rest: _Rest | None,
-    intents: Sequence[tuple[int, str]], undos: Sequence[tuple[int, str]],
+    intents: Sequence[tuple[int, str]], undoings: Sequence[UndoSeen],
 ) -> CallSeen:  # fmt: skip
     last = attempts[-1] if attempts else None
     choice = rest.choice if rest else 0
     effect = intents[-1][1] if intents else "idempotent" if choice & 2 else None
     finished = last is not None and last.saved != "not saved" and not last.undone
-    known = max([last.version if last else 0, *(version for version, _ in undos)])
+    known = max([last.version if last else 0, *(undo.version for undo in undoings if undo.error is None)])
     open_intent = effect == "irrevocable" and bool(intents) and known < intents[-1][0]
     return CallSeen(
         id=id,
@@ -172,7 +196,7 @@ def _call(
         child_flow=bool(choice & 4),
         effect=effect,
         intents=len(intents),
-        undos=len(undos),
+        undoings=tuple(undoings),
         in_doubt=open_intent and run.status in (Status.IN_DOUBT, Status.BROKEN_OFF),
         reads_at=rest.reads_at if rest else 0,
         forced=rest.names if rest else (),
@@ -199,8 +223,20 @@ def _by_call(connection: sqlite3.Connection, query: str, run: RunSummary) -> dic
     return found
 
 
+def _undoings(connection: sqlite3.Connection, run: RunSummary) -> dict[str, list[UndoSeen]]:
+    found: dict[str, list[UndoSeen]] = defaultdict(list)
+    rows = connection.execute(
+        "SELECT call, version, time_s, tries, NULL FROM undos WHERE run_id = ? UNION ALL "
+        "SELECT call, version, time_s, tries, error FROM failed_undos WHERE run_id = ? ORDER BY time_s, version",
+        (run.run_id, run.run_id),
+    )
+    for call, *undo in rows:
+        found[call].append(UndoSeen(*undo))
+    return found
+
+
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(json.loads(text)) if text else ()
 
 
-__all__ = ["AttemptSeen", "CallSeen", "Description", "describe", "show_version", "task_of"]
+__all__ = ["AttemptSeen", "CallSeen", "Description", "UndoSeen", "describe", "show_version", "task_of"]

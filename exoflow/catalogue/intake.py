@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable
 
-from exoflow.driver.records import Cancel, Ended, Intent, Result, Start, Undone
+from exoflow.driver.records import UNDO_FAILED, Cancel, Ended, Intent, Result, Start, UndoFailed, Undone
 from exoflow.journal.catalogue import Read
 from exoflow.journal.records import STORED_MARK, Kind
 from exoflow.protocols import Record
@@ -49,7 +49,10 @@ _INTENT = """
     INSERT OR IGNORE INTO intents (run_id, call, version, what, key, time_s, releases, journal)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
-_UNDO = "INSERT OR IGNORE INTO undos (run_id, call, version, time_s) VALUES (?, ?, ?, ?)"
+_UNDO = "INSERT OR IGNORE INTO undos (run_id, call, version, time_s, tries) VALUES (?, ?, ?, ?, ?)"
+_FAILED_UNDO = """
+    INSERT OR IGNORE INTO failed_undos (run_id, call, version, time_s, tries, error) VALUES (?, ?, ?, ?, ?, ?)
+"""
 _CANCEL = "UPDATE runs SET cancel_s = ? WHERE run_id = ?"
 _END = "UPDATE runs SET status = ?, ended_s = ?, error = ? WHERE run_id = ? AND epoch = ?"
 
@@ -61,9 +64,8 @@ class Intake:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._rows: dict[str, list[Row]] = {
-            statement: [] for statement in (_RUN, _OWNER, _EPOCH, _LABEL, _ATTEMPT, _INTENT, _UNDO, _CANCEL, _END)
-        }
+        statements = (_RUN, _OWNER, _EPOCH, _LABEL, _ATTEMPT, _INTENT, _UNDO, _FAILED_UNDO, _CANCEL, _END)
+        self._rows: dict[str, list[Row]] = {statement: [] for statement in statements}
         self._waiting = 0
         self._kinds: dict[int, Callable[[str, str, int, Record], None]] = {
             Kind.START: self._start,
@@ -73,6 +75,7 @@ class Intake:
             Kind.FAILED: self._result,
             Kind.INTENT: self._intent,
             Kind.UNDONE: self._undone,
+            Kind.NOTE: self._note,
             Kind.CANCEL: self._cancel,
             Kind.ENDED: self._ended,
         }
@@ -130,14 +133,20 @@ class Intake:
         self._rows[_INTENT].append(row)
 
     def _undone(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
-        undone = Undone._make(record)
-        self._rows[_UNDO].append((run_id, undone.call, undone.version, undone.time_s))
+        undone = Undone(*record)
+        self._rows[_UNDO].append((run_id, undone.call, undone.version, undone.time_s, undone.tries))
+
+    def _note(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        if record[2] == UNDO_FAILED:
+            failed = UndoFailed(*record)
+            row = (run_id, failed.call, failed.version, failed.time_s, failed.tries, failed.error)
+            self._rows[_FAILED_UNDO].append(row)
 
     def _cancel(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
         self._rows[_CANCEL].append((Cancel._make(record).time_s, run_id))
 
     def _ended(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
-        ended = Ended._make(record)
+        ended = Ended(*record)
         error = _error(ended.payload) if ended.status != "done" else None
         self._rows[_END].append((ended.status, ended.time_s, error, run_id, epoch))
 

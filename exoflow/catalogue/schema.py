@@ -35,7 +35,13 @@ TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         },
         ("run_id", "call", "version"),
     ),
-    "undos": ({"run_id": str, "call": str, "version": int, "time_s": float}, ("run_id", "call", "version")),
+    "undos": (
+        {"run_id": str, "call": str, "version": int, "time_s": float, "tries": int}, ("run_id", "call", "version"),
+    ),
+    "failed_undos": (
+        {"run_id": str, "call": str, "version": int, "time_s": float, "tries": int, "error": bytes},
+        ("run_id", "call", "version", "time_s"),
+    ),
 }  # fmt: skip
 
 INDEXES = {

@@ -15,11 +15,15 @@ _OPEN_EFFECT = """
                     WHERE a.run_id = i.run_id AND a.call = i.call AND a.version > i.version AND a.state != 'made')
     AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run_id = i.run_id AND u.call = i.call AND u.version >= i.version)
 """
+_NOT_UNDONE = """
+    SELECT 1 FROM failed_undos f WHERE f.run_id = r.run_id
+    AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run_id = f.run_id AND u.call = f.call AND u.version = f.version)
+"""
 _COLUMNS = f"""
     r.run_id, r.flow, r.status, r.started_s, r.ended_s, r.labels, r.executor, r.epoch, r.journal, r.version, r.module,
     r.file, r.qualname, r.cwd, r.error, r.cancel_s,
     (SELECT count(DISTINCT call) FROM attempts a WHERE a.run_id = r.run_id),
-    r.status IS NULL AND EXISTS ({_OPEN_EFFECT})
+    r.status IS NULL AND EXISTS ({_OPEN_EFFECT}), EXISTS ({_NOT_UNDONE})
 """
 
 
@@ -49,6 +53,8 @@ class RunSummary:
     error: bytes | None = None
     """Encoded by ``codec.encode_error``."""
     cancel_s: float | None = None
+    undo_failed: bool = False
+    """An undo has failed for good, and has not been carried out since: an effect is in place that should not be."""
 
 
 def select(
@@ -123,7 +129,7 @@ _ENDS = (Status.DONE, Status.FAILED, Status.CANCELLED)
 
 def _summary(row: tuple[object, ...], lives: _Lives) -> RunSummary:
     (run_id, flow, ended, started_s, ended_s, labels, executor, epoch, journal, version, module, file, qualname, cwd,
-     error, cancel_s, calls, in_doubt) = row  # fmt: skip
+     error, cancel_s, calls, in_doubt, not_undone) = row  # fmt: skip
     owner = str(journal)
     if ended is not None:
         status = Status(str(ended))
@@ -133,7 +139,7 @@ def _summary(row: tuple[object, ...], lives: _Lives) -> RunSummary:
         str(run_id), str(flow), status, _number(started_s) or 0.0, _number(ended_s), int(str(calls)), int(str(epoch)),
         json.loads(str(labels)) if labels else {}, str(executor or ""), owner, _text(version), str(module or ""),
         _text(file), str(qualname or ""), str(cwd or ""), error if isinstance(error, bytes) else None,
-        _number(cancel_s),
+        _number(cancel_s), bool(not_undone),
     )  # fmt: skip
 
 

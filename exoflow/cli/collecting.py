@@ -54,7 +54,7 @@ def _keep(days: float | None) -> Keep:
     oldest_s = time.time() - days * _DAY_S
 
     def recent(run: EndedRun) -> bool:
-        return Ended._make(run.end).time_s >= oldest_s
+        return Ended(*run.end).time_s >= oldest_s
 
     return recent
 

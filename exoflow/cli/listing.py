@@ -51,7 +51,10 @@ def _print(runs: list[RunSummary], terminal: Terminal) -> None:
         column.no_wrap = True
     for run in runs:
         took = duration(run.ended_s - run.started_s) if run.ended_s is not None else ""
-        row = [Text(run.run_id), status_text(run.status), Text(ago(run.started_s)), Text(took), Text(f"{run.calls:,}")]
+        status = status_text(run.status)
+        if run.undo_failed:
+            status.append(", undo failed", "bold red")
+        row = [Text(run.run_id), status, Text(ago(run.started_s)), Text(took), Text(f"{run.calls:,}")]
         drawn.add_row(*row, *([Text(", ".join(f"{k}={v}" for k, v in run.labels.items()))] if labelled else []))
     terminal.out.print(drawn)
 
@@ -64,6 +67,7 @@ def summary_json(run: RunSummary) -> dict[str, Any]:
         "status": str(run.status),
         "started_s": run.started_s,
         "ended_s": run.ended_s,
+        "undo_failed": run.undo_failed,
         "calls": run.calls,
         "processes": run.epoch,
         "labels": dict(run.labels),

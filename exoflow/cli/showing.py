@@ -16,7 +16,7 @@ from exoflow.cli.terminal import Terminal, status_text
 from exoflow.cli.timeline import timeline
 from exoflow.cli.tree import error_line, totals, tree
 from exoflow.cli.words import count, duration, listed, moment
-from exoflow.model import Status, show_version
+from exoflow.model import Status, Version, show_version
 
 _DOUBTS_MAX = 10
 
@@ -75,6 +75,12 @@ def _advise(found: Description, terminal: Terminal, store: str | None) -> None:
         )
         for call in doubts[:_DOUBTS_MAX]:
             terminal.say(f"  {resolve_command(run.run_id, call, store)} --happened JSON | --did-not")
+    left = [call.id for call in found.calls if call.not_undone]
+    if left:
+        terminal.say(
+            f"The undo of {listed(left)} failed: its effect is in place, and nothing older was undone. Mend what makes "
+            "it fail, or undo the effect by hand so that the undo finds nothing to do. Resuming tries it again."
+        )
     if run.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT):
         terminal.say(f"Go on with it: {resume_command(run.run_id, store)}")
 
@@ -98,11 +104,20 @@ def _call_json(call: CallSeen) -> dict[str, Any]:
         "effect": call.effect,
         "intents": call.intents,
         "undos": call.undos,
+        "undoings": [
+            {
+                "version": show_version(Version(undo.version)),
+                "time_s": undo.time_s,
+                "tries": undo.tries,
+                "error": error_line(undo.error) if undo.error else None,
+            }
+            for undo in call.undoings
+        ],
         "in_doubt": call.in_doubt,
         "error": error_line(call.error) if call.error else None,
         "attempts": [
             {
-                "version": show_version(attempt.version),  # type: ignore[arg-type]  # read from a table
+                "version": show_version(Version(attempt.version)),
                 "process": attempt.epoch,
                 "started_s": attempt.started_s,
                 "seconds": attempt.seconds,

@@ -10,7 +10,8 @@ from rich.text import Text
 from exoflow import codec
 from exoflow.catalogue import AttemptSeen, CallSeen, Description
 from exoflow.cli.rows import Row, names, rows, sources
-from exoflow.cli.words import count, duration, listed, reason, size, times
+from exoflow.cli.words import count, duration, listed, moment, reason, size, times
+from exoflow.model import Version, show_version
 
 _MOST_ERROR_CHARACTERS = 200
 _GAP = "   "
@@ -40,7 +41,7 @@ def tree(description: Description, width: int, *, every: bool = False) -> Group:
 
 
 def _colour(calls: Sequence[CallSeen]) -> str:
-    if any(call.error for call in calls):
+    if any(call.error or call.not_undone for call in calls):
         return "red"
     return "yellow" if any(call.again for call in calls) else ""
 
@@ -52,6 +53,10 @@ def _took(calls: Sequence[CallSeen]) -> str:
 
 def _result(row: Row, description: Description) -> Text:
     lasts = [call.last for call in row.calls if call.last]
+    if row.calls and row.calls[0].not_undone is not None:
+        return Text("undo failed, its effect is in place", style="bold red")
+    if not lasts and row.calls and row.calls[0].undos == row.calls[0].intents > 0:
+        return Text("undone", style="yellow")
     if not lasts:
         return Text("no record yet" if not row.calls else "began", style="dim")
     first = lasts[0]
@@ -82,14 +87,29 @@ def _extras(calls: Sequence[CallSeen], description: Description, shown: dict[str
     first = calls[0]
     if first.forced:
         yield f"saved before {listed([shown.get(id, id) for id in first.forced])}, behind it, was", "dim"
-    if first.undos:
-        yield f"undone {times(first.undos)}", "yellow"
+    yield from _undos(first)
     if first.runs > 1:
         yield _again(first, description), "yellow"
     if first.in_doubt:
         yield "in doubt: its effect began, and nothing says that it ended", "bold magenta"
     if first.error is not None:
         yield error_line(first.error), "red"
+
+
+def _undos(call: CallSeen) -> Iterator[tuple[str, str]]:
+    """What was undone, when and after how many tries; what was not, and why."""
+    undone = [undo for undo in call.undoings if undo.error is None]
+    if undone:
+        tries = sum(undo.tries for undo in call.undoings)
+        how = f", in {tries} tries" if tries > len(undone) else ""
+        when = "at" if len(undone) == 1 else "last at"
+        yield f"undone {times(len(undone))}, {when} {moment(undone[-1].time_s)}{how}", "yellow"
+    failed = call.not_undone
+    if failed is not None:
+        attempt = show_version(Version(failed.version))
+        yield f"the undo of attempt {attempt} failed {times(failed.tries)}, at {moment(failed.time_s)}", "bold red"
+        assert failed.error is not None
+        yield error_line(failed.error), "red"
 
 
 def _again(call: CallSeen, description: Description) -> str:

@@ -47,20 +47,25 @@ def stop_in_doubt(execution: Execution, command: do.Doubt) -> None:
 
 def finish(execution: Execution, _: do.Finish) -> None:
     """Append the end. It is the run's output commit: nobody sees the result before it is durable (G7)."""
-    if execution.kernel.cancelling:
-        status: Status = Status.CANCELLED
-        payload: records.Payload = None
+    given_up = execution.given_up
+    if given_up is not None:
+        execution.root_error = given_up.error
+        status: Status = Status.FAILED
+        payload: records.Payload = given_up.error
+    elif execution.kernel.cancelling:
+        status, payload = Status.CANCELLED, None
     elif execution.root_error is not None:
         status, payload = Status.FAILED, execution.root_error
     else:
         status, payload = Status.DONE, _result_payload(execution)
-    ended = records.Ended(Code.ENDED, execution.index, str(status), payload, execution.clock.now())
+    now = execution.clock.now()
+    ended = records.Ended(Code.ENDED, execution.index, str(status), payload, now, given_up is not None)
     position = execution.log.append(ended)
     execution.end_status = status
     execution.end_position = position
     execution.wake_bodies()
     root = execution.bodies.get("")  # none where a run is cancelled whose body was not replayed
-    if root is None or not root.waits_for_end:
+    if root is None or root.dead or not root.waits_for_end:
         execution.log.notify(position, execution.end)
     _come_apart(execution)
 

@@ -54,7 +54,7 @@ class Execution(Shell):
 
     def _run(self) -> None:
         try:
-            while not self.ended.is_set():
+            while not (self.ended.is_set() or self.kernel.unwinding):
                 body = SyncBody(self, self.flow)
                 body.waits_for_end = True
                 body.run()
@@ -84,7 +84,7 @@ class Execution(Shell):
 
     async def _live(self, *, quietly: bool = False) -> None:
         try:
-            while not self.over():
+            while not (self.over() or self.kernel.unwinding):
                 body = AsyncBody(self, self.flow)
                 await body.run()
                 while (change := body.change()) is not None:
@@ -232,6 +232,12 @@ class Execution(Shell):
         if call.state is State.RUNNING:
             return call.note.kind is not Kind.TASK or call.attempt in self.delayed
         return call.state is not State.DOUBT and not call.upload
+
+    def go_on_failing(self, error: bytes) -> None:
+        """The run had failed before, durably, and was being rolled back: no body runs, the rest is undone."""
+        with self.lock:
+            self.root_error = error
+            self.event(self.kernel.goes_on_failing)
 
     def cancel(self) -> None:
         """Cancel durably, then tell the body (V15)."""

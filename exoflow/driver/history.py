@@ -33,6 +33,11 @@ class History:
         self.start: records.Start | None = None
         self.ended: records.Ended | None = None
         self.cancelled = False
+        self.failing: bytes | None = None
+        """The error that the run has failed with, while it rolls back."""
+        self.forgiving = False
+        """It has failed: who resumes it makes a new beginning with its errors (V14). Not where an undo has failed for
+        good: the run then goes on with what it was doing."""
         self.results: dict[CallId, Recorded] = {}
         self.intents: dict[CallId, records.Intent] = {}
         self.puts: dict[CallId, tuple[CallId, ...]] = {}
@@ -67,12 +72,22 @@ class History:
             self.start = records.Start(*record)
         elif code == Code.CANCEL:
             self.cancelled = True
-        elif code == Code.NOTE and record[2] == records.ABSENT:
-            self.absent.update(record[3])
         elif code == Code.NOTE:
-            self.damaged = True  # an earlier epoch found damage, and did not take it over
+            self._take_note(record)
         elif code == Code.ENDED:
             self.ended = records.Ended(*record)
+            self.forgiving = self.ended.status == "failed" and not self.ended.undo_failed
+            if self.forgiving:
+                self.failing = None
+
+    def _take_note(self, record: tuple[Any, ...]) -> None:
+        what = record[2]
+        if what == records.ABSENT:
+            self.absent.update(record[3])
+        elif what == records.FAILING:
+            self.failing = records.Failing(*record).error
+        elif what != records.UNDO_FAILED:
+            self.damaged = True  # an earlier epoch found damage, and did not take it over
 
     def tell(self, kernel: Kernel, values: Values) -> None:
         """Bring the kernel, and the table of values, to where the last epoch's journal ends."""
@@ -81,7 +96,7 @@ class History:
 
     def _tell(self, kernel: Kernel, values: Values) -> None:
         kernel.damaged = self.damaged or bool(self.absent)
-        kernel.forgiving = self.ended is not None and self.ended.status == "failed"
+        kernel.forgiving = self.forgiving
         for record in self._ordered:
             if record[0] in _RESULTS:
                 self._tell_result(record, kernel, values)

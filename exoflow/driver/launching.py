@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import random
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from exoflow.driver.attempt import attempt_of, executor_of
 from exoflow.driver.handle import Handle
 from exoflow.driver.loops import background_loop, keep
 from exoflow.driver.outcomes import take_outcome
+from exoflow.driver.spec import pause_s
 from exoflow.driver.strands import current
 from exoflow.driver.sync_body import SyncBody
 from exoflow.kernel import commands as do
@@ -41,7 +41,7 @@ def run(execution: Execution, command: do.Run) -> None:
     if command.why != "first":
         handle.why = command.why
     if command.why == "retry":
-        delay_s = _backoff_s(execution, handle)
+        delay_s = pause_s(handle.spec.backoff, handle.call.tries, f"{execution.seed}/{handle.call.id}")
         if delay_s > 0:
             later = partial(_launch_later, execution, handle, command.version)
             execution.delayed[command.version] = execution.clock.call_at(execution.clock.now() + delay_s, later)
@@ -74,14 +74,6 @@ def _never_began(execution: Execution, handle: Handle, version: Version) -> bool
         del execution.stash[handle.call.id]
         return True
     return False
-
-
-def _backoff_s(execution: Execution, handle: Handle) -> float:
-    backoff = handle.spec.backoff
-    tries = handle.call.tries
-    chance = random.Random(f"{execution.seed}/{handle.call.id}/{tries}")  # jitter, not a secret
-    delay_s: float = min(backoff.max_s, backoff.initial_s * backoff.factor ** (tries - 1))
-    return delay_s * (1 + backoff.jitter * (2 * chance.random() - 1))
 
 
 def _launch_later(execution: Execution, handle: Handle, version: Version) -> None:

@@ -18,6 +18,12 @@ Payload = bytes | list[Any] | None
 ABSENT = "absent"
 """What a NOTE says of calls whose saved values were found damaged, until they have been made again."""
 
+FAILING = "failing"
+"""What a NOTE says before the first undo of a run that has failed and rolls back. It holds the run's error."""
+
+UNDO_FAILED = "undo failed"
+"""What a NOTE says of an undo that was given up: its effect is in place."""
+
 
 EVENT = 8
 """The bit of ``Result.choice`` that says so."""
@@ -103,6 +109,28 @@ class Undone(NamedTuple):
     call: str
     version: int
     time_s: float
+    tries: int = 1
+    """Of the process that wrote this; 0: there was nothing to undo."""
+
+
+class Failing(NamedTuple):
+    kind: int
+    run: int
+    what: str
+    error: bytes
+    time_s: float
+
+
+class UndoFailed(NamedTuple):
+    kind: int
+    run: int
+    what: str
+    call: str
+    version: int
+    tries: int
+    error: bytes
+    """The undo's own."""
+    time_s: float
 
 
 class Read(NamedTuple):
@@ -143,6 +171,11 @@ class Ended(NamedTuple):
     payload: Payload
     """The result for done, the encoded error for failed."""
     time_s: float
+    undo_failed: bool = False
+    """An undo was given up, and so was what it was part of; whoever resumes the run goes on with that."""
 
 
-__all__ = ["ABSENT", "Called", "Cancel", "Ended", "Intent", "Kind", "Payload", "Read", "Result", "Start", "Undone"]
+__all__ = [
+    "ABSENT", "FAILING", "UNDO_FAILED", "Called", "Cancel", "Ended", "Failing", "Intent", "Kind", "Payload", "Read",
+    "Result", "Start", "UndoFailed", "Undone",
+]  # fmt: skip

@@ -353,6 +353,8 @@ class Runtime:
         execution.begun(None)
         if history.cancelled:
             execution.cancel()
+        elif history.failing is not None:
+            execution.go_on_failing(history.failing)
         look(execution)
         return execution
 

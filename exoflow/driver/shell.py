@@ -54,6 +54,10 @@ class Shell:
     """The encoded result."""
     root_error: bytes | None = None
     """The encoded error."""
+    given_up: undo.GivenUp | None = None
+    """The undo that has failed for good: the run ends with it."""
+    undo_tries = 0
+    """How often the undo was tried whose record is about to be appended."""
     end_status = Status.RUNNING
     """What ``status`` will be when the end is durable, at ``end_position``."""
     end_position = 0
@@ -317,6 +321,8 @@ Shell.carry_out = {
     do.Intend: undo.intend,
     do.Undo: undo.undo,
     do.RecordUndone: undo.record_undone,
+    do.RecordUndoFailed: undo.record_undo_failed,
+    do.RecordFailing: undo.record_failing,
     do.Probe: undo.probe,
     do.Deliver: _deliver,
     do.Replay: ending.replay,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,13 @@ class Backoff:
     jitter: float = 0.25
 
 
+def pause_s(backoff: Backoff, retry: int, seed: str) -> float:
+    """Seconds before the n-th retry, the jitter drawn from the seed."""
+    chance = random.Random(f"{seed}/{retry}")  # jitter, not a secret
+    delay_s: float = min(backoff.max_s, backoff.initial_s * backoff.factor ** (retry - 1))
+    return delay_s * (1 + backoff.jitter * (2 * chance.random() - 1))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskSpec:
     """A task, with the options of one call already in it."""
@@ -36,6 +44,8 @@ class TaskSpec:
     resources: Mapping[str, float] = field(default_factory=dict)
     backoff: Backoff = Backoff()
     undo: Callable[..., Any] | None = None
+    undo_retries: int = 9
+    """Of its probe, too. With the default backoff it takes nearly a minute until none is left."""
     probe: Callable[..., Any] | None = None
     ref_parameters: frozenset[str] = frozenset()
     """Parameters that get the Ref itself."""

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exoflow import codec, conversion
 from exoflow.driver import records
-from exoflow.driver.attempt import key_of
+from exoflow.driver.attempt import key_of, value_name
 from exoflow.driver.handle import Handle
+from exoflow.driver.looking import Look, Target, Terms, name_of, terms_of
 from exoflow.driver.outcomes import forget_value, take_value
-from exoflow.driver.spec import Backoff
-from exoflow.driver.values import ValueLost
-from exoflow.errors import DidNotHappen, ExoFlowError, InDoubt, RunError
+from exoflow.driver.spec import TaskSpec
+from exoflow.driver.values import ValueLost, value_of
+from exoflow.errors import DidNotHappen, InDoubt, UndoFailed
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
-from exoflow.model import CallId, Happened, Version
-from exoflow.protocols import Attempt, Computed, Outcome, Raised
+from exoflow.model import INLINE_MAX_BYTES, CallId, Happened, Version, show_version
+from exoflow.protocols import Computed
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
 
-logger = logging.getLogger(__name__)
 
-TRIES = 5
-BACKOFF = Backoff(initial_s=0.1, max_s=10.0, jitter=0.0)
+class GivenUp(NamedTuple):
+    """An undo that failed for good, and with it the run."""
+
+    tries: int
+    why: bytes
+    """The undo's own error, encoded."""
+    error: bytes
+    """An ``UndoFailed``, encoded."""
 
 
 def intend(execution: Execution, command: do.Intend) -> None:
@@ -41,7 +46,7 @@ def intend(execution: Execution, command: do.Intend) -> None:
         handle.spec.effect,
         list(command.names),
         list(command.releases),
-        _undo_payload(execution, handle) if note.rollback else None,
+        _undo_payload(execution, handle, command.version) if note.rollback else None,
         execution.clock.now(),
         key_of(execution, command.call, command.version if note.rollback else None),
         handle.call.reads_at,
@@ -50,13 +55,19 @@ def intend(execution: Execution, command: do.Intend) -> None:
     execution.append(intent)
 
 
-def _undo_payload(execution: Execution, handle: Handle) -> bytes | None:
+def _undo_payload(execution: Execution, handle: Handle, version: Version) -> records.Payload:
     """The undo and its arguments by value, for another process (L4). None: one is lost, and nothing will start."""
     try:
         args, kwargs = _arguments_by_value(execution, handle)
     except ValueLost:
         return None
-    return codec.to_bytes(codec.encode((handle.spec.undo, args, dict(kwargs)), what=f"the undo of {handle.spec.name}"))
+    spec = handle.spec
+    encoded = codec.encode((spec.undo, args, dict(kwargs), terms_of(spec)), what=f"the undo of {spec.name}")
+    if encoded.size <= INLINE_MAX_BYTES:
+        return codec.to_bytes(encoded)
+    name = f"{value_name(execution, handle.call.id, version)}.undo"
+    execution.values.store.create(name, *codec.to_parts(encoded))
+    return ["@", name, encoded.size]
 
 
 def lost_input(execution: Execution, handle: Handle) -> tuple[CallId, ...]:
@@ -83,20 +94,90 @@ def _arguments_by_value(execution: Execution, handle: Handle) -> tuple[tuple[Any
 
 
 def undo(execution: Execution, command: do.Undo) -> None:
-    """Run the undo of one attempt on the default executor, again and again until it is done."""
-    payload = execution.history.intents[command.call].inputs
+    """Undo what one attempt did, in this process."""
+    call, version = command.call, command.version
+    payload = value_of(execution.history.intents[call].inputs)
     if payload is None:  # nothing was started under this intent
-        execution.kernel.undone(command.call, command.version)
+        execution.kernel.undone(call, version)
         return
-    assert isinstance(payload, bytes)
-    function, args, kwargs = codec.decode(codec.from_bytes(payload), lookup=codec.make_reference)
-    key = key_of(execution, command.call, command.version)
-    _Look(execution, command.call, command.version, function, (key, *args), kwargs, _undone).begin()
+    target = Target(call, version, key_of(execution, call, version))
+    try:
+        encoded = execution.values.fetch(payload)
+        if encoded.checksums is not None:
+            encoded.checksums.verify()
+        function, args, kwargs, *recorded = codec.decode(encoded, lookup=codec.make_reference)
+    except Exception as error:  # noqa: BLE001 -- the user's module is imported here: anything can come
+        _give_up(execution, target, "its undo", error, 1)
+        return
+    terms: Terms = recorded[0] if recorded else terms_of(TaskSpec("", function))
+    handle = execution.handles.get(call)
+    if handle is not None and handle.spec.undo is not None:  # as the code has it now: it may have been mended
+        function, terms = handle.spec.undo, terms_of(handle.spec)
+    given_up = partial(_give_up, execution, target, name_of(function))
+    Look(
+        execution, target, function, args, kwargs, terms, ended=partial(_undone, execution, target), given_up=given_up
+    ).begin()
+
+
+def _undone(execution: Execution, target: Target, _: object, tries: int) -> None:
+    execution.undo_tries = tries
+    execution.kernel.undone(target.call, target.version)
+
+
+def _give_up(execution: Execution, target: Target, undo: str, why: Exception, tries: int) -> None:
+    """The run has failed, once what still runs has ended: whatever waits for the body to begin it begins now."""
+    error = UndoFailed(_what_stands(execution, target, undo, why, tries))
+    error.run_id, error.call, error.key, error.attempt = (
+        execution.run_id, str(target.call), target.key, show_version(target.version)
+    )  # fmt: skip
+    error.__cause__ = why
+    execution.given_up = GivenUp(tries, codec.encode_error(why), codec.encode_error(error))
+    execution.kernel.undo_failed(target.call, target.version)
+    for id, (handle, version) in list(execution.stash.items()):
+        execution.offers.pop(id, None)
+        del execution.stash[id]
+        execution.carry_out[do.Run](execution, do.Run(id, version, handle.number, handle.why or "first"))
+
+
+def _what_stands(execution: Execution, target: Target, undo: str, why: Exception, tries: int) -> str:
+    times = "once" if tries == 1 else f"{tries} times"
+    kernel = execution.kernel
+    before = ""
+    if kernel.cancelling:
+        before = " The run was being cancelled."
+    elif kernel.failing and execution.root_error is not None:
+        before = f" The run was being rolled back: it had failed with {codec.decode_error(execution.root_error)!r}."
+    return (
+        f"{undo} of {target.call} failed {times}, at last with {why!r}: the effect of attempt "
+        f"{show_version(target.version)} (key {target.key}) is still in place, and nothing older was undone.{before} "
+        f"Mend what makes it fail, or undo the effect by hand so that {undo} finds nothing to do; then `exoflow resume "
+        f"{execution.run_id}` tries again, and goes on with what the run was doing"
+    )
 
 
 def record_undone(execution: Execution, command: do.RecordUndone) -> None:
     """Record that the effect is gone."""
-    execution.append(records.Undone(Code.UNDONE, execution.index, command.call, command.version, execution.clock.now()))
+    tries, execution.undo_tries = execution.undo_tries, 0
+    now = execution.clock.now()
+    execution.append(records.Undone(Code.UNDONE, execution.index, command.call, command.version, now, tries))
+
+
+def record_undo_failed(execution: Execution, command: do.RecordUndoFailed) -> None:
+    """Record that the effect is in place."""
+    given_up = execution.given_up
+    assert given_up is not None
+    failed = records.UndoFailed(
+        Code.NOTE, execution.index, records.UNDO_FAILED, command.call, command.version, given_up.tries, given_up.why,
+        execution.clock.now(),
+    )  # fmt: skip
+    execution.append(failed)
+
+
+def record_failing(execution: Execution, _: do.RecordFailing) -> None:
+    """Record what the run has failed with, before anything is undone for it."""
+    assert execution.root_error is not None
+    now = execution.clock.now()
+    execution.append(records.Failing(Code.NOTE, execution.index, records.FAILING, execution.root_error, now))
 
 
 def was_answered(execution: Execution, command: do.Doubt | do.Probe) -> bool:
@@ -109,7 +190,7 @@ def was_answered(execution: Execution, command: do.Doubt | do.Probe) -> bool:
     if answer is None:
         return False
     if answer.what == "did not happen":
-        _probed(execution, command.call, command.version, DidNotHappen())
+        _probed(execution, command.call, DidNotHappen())
         return True
     assert answer.payload is not None
     value = codec.decode(codec.from_bytes(answer.payload))
@@ -119,7 +200,7 @@ def was_answered(execution: Execution, command: do.Doubt | do.Probe) -> bool:
         raise InDoubt(
             f"{command.call} was resolved by a value that it cannot have returned: {error}. Resolve it again."
         ) from error
-    _probed(execution, command.call, command.version, Happened(value))
+    _probed(execution, command.call, Happened(value))
     return True
 
 
@@ -132,83 +213,23 @@ def probe(execution: Execution, command: do.Probe) -> None:
     if was_answered(execution, command):
         return
     handle = execution.handles[command.call]
-    assert handle.spec.probe is not None
+    function: Callable[..., Any] | None = handle.spec.probe
+    assert function is not None
     try:
         args, kwargs = _arguments_by_value(execution, handle)
     except ValueLost as lost:
         forget_value(execution, lost.args[0])
         execution.kernel.doubt_again(command.call)
         return
-    key = key_of(execution, command.call, None)
-    _Look(execution, command.call, command.version, handle.spec.probe, (key, *args), kwargs, _probed).begin()
+    target = Target(command.call, command.version, key_of(execution, command.call, None))
+    given_up = partial(_unanswered, execution, target, name_of(function))
+    Look(
+        execution, target, function, args, kwargs, terms_of(handle.spec),
+        ended=partial(_probed, execution, command.call), given_up=given_up,
+    ).begin()  # fmt: skip
 
 
-class _Look:
-    """A function that looks back at an effect: called until it has not failed, at most ``TRIES`` times."""
-
-    def __init__(
-        self, execution: Execution, call: CallId, version: Version, function: Callable[..., Any], args: tuple[Any, ...],
-        kwargs: Mapping[str, Any], ended: Callable[[Execution, CallId, Version, object], None],
-    ) -> None:  # fmt: skip
-        self.execution = execution
-        self.call = call
-        self.version = version
-        self.function = function
-        self.args = args
-        """The key is the first."""
-        self.kwargs = kwargs
-        self.ended = ended
-        self.number = 1
-
-    def begin(self) -> None:
-        """Start the n-th try. Under the lock."""
-        self.execution.looking += 1
-        execution, function, args, kwargs = self.execution, self.function, self.args, self.kwargs
-        attempt = Attempt(
-            execution.run_id, self.call, self.version, self.number, args[0], f"{function.__name__} of {self.call}",
-            function, args, kwargs, {},
-            encoded=None if codec.all_immutable(args, kwargs) else codec.encode((args, dict(kwargs))),
-        )  # fmt: skip
-        local = "local" in execution.executors and not inspect.iscoroutinefunction(function)
-        execution.executors["local" if local else execution.default].start(attempt, self._report)
-
-    def _report(self, outcome: Outcome) -> None:
-        with self.execution.lock:
-            self.execution.looking -= 1
-            if self.execution.fatal is None:
-                self.execution.event(self._looked, outcome)
-
-    def _looked(self, outcome: Outcome) -> None:
-        execution = self.execution
-        if isinstance(outcome, Computed):
-            self.ended(execution, self.call, self.version, codec.decode(execution.values.fetch(outcome.value)))
-            return
-        if isinstance(outcome, Raised) and outcome.did_not_happen:
-            self.ended(execution, self.call, self.version, DidNotHappen())
-            return
-        why = codec.decode_error(outcome.error) if isinstance(outcome, Raised) else ExoFlowError(outcome.reason)
-        name, number = self.function.__name__, self.number
-        logger.warning("%s of %s failed (try %d): %s", name, self.call, number, why)
-        if number >= TRIES:
-            raise RunError(
-                f"{name} of {self.call} failed {number} times: {why!r}. The run stopped with this effect in "
-                f"place; `exoflow resume {execution.run_id}` tries again."
-            ) from why
-        delay_s = min(BACKOFF.max_s, BACKOFF.initial_s * BACKOFF.factor ** (number - 1))
-        self.number += 1
-        execution.clock.call_at(execution.clock.now() + delay_s, self._again)
-
-    def _again(self) -> None:
-        with self.execution.lock:
-            if self.execution.fatal is None:
-                self.execution.event(self.begin)
-
-
-def _undone(execution: Execution, call: CallId, version: Version, _: object) -> None:
-    execution.kernel.undone(call, version)
-
-
-def _probed(execution: Execution, call: CallId, _: Version, answer: object) -> None:
+def _probed(execution: Execution, call: CallId, answer: object, _: int = 0) -> None:
     if isinstance(answer, Happened):
         version = execution.kernel.resolved(call, happened=True)
         if version:
@@ -217,4 +238,21 @@ def _probed(execution: Execution, call: CallId, _: Version, answer: object) -> N
     elif isinstance(answer, DidNotHappen):
         execution.kernel.resolved(call, happened=False)
     else:
-        raise InDoubt(f"the probe of {call} returned {answer!r}; it must return Happened(value) or DidNotHappen()")
+        raise _in_doubt(
+            execution, f"the probe of {call} returned {answer!r}; it must return Happened(value) or DidNotHappen()"
+        )
+
+
+def _unanswered(execution: Execution, target: Target, probe: str, why: Exception, tries: int) -> None:
+    raise _in_doubt(
+        execution,
+        f"the effect of {target.call} may or may not have happened (key {target.key}), and {probe}, which was to tell, "
+        f"failed {'once' if tries == 1 else f'{tries} times'}, at last with {why!r}. Mend what makes it fail, then "
+        f"`exoflow resume {execution.run_id}` asks again",
+    ) from why
+
+
+def _in_doubt(execution: Execution, message: str) -> InDoubt:
+    error = InDoubt(message)
+    error.run_id = execution.run_id
+    return error

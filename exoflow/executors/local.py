@@ -71,7 +71,7 @@ class LocalExecutor:
         limit = max_workers or min(32, (os.cpu_count() or 1) + 4)
         self._threads: Threads[_Entry] = Threads(limit, self._serve, "exoflow-local")
         self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
-        self._deadlines: Deadlines[_Key] = Deadlines(self._time_out, self._is_live, "exoflow-deadlines")
+        self._deadlines: Deadlines[_Entry] = Deadlines(self._time_out, self._is_live, "exoflow-deadlines")
         self._live: dict[_Key, _Entry] = {}
         """An undo has the key of the attempt that it undoes, whose thread may still run: ask which entry is there."""
         self._coroutines: deque[_Entry] = deque()
@@ -147,7 +147,7 @@ class LocalExecutor:
                     continue
                 entry.running = True
             if entry.attempt.timeout_s is not None:
-                self._deadlines.add(entry.attempt.timeout_s, entry.key)
+                self._deadlines.add(entry.attempt.timeout_s, entry)
             try:
                 outcome = run_attempt(entry.attempt, self._fetch, self._keep)
             except Interruption as error:
@@ -157,8 +157,8 @@ class LocalExecutor:
             entry.report(outcome)
             del entry, outcome  # an idle thread must not keep a value alive
 
-    def _is_live(self, key: _Key) -> bool:
-        return key in self._live
+    def _is_live(self, entry: _Entry) -> bool:
+        return self._live.get(entry.key) is entry
 
     def _ends(self, entry: _Entry) -> bool:
         """Take an attempt off the live ones; False: it was given up, and its place may be that of its undo."""
@@ -168,11 +168,8 @@ class LocalExecutor:
             del self._live[entry.key]
             return True
 
-    def _time_out(self, key: _Key) -> None:
-        entry = self._live.get(key)
-        timeout_s = None if entry is None else entry.attempt.timeout_s
-        if entry is not None and timeout_s is not None:  # None: it is the undo of the attempt whose deadline this was
-            self._stop(entry, f"timed out after {timeout_s} s; its thread cannot be ended and may still run")
+    def _time_out(self, entry: _Entry) -> None:
+        self._stop(entry, f"timed out after {entry.attempt.timeout_s} s; its thread cannot be ended and may still run")
 
     def _stop(self, entry: _Entry, reason: str) -> None:
         with self._lock:

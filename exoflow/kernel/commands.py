@@ -61,7 +61,7 @@ class Intend(NamedTuple):
 
 
 class Undo(NamedTuple):
-    """Undo what this version did; answer with ``undone`` or ``undo_failed``."""
+    """Undo what this version did; answer with ``undone``, or with ``undo_failed`` when no try is left."""
 
     call: CallId
     version: Version
@@ -72,6 +72,17 @@ class RecordUndone(NamedTuple):
 
     call: CallId
     version: Version
+
+
+class RecordUndoFailed(NamedTuple):
+    """Append the record that says that the effect of this version is still in place."""
+
+    call: CallId
+    version: Version
+
+
+class RecordFailing(NamedTuple):
+    """Append the record that says that the run has failed, and with what: everything is undone behind it."""
 
 
 class Probe(NamedTuple):
@@ -108,7 +119,7 @@ class EndScope(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The run is over: append ENDED and release the result."""
+    """The run is over: append ENDED and release the result; or, after an undo that failed for good, say so."""
 
 
 Command = (
@@ -120,6 +131,8 @@ Command = (
     | Intend
     | Undo
     | RecordUndone
+    | RecordUndoFailed
+    | RecordFailing
     | Probe
     | Deliver
     | Replay

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exoflow.errors import NondeterministicFlow
-from exoflow.kernel.commands import EndScope, Finish, Stop
+from exoflow.kernel.commands import EndScope, Finish, RecordFailing, Stop
 from exoflow.kernel.forsaking import Forsaking
 from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind
@@ -44,14 +44,20 @@ class Ending(Forsaking):
     # -- bodies ----------------------------------------------------------------------------------------------------
 
     def _start_deferred(self, scope: Scope) -> None:
-        """V1: what no committed call has taken starts now; the rest when something that has to run needs it."""
+        """V1: what no committed call has taken, near or far, starts now; the rest when something that runs needs it."""
         deferred, scope.deferred = scope.deferred, []
-        for call in deferred:
+        spared: set[Call] = set()
+        alone: list[Call] = []
+        for call in reversed(deferred):  # who takes a call was made after it
             if call.state is not State.IDLE:
                 continue
-            taken = any(taker.state is State.DONE for taker in call.takers)
+            taken = any(taker.state is State.DONE or taker in spared for taker in call.takers)
             if not taken or call.forced or call.note.effect is not None:
-                self._need(call)
+                alone.append(call)
+            else:
+                spared.add(call)
+        for call in reversed(alone):
+            self._need(call)
 
     def _check_all_made(self, scope: Scope, *, last: bool = False) -> None:
         made = len(scope.reads)
@@ -135,11 +141,15 @@ class Ending(Forsaking):
     def _finish(self, *, failed: bool) -> None:
         """The root body has ended: undo what must not stand, then end the run."""
         self.finishing = True
+        rolls_back = self.unwinding or failed and self.undo_on_failure
         for call in self.calls.values():
-            if call.intent and call.note.rollback and not call.released:
-                orphan = not failed and self._is_orphan(call)
-                if orphan or self.cancelling or failed and self.undo_on_failure:
-                    self._queue_undo(call)
+            if call.intent and call.note.rollback and (rolls_back or not failed and self._is_orphan(call)):
+                self._queue_undo(call)
+        if rolls_back and self._to_undo and not self.unwinding:
+            self.failing = True
+            self.seq += 1
+            self.urgent = self._failing_seq = self.seq
+            self.out.append(RecordFailing())
 
     def _is_orphan(self, call: Call) -> bool:
         """No present body has made the call, nor a child flow whose result stands without its body."""
@@ -151,6 +161,11 @@ class Ending(Forsaking):
                 return owner.state is not State.DONE
             call = owner
         return False
+
+    def goes_on_failing(self) -> None:
+        """An earlier epoch had failed, durably, and was rolling back: no body runs, the rest is undone (V15)."""
+        self.failing = True
+        self._finish(failed=True)
 
     def cancel(self) -> None:
         """The cancel is durable (V15): nothing new starts, what runs is ended, what can be undone is undone."""
@@ -167,7 +182,12 @@ class Ending(Forsaking):
     def _try_finish(self) -> None:
         if self.finished or self._unsaved and not self.cancelling:
             return
-        if self._to_undo or self._undoing or self.durable_seq < self._undone_seq or self.cancelling and self.stale:
+        if self._is_at_work() if self.stuck else self._is_blocked() or self.cancelling and self.stale:
             return
         self.finished = True
         self.out.append(Finish())
+
+    def _is_at_work(self) -> bool:
+        """Whether an attempt still runs: what it does is to be recorded, or stands on what is to be undone."""
+        running = (call for call in self.calls.values() if call.state is State.RUNNING)
+        return bool(self.stale) or any(call.note.kind is Kind.TASK for call in running)

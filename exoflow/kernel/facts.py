@@ -68,5 +68,8 @@ class Facts:
     undone_recorded: bool = True  # no record of an undo waits to be durable
     start_durable: bool = True  # the run's inputs are
     cancelled: bool = False
+    failing: bool = False  # it has failed and rolls back: a record says so, or is about to
+    failing_durable: bool = True
+    stuck: bool = False  # an undo has failed for good
     outcome: str = ""  # "failed" or "done", once the root body's result is settled
     undo_on_failure: bool = False

@@ -98,6 +98,8 @@ class History(Ending):
             if call.intent and call.note.rollback and call.intent < newest or call.names and call.version < newest:
                 self._void(call)
         for call in self.calls.values():
+            if call.intent and call.note.rollback and call.version < call.intent:
+                self._queue_undo(call)  # it broke off: undone with all that broke off, newest first (V4)
             if call.state is State.DONE or call.intent:
                 self._detached(call)
 

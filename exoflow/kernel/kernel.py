@@ -59,7 +59,7 @@ class Kernel(History):
                 break
         if self._to_undo:
             self._undo_next()
-        if self.finishing:
+        if self.finishing or self.stuck:
             self._try_finish()
 
     def opened(self, path: str, owner: CallId | None) -> Scope:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from exoflow.kernel.graph import Graph
 from exoflow.kernel.state import FIXED, Call, joined
-from exoflow.model import CallId, Version
+from exoflow.model import CallId, Kind, Version
 
 
 class Lineage(Graph):
@@ -145,6 +145,18 @@ class Lineage(Graph):
             yield from owner.contents
             scope, upto = owner.scope, owner.reads_at
 
+    def _committed_inside(self, flow: Call) -> list[Call]:
+        """What is committed of a child flow whose body is not replayed: its result may stand on any of it (V17)."""
+        found: list[Call] = []
+        paths = [f"{flow.id}/"]
+        while paths:
+            path = paths.pop()
+            for call in (*self.by_path.get(path, ()), *self.former.get(path, ())):
+                paths.append(f"{call.id}/")
+                if call.committed:
+                    found.append(call)
+        return found
+
     def _sweep(self, call: Call) -> tuple[CallId, ...]:
         """Release every call with rollback that an effect stands on; the ids of those not released before (G6)."""
         released: list[CallId] = []
@@ -160,6 +172,8 @@ class Lineage(Graph):
             stack.extend(source.inputs)
             stack.extend(source.contents)
             stack.extend(source.late)
+            if source.note.kind is Kind.FLOW and source.body is None:
+                stack.extend(self._committed_inside(source))
             scope, upto = source.scope, source.reads_at
             while scope is not None:
                 stack.extend(scope.reads[scope.swept_reads : upto])

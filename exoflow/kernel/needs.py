@@ -37,7 +37,7 @@ class Needs(Lineage):
         if not call.attached:
             self._reopen(call)
         elif call.state is State.IDLE or call.state is State.DONE and not self._has_value(call):
-            if self.cancelling:
+            if self.unwinding:
                 return
             call.state = State.NEEDED
             call.missing = 0

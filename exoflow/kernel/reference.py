@@ -165,8 +165,10 @@ def to_undo(facts: Facts) -> list[Version]:
 
 def must_fall(facts: Facts, call: CallFacts, remake: set[CallId]) -> bool:
     """Whether nothing may be left of a rollback-able call's newest intent."""
-    if facts.cancelled or facts.outcome == "failed" and facts.undo_on_failure:
+    if is_unwinding(facts):
         return True  # V15
+    if call.intent_is_old and call.made < call.intent:
+        return True  # V4: it broke off with its process; what began behind it is undone before it
     if not call.attached:
         if facts.outcome == "done":
             return is_orphan(facts, call)
@@ -176,6 +178,11 @@ def must_fall(facts: Facts, call: CallFacts, remake: set[CallId]) -> bool:
         return True  # V3
     ended = (call.intent_is_old or call.started >= call.intent) and not call.running and not call.has_result
     return ended and (call.given_up or call.id in needed(facts) and has_inputs(facts, call))
+
+
+def is_unwinding(facts: Facts) -> bool:
+    """V15: cancelled, or failed with a flow that rolls back; an epoch in between may have died of a crash."""
+    return facts.cancelled or facts.failing or facts.outcome == "failed" and facts.undo_on_failure
 
 
 def owners(facts: Facts, call: CallFacts) -> Iterator[CallFacts]:
@@ -201,7 +208,7 @@ def is_orphan(facts: Facts, call: CallFacts) -> bool:
 def needed(facts: Facts) -> set[CallId]:
     """V1, V2: the calls without a usable value that have to run, now or once their inputs are there."""
     found: set[CallId] = set()
-    if facts.cancelled or facts.outcome:
+    if facts.outcome or is_unwinding(facts):
         return found  # V15, V16
     pending = [id for id, call in facts.calls.items() if is_wanted(facts, call)]
     while pending:
@@ -211,8 +218,8 @@ def needed(facts: Facts) -> set[CallId]:
         if call.id in found or not call.attached or agrees(facts, call) and has_value(call):
             continue
         found.add(call.id)
-        if call.running or call.in_doubt:
-            continue  # it has had its inputs
+        if call.running or call.in_doubt or is_doubtful(call) and call.note.on_doubt == "stop":
+            continue  # it has had its inputs, or nobody knows yet whether it needs them
         pending.extend(taken(facts, call))
         if call.note.effect is not None and has_inputs(facts, call):
             pending.extend(id for id in lineage(facts, call) if not committed(facts, facts.calls[id]))
@@ -238,9 +245,16 @@ def untaken(facts: Facts, path: str) -> set[CallId]:
     """
     calls = (call for call in facts.calls.values() if call.attached and call.path == path)
     made = {call.id for call in calls if not call.note.may_be_left}
-    takers = (call for call in facts.calls.values() if call.attached and agrees(facts, call))
-    used = {id for taker in takers for id in taker.inputs}
+    takers = [call for call in facts.calls.values() if call.attached]
+    used: set[CallId] = set()
+    while more := {id for taker in takers if has_served(facts, taker, used) for id in taker.inputs} - used:
+        used |= more
     return {id for id in made if id not in used or facts.calls[id].note.effect is not None}
+
+
+def has_served(facts: Facts, call: CallFacts, used: set[CallId]) -> bool:
+    """Its result is there, or was used, near or far: for its sake no input has to be made."""
+    return agrees(facts, call) or call.id in used and call.note.effect is None
 
 
 def has_value(call: CallFacts) -> bool:
@@ -252,7 +266,7 @@ def has_value(call: CallFacts) -> bool:
 
 def gate(facts: Facts, call: CallFacts) -> str | None:
     """Why an attempt may not start yet; None: it may."""
-    if not has_inputs(facts, call):
+    if not has_inputs(facts, call) and not (is_doubtful(call) and call.note.on_doubt == "stop"):
         return "G1: an input is not there, or its record is not durable"
     acts = call.note.effect is not None
     if acts and not is_grounded(facts, call):
@@ -272,8 +286,14 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
 
 
 def to_release(facts: Facts, call: CallFacts) -> set[CallId]:
-    """G6: the rollback-able calls behind an effect; its intent says that they will not be undone."""
-    return {id for id in lineage(facts, call) if facts.calls[id].note.rollback and not facts.calls[id].released}
+    """G6: the rollback-able calls behind an effect; its intent says that they will not be undone.
+
+    V17: of a child flow whose body is not replayed, all that is committed: its result may stand on any of it.
+    """
+    behind = lineage(facts, call)
+    flows = [f"{id}/" for id in behind if facts.calls[id].note.kind is Kind.FLOW and f"{id}/" not in facts.bodies]
+    inside = {id for id, other in facts.calls.items() if other.durable and any(id.startswith(path) for path in flows)}
+    return {id for id in behind | inside if facts.calls[id].note.rollback and not facts.calls[id].released}
 
 
 def is_doubtful(call: CallFacts) -> bool:
@@ -306,9 +326,21 @@ def due(facts: Facts) -> set[Due]:
             found.add(("Probe", id))
     for id in to_save(facts, wanted):
         found.add(("Upload", id))
-    if undo and not facts.undoing and not facts.retired_attempts:  # V4: what stands on it has ended
-        found |= {("Undo", call.id) for call in facts.calls.values() if call.intent == undo[0]}
+    if undo and (order := next_undo(facts)):
+        found |= {(order, call.id) for call in facts.calls.values() if call.intent == undo[0]}
     return found
+
+
+def next_undo(facts: Facts) -> str:
+    """V4: once what stands on it has ended; one that failed for good holds up those behind it, which are older.
+
+    V15: that a run has failed is durable before anything is undone for it, or a crash would let it try again.
+    """
+    if facts.undoing or facts.retired_attempts or facts.stuck:
+        return ""
+    if is_unwinding(facts) and not facts.cancelled and not facts.failing:
+        return "RecordFailing"
+    return "Undo" if facts.failing_durable else ""
 
 
 def to_save(facts: Facts, wanted: set[CallId]) -> set[CallId]:

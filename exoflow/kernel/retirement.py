@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from exoflow.errors import Corrupt
-from exoflow.kernel.commands import RecordUndone, Replay, Stop, Undo
+from exoflow.kernel.commands import RecordUndoFailed, RecordUndone, Replay, Stop, Undo
 from exoflow.kernel.needs import Needs
 from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind, Version, show_version
@@ -54,7 +54,7 @@ class Retirement(Needs):
         self._ending.append(self.scopes[""])
         owner = scope.owner
         if owner is None:
-            self.finishing = self.cancelling
+            self.finishing = self.unwinding
         else:
             owner.body = None
             if owner.state is State.RUNNING:
@@ -156,7 +156,7 @@ class Retirement(Needs):
 
     def _undo_next(self) -> None:
         """Undo the newest intent that waits, once no attempt that stands on what was retired runs any more."""
-        if self._undoing or self.stale or not self._to_undo:
+        if self._undoing or self.stale or self.stuck or self.durable_seq < self._failing_seq:
             return
         newest = max(self._to_undo)
         self._undoing = newest
@@ -172,6 +172,15 @@ class Retirement(Needs):
         if call.state is State.NEEDED:
             self._held_back.append(call)
         self._undone_seq = self.seq
+
+    def undo_failed(self, id: CallId, version: Version) -> None:
+        """The undo of this version has failed for good. Those behind it are older, and it may stand on what they undo.
+
+        What runs goes on to its end, as in every run that ends (V16); nothing starts, as before every undo (V4).
+        """
+        self.stuck = True
+        self.seq += 1
+        self.out.append(RecordUndoFailed(id, version))
 
     def _forget_intent(self, call: Call, version: Version) -> None:
         """Record that nothing is left of this version's effect."""

@@ -19,6 +19,8 @@ class Starting(Outcomes):
         if call.rare and call.fail_after_undo and not call.intent:
             self._fail(call)
             return
+        if call.note.effect == "irrevocable" and call.note.on_doubt == "stop" and self._stops_in_doubt(call):
+            return
         if call.inputs:
             missing, error = self._look_at_inputs(call)
             if missing:
@@ -40,6 +42,15 @@ class Starting(Outcomes):
             self._held_back.append(call)
             return
         self._run(call)
+
+    def _stops_in_doubt(self, call: Call) -> bool:
+        """Somebody has to be asked first: until then it needs no input."""
+        if not call.intent_durable:
+            return False
+        if self._is_blocked():
+            self._held_back.append(call)
+            return True
+        return not self._doubt_settled(call)
 
     def _makes_way(self, call: Call) -> bool:
         """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""

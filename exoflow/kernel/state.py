@@ -227,6 +227,8 @@ class RunState:
         self.damaged = False  # the journal had damaged records: a missing one may have existed
         self.forgiving = False  # the run had failed: errors that nothing stands on are forgotten (V14)
         self.cancelling = False
+        self.failing = False  # it has failed, and all that can be undone is: a record says so (V15)
+        self.stuck = False  # an undo has failed for good: nothing starts, and the run ends when what runs has ended
         self.finishing = False  # the root body's result is settled
         self.finished = False
         self.seconds_per_byte = SECONDS_PER_BYTE
@@ -263,6 +265,12 @@ class RunState:
         self._to_undo: dict[Version, Call] = {}
         self._undoing = Version(0)
         self._undone_seq = 0  # its record has to be durable before anything runs again
+        self._failing_seq = 0  # that the run has failed has to be durable before anything is undone for it
+
+    @property
+    def unwinding(self) -> bool:
+        """It was cancelled, or has failed and rolls back: no body has anything to do any more."""
+        return self.cancelling or self.failing
 
     def _next_version(self) -> Version:
         self._number += 1

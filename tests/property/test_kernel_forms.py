@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from exoflow.kernel.facts import BodyFacts, CallFacts, Facts
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.reference import agrees, closed, due, gate, needed, to_retire, to_undo
+from exoflow.kernel.reference import agrees, closed, due, gate, needed, to_retire, to_undo, untaken
 from exoflow.model import Annotations, CallId, Version
 from exoflow.testing.simulation import Violation, simulate
 from exoflow.testing.simulation.checked import Checked, FormsDiffer, compare_forms
@@ -112,6 +113,32 @@ def test_g6_what_an_effect_stands_on_is_never_undone() -> None:
     assert to_undo(facts(again, done(B, 2, RESERVE, inputs=(A,), intent=Version(2), released=True))) == []
 
 
+def test_v4_what_broke_off_is_undone_with_all_that_broke_off_behind_it() -> None:
+    known = {"recorded": False, "has_result": False, "held": False, "intent_durable": True, "intent_is_old": True}
+    first = done(A, 0, RESERVE, intent=Version(1), **known)
+    second = done(B, 0, RESERVE, inputs=(A,), intent=Version(2), **known)
+    finished = done(T, 3, RESERVE, intent=Version(3), **known)
+    assert to_undo(facts(first, second, finished)) == [2, 1]
+
+
+def test_v1_what_served_a_committed_result_near_or_far_is_not_made_again() -> None:
+    lost = {"has_result": False, "held": False}
+    a, b = done(A, 1, **lost), done(B, 2, inputs=(A,), **lost)
+    saved = done(T, 3, inputs=(B,), recorded=True, durable=True)
+    assert untaken(facts(a, b, saved), "") == {T}
+    assert untaken(facts(a, b), "") == {B, A}
+
+
+def test_v13_nothing_is_made_for_a_call_of_which_somebody_has_to_be_asked_first() -> None:
+    a = done(A, 1, Annotations(deterministic=True), has_result=False, held=False)
+    charge = CallFacts(
+        T, CHARGE, attached=True, inputs=(A,), intent=Version(2), intent_durable=True, intent_is_old=True
+    )
+    known = facts(a, charge, awaited=(T,))
+    assert needed(known) == {T}
+    assert due(known) == {("Probe", T)}
+
+
 def test_v2_a_choice_that_was_lost_behind_a_waiting_effect_is_made_again() -> None:
     lost = done(A, 1, held=False)
     saved = done(B, 2, inputs=(A,), recorded=True, durable=True)
@@ -127,3 +154,13 @@ def test_a_result_is_pinned_when_every_choice_behind_it_is_committed() -> None:
     saved = done(A, 1, recorded=True, durable=True)
     assert closed(facts(saved, done(B, 2, plain, inputs=(A,))), done(B, 2, plain, inputs=(A,)))
     assert not agrees(facts(done(A, 5)), done(B, 2, inputs=(A,)))
+
+
+def test_v15_that_a_run_has_failed_is_durable_before_anything_is_undone_for_it() -> None:
+    booked = done(B, 2, RESERVE, intent=Version(2), intent_durable=True, recorded=True, durable=True)
+    failed = replace(facts(booked), outcome="failed", undo_on_failure=True)
+    assert due(failed) == {("RecordFailing", B)}
+    assert due(replace(failed, failing=True, failing_durable=False)) == set()
+    assert due(replace(failed, failing=True)) == {("Undo", B)}
+    assert due(replace(failed, failing=True, stuck=True)) == set()
+    assert due(replace(facts(booked), failing=True)) == {("Undo", B)}, "an older epoch had failed"

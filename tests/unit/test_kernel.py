@@ -2,7 +2,7 @@
 
 import pytest
 
-from exoflow.kernel.commands import Command
+from exoflow.kernel.commands import Command, Intend
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.state import Call, Scope
 from exoflow.model import Annotations, CallId, Kind, version
@@ -181,3 +181,97 @@ def test_nothing_falls_while_an_event_is_noted() -> None:
     assert a.state.name == "NEEDED" or kernel._ready
     assert orders(kernel.take())[0] == ("Replay", "")
     assert not c.attached
+
+
+RESERVE = Annotations(rollback=True, checkpoint="never")
+
+
+def reserving(*ids: CallId, undo_on_failure: bool = False) -> tuple[Kernel, Scope]:
+    """A run whose body has made these reservations, durably intended and done, and has read each."""
+    kernel = Kernel(1, undo_on_failure=undo_on_failure)
+    root = kernel.opened("", None)
+    for id in ids:
+        call = kernel.called(root, id, RESERVE)
+        kernel.wants(call)
+        assert orders(kernel.take()) == [("Intend", id)]
+        kernel.durable(kernel.seq)
+        assert orders(kernel.take()) == [("Run", id)]
+        made(kernel, call)
+        kernel.read(root, call)
+    return kernel, root
+
+
+def test_nothing_is_undone_for_a_failed_run_before_it_is_durable_that_it_has_failed() -> None:
+    kernel, root = reserving(A, B, undo_on_failure=True)
+    kernel.returned(root, raised=True)
+    assert orders(kernel.take()) == [("EndScope", "")]
+    kernel.settled(failed=True)
+    assert orders(kernel.take()) == [("RecordFailing", "")]
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Undo", B)]
+    kernel.undone(B, kernel.calls[B].intent)
+    assert orders(kernel.take()) == [("RecordUndone", B), ("Undo", A)]
+    kernel.undone(A, kernel.calls[A].intent)
+    kernel.take()
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Finish", "")]
+
+
+def test_a_failed_run_that_has_nothing_to_undo_just_ends() -> None:
+    kernel, root = reserving(undo_on_failure=True)
+    kernel.returned(root, raised=True)
+    kernel.take()
+    kernel.settled(failed=True)
+    assert orders(kernel.take()) == [("Finish", "")]
+
+
+def test_a_run_that_was_rolled_back_when_it_died_goes_on_with_that_and_runs_no_body() -> None:
+    kernel = Kernel(2)
+    for number, id in enumerate((A, B, C), 1):
+        kernel.recall_intent(id, "", version(1, number), names=(), releases=(), rollback=True, reads_at=0)
+    kernel.recall_undone(C, version(1, 3))
+    kernel.recalled()
+    kernel.goes_on_failing()
+    assert orders(kernel.take()) == [("Undo", B)]
+    kernel.undone(B, version(1, 2))
+    assert orders(kernel.take()) == [("RecordUndone", B), ("Undo", A)]
+    kernel.undone(A, version(1, 1))
+    kernel.take()
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Finish", "")]
+
+
+def test_an_undo_that_fails_for_good_holds_up_the_older_ones_and_the_run_ends_when_what_runs_has_ended() -> None:
+    kernel, root = reserving(A, B)
+    c = kernel.called(root, C, NEVER)
+    kernel.wants(c)
+    kernel.take()
+    kernel._void(kernel.calls[A])
+    kernel._void(kernel.calls[B])
+    assert orders(kernel.take()) == [("Undo", B)]
+    kernel.undo_failed(B, kernel.calls[B].intent)
+    assert orders(kernel.take()) == [("RecordUndoFailed", B)], "c still runs"
+    assert orders(made(kernel, c)) == [("Make", C), ("Deliver", C), ("Finish", "")]
+
+
+def test_an_effect_releases_what_is_committed_inside_a_child_flow_that_is_not_replayed() -> None:
+    """Seed 2002343: it was undone below an irrevocable effect."""
+    inner, deep = CallId("child#0/grandchild#0/inner#0"), CallId("child#0/grandchild#0")
+    kernel = Kernel(2)
+    for number, id in enumerate((inner, deep, CHILD), 1):
+        path = id.rpartition("/")[0]
+        if id == inner:
+            kernel.recall_intent(id, f"{path}/", version(1, 1), names=(), releases=(), rollback=True, reads_at=0)
+        kernel.recall_result(
+            id, f"{path}/" if path else "", version(1, number), saved=True, failed=False, choice=id == inner,
+            effect=False, names=(), refs=(), reads_at=0,
+        )  # fmt: skip
+    kernel.recalled()
+    root = kernel.opened("", None)
+    child = kernel.called(root, CHILD, FLOW)
+    pay = kernel.called(root, A, Annotations(effect="irrevocable"), (child,))
+    kernel.wants(pay)
+    intends = [command for command in kernel.take() if isinstance(command, Intend)]
+    assert [(command.call, command.releases) for command in intends] == [(A, (inner,))]
+    kernel.cancel()
+    assert orders(kernel.take()) == [("Finish", "")], "an effect may stand on it: it is not undone"

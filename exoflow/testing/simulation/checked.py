@@ -78,6 +78,9 @@ class Checked(Told):
         facts = self.mirror.facts()
         if self.finished or self.cancelling:
             return
+        if self.failing:  # what stands on what was undone is nobody's concern any more
+            self._check_undos(facts)
+            return
         self._undoing_now = any(isinstance(command, Undo) for command in commands)
         for command in commands:
             self._check_due(facts, command)
@@ -96,6 +99,11 @@ class Checked(Told):
         for name, id in sorted(rules.due(facts)):
             if not self._is_late(facts, id):
                 self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
+
+    def _check_undos(self, facts: Facts) -> None:
+        """A run that rolls back orders nothing else, and each as soon as it may."""
+        for name, id in sorted(rules.due(facts)):
+            self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
 
     def _is_late(self, facts: Facts, id: CallId) -> bool:
         return self._waits_first() or self._heir(facts, facts.calls[id])

@@ -13,6 +13,8 @@ from exoflow.kernel.commands import (
     Intend,
     Make,
     Probe,
+    RecordFailing,
+    RecordUndoFailed,
     RecordUndone,
     Replay,
     Run,
@@ -44,7 +46,8 @@ class Mirror:
         self.losses: dict[CallId, int] = {}
         self.undoing = NONE
         self.undone_seq = self.start_seq = self.seq = self.durable_seq = 0
-        self.cancelled = False
+        self.cancelled = self.failing = self.stuck = False
+        self.failing_seq = 0
         self.outcome = ""
         self.undo_on_failure = False
         self.records: list[tuple[int, CallId, Version, str]] = []
@@ -53,7 +56,7 @@ class Mirror:
         return Facts(
             dict(self.calls), dict(self.bodies), frozenset(self.awaited), frozenset(self.retired_attempts),
             self.undoing, self.durable_seq >= self.undone_seq, self.durable_seq >= self.start_seq, self.cancelled,
-            self.outcome, self.undo_on_failure,
+            self.failing, self.durable_seq >= self.failing_seq, self.stuck, self.outcome, self.undo_on_failure,
         )  # fmt: skip
 
     def set(self, id: CallId, **changes: Any) -> None:
@@ -99,8 +102,15 @@ class Mirror:
                 self.set(id, in_doubt=True)
             case EndScope(path, _):
                 self.body(path, ended=True)
+            case RecordFailing() | RecordUndoFailed():
+                self._note(failing=isinstance(command, RecordFailing))
             case _:
                 pass
+
+    def _note(self, *, failing: bool) -> None:
+        self.seq += 1
+        if failing:
+            self.failing, self.failing_seq = True, self.seq
 
     def _append(self, id: CallId, version: Version, what: str) -> None:
         self.seq += 1

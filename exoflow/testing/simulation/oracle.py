@@ -117,11 +117,24 @@ def check(execution: Execution, sink: Sink, seed: int) -> None:
         _check_done(execution, sink, net, seed)
         assert isinstance(execution.outcome, Inline)
         witness(provenance(codec.decode(codec.from_bytes(execution.outcome), lookup=SimulatedRef)), "the result")
-    if execution.status is Status.CANCELLED:
+    if execution.kernel.unwinding:
         for key, applied in sink.applied.items():
             call = calls.get(applied.call)
             if applied.note.rollback and not applied.undone and not (call is not None and call.released):
-                raise Violation(f"seed {seed}: {key} stands though the run was cancelled")
+                raise Violation(f"seed {seed}: {key} stands though the run was cancelled, or was to be rolled back")
+
+
+def check_stuck(execution: Execution, sink: Sink, seed: int) -> None:
+    """Hold a run that ended because an undo had failed for good against what may stand then.
+
+    Raises:
+        Violation: it says something else than that, or what it could not undo was done again.
+    """
+    if execution.status is not Status.FAILED:
+        raise Violation(f"seed {seed}: an undo failed for good, and the run ended {execution.status}")
+    standing = [applied.call for applied in sink.applied.values() if not applied.undone]
+    for call in {call for call in standing if standing.count(call) > 1}:
+        raise Violation(f"seed {seed}: {call} was done again before its effect was undone")
 
 
 def _check_done(execution: Execution, sink: Sink, net: dict[CallId, int], seed: int) -> None:
@@ -137,4 +150,4 @@ def _check_done(execution: Execution, sink: Sink, net: dict[CallId, int], seed: 
             raise Violation(f"seed {seed}: {call.id} succeeded and its effect stands {stands} times")
 
 
-__all__: list[Any] = ["Applied", "Sink", "Violation", "check"]
+__all__: list[Any] = ["Applied", "Sink", "Violation", "check", "check_stuck"]

@@ -17,6 +17,7 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.spec import Backoff, FlowSpec, TaskSpec
 from exoflow.model import Annotations, CallId, Kind
 
+UNDO_RETRIES = 3
 CHECKPOINTS = ("auto", "auto", "sync", "async", "never", "never")
 
 
@@ -99,7 +100,7 @@ def _task(
     )
     return TaskSpec(
         f"t{n}", run, note, backoff=Backoff(initial_s=0.01, jitter=0.0), undo=undo if rollback else None, probe=probe,
-        code=b"c", executor="sim",
+        undo_retries=UNDO_RETRIES, code=b"c", executor="sim",
     )  # fmt: skip
 
 

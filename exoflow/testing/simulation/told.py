@@ -212,6 +212,14 @@ class Told(Kernel):
         self.mirror.undoing = NONE
         self.mirror.undone_seq = self.seq
 
+    def undo_failed(self, id: CallId, version: Version) -> None:
+        self._changed = self.mirror.stuck = True
+        super().undo_failed(id, version)
+
+    def goes_on_failing(self) -> None:
+        self._changed = self.mirror.failing = True
+        super().goes_on_failing()
+
     def settled(self, *, failed: bool) -> None:
         self._changed = True
         if not self.mirror.outcome:

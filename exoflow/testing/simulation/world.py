@@ -21,8 +21,16 @@ from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.state import State
 from exoflow.model import Happened, Held, Inline, Kind, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
-from exoflow.testing.simulation.oracle import Sink, Violation, check
-from exoflow.testing.simulation.program import Program, SimulatedError, SimulatedRef, flow_of, provenance, write_program
+from exoflow.testing.simulation.oracle import Sink, Violation, check, check_stuck
+from exoflow.testing.simulation.program import (
+    UNDO_RETRIES,
+    Program,
+    SimulatedError,
+    SimulatedRef,
+    flow_of,
+    provenance,
+    write_program,
+)
 
 STEPS_MAX = 3000
 
@@ -42,6 +50,8 @@ class Report:
     epochs: int = 0
     attempts: int = 0
     undos: int = 0
+    given_up: int = 0
+    """Ends with an undo that had failed for good; the run was resumed."""
     trace: list[str] = field(default_factory=list)
 
 
@@ -128,6 +138,10 @@ class SimulatedExecutor:
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         self.world.report.attempts += 1
+        if self.world.execution.kernel.failing and attempt.function is _undo:
+            self.world.rolling_back = True
+        if self.world.rolling_back and attempt.function is _body:
+            raise Violation(f"{attempt.call} is run though the run has failed, and is being rolled back")
         self.pending.append((attempt, report))
 
     def cancel(self, version: Version, run_id: RunId) -> None:
@@ -177,13 +191,20 @@ class World:
         self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool, plain: bool = False
     ) -> None:
         self.chance = random.Random(seed)
+        self.undo_chance = random.Random(f"{seed}/undo")  # a stream of its own: what it decides moves nothing else
         self.report = Report(seed)
         self.kernel_type = kernel
         self.log_type = log
         self.tracing = trace
         self.sink = Sink()
         self.program: Program = replace(write_program(self.chance, _body, _undo, _probe), plain=plain)
-        self.flow: FlowSpec = flow_of(self.program)
+        self.flow: FlowSpec = replace(flow_of(self.program), undo_on_failure=self.undo_chance.random() < 0.7)
+        self.undo_faults_left = self.undo_chance.choice((0, 0, 1, 2, 4))
+        self.undo_crashes_left = self.undo_chance.choice((0, 1, 1, 2))
+        self.undo_fails: dict[str, int] = {}
+        """How often the undo of an attempt is still going to fail; more often than it is tried: for good."""
+        self.rolling_back = False
+        """Something was undone because the run has failed: from now on no body may run, whatever crashes."""
         self.store = SimulatedStore()
         self.clock = SimulatedClock()
         self.zombies: list[Attempt] = []
@@ -209,13 +230,16 @@ class World:
             self.report.epochs = epoch
             execution = self._execution(records, epoch)
             crashed = await self._epoch(execution)
-            if not crashed:
+            if not crashed and execution.given_up is None:
                 break
+            if not crashed:
+                check_stuck(execution, self.sink, self.report.seed)
+                self.report.given_up += 1
             records = self._survivors(execution)
             history = History(records)
             if history.ended is not None and history.ended.status == "cancelled":
                 break
-            if history.ended is not None and history.ended.status == "failed":
+            if history.forgiving:
                 records = records[:-1]
         self.report.status = str(execution.status)
         self.report.calls = sum(call.attached for call in execution.kernel.calls.values())
@@ -243,10 +267,13 @@ class World:
             history=history,
             values_prefix=f"e{epoch}",
         )
+        self.execution = execution
         execution.trace = self.trace  # type: ignore[attr-defined]
         execution.begun(None if history.start else _start(self.report.seed))
         if history.cancelled:
             execution.cancel()
+        elif history.failing is not None:
+            execution.go_on_failing(history.failing)
         if self.messages:
             execution.receive(self.messages)
         self.trace(f"== epoch {epoch}, {len(records)} records")
@@ -308,6 +335,12 @@ class World:
             if self._losable(execution):
                 self._lose(execution)
                 return True
+        undoing = execution.kernel._undoing or execution.kernel.failing
+        if undoing and self.undo_crashes_left > 0 and self.undo_chance.random() < 0.3:
+            self.undo_crashes_left -= 1
+            self.report.faults += 1
+            self.trace("crash in an undo")
+            return False
         waiting = _waiting_events(execution)
         if waiting:
             events.append((0.3 if events else 1, lambda: self._send(execution, chance.choice(waiting))))
@@ -390,8 +423,24 @@ class World:
             self.report.faults += 1
             self._fail(attempt, report)
             return
+        if attempt.function is _undo and self._undo_fails(attempt.key):
+            self.trace(f"undo fails {attempt.call} {attempt.version:x}")
+            if self.undo_chance.random() < 0.5:
+                self._act(attempt)  # and does not know
+            report(Raised(codec.encode_error(SimulatedError([])), 0.0))
+            return
         self.trace(f"end {attempt.call} {attempt.version:x}")
         report(self._act(attempt))
+
+    def _undo_fails(self, key: str) -> bool:
+        """Whether this try of an undo fails: of the few that do, some do so a few times, and some for good."""
+        if key not in self.undo_fails and self.undo_faults_left > 0 and self.undo_chance.random() < 0.5:
+            self.undo_faults_left -= 1
+            self.report.faults += 1
+            self.undo_fails[key] = self.undo_chance.choice((1, UNDO_RETRIES + 1))
+        left = self.undo_fails.get(key, 0)
+        self.undo_fails[key] = max(0, left - 1)
+        return left > 0
 
     def _next_to_end(self) -> int:
         """Which pending attempt: one that could not be ended goes on until its call runs again, to do harm there."""
@@ -508,6 +557,8 @@ def _start(seed: int) -> records.Start:
 
 def _waiting_events(execution: Execution) -> list[str]:
     """The names of the events that somebody waits for."""
+    if execution.over():
+        return []
     calls = (call for call in execution.kernel.calls.values() if call.note.kind is Kind.EVENT)
     return [execution.handles[call.id].event_name for call in calls if call.attached and call.state is State.RUNNING]
 

@@ -182,6 +182,44 @@ class OldestUndoneFirst(Kernel):
         self._to_undo = waiting
 
 
+class FailedAndForgotten(Kernel):
+    """Breaks V15: a run that had failed, and dies while it is rolled back, is tried again: it books anew."""
+
+    def goes_on_failing(self) -> None: ...
+
+
+class UndoneBeforeItHasFailed(Kernel):
+    """Breaks V15: a failed run is rolled back before it is durable that it has failed."""
+
+    def _finish(self, *, failed: bool) -> None:
+        super()._finish(failed=failed)
+        self._failing_seq = 0
+
+
+class GivenUpIsUndone(Kernel):
+    """Breaks V4: an undo that has failed for good is taken for one that was carried out."""
+
+    def undo_failed(self, id: CallId, version: Version) -> None:
+        self.undone(id, version)
+
+
+class OlderUndoneAllTheSame(Kernel):
+    """Breaks V4: when an undo has failed for good, those behind it are carried out before the run ends."""
+
+    def undo_failed(self, id: CallId, version: Version) -> None:
+        self._to_undo.pop(version)
+        self._undoing = Version(0)
+        super().undo_failed(id, version)
+
+    def _undo_next(self) -> None:
+        self.stuck, was_stuck = False, self.stuck
+        super()._undo_next()
+        self.stuck = was_stuck
+
+    def _is_at_work(self) -> bool:
+        return bool(self._undoing) or super()._is_at_work()
+
+
 class DeadAttemptsCount(Kernel):
     """Breaks V10: the result of an attempt that was declared dead is taken for that of the next one."""
 
@@ -202,5 +240,6 @@ ANIMALS: tuple[type[Kernel] | type[SimulatedLog], ...] = (
     EffectsBeforeTheirChoices, OnlyDirectInputsCommitted, NeverMeansNever, RollbackIsNoCommit, NothingIsReleased,
     ReadsAreNoLineage, AppendedIsEnough, IntentAfterTheBody, AcknowledgedEarly, OldestRecordWins, NoAgreementCheck,
     VersionsReused, LostChoicesNotMadeAgain, RetiredChoicesStillUsed, OnlyConsumersFall, UndoSkipped,
-    NotUndoneBeforeRetry, OldestUndoneFirst, DeadAttemptsCount, NoDoubt,
+    NotUndoneBeforeRetry, OldestUndoneFirst, FailedAndForgotten, UndoneBeforeItHasFailed, GivenUpIsUndone,
+    OlderUndoneAllTheSame, DeadAttemptsCount, NoDoubt,
 )  # fmt: skip

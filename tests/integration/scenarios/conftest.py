@@ -4,15 +4,24 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-_spec = importlib.util.spec_from_file_location("scenario_harness", Path(__file__).with_name("harness.py"))
-assert _spec is not None
-assert _spec.loader is not None
-harness = importlib.util.module_from_spec(_spec)
-sys.modules["scenario_harness"] = harness
-_spec.loader.exec_module(harness)
+
+def room(name: str) -> ModuleType:
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"scenario_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+harness = room("harness")
+room("predicted")
 
 
 @pytest.fixture(scope="session")

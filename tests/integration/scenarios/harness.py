@@ -6,17 +6,23 @@ another process, and counts. The words of a life:
     none                      it is not killed
     ALL mid(B)                the controller dies, and with it every thread: another life follows
     W mid(B)                  the worker process dies, and nothing else
-    … when saved(A)           not before A's record is durable; also returned(A), done(A): the driver knows of it
+    … when saved(A)           not before A's record is durable; also anew(A), one of this life; undone(A), that
+                              it is; returned(A); done(A), the driver knows of it
+    … alone                   the body calls nothing behind the task at which it dies
     … saves wait              large values do not reach the store in this life
     … saves wait for done(B)  not before
     … saves fail 2            the first two tries to save a large value fail
 
 The points: ``pre mid eff`` before the body, in it before its effect, behind that; ``ret part dur`` returned and nothing
 written, a large value written, its record durable and nobody told; ``done`` the driver has taken the result;
-``call`` the flow's body is about to make the call.
+``call`` the flow's body is about to make the call; ``gate`` the call has been made, and something that it waits for
+does not come; ``again`` like ``pre``, of a retry; ``probe`` while its probe is asked; ``undo_pre mid eff ret dur``
+before its undo, in it, behind what it does, it has returned, ``Undone`` is durable; ``end(run)`` the result is out.
 
-The words of a task: ``ND``; its checkpoint; ``irr idem rb`` for its effect; ``stop retry`` for its doubt; ``big`` for a
-value that does not ride in its record; ``raises`` for each time that it raises first; ``losses=0``.
+The words of a task: ``ND``; its checkpoint; ``irr idem rb`` for its effect; for its doubt ``stop retry``, ``asks`` a
+probe that knows, or one that ``lies``, and that raises first for each ``mute``; ``big`` for a value that does not ride
+in its record; ``slow`` for a body that costs more than a save; for each time before it succeeds ``raises`` before its
+effect, ``fails`` behind it or ``declines`` (``DidNotHappen``); ``losses=0``, ``retries=1``.
 """
 
 from __future__ import annotations
@@ -41,6 +47,7 @@ HERE = Path(__file__).parent
 _LIFE = re.compile(
     r"(?:none|(?P<domain>ALL|W) (?P<point>\w+)\((?P<task>\w+)\))"
     r"(?: when (?P<when>\w+\(\w+\)(?: and \w+\(\w+\))*))?"
+    r"(?P<alone> alone)?"
     r"(?: saves (?:(?P<wait>wait)(?: for (?P<until>\w+\(\w+\)))?|fail (?P<times>\d+)))?"
 )
 _VERSION = re.compile(r"(\w+):(\d+)\(")
@@ -140,7 +147,7 @@ class Story:
         for task, number in _VERSION.findall(self.result):
             assert versions.setdefault(task, number) == number, f"two versions of {task} in {self.result}"
         for task, words in self.notes.items():
-            if {"irr", "idem", "rb"} & set(words) and task in self.counts:
+            if {"irr", "idem", "rb"} & set(words) and task in self.counts and "lies" not in words:
                 standing = self.standing(task)
                 assert len(standing) == 1, f"{task} has the effects {standing}"
                 assert re.search(rf"\b{task}(:\d+)?{re.escape(str(standing[0][1]))}", self.result), (task, standing)
@@ -186,6 +193,7 @@ class Stage:
             ended.append(self.wait(self.start(inputs, words, text, form=form, executor=executor, arguments=arguments)))
             self._check_end(ended[-1], text, (fails or {}).get(len(ended)))
         story = Story(self.lines(), ended, words)
+        assert len({life.result for life in ended if life.result is not None}) <= 1
         if counts is not None:
             assert " ".join(f"{k}{v}" for k, v in sorted(story.counts.items())) == counts_of(counts, form), story.lines
         if ended[-1].error is None:
@@ -211,6 +219,7 @@ class Stage:
         if life["domain"]:
             when = [_condition(each) for each in (life["when"] or "").split(" and ") if each]
             crash = {"domain": life["domain"], "at": [life["point"], life["task"]], "when": when}
+            crash["alone"] = life["alone"] is not None
         if life["wait"]:
             saves = {"do": "wait", "until": _condition(life["until"]) if life["until"] else None}
         elif life["times"]:
@@ -223,6 +232,18 @@ class Stage:
             "gates": gates or {}, "takeover": takeover,
         }  # fmt: skip
         return str(self.number), self.zygote.fork(job)
+
+    def send(self, data: str, id: str, *, dies: str | None = None) -> Life:
+        """Send the run an event from a process of its own, which may die ``unsent`` or ``sent`` and not told."""
+        self.number += 1
+        crash = {"domain": "ALL", "at": [dies, "event"], "when": [], "alone": False} if dies else None
+        job = {
+            "name": str(self.number), "life": self.number, "folder": str(self.folder), "store": str(self.store),
+            "trace": str(self.trace), "run_id": "the run", "sends": [data, id], "crash": crash,
+        }  # fmt: skip
+        life = self.wait((str(self.number), self.zygote.fork(job)))
+        assert life.exit_code == (-signal.SIGKILL if dies else 0), life.stderr
+        return life
 
     def wait(self, started: tuple[str, int]) -> Life:
         name, pid = started

@@ -94,6 +94,11 @@ def live(outcome: Path) -> None:
     """One life: begin the run, or go on with it; say what came of it."""
     said: dict[str, object] = {}
     try:
+        if plan.get("sends"):
+            data, id = plan["sends"]
+            exoflow.send(plan["run_id"], "event", data, id=id, store=plan["store"])
+            outcome.write_text("{}")
+            return
         made = flow()
         executor = plan["executor"]
         if executor == "forgetful":
@@ -104,6 +109,7 @@ def live(outcome: Path) -> None:
             said["result"] = shown(asyncio.run(result) if asyncio.iscoroutine(result) else result)
         else:
             said["result"] = shown(exoflow.resume(plan["run_id"], **options, takeover=plan["takeover"]))
+        strike("end", "run")
     except BaseException as error:  # noqa: BLE001  # whatever it is, the test wants to see it
         traceback.print_exc()
         said.update(error=type(error).__name__, message=str(error))

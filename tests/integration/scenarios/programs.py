@@ -69,6 +69,18 @@ def sleeps(tasks: Tasks) -> Body:
     return body
 
 
+def waits(tasks: Tasks) -> Body:
+    """79: two events of one name."""
+
+    def body() -> object:
+        tasks["P"]()
+        world.trace("waits", "")
+        first = exoflow.event("event").result()
+        return tasks["A"].submit(first, exoflow.event("event").result()).result()
+
+    return body
+
+
 def echoes(tasks: Tasks) -> Body:
     """86: its input is seen in its result."""
 
@@ -115,6 +127,27 @@ def passes(tasks: Tasks) -> Body:
     return reads if world.plan["form"] == "passes and reads" else body
 
 
+def nested(tasks: Tasks) -> Body:
+    """T and V are called by a child flow."""
+
+    def child(a: object) -> object:
+        return tasks["V"].submit(tasks["T"].submit(a)).result()
+
+    def child_reads(a: object) -> object:
+        return tasks["V"](tasks["T"](a))
+
+    reads = world.plan["form"] == "nested and reads"
+    inner: Any = exoflow.flow(name="child")(child_reads if reads else child)
+
+    def body() -> object:
+        return tasks["U"].submit(inner.submit(tasks["A"].submit())).result()
+
+    def body_reads() -> object:
+        return tasks["U"](inner(tasks["A"]()))
+
+    return body_reads if reads else body
+
+
 def plan_words(name: str) -> list[str]:
     words: list[str] = world.plan["notes"][name]
     return words
@@ -127,6 +160,9 @@ PROGRAMS: dict[str, Callable[[Tasks], Body]] = {
     "catches late": catches_late,
     "sleeps": sleeps,
     "echoes": echoes,
+    "waits": waits,
+    "nested": nested,
+    "nested and reads": nested,
     "pair": pair,
     "pair in one Ref": pair,
     "passes": passes,

@@ -15,7 +15,7 @@ ALL_DIE = [
     ("8", "sync", "ALL mid(C)", "A1 B1 C2"),
     ("9", "sync", "ALL ret(C)", "A1 B1 C2"),
     ("9 ND", "ND sync", "ALL ret(C)", "A1 B1 C2"),
-    ("10", "sync", "none; none; none", "A1 B1 C1"),
+    ("10", "sync", "ALL end(run); none; none", "A1 B1 C1"),
     ("11", "sync", "ALL mid(B); ALL mid(B)", "A1 B3 C1"),
     ("15", {"A": "never", "B": "sync", "C": "sync"}, "ALL mid(B)", "A2 B2 C1"),
     ("16", {"A": "never", "B": "sync", "C": "sync"}, "ALL mid(C)", "A2 B1 C2 | last A1 B1 C2"),

@@ -18,6 +18,35 @@ def test_81_a_sleep_goes_on_while_no_process_lives(stage):
     assert began + 0.4 <= woke < again + 0.4
 
 
+@pytest.mark.parametrize("point", ["unsent", "sent"])
+def test_79_an_event_is_sent_again_with_its_id_and_taken_once(stage, point):
+    graph, notes = stage.parsed("P, A", "sync")
+    name, pid = stage.start(graph, notes, "none", form="waits")
+    stage.until("waits", "")
+    stage.kill(pid)
+    assert stage.wait((name, pid)).exit_code == -9
+    stage.send("x", "1", dies=point)
+    for data, id in (("x", "1"), ("y", "2"), ("x", "1")):
+        assert stage.send(data, id).error is None
+    for _ in range(2):
+        life = stage.wait(stage.start(graph, notes, "none", form="waits"))
+        assert life.result == "A(x,y)", life.stderr
+    assert stage.counts() == "A1 P1"
+
+
+def test_79_an_event_that_was_taken_is_not_taken_again(stage):
+    graph, notes = stage.parsed("P, A", "sync")
+    started = stage.start(graph, notes, "ALL mid(A)", form="waits")
+    stage.until("waits", "")
+    for data, id in (("x", "1"), ("x", "1"), ("y", "2"), ("x", "1")):
+        assert stage.send(data, id).error is None
+    assert stage.wait(started).exit_code == -9
+    assert stage.send("x", "1").error is None
+    life = stage.wait(stage.start(graph, notes, "none", form="waits"))
+    assert life.result == "A(x,y)", life.stderr
+    assert stage.counts() == "A2 P1"
+
+
 def test_83_two_processes_resume_a_dead_run(stage, form):
     graph, notes = stage.parsed(CHAIN, "ND sync")
     assert stage.wait(stage.start(graph, notes, "ALL mid(B)", form=form)).exit_code == -9

@@ -2,6 +2,8 @@
 
 import pytest
 
+import exoflow
+
 CHAIN = "A→B→C"
 SLOW_CHOICE = {"A": "ND async big", "B": "never", "C": "irr retry"}
 
@@ -48,6 +50,7 @@ def test_35_in_doubt_it_stops_and_is_never_run_again_without_an_operator(stage, 
     story = stage.play(CHAIN, notes, lives, "A1 B1 C1", form=form, fails={2: "InDoubt", 3: "InDoubt"})
     assert "C#0" in story.lives[1].message
     assert story.of("enter", "C")[0][2] == ["B:1(A:1())"]
+    assert exoflow.get("the run", store=str(stage.store)).status == "in_doubt"
 
 
 @pytest.mark.parametrize(("point", "count"), [("eff", 2), ("ret", 2), ("dur", 1)])

@@ -30,6 +30,33 @@ def test_50_undone_newest_first_and_all_before_the_choice_is_made_again(stage, f
     assert story.at("undo", "T2") < story.at("undo", "T1") < story.at("enter", "T0", 2)
 
 
+@pytest.mark.parametrize("point", ["pre", "mid", "eff", "ret"])
+def test_what_broke_off_is_undone_before_what_it_stood_on(stage, form, point):
+    notes = {"T1": "rb never", "T2": "rb never", "U": "sync"}
+    story = stage.play("T1→T2→U", notes, f"ALL {point}(T2)", f"T12 T2{1 + (point != 'pre')} U1", form=form)
+    assert [line[1] for line in story.lines if line[0] == "undo"] == ["T2", "T1"]
+    assert story.at("undo", "T1") < story.at("enter", "T1", 2)
+
+
+UNDO_DIES = [("pre", 1), ("mid", 1), ("eff", 2), ("ret", 2), ("dur", 1)]
+
+
+@pytest.mark.parametrize("task", ["T1", "T2"])
+@pytest.mark.parametrize(("point", "times"), UNDO_DIES, ids=[point for point, _ in UNDO_DIES])
+def test_an_undo_that_broke_off_is_done_again_and_those_that_are_done_are_not(stage, form, task, point, times):
+    notes = {"T0": "ND never", "T1": "rb never", "T2": "rb never", "U": ""}
+    lives = f"ALL mid(U); ALL undo_{point}({task})" + (" when undone(T2)" if task == "T1" else "")
+    story = stage.play("T0→T1→T2→U", notes, lives, "T02 T12 T22 U2", form=form)
+    other = {"T1": "T2", "T2": "T1"}[task]
+    undone = [line[1] for line in story.lines if line[0] == "undo"]
+    assert undone == sorted([task] * times + [other], reverse=True)
+    for each in ("T1", "T2"):
+        first = story.of("effect", each)[0]
+        assert {line[2] for line in story.of("undo", each)} == {first[2]}
+    assert len(story.of("undoing", task)) == 1 + (point in ("mid", "eff", "ret"))
+    assert story.at("undo", "T1", -1) < story.at("enter", "T0", 2)
+
+
 def test_52_a_reservation(stage, form):
     counts = "acq_h1 acq_f1 res_h1 res_f1 order1"
     story = stage.play(RESERVE, NOTES, "none", counts, form=form)

@@ -17,16 +17,22 @@ import exoflow
 from exoflow import hooks, settings
 from exoflow.driver.runtime import Runtime
 from exoflow.journal import Kind
+from exoflow.model import version
 
 BIG = "." * 70_000  # more than rides in a record
 ENVIRONMENT = "EXOFLOW_SCENARIO"
+
+SENDING = {"unsent": "store.create.before_link", "sent": "store.create.after"}
+BEFORE_WRITE = {"eff": ("ret", "part"), "undo_eff": ("undo_ret",)}
 
 plan: dict[str, Any] = {}
 changed = threading.Condition()
 returned: set[str] = set()
 done: set[str] = set()
+undone: set[str] = set()
 here = threading.local()
 in_controller = False
+dying = False
 writes = 0
 saved: set[int] = set()
 
@@ -54,22 +60,36 @@ def traced(*start: object) -> int:
 def act(name: str, words: list[str], *inputs: object) -> str:
     """Enter, perhaps have an effect, return who was made of what: ``B:2(A:1())``."""
     strike("pre", name)
+    if exoflow.attempt() > 1:
+        strike("again", name)
+    stand_back(name)
     seen = [shown(value) for value in inputs]
     trace("enter", name, seen, exoflow.attempt())
     number = traced("enter", name)
     strike("mid", name)
+    if "slow" in words:
+        time.sleep(0.01)  # the body costs more than the save of a small value
     while name in plan["gates"] and not is_open(name):
         time.sleep(0.001)
-    if "raises" in words and number <= words.count("raises"):
+    if number <= words.count("declines"):
+        raise exoflow.DidNotHappen
+    fails = number <= max(words.count("raises"), words.count("fails"))
+    if fails and "raises" in words:
         raise ValueError(f"{name} fails for the {number}. time")
     payload = f"({','.join(seen)})"
     if {"irr", "idem", "rb"} & set(words):
         key = exoflow.idempotency_key()
         trace("refused" if traced("undo", name, key) else "effect", name, key, payload)
     strike("eff", name)
+    if fails:
+        raise ValueError(f"{name} fails for the {number}. time")
     left(name)
-    value = f"{name}{f':{number}' if 'ND' in words else ''}{payload}"
+    value = returned_by(name, words, number, ",".join(seen))
     return f"{value}#{BIG}" if "big" in words else value
+
+
+def returned_by(name: str, words: list[str], number: int, inputs: str) -> str:
+    return f"{name}{f':{number}' if 'ND' in words else ''}({inputs})"
 
 
 def is_open(name: str) -> bool:
@@ -91,11 +111,37 @@ def left(name: str) -> None:
         changed.notify_all()
 
 
+def note_undone(name: str) -> None:
+    """By name: an undo is pickled, and what it refers to with it."""
+    undone.add(name)
+
+
 def undoing(name: str) -> Callable[..., None]:
     def undo(key: str, *inputs: object) -> None:
+        strike("undo_pre", name)
+        stand_back(name)
+        trace("undoing", name, key)
+        strike("undo_mid", name)
         trace("undo", name, key, f"({','.join(map(shown, inputs))})")
+        strike("undo_eff", name)
+        note_undone(name)
 
     return undo
+
+
+def probing(name: str, words: list[str]) -> Callable[..., object]:
+    """Looks into the trace for the effect: tells what it finds, or the opposite."""
+
+    def probe(key: str, *inputs: object) -> object:
+        strike("probe", name)
+        trace("probe", name, key)
+        if traced("probe", name) <= words.count("mute"):
+            raise ConnectionError("the service does not answer")
+        happened = (traced("effect", name, key) > 0) is not ("lies" in words)
+        value = returned_by(name, words, traced("enter", name), ",".join(map(shown, inputs)))
+        return exoflow.Happened(value) if happened else exoflow.DidNotHappen()
+
+    return probe
 
 
 def task(name: str, words: list[str], function: Callable[..., object] | None = None) -> Any:
@@ -112,10 +158,12 @@ def task(name: str, words: list[str], function: Callable[..., object] | None = N
             given["rollback"] = undoing(name)
         elif word in ("stop", "retry"):
             given["on_doubt"] = word
+        elif word in ("asks", "lies"):
+            given["on_doubt"] = probing(name, words)
         elif "=" in word:
             given[word.partition("=")[0]] = int(word.partition("=")[2])
         else:
-            assert word in ("ND", "det", "big", "raises"), word
+            assert word in ("ND", "det", "big", "slow", "raises", "fails", "declines", "mute"), word
     return exoflow.task(**given)(function or body)
 
 
@@ -133,11 +181,36 @@ def strike(point: str, name: str) -> None:
         if in_controller:
             wait_for([["began", ""], *plan["crash"]["when"]])
         die(point, name)
-    elif in_controller and (is_due("ret", name) or is_due("part", name)):
-        wait_for([["began", ""]])  # so that the next write is that of the result
+    elif in_controller and any(is_due(later, name) for later in BEFORE_WRITE.get(point, ())):
+        wait_for([["began", ""], *plan["crash"]["when"]])  # so that the next write is that of the result
+    elif point == "call" and is_due("gate", name):
+        threading.Thread(target=strike, args=("gate", name), daemon=True).start()
+    elif point == "call" and is_alone(name):
+        threading.Event().wait()  # this process is about to die
+
+
+def is_alone(name: str) -> bool:
+    """Whether the plan is that the body calls nothing behind the task at whose end the process dies."""
+    crash = plan.get("crash")
+    names = list(plan["graph"])
+    return bool(crash) and crash["alone"] and names.index(name) > names.index(crash["at"][1])
+
+
+def stand_back(name: str) -> None:
+    """Where the process is to die of what another task came to: whoever is dispatched behind that does not begin."""
+    crash = plan.get("crash")
+    if not in_controller or not crash:
+        return
+    point, task = crash["at"]
+    ended = {"ret": returned, "part": returned, "dur": returned, "undo_ret": undone, "undo_dur": undone}
+    if task in ended.get(point, ()):
+        trace("early", name)
+        threading.Event().wait()
 
 
 def die(point: str, name: str) -> None:
+    global dying
+    dying = True
     trace("crash", plan["life"], point, name)
     if in_controller or plan["crash"]["domain"] == "W":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -159,13 +232,19 @@ def holds(what: str, name: str) -> bool:
     found = runtime.journal.find(plan["run_id"])
     if what == "began":
         return bool(found.history.began)
-    assert what == "saved", what
-    return any(record[0] in (Kind.SAVED, Kind.FAILED) and record[2].startswith(f"{name}#") for record in found.records)
+    if what == "undone":
+        return any(record[0] == Kind.UNDONE and record[2].startswith(f"{name}#") for record in found.records)
+    assert what in ("saved", "anew"), what
+    since = version(found.epoch, 0) if what == "anew" else 0
+    kinds = (Kind.SAVED, Kind.FAILED)
+    return any(r[0] in kinds and r[2].startswith(f"{name}#") and r[3] > since for r in found.records)
 
 
 def reached(point: str) -> None:
     """A fault point of the package."""
     global writes
+    if dying:
+        threading.Event().wait()  # nothing is written any more
     writes += point == "slot.sync.after"
     if point == "driver.turned":
         name, here.returned = getattr(here, "returned", None), None
@@ -174,6 +253,8 @@ def reached(point: str) -> None:
                 done.add(name)
                 changed.notify_all()
             strike("done", name)
+            if is_due("ret", name) and in_controller:
+                die("ret", name)  # nothing is written of it
         return
     if point == "journal.acknowledged":
         with changed:
@@ -207,10 +288,16 @@ def trace_saved() -> None:
 def strike_at_write(point: str, at: str, name: str) -> None:
     if at == "ret" and point in ("slot.append.before", "worker.returned") and name in returned:
         due = True
+    elif at in SENDING:
+        due = point == SENDING[at]
+    elif at == "undo_ret":
+        due = point == "slot.append.before" and name in undone
+    elif at == "undo_dur":
+        due = point == "journal.acknowledged" and name in undone and holds("undone", name)
     elif at == "part" and point in ("store.create.after", "worker.value_written") and name in returned:
         due = any(Path(plan["store"]).glob("values/**/*")) or point.startswith("worker")
     else:
-        due = at == "dur" and point == "journal.acknowledged" and holds("saved", name)
+        due = at == "dur" and point == "journal.acknowledged" and holds("anew", name)
     if due and is_due(at, name):
         die(at, name)
 
