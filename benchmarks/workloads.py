@@ -209,6 +209,24 @@ WORKLOADS = {
             once=True,
         ),
         Workload(
+            "events",
+            "10,000 flows that wait for events",
+            "10,000 async flows in one process, each waiting for an event; then SIGKILL. Another process takes all of "
+            "them over, as a server does, and sends each its event. Seconds until all wait, and until all wait again.",
+            (
+                Figure("rss_mb", "memory of 10,000 flows that wait for events", "MB", (Goal(500),)),
+                Figure("threads", "threads of that process", "threads"),
+                Figure("start_s", "start of 10,000 flows that wait for events", "s"),
+                Figure("resume_s", "taking over 10,000 of them after kill -9", "s"),
+                Figure("send_ms", "sending an event", "ms"),
+            ),
+            size=10_000,
+            quick_size=1_000,
+            times=1,
+            stages=("events", "events_resume"),
+            once=True,
+        ),
+        Workload(
             "list",
             "A list of 100,000 runs",
             "The newest 100 runs out of 100,000 in one store, by the catalogue, in a new process: the first list "

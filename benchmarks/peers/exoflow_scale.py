@@ -6,13 +6,15 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 
 from measure import Figures, Options, repeat, resident_bytes, say, seconds
 from sampling import growth
 
 import exoflow
-from exoflow import flow, task, timer
+from exoflow import event, flow, settings, task, timer
+from exoflow.adoption import Adoption
 
 PAGE = 100
 asleep: set[int] = set()
@@ -111,6 +113,56 @@ def waiting(options: Options) -> Figures:
     return {}
 
 
+@flow
+async def listener(i: int) -> object:
+    said = event("said")
+    asleep.add(i)
+    return await said
+
+
+async def _all_asleep(count: int) -> None:
+    while len(asleep) < count:  # noqa: ASYNC110 - nothing else goes on that could tell
+        await asyncio.sleep(0.05)
+
+
+def events(options: Options) -> Figures:
+    async def start_and_die() -> None:
+        begun = time.perf_counter()
+        for i in range(options.size):
+            listener.start(i)
+        await _all_asleep(options.size)
+        start_s = time.perf_counter() - begun
+        await asyncio.sleep(1.0)  # the journal writes what it has
+        figures = {"rss_mb": [resident_bytes() / 1e6], "start_s": [start_s], "threads": [threading.active_count()]}
+        say({"figures": figures})
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    asyncio.run(start_and_die())
+    raise AssertionError("it kills its own process")
+
+
+def events_resume(options: Options) -> Figures:
+    store = settings.store_of(None)
+    adoption = Adoption(store, {listener._spec.name: listener._spec})
+
+    async def resume_and_wake() -> Figures:
+        begun = time.perf_counter()
+        executions = await asyncio.to_thread(lambda: list(adoption.look(options.size)))
+        for execution in executions:
+            execution.start()
+        await _all_asleep(options.size)
+        resume_s = time.perf_counter() - begun
+        begun = time.perf_counter()
+        await asyncio.to_thread(lambda: [exoflow.send(each.run_id, "said") for each in executions])
+        send_s = time.perf_counter() - begun
+        for execution in executions:
+            await execution.result_async()
+        return {"resume_s": [resume_s], "send_ms": [send_s / options.size * 1e3]}
+
+    return asyncio.run(resume_and_wake())
+
+
 def list_build(options: Options) -> Figures:
     async def build() -> None:
         for start in range(0, options.size, 1000):
@@ -133,6 +185,8 @@ SCALE = {
     "calls_resume": calls_resume,
     "calls_memory": calls_memory,
     "waiting": waiting,
+    "events": events,
+    "events_resume": events_resume,
     "list_build": list_build,
     "list": list_runs,
 }

@@ -305,6 +305,7 @@ class Runtime:
         takeover: bool,
         accept: Sequence[str],
     ) -> Execution:
+        self.journal.flush()  # it may have broken off in this very process, a moment ago
         found = self.journal.find(run_id)
         if accept and (found.state in ("ended", "broken_off") or (takeover and found.state == "live")):
             check_accepted(run_id, accept, recorded_results(found.records))

@@ -99,7 +99,7 @@ def look(outcomes: list[Outcome], spec: TaskSpec) -> tuple[FakeClock, AtOnce, li
     """Look back by these outcomes; when each try was, and what came of it all."""
     clock, executor, ends = FakeClock(), AtOnce(outcomes), list[tuple[object, int]]()
     execution: Any = SimpleNamespace(
-        lock=threading.RLock(), fatal=None, run_id="run", seed=1, clock=clock, executors={"local": executor},
+        lock=threading.RLock(), fatal=None, run_id="run", seed=1, clock=clock, executors={"local": executor}, looking=0,
         event=lambda event, *args: event(*args), values=SimpleNamespace(fetch=codec.from_bytes),
     )  # fmt: skip
     target = Target(CallId("book#0"), Version(1), "run/book#0@0.1")
