@@ -19,9 +19,7 @@ import exoflow
 from exoflow import DidNotHappen, Happened
 from exoflow.cli import telling
 from exoflow.cli.app import app
-from exoflow.driver.runtime import Runtime
 from exoflow.errors import Corrupt
-from exoflow.settings import store_of
 
 DESK = """
 import os
@@ -140,7 +138,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
 
 def exists(run_id: str) -> bool:
-    return Runtime.of(store_of(None)).journal.find(run_id).state != "absent"
+    try:
+        exoflow.get(run_id)
+    except exoflow.RunNotFound:
+        return False
+    return True
 
 
 def ended(process: subprocess.Popen[str]) -> str:
