@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from exoflow.catalogue.summary import RunSummary
+from exoflow.driver.records import REPEATABLE
 from exoflow.model import EPOCH_SHIFT, Status, show_version
 
 Saved = Literal["inline", "object", "not saved", "error"]
@@ -180,10 +181,11 @@ def _call(
 ) -> CallSeen:  # fmt: skip
     last = attempts[-1] if attempts else None
     choice = rest.choice if rest else 0
-    effect = intents[-1][1] if intents else "idempotent" if choice & 2 else None
+    what = intents[-1][1] if intents else None
+    effect = "irrevocable" if what == REPEATABLE else what or ("idempotent" if choice & 2 else None)
     finished = last is not None and last.saved != "not saved" and not last.undone
     known = max([last.version if last else 0, *(undo.version for undo in undoings if undo.error is None)])
-    open_intent = effect == "irrevocable" and bool(intents) and known < intents[-1][0]
+    open_intent = what == "irrevocable" and known < intents[-1][0]
     return CallSeen(
         id=id,
         task=task_of(id),

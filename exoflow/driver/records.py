@@ -25,6 +25,10 @@ UNDO_FAILED = "undo failed"
 """What a NOTE says of an undo that was given up: its effect is in place."""
 
 
+REPEATABLE = "repeatable"
+"""What an Intent says of an irrevocable effect whose task wants it repeated rather than to be asked: it is never in
+doubt."""
+
 EVENT = 8
 """The bit of ``Result.choice`` that says so."""
 
@@ -83,7 +87,7 @@ class Intent(NamedTuple):
     call: str
     version: int
     what: str
-    """irrevocable, transaction, idempotent or rollback."""
+    """irrevocable, repeatable, transaction, idempotent or rollback."""
     names: list[str]
     releases: list[str]
     inputs: Payload
