@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exoflow import codec
 from exoflow.driver.spec import Backoff, TaskSpec, pause_s
-from exoflow.errors import DidNotHappen, ExoFlowError
+from exoflow.errors import DidNotHappen, ExoFlowError, InDoubt
 from exoflow.model import CallId, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised
 
@@ -92,7 +92,7 @@ class Look:
             "%s of %s failed (try %d of %d): %r", name, call, self.number, self.retries + 1, why,
             extra={"run": execution.run_id, "call": call, "version": self.target.version},
         )  # fmt: skip
-        if self.number > self.retries:
+        if self.number > self.retries or isinstance(why, InDoubt):  # it was asked, and says that nobody knows
             self.given_up(why, self.number)
             return
         delay_s = pause_s(self.backoff, self.number, f"{execution.seed}/{self.target.key}")

@@ -324,8 +324,7 @@ def test_where_the_marker_is_the_body_does_not_run(engine):
     assert rows(engine) == []
 
 
-def test_a_marker_without_a_value_stops_the_run_and_says_what_to_do(engine, monkeypatch):
-    monkeypatch.setattr("exoflow.driver.undo.BACKOFF", exoflow.Backoff(initial_s=0.0))
+def test_a_marker_without_a_value_stops_the_run_and_says_what_to_do(engine):
     order = ordering(engine)
     marked(engine, "half/order#0", None)
     with pytest.raises(exoflow.RunError, match="no value: the task's body has sent a COMMIT of its own") as raised:

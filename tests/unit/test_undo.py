@@ -373,6 +373,26 @@ def test_a_probe_that_fails_for_good_leaves_the_run_in_doubt_and_is_asked_again(
     assert len(sent) == 1
 
 
+def test_a_probe_that_says_that_nobody_knows_is_not_asked_again(tmp_path: Path) -> None:
+    asked = []
+
+    def was_sent(key: str) -> exoflow.Happened:
+        asked.append(key)
+        raise exoflow.InDoubt("the service keeps no log")
+
+    @task(effect="irrevocable", on_doubt=was_sent)
+    def send() -> None:
+        raise ValueError("connection reset")
+
+    @flow(name="nobody knows")
+    def notify() -> None:
+        send()
+
+    with pytest.raises(exoflow.InDoubt, match="keeps no log"):
+        notify.options(store=tmp_path).run()
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("executor", ["local", "processes"])
 def test_a_probe_may_be_a_coroutine_function(tmp_path: Path, executor: str) -> None:
     async def was_sent(key: str) -> exoflow.DidNotHappen:
