@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+COUNT_S = 0.2
+"""Between two counts of the flows that wait, while all places are taken."""
 LOOK_S = 1.0
 """Between two looks for runs that a dead process has left."""
 OWNER = "token"
+"""The label that says whose token asked for a run."""
 _CLAIMS = 32
 """At a time: each waits for the disk, and the file system makes one write of those that wait together."""
-"""The label that says whose token asked for a run."""
 
 Flow = AnyFlow[..., Any, Any]
 Begin = Callable[[], "Execution"]
@@ -52,7 +54,7 @@ class Gateway:
     Args:
         store: Where runs are kept.
         flows: What is served, by the names in URLs.
-        max_running: Flows at a time.
+        max_running: Flows at a time, those not counted that wait for time or an event and keep no thread.
         max_queue: Flows that wait for their turn; they are begun durably, and survive this process.
         executor: Where tasks run, instead of where the flow says.
     """
@@ -75,6 +77,9 @@ class Gateway:
         self._adoption = Adoption(store, specs, executor=executor)
         self._adopted: deque[Execution] = deque()
         """They wait, too, and go before the others: they have waited longest."""
+        self._waiting = 0
+        """Async flows among the running ones that waited when they were last counted."""
+        self._counted_s = 0.0
         self._entering = 0
         self._beginning: dict[str, asyncio.Future[None]] = {}
         self._elsewhere = Elsewhere(self.runtime.journal, self.stopping)
@@ -170,7 +175,7 @@ class Gateway:
     def _admit(self) -> None:
         if self.stopping.is_set():
             raise Stopping("this process stops, and begins nothing any more")
-        if len(self._running) + self._entering + len(self._queue) >= self._max_running + self._max_queue:
+        if self._at_work() + self._entering + len(self._queue) >= self._max_running + self._max_queue:
             raise Overloaded(f"{len(self._running)} flows run, and {len(self._queue)} wait")
 
     def _enter(self, execution: Execution, *, adopted: bool = False) -> Execution:
@@ -181,8 +186,20 @@ class Gateway:
         self._start_next()
         return execution
 
+    def _at_work(self) -> int:
+        """How many places are taken. An async flow that waits for time or an event has none: it may be for days."""
+        taken = len(self._running)
+        if taken < self._max_running:
+            return taken
+        now = asyncio.get_running_loop().time()
+        if now >= self._counted_s + COUNT_S:
+            self._counted_s = now
+            standing = (each.standing() for each in self._running if each.flow.is_async)
+            self._waiting = sum(status is Status.WAITING for status in standing)
+        return taken - min(self._waiting, taken)
+
     def _start_next(self) -> None:
-        while len(self._running) < self._max_running and not self.stopping.is_set():
+        while self._at_work() < self._max_running and not self.stopping.is_set():
             queue = self._adopted or self._queue
             if not queue:
                 return
@@ -245,6 +262,7 @@ class Gateway:
                 await asyncio.to_thread(self._adopt, asyncio.get_running_loop())
             except ExoFlowError as error:
                 logger.warning("looking for runs to go on with failed: %s", error)
+            self._start_next()  # some may have begun to wait, and have given their places back
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), LOOK_S)
 
@@ -259,7 +277,8 @@ class Gateway:
         """Begin nothing more, let what runs end, and stop what has not after so long: others can go on with it."""
         self.stopping.set()
         stopped = Interruption("the gateway stops")
-        await _stop([*self._adopted, *self._queue], stopped)
+        waiting = [each for each in self._running if each.standing() is Status.WAITING]  # for days, maybe
+        await _stop([*self._adopted, *self._queue, *waiting], stopped)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), grace_s)
         if self._running:

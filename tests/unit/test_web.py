@@ -14,6 +14,7 @@ import pytest
 
 import exoflow
 from exoflow import flow, task
+from exoflow.model import Status
 from exoflow.storage import open_store
 from exoflow.web.app import Service, application
 from exoflow.web.gateway import Gateway
@@ -375,6 +376,22 @@ async def test_beyond_the_limits_clients_are_told_to_come_again(request: pytest.
         gates["a"].set()
         answer = await client.post("/flows/wait", json={"name": "b"}, headers=keyed("b"))
         assert (answer.status_code, answer.json()) == (200, "b")
+
+
+async def test_a_flow_that_waits_for_an_event_takes_no_place(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exoflow.web.gateway.COUNT_S", 0.0)
+    later = {"Prefer": "respond-async"}
+    service = made(request, max_running=2, max_queue=0)
+    async with client_of(service) as client:
+        for n in range(5):
+            answer = await client.post("/flows/hear_later", json={"name": "x"}, headers=keyed(f"{n}", **later))
+            assert answer.status_code == 202
+            execution = service.gateway.runtime.executions[answer.json()["id"]]
+            while execution.standing() is not Status.WAITING:  # noqa: ASYNC110 -- it does so on this loop
+                await asyncio.sleep(0)
+        await asyncio.wait_for(service.gateway.drain(60), 30)  # and is not waited for
 
 
 async def test_a_gateway_that_stops_begins_nothing_and_lets_go_of_what_waits(request: pytest.FixtureRequest) -> None:
