@@ -90,6 +90,17 @@ class AttemptContext:
         return call
 
 
+class Spare(threading.local):
+    """What a thread that runs attempts may do while it reports one, having nothing else to do then."""
+
+    pool: object = None
+    """Whose thread it is, while it reports; else None. It may wait for the disk then: nobody else has to be woken."""
+    item: object = None
+    """What its pool is to run next, and this thread will, as soon as it has reported: nobody else has to be woken."""
+
+
+spare = Spare()
+
 _current: ContextVar[AttemptContext | None] = ContextVar("exoflow_attempt", default=None)
 
 

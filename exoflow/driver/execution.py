@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exoflow import codec
+from exoflow.attempts import spare
 from exoflow.driver import records
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.handle import Handle
@@ -17,7 +18,7 @@ from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
 from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
 from exoflow.driver.values import value_of
-from exoflow.errors import Interruption, RunCancelled, StorageError
+from exoflow.errors import Fenced, Interruption, RunCancelled, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
@@ -117,10 +118,34 @@ class Execution(Shell):
     def report(self, handle: Handle, version: Version, outcome: Outcome) -> None:
         """An executor says what became of an attempt."""
         with self.lock:
-            if self.fatal is None and not self.end_position:
-                self.event(take_outcome, self, handle, version, outcome)
-            else:
+            if self.fatal is not None or self.end_position:
                 forget_outcome(self, version, outcome)
+                return
+            if spare.pool is None:
+                self.event(take_outcome, self, handle, version, outcome)
+                return
+            self.turn(take_outcome, self, handle, version, outcome)
+        self._write_here()
+
+    def _write_here(self) -> None:
+        """Make durable in this thread what the run waits for, and go on, unless the thread has something to run."""
+        while True:
+            with self.lock:
+                if self.kernel.urgent <= self._asked or self.fatal is not None:
+                    return
+                position = self.urgent_position()
+                if position is None or spare.item is not None:
+                    self.ask()
+                    return
+                self._asked = self.kernel.urgent
+            try:
+                self.log.wait(position)
+            except (Fenced, StorageError) as error:
+                self.stop(error)
+                return
+            with self.lock:
+                if self.fatal is None:
+                    self.turn(self.catch_up)
 
     def value_lost(self, id: CallId) -> None:
         """An executor has lost a value that it held."""

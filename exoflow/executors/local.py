@@ -154,7 +154,8 @@ class LocalExecutor:
                 outcome = Vanished(f"its body ended with {type(error).__name__}")
             if not self._ends(entry):
                 return  # it was given up, and another thread has this one's place
-            entry.report(outcome)
+            with self._threads.spare():
+                entry.report(outcome)
             del entry, outcome  # an idle thread must not keep a value alive
 
     def _is_live(self, entry: _Entry) -> bool:

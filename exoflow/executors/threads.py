@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
+
+from exoflow.attempts import spare
 
 T = TypeVar("T")
 Take = Callable[[], T | None]
@@ -29,6 +32,9 @@ class Threads(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> None:
+        if spare.pool is self and spare.item is None:
+            spare.item = item  # to wake another thread, and to fight with it for the interpreter, takes longer
+            return
         self._queue.put(item)
         if self._count < self._limit:
             self._wake()
@@ -64,7 +70,19 @@ class Threads(Generic[T]):
             self._all.append(thread)
             thread.start()
 
+    @contextmanager
+    def spare(self) -> Iterator[None]:
+        """A block in which a thread of the pool ends what it was given: the next item that it puts, it runs itself."""
+        spare.pool = self
+        try:
+            yield
+        finally:
+            spare.pool = None
+
     def _take(self) -> T | None:
+        if spare.item is not None:
+            mine, spare.item = spare.item, None
+            return cast(T, mine)
         try:
             return self._queue.get_nowait()
         except Empty:

@@ -16,6 +16,7 @@ from exoflow.protocols import Slot, SlotStore, Store
 
 SLOT_MAX_BYTES = 64 << 20
 _TRIES = 3
+_NONCE_BITS = 64
 
 
 class Slots(Protocol):
@@ -42,10 +43,12 @@ class Author:
         self.journal = journal
         self._number = number
         self._process_info = process_info
-        self._entropy = entropy
+        self._nonce = entropy(_NONCE_BITS)
 
     def batch(self, entries: Sequence[Entry], first: int) -> bytes:
-        return frames.pack_batch(entries, first, self._number, self._entropy(64))
+        """The next batch of this process: its number and nonce are no other's."""
+        self._nonce = (self._nonce + 1) % (1 << _NONCE_BITS)
+        return frames.pack_batch(entries, first, self._number, self._nonce)
 
     def opening(self, slot: int) -> bytes:
         record = (Kind.OPEN, 0, self.journal, slot, self._process_info)
