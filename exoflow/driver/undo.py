@@ -43,7 +43,7 @@ def intend(execution: Execution, command: do.Intend) -> None:
         execution.index,
         command.call,
         command.version,
-        records.REPEATABLE if note.on_doubt == "retry" else handle.spec.effect,
+        records.REPEATABLE if note.effect and note.on_doubt == "retry" else handle.spec.effect,
         list(command.names),
         list(command.releases),
         _undo_payload(execution, handle, command.version) if note.rollback else None,
