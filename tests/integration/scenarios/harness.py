@@ -190,7 +190,8 @@ class Stage:
         inputs, words = parse_graph(graph), parse_notes(graph, notes)
         ended = []
         for text in texts:
-            ended.append(self.wait(self.start(inputs, words, text, form=form, executor=executor, arguments=arguments)))
+            started = self.start(inputs, words, text, form=form, executor=executor, arguments=arguments, comes=True)
+            ended.append(self.wait(started))
             self._check_end(ended[-1], text, (fails or {}).get(len(ended)))
         story = Story(self.lines(), ended, words)
         assert len({life.result for life in ended if life.result is not None}) <= 1
@@ -203,7 +204,7 @@ class Stage:
     def start(
         self, inputs: dict[str, list[str]], words: dict[str, list[str]], text: str, *, form: str = "last",
         executor: str = "", begins: bool | None = None, arguments: tuple[object, ...] = (),
-        gates: Mapping[str, str] | None = None, takeover: bool = False,
+        gates: Mapping[str, str] | None = None, takeover: bool = False, comes: bool = False,
     ) -> tuple[str, int]:  # fmt: skip
         """Begin a life; its name and process.
 
@@ -211,6 +212,7 @@ class Stage:
             begins: By ``run`` rather than ``resume``; None: the first one does.
             gates: Tasks that wait before their effect: ``"open"`` for ``open_gate``; ``"fenced"`` for a takeover.
             takeover: Take the run from a process that lives.
+            comes: The point certainly comes: what could only begin before it by chance does not.
         """
         self.number += 1
         life = _LIFE.fullmatch(text)
@@ -220,6 +222,7 @@ class Stage:
             when = [_condition(each) for each in (life["when"] or "").split(" and ") if each]
             crash = {"domain": life["domain"], "at": [life["point"], life["task"]], "when": when}
             crash["alone"] = life["alone"] is not None
+            crash["comes"] = comes
         if life["wait"]:
             saves = {"do": "wait", "until": _condition(life["until"]) if life["until"] else None}
         elif life["times"]:
@@ -236,7 +239,7 @@ class Stage:
     def send(self, data: str, id: str, *, dies: str | None = None) -> Life:
         """Send the run an event from a process of its own, which may die ``unsent`` or ``sent`` and not told."""
         self.number += 1
-        crash = {"domain": "ALL", "at": [dies, "event"], "when": [], "alone": False} if dies else None
+        crash = {"domain": "ALL", "at": [dies, "event"], "when": [], "alone": False, "comes": True} if dies else None
         job = {
             "name": str(self.number), "life": self.number, "folder": str(self.folder), "store": str(self.store),
             "trace": str(self.trace), "run_id": "the run", "sends": [data, id], "crash": crash,

@@ -199,7 +199,7 @@ def is_alone(name: str) -> bool:
 def stand_back(name: str) -> None:
     """Where the process is to die of what another task came to: whoever is dispatched behind that does not begin."""
     crash = plan.get("crash")
-    if not in_controller or not crash:
+    if not in_controller or not crash or not crash["comes"]:
         return
     point, task = crash["at"]
     ended = {"ret": returned, "part": returned, "dur": returned, "undo_ret": undone, "undo_dur": undone}
