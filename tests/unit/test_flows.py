@@ -271,6 +271,22 @@ def test_the_events_of_a_run_are_in_order() -> None:
     assert [event.time_s for event in events] == sorted(event.time_s for event in events)
 
 
+def test_a_run_that_stopped_in_doubt_says_so_to_whoever_asks_in_its_process() -> None:
+    @task(effect="irrevocable")
+    def charge() -> None:
+        raise OSError("the line is dead")
+
+    @flow
+    def pay() -> None:
+        charge()
+
+    with pytest.raises(exoflow.InDoubt):
+        pay.options(run_id="a").run()
+    assert exoflow.get("a").status is Status.IN_DOUBT
+    with pytest.raises(exoflow.InDoubt):
+        exoflow.get("a").result()
+
+
 def test_a_cancelled_run_says_so() -> None:
     go, begun = threading.Event(), threading.Event()
 
