@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,8 @@ from exoflow.driver.body import current_body
 from exoflow.driver.history import in_doubt
 from exoflow.driver.inbox import check_event_name
 from exoflow.driver.runtime import Runtime
-from exoflow.errors import DidNotHappen, RunError, RunIsLive, RunNotFound, StorageError
-from exoflow.journal.inbox import Message, post, ring
+from exoflow.errors import DidNotHappen, InDoubt, RunError, RunIsLive, RunNotFound, StorageError
+from exoflow.journal.inbox import Message, messages_after, post, ring
 from exoflow.model import CallId, Happened
 
 if TYPE_CHECKING:
@@ -56,7 +57,13 @@ def send(
     opened = settings.store_of(store)
     live = Runtime.of(opened).executions.get(run_id)
     if live is None:
-        _open(opened, run_id, "send it an event")
+        found = _known(opened, run_id)
+        if found.state == "ended":
+            if id is not None and any(
+                each.id == id and each.name == event for each in messages_after(opened, run_id, 0)
+            ):
+                return  # it was taken: who did not hear that sends it again
+            raise _has_ended(run_id, "send it an event")
     else:
         with live.lock:
             if live.over():
@@ -72,9 +79,32 @@ def cancel(run_id: str, store: Store) -> None:
 
     Raises:
         RunNotFound: there is no such run; the message names the nearest id.
+        InDoubt: it stopped because nobody knows whether an effect happened: a cancel would have that forgotten.
     """
-    if _known(store, run_id).state != "ended":
+    found = _known(store, run_id)
+    if found.state != "ended":
+        check_doubts(store, found)
         _tell(store, run_id, Message("cancel", time.time()))
+
+
+def check_doubts(store: Store, found: Found) -> None:
+    """Refuse to cancel a run that no process works on while nobody has said what became of an effect.
+
+    Raises:
+        InDoubt: the message names the calls.
+    """
+    if found.state != "broken_off":
+        return
+    answered = {(each.name, each.version) for each in messages_after(store, found.run_id, 0)}
+    left = [call for call, version in in_doubt(found.records).items() if (call, version) not in answered]
+    if left:
+        resolve_it = shlex.join(["exoflow", "resolve", found.run_id, left[0]])
+        error = InDoubt(
+            f"the run {found.run_id} cannot be cancelled: nobody knows whether the effect of {' and '.join(left)} "
+            f"happened. Say it first: {resolve_it} --happened JSON | --did-not"
+        )
+        error.run_id = found.run_id
+        raise error
 
 
 def resolve(

@@ -13,6 +13,8 @@ import argparse
 import asyncio
 import sys
 
+from sqlalchemy import inspect
+
 from travel_audit import audit, compare, receipts, summary
 from travel_tables import CITIES, fill, writer
 from travel_variants import (
@@ -44,6 +46,8 @@ def main() -> int:
     if words.command == "trip":
         print(VARIANTS[words.variant].options(run_id=words.key)(words.guest, words.guest, words.city))
         return 0
+    if not inspect(writer()).has_table("hotels"):
+        sys.exit("there is no agency in this database yet: run `python travel.py open` first")
     return load(words) if words.command == "load" else tell(audit(writer()))
 
 

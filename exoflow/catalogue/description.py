@@ -73,6 +73,8 @@ class CallSeen:
     effect: str | None
     """idempotent, irrevocable, transaction or rollback, where the journal says so."""
     intents: int
+    key: str | None
+    """The idempotency key of its newest intent."""
     undoings: tuple[UndoSeen, ...]
     """All that was undone of it, or failed to be, in the order of time."""
     in_doubt: bool
@@ -137,7 +139,9 @@ def path_of(call: str) -> str:
 def describe(connection: sqlite3.Connection, run: RunSummary, processes: tuple[int, ...] = ()) -> Description:
     """The rows of one run, put together."""
     attempts, rest = _attempts(connection, run.run_id)
-    intents = _by_call(connection, "SELECT call, version, what FROM intents WHERE run_id = ? ORDER BY version", run)
+    intents = _by_call(
+        connection, "SELECT call, version, what, key FROM intents WHERE run_id = ? ORDER BY version", run
+    )
     undos = _undoings(connection, run)
     calls = [
         _call(id, run, attempts.get(id, ()), rest.get(id), intents.get(id, ()), undos.get(id, ()))
@@ -177,7 +181,7 @@ def _attempts(connection: sqlite3.Connection, run_id: str) -> tuple[dict[str, li
 
 def _call(
     id: str, run: RunSummary, attempts: Sequence[AttemptSeen], rest: _Rest | None,
-    intents: Sequence[tuple[int, str]], undoings: Sequence[UndoSeen],
+    intents: Sequence[tuple[int, str, str]], undoings: Sequence[UndoSeen],
 ) -> CallSeen:  # fmt: skip
     last = attempts[-1] if attempts else None
     choice = rest.choice if rest else 0
@@ -198,6 +202,7 @@ def _call(
         child_flow=bool(choice & 4),
         effect=effect,
         intents=len(intents),
+        key=intents[-1][2] if intents else None,
         undoings=tuple(undoings),
         in_doubt=open_intent and run.status in (Status.IN_DOUBT, Status.BROKEN_OFF),
         reads_at=rest.reads_at if rest else 0,
@@ -218,10 +223,10 @@ def _first_start(call: CallSeen) -> tuple[float, int]:
     return (call.attempts[0].started_s, call.attempts[0].version) if call.attempts else (float("inf"), 0)
 
 
-def _by_call(connection: sqlite3.Connection, query: str, run: RunSummary) -> dict[str, list[tuple[int, str]]]:
-    found: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for call, version, what in connection.execute(query, (run.run_id,)):
-        found[call].append((version, what))
+def _by_call(connection: sqlite3.Connection, query: str, run: RunSummary) -> dict[str, list[tuple[int, str, str]]]:
+    found: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
+    for call, version, what, key in connection.execute(query, (run.run_id,)):
+        found[call].append((version, what, key))
     return found
 
 

@@ -54,6 +54,7 @@ _FAILED_UNDO = """
     INSERT OR IGNORE INTO failed_undos (run_id, call, version, time_s, tries, error) VALUES (?, ?, ?, ?, ?, ?)
 """
 _CANCEL = "UPDATE runs SET cancel_s = ? WHERE run_id = ?"
+_RELEASE = "UPDATE runs SET released = epoch WHERE run_id = ? AND epoch = ?"
 _END = "UPDATE runs SET status = ?, ended_s = ?, error = ? WHERE run_id = ? AND epoch = ?"
 
 _STATES: dict[int, str] = {Kind.SAVED: "saved", Kind.MADE: "made", Kind.FAILED: "failed"}
@@ -64,7 +65,7 @@ class Intake:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        statements = (_RUN, _OWNER, _EPOCH, _LABEL, _ATTEMPT, _INTENT, _UNDO, _FAILED_UNDO, _CANCEL, _END)
+        statements = (_RUN, _OWNER, _EPOCH, _LABEL, _ATTEMPT, _INTENT, _UNDO, _FAILED_UNDO, _CANCEL, _RELEASE, _END)
         self._rows: dict[str, list[Row]] = {statement: [] for statement in statements}
         self._waiting = 0
         self._kinds: dict[int, Callable[[str, str, int, Record], None]] = {
@@ -78,6 +79,7 @@ class Intake:
             Kind.NOTE: self._note,
             Kind.CANCEL: self._cancel,
             Kind.ENDED: self._ended,
+            Kind.RELEASED: self._released,
         }
 
     def take(self, read: Read) -> None:
@@ -144,6 +146,9 @@ class Intake:
 
     def _cancel(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
         self._rows[_CANCEL].append((Cancel._make(record).time_s, run_id))
+
+    def _released(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        self._rows[_RELEASE].append((run_id, epoch))
 
     def _ended(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
         ended = Ended(*record)

@@ -15,7 +15,7 @@ TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {
             "run_id": str, "flow": str, "version": str, "status": str, "started_s": float, "ended_s": float,
             "journal": str, "epoch": int, "executor": str, "module": str, "file": str, "qualname": str, "cwd": str,
-            "labels": str, "error": bytes, "cancel_s": float,
+            "labels": str, "error": bytes, "cancel_s": float, "released": int,
         },
         ("run_id",),
     ),

@@ -21,7 +21,7 @@ _NOT_UNDONE = """
 """
 _COLUMNS = f"""
     r.run_id, r.flow, r.status, r.started_s, r.ended_s, r.labels, r.executor, r.epoch, r.journal, r.version, r.module,
-    r.file, r.qualname, r.cwd, r.error, r.cancel_s,
+    r.file, r.qualname, r.cwd, r.error, r.cancel_s, r.released IS r.epoch,
     (SELECT count(DISTINCT call) FROM attempts a WHERE a.run_id = r.run_id),
     r.status IS NULL AND EXISTS ({_OPEN_EFFECT}), EXISTS ({_NOT_UNDONE})
 """
@@ -78,10 +78,11 @@ def select(
         owners = connection.execute("SELECT DISTINCT journal FROM runs WHERE status IS NULL")
         live = [owner for (owner,) in owners if lives.of(owner)]
         if status in (Status.RUNNING, Status.WAITING):
-            query.where(f"r.journal IN ({', '.join('?' * len(live))})", *live)
+            query.where(f"r.journal IN ({', '.join('?' * len(live))}) AND r.released IS NOT r.epoch", *live)
         else:
             doubt = f"EXISTS ({_OPEN_EFFECT})" if status is Status.IN_DOUBT else f"NOT EXISTS ({_OPEN_EFFECT})"
-            query.where(f"r.journal NOT IN ({', '.join('?' * len(live))}) AND {doubt}", *live)
+            over = f"(r.journal NOT IN ({', '.join('?' * len(live))}) OR r.released IS r.epoch)"
+            query.where(f"{over} AND {doubt}", *live)
     rows = connection.execute(query.text(), [*query.values, -1 if limit is None else limit])
     return [_summary(row, lives) for row in rows]
 
@@ -129,12 +130,13 @@ _ENDS = (Status.DONE, Status.FAILED, Status.CANCELLED)
 
 def _summary(row: tuple[object, ...], lives: _Lives) -> RunSummary:
     (run_id, flow, ended, started_s, ended_s, labels, executor, epoch, journal, version, module, file, qualname, cwd,
-     error, cancel_s, calls, in_doubt, not_undone) = row  # fmt: skip
+     error, cancel_s, released, calls, in_doubt, not_undone) = row  # fmt: skip
     owner = str(journal)
     if ended is not None:
         status = Status(str(ended))
     else:
-        status = Status.RUNNING if lives.of(owner) else Status.IN_DOUBT if in_doubt else Status.BROKEN_OFF
+        stopped = Status.IN_DOUBT if in_doubt else Status.BROKEN_OFF
+        status = stopped if released or not lives.of(owner) else Status.RUNNING
     return RunSummary(
         str(run_id), str(flow), status, _number(started_s) or 0.0, _number(ended_s), int(str(calls)), int(str(epoch)),
         json.loads(str(labels)) if labels else {}, str(executor or ""), owner, _text(version), str(module or ""),

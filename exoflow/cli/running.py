@@ -25,6 +25,7 @@ from exoflow.cli.options import (
 )
 from exoflow.cli.place import catalogue_of, resume_command, store_of
 from exoflow.cli.progress import progress, told
+from exoflow.cli.showing import say_what_stands
 from exoflow.cli.stopping import Stopped, run_stoppable
 from exoflow.cli.terminal import STYLES, Terminal, terminal_alone
 from exoflow.cli.words import count, duration
@@ -175,6 +176,8 @@ def _tell_failure(
         terminal.say("".join(traceback.format_exception(error)).rstrip())
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     terminal.say(Text.assemble("\n", ("failed", STYLES[Status.FAILED]), f" {execution.run_id}: {message}"))
+    if execution.flow.undo_on_failure:
+        say_what_stands(execution.values.store, execution.run_id, terminal)
     terminal.say(f"Go on with it: {resume_command(execution.run_id, store)}")
     if terminal.json_output:
         terminal.print_json(_outcome(execution, 0.0, error=message))

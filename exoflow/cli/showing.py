@@ -17,6 +17,7 @@ from exoflow.cli.timeline import timeline
 from exoflow.cli.tree import error_line, totals, tree
 from exoflow.cli.words import count, duration, listed, moment
 from exoflow.model import Status, Version, show_version
+from exoflow.protocols import Store
 
 _DOUBTS_MAX = 10
 
@@ -64,17 +65,32 @@ def heading(found: Description) -> Text:
     return text
 
 
+def say_what_stands(store: Store, run_id: str, terminal: Terminal) -> None:
+    """Of a run that was to be rolled back: what was not undone, and why."""
+    with catalogue_of(store, terminal) as catalogue:
+        found = catalogue.describe(run_id)
+    standing = [call.id for call in found.calls if call.effect == "rollback" and call.intents > call.undos]
+    if standing:
+        terminal.say(
+            f"Still in place: {listed(standing)}. An effect had begun that stands on it, and from then on it is not "
+            "undone. If it should go, undo it by hand."
+        )
+
+
 def _advise(found: Description, terminal: Terminal, store: str | None) -> None:
     """What to do next, where something is to be done."""
     run = found.run
-    doubts = [call.id for call in found.calls if call.in_doubt]
+    doubts = [call for call in found.calls if call.in_doubt]
     if doubts:
         terminal.say(
-            f"{count(len(doubts), 'effect')} in doubt: {listed(doubts)}. A process died, or the call failed, when the "
-            "effect may have happened, and before its result was recorded. Look at what the service did, then say it:"
+            f"{count(len(doubts), 'effect')} in doubt: {listed([call.id for call in doubts])}. A process died, or the "
+            "call failed, when the effect may have happened, and before its result was recorded. Look at what the "
+            "service did, then say it:"
         )
         for call in doubts[:_DOUBTS_MAX]:
-            terminal.say(f"  {resolve_command(run.run_id, call, store)} --happened JSON | --did-not")
+            terminal.say(
+                f"  {resolve_command(run.run_id, call.id, store)} --happened JSON | --did-not    (key {call.key})"
+            )
     left = [call.id for call in found.calls if call.not_undone]
     if left:
         terminal.say(
@@ -103,6 +119,7 @@ def _call_json(call: CallSeen) -> dict[str, Any]:
         "child_flow": call.child_flow,
         "effect": call.effect,
         "intents": call.intents,
+        "key": call.key,
         "undos": call.undos,
         "undoings": [
             {

@@ -15,11 +15,14 @@ from exoflow.cli.loading import make_importable
 from exoflow.cli.options import DebugOption, JsonOption, RunIdArgument, StoreOption
 from exoflow.cli.place import catalogue_of, resume_command, store_of
 from exoflow.cli.running import go_to
+from exoflow.cli.showing import say_what_stands
 from exoflow.cli.terminal import STYLES, Terminal
 from exoflow.client import code_of
+from exoflow.driver.runtime import Runtime
 from exoflow.errors import DidNotHappen, RunCancelled, RunError
 from exoflow.flows import adopt
 from exoflow.model import Happened, Status
+from exoflow.sending import check_doubts
 
 PATIENCE_S = 10.0
 """How long ``cancel`` waits for another process to carry it out."""
@@ -96,6 +99,7 @@ def cancel(
             with terminal.waiting("its process cancels it"), suppress(RunCancelled, TimeoutError):
                 exoflow.get(run_id, store=opened).result(timeout=PATIENCE_S)
         else:
+            check_doubts(opened, Runtime.of(opened).journal.find(run_id))
             go_to(known.cwd, terminal)
             make_importable(known.file, known.module)
             execution = adopt(run_id, code_of, opened)
@@ -107,6 +111,7 @@ def cancel(
             terminal.print_json({"id": run_id, "status": str(status)})
             return
         terminal.say(Text.assemble((str(status), STYLES[status]), f" {run_id}"))
+        say_what_stands(opened, run_id, terminal)
         if status in (Status.RUNNING, Status.WAITING):
             terminal.say("The cancel is durable. It is carried out when what runs in its process now has ended.")
 

@@ -56,7 +56,7 @@ def _result(row: Row, description: Description) -> Text:
     if row.calls and row.calls[0].not_undone is not None:
         return Text("undo failed, its effect is in place", style="bold red")
     if not lasts and row.calls and row.calls[0].undos == row.calls[0].intents > 0:
-        return Text("undone", style="yellow")
+        return Text("undone" if row.calls[0].effect == "rollback" else "did not happen", style="yellow")
     if not lasts:
         return Text("no record yet" if not row.calls else "began", style="dim")
     first = lasts[0]
@@ -103,7 +103,8 @@ def _undos(call: CallSeen) -> Iterator[tuple[str, str]]:
         tries = sum(undo.tries for undo in call.undoings)
         how = f", in {tries} tries" if tries > len(undone) else ""
         when = "at" if len(undone) == 1 else "last at"
-        yield f"undone {times(len(undone))}, {when} {moment(undone[-1].time_s)}{how}", "yellow"
+        what = "undone" if call.effect == "rollback" else "found not to have happened"
+        yield f"{what} {times(len(undone))}, {when} {moment(undone[-1].time_s)}{how}", "yellow"
     failed = call.not_undone
     if failed is not None:
         attempt = show_version(Version(failed.version))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from typing import TYPE_CHECKING
 
 from exoflow import codec
@@ -16,6 +18,8 @@ from exoflow.model import Held, Inline, Status, Stored
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
+
+logger = logging.getLogger(__name__)
 
 
 def end_scope(execution: Execution, command: do.EndScope) -> None:
@@ -35,13 +39,18 @@ def stop_in_doubt(execution: Execution, command: do.Doubt) -> None:
     if was_answered(execution, command):
         return
     key = key_of(execution, command.call, None)
+    raised = execution.values.errors.get(command.call)
+    why = None if raised is None else codec.decode_error(raised)
     error = InDoubt(
-        f"the effect of {command.call} may or may not have happened (key {key}). Look at the service that it speaks "
-        f"to and say what you found, by `exoflow resolve {execution.run_id} '{command.call}'` with --did-not, or with "
+        f"the effect of {command.call} may or may not have happened (key {key}){f': {why!r}' if why else ''}. "
+        f"Look at the service that it speaks to and say what you found, by "
+        f"`{shlex.join(['exoflow', 'resolve', execution.run_id, command.call])}` with --did-not, or with "
         f"--happened JSON, which is what the call would have returned; then resume. A probe, or on_doubt='retry', "
         f"would save you that."
     )
     error.run_id = execution.run_id
+    error.__cause__ = why
+    logger.info("%s stopped: %s", execution.run_id, error, extra={"run": execution.run_id, "call": command.call})
     execution.stop(error)
 
 

@@ -176,6 +176,8 @@ class Journal(GroupCommit):
                 if not takeover or newest.journal == self.name:
                     raise _is_live(found)
                 self._seal(newest.journal, force=True)
+            elif found.state == "broken_off" and found.history.released and found.claim == newest:
+                return found  # released by a process that lives, and goes on with others
             elif found.state != "ended":
                 return None
         elif not self._is_over(newest.journal) and not self._seal(newest.journal, force=False):

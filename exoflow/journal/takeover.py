@@ -103,7 +103,8 @@ def _find(store: Store, run_id: str, own: Own | None) -> Found:
             continue
         if claim.epoch <= last_buried(store, run_id):
             break  # gc is deleting it
-        processes = () if history.ended or claim is not newest else owner_processes(store, claim, own)
+        over = history.ended or history.released  # whoever has released a run records nothing more of it
+        processes = () if over or claim is not newest else owner_processes(store, claim, own)
         state: State = "ended" if history.ended else "live" if processes else "broken_off"
         if ours and own is not None and claim.run not in own.busy_runs and state == "live":
             state = "broken_off"

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exoflow import settings
+from exoflow import codec, settings
 from exoflow.adoption import Adoption
 from exoflow.driver.loops import mailbox
 from exoflow.driver.runtime import Runtime
@@ -221,6 +221,10 @@ class Gateway:
         self._running.discard(execution)
         if execution.status is Status.IN_DOUBT:
             self._adoption.doubt(execution.run_id)
+            logger.warning("%s stopped: %s", execution.run_id, execution.fatal, extra={"run": execution.run_id})
+        elif execution.root_error is not None:
+            why = codec.decode_error(execution.root_error)
+            logger.warning("%s failed: %r", execution.run_id, why, extra={"run": execution.run_id})
         self._start_next()
         if not self._running:
             self._idle.set()
