@@ -264,6 +264,14 @@ class Execution(Shell):
             self.root_error = error
             self.event(self.kernel.goes_on_failing)
 
+    def _take_answers(self) -> None:
+        """No body asks any more: effects that are said not to have happened hold back no undo."""
+        for call in list(self.kernel.calls.values()):
+            if call.intent and call.note.effect == "irrevocable":
+                answer = self.inbox.answer(call.id, call.intent)
+                if answer is not None and answer.what == "did not happen":
+                    self.kernel.declined(call)
+
     def cancel(self) -> None:
         """Cancel durably, then tell the body (V15)."""
         with self.lock:
@@ -273,5 +281,6 @@ class Execution(Shell):
         self.log.wait(position)
         with self.lock:
             if self.fatal is None and not self.ended.is_set() and not self.end_position:
+                self.event(self._take_answers)
                 self.event(self.kernel.cancel)
                 self.wake_bodies()

@@ -110,7 +110,8 @@ class History:
                 id = CallId(record.call)
                 kernel.recall_called(id, path_of(id), Version(record.version), record.reads_at)
             else:
-                kernel.recall_undone(CallId(record[2]), Version(record[3]))
+                taken = record[6] if len(record) > 6 else None
+                kernel.recall_undone(CallId(record[2]), Version(record[3]), tuple(map(CallId, taken or ())))
         self._ordered.clear()
         self._codes.clear()
         kernel.recalled()

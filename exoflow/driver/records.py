@@ -115,6 +115,8 @@ class Undone(NamedTuple):
     time_s: float
     tries: int = 1
     """Of the process that wrote this; 0: there was nothing to undo."""
+    takes_back: list[str] | None = None
+    """An effect did not happen: what its intent had released can be undone again."""
 
 
 class Failing(NamedTuple):

@@ -159,7 +159,8 @@ def record_undone(execution: Execution, command: do.RecordUndone) -> None:
     """Record that the effect is gone."""
     tries, execution.undo_tries = execution.undo_tries, 0
     now = execution.clock.now()
-    execution.append(records.Undone(Code.UNDONE, execution.index, command.call, command.version, now, tries))
+    taken: list[str] | None = list(command.takes_back) or None
+    execution.append(records.Undone(Code.UNDONE, execution.index, command.call, command.version, now, tries, taken))
 
 
 def record_undo_failed(execution: Execution, command: do.RecordUndoFailed) -> None:

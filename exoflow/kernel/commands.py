@@ -72,6 +72,8 @@ class RecordUndone(NamedTuple):
 
     call: CallId
     version: Version
+    takes_back: tuple[CallId, ...] = ()
+    """What the effect, which did not happen, had released: it can be undone again."""
 
 
 class RecordUndoFailed(NamedTuple):

@@ -38,6 +38,7 @@ class CallFacts:
     intent_names: tuple[CallId, ...] = ()  # choices that had no record when it was appended (L5)
     intent_is_old: bool = False  # of an older epoch: whether its attempt ran is not known
     released: bool = False  # an effect's intent stands on it (G6)
+    holds: tuple[CallId, ...] = ()  # what its own intent has released
     given_up: bool = False  # no attempt is left: once nothing of it stands, its error is told
     in_doubt: bool = False
 

@@ -73,8 +73,11 @@ class History(Ending):
         call.called_at = newest
         call.recorded_reads_at = reads_at
 
-    def recall_undone(self, id: CallId, version: Version) -> None:
+    def recall_undone(self, id: CallId, version: Version, takes_back: tuple[CallId, ...] = ()) -> None:
         """An UNDONE record of an older epoch: the attempt and its effect are gone."""
+        for released in takes_back:
+            if released in self.calls:
+                self.calls[released].released = False
         call = self.calls.get(id)
         if call is None:
             return
@@ -98,6 +101,8 @@ class History(Ending):
             if call.intent and call.note.rollback and call.intent < newest or call.names and call.version < newest:
                 self._void(call)
         for call in self.calls.values():
+            if call.rare and call.releases and call.note.effect is not None and call.version < call.intent:
+                self._holding.add(call)
             if call.intent and call.note.rollback and call.version < call.intent:
                 self._queue_undo(call)  # it broke off: undone with all that broke off, newest first (V4)
             if call.state is State.DONE or call.intent:

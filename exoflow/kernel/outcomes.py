@@ -175,6 +175,8 @@ class Outcomes(Retirement):
 
     def _done(self, call: Call, *, failed: bool) -> None:
         call.state = State.DONE
+        if self._holding:
+            self._holding.discard(call)
         call.failed = failed
         if call.note.kind is Kind.FLOW:
             self._release(call)
@@ -303,6 +305,11 @@ class Outcomes(Retirement):
         self._forget_intent(call, call.intent)
         self._again(call, "did not happen", may=call.tries <= call.note.retries and call.losses <= call.note.losses)
         return Version(0)
+
+    def declined(self, call: Call) -> None:
+        """Somebody has said that the effect did not happen, and nobody will run it again: the run is cancelled."""
+        if call.state is not State.DONE:
+            self._forget_intent(call, call.intent)
 
     def doubt_again(self, id: CallId) -> None:
         """The probe could not be asked: an input of the call was lost."""

@@ -275,7 +275,8 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
         return "L1: the run's inputs are not durable"
     if facts.undoing or to_undo(facts) or not facts.undone_recorded:
         return "V4: something is to be undone first"
-    if call.note.rollback or call.note.effect == "irrevocable" or acts and (call.intent or to_release(facts, call)):
+    needs_intent = call.note.rollback or call.note.effect == "irrevocable"
+    if needs_intent or acts and (call.intent or to_release(facts, call) or are_held(facts)):
         if not call.intent:
             return "L4: it has no intent"
         if not call.intent_durable:
@@ -283,6 +284,14 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
     if is_doubtful(call):
         return "V13: whether the effect happened is not known"
     return None
+
+
+def are_held(facts: Facts) -> bool:
+    """G6: whether an effect has released calls and may not happen: then whatever stands on them has to say so, too."""
+    return any(
+        call.holds and call.intent and call.note.effect == "irrevocable" and call.made < call.intent
+        for call in facts.calls.values()
+    )
 
 
 def to_release(facts: Facts, call: CallFacts) -> set[CallId]:

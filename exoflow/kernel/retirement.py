@@ -184,6 +184,7 @@ class Retirement(Needs):
 
     def _forget_intent(self, call: Call, version: Version) -> None:
         """Record that nothing is left of this version's effect."""
+        taken = self._take_back(call) if call.rare and call.releases else ()
         call.intent = Version(0)
         call.intent_durable = False
         call.intent_names = ()
@@ -191,7 +192,25 @@ class Retirement(Needs):
             self.unattached.discard(call)
         self.seq += 1
         self.urgent = self.seq
-        self.out.append(RecordUndone(call.id, version))
+        self.out.append(RecordUndone(call.id, version, taken))
+
+    def _take_back(self, effect: Call) -> tuple[CallId, ...]:
+        """What an effect that did not happen had released can be undone again, unless another one has begun since."""
+        self._holding.discard(effect)
+        for other in self.calls.values():
+            if other.note.effect is None or other is effect:
+                continue
+            if max(other.intent, other.attempt, other.version) > effect.intent:
+                return ()  # it may stand on the same
+        taken, effect.releases = effect.releases, ()
+        for id in taken:
+            if id in self.calls:
+                self.calls[id].released = False
+        for call in self.calls.values():
+            call.swept = False
+        for scope in self.scopes.values():
+            scope.swept_reads = 0
+        return taken
 
     def _is_blocked(self) -> bool:
         """Nothing starts while something is to be undone, or its record is not durable (V4)."""

@@ -116,13 +116,17 @@ class Starting(Outcomes):
             self.urgent = max(self.urgent, needed)
             return False
         released = self._sweep(call)
-        if call.note.effect == "idempotent" and not released and not call.intent:
+        if call.note.effect == "idempotent" and not released and not call.intent and not self._is_held():
             return True
         if call.intent_durable:
             return True
         if not call.intent:
             self._intend(call, (), released)
         return False
+
+    def _is_held(self) -> bool:
+        """An effect that may not happen has released calls: whatever else stands on them has to say so, too."""
+        return any(call.intent and call.note.effect == "irrevocable" for call in self._holding)
 
     def _may_be_undone(self, call: Call) -> bool:
         """A task with rollback starts behind its durable intent (L4)."""
@@ -139,6 +143,10 @@ class Starting(Outcomes):
         call.intent = self._next_version()
         call.intent_durable = False
         call.intent_names = names
+        if releases:
+            call.releases = releases
+            if call.note.effect == "irrevocable":
+                self._holding.add(call)
         call.recalled = False
         self._mark_derived(call)
         self.seq += 1

@@ -264,6 +264,7 @@ class RunState:
         self._reopening: set[Call] = set()  # child flows whose bodies are about to be replayed to find a value
         self._to_undo: dict[Version, Call] = {}
         self._undoing = Version(0)
+        self._holding: set[Call] = set()  # effects that may happen, or not, and have released what they stand on
         self._undone_seq = 0  # its record has to be durable before anything runs again
         self._failing_seq = 0  # that the run has failed has to be durable before anything is undone for it
 

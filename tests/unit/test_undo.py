@@ -556,3 +556,61 @@ def test_undo_retries_must_make_sense(options: Any, message: str) -> None:
 
     with pytest.raises((TypeError, ValueError), match=message):
         task(**options)(book)
+
+
+def test_what_was_reserved_for_an_effect_that_did_not_happen_is_undone(tmp_path: Path) -> None:
+    place = tmp_path / "reserved"
+
+    def release(_: str) -> None:
+        place.unlink()
+
+    @task(rollback=release)
+    def reserve() -> int:
+        place.touch()
+        return 1
+
+    @task(effect="irrevocable")
+    def charge(_: int) -> None:
+        raise exoflow.DidNotHappen("the card was declined")
+
+    @flow(on_failure="rollback")
+    def trip() -> None:
+        charge(reserve())
+
+    with pytest.raises(exoflow.DidNotHappen):
+        trip.options(run_id="r", store=str(tmp_path)).run()
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("answer", [exoflow.DidNotHappen(), exoflow.Happened(None)])
+def test_a_run_in_doubt_is_cancelled_when_somebody_has_said_what_happened(
+    tmp_path: Path, answer: exoflow.Happened | exoflow.DidNotHappen
+) -> None:
+    place = tmp_path / "reserved"
+
+    def release(_: str) -> None:
+        place.unlink()
+
+    @task(rollback=release)
+    def reserve() -> int:
+        place.touch()
+        return 1
+
+    @task(effect="irrevocable")
+    def charge(_: int) -> None:
+        raise OSError("the line is dead")
+
+    @flow
+    def trip() -> None:
+        charge(reserve())
+
+    bound = trip.options(run_id="r", store=str(tmp_path))
+    with pytest.raises(exoflow.InDoubt, match="the line is dead"):
+        bound.run()
+    with pytest.raises(exoflow.InDoubt, match=r"exoflow resolve r 'charge#0'"):
+        exoflow.cancel("r", store=str(tmp_path))
+    exoflow.resolve("r", "charge#0", answer, store=str(tmp_path))
+    exoflow.cancel("r", store=str(tmp_path))
+    with pytest.raises(exoflow.RunCancelled):
+        bound.run()
+    assert place.exists() is isinstance(answer, exoflow.Happened)

@@ -86,12 +86,13 @@ class Mirror:
             case Intend(id, version, names, releases):
                 self._append(id, version, "intent")
                 self.set(id, intent=version, intent_durable=False, intent_names=names, intent_is_old=False)
-                for released in releases:
-                    self.set(released, released=True)
-            case RecordUndone(id, version):
+                self._release(releases, True)
+                self.set(id, holds=releases or self.calls[id].holds)
+            case RecordUndone(id, version, takes_back):
+                self._release(takes_back, False)
                 self._append(id, version, "undone")
                 gone = LOST if self.calls[id].made <= version else {}
-                self.set(id, intent=NONE, intent_durable=False, intent_names=(), **gone)
+                self.set(id, intent=NONE, intent_durable=False, intent_names=(), holds=(), **gone)
             case Undo(_, version):
                 self.undoing = version
             case Replay(path):
@@ -111,6 +112,10 @@ class Mirror:
         self.seq += 1
         if failing:
             self.failing, self.failing_seq = True, self.seq
+
+    def _release(self, ids: tuple[CallId, ...], released: bool) -> None:
+        for id in ids:
+            self.set(id, released=released)
 
     def _append(self, id: CallId, version: Version, what: str) -> None:
         self.seq += 1

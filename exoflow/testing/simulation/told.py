@@ -46,7 +46,7 @@ class Told(Kernel):
         note = Annotations(rollback=True) if what["rollback"] else Annotations(effect="irrevocable")
         self.mirror.set(
             id, path=path, note=note, intent=version, intent_durable=True, intent_names=what["names"],
-            intent_is_old=True,
+            intent_is_old=True, holds=what["releases"],
         )  # fmt: skip
         for released in what["releases"]:
             self.mirror.set(released, released=True)
@@ -56,13 +56,15 @@ class Told(Kernel):
         self.mirror.set(id, path=path)
         super().recall_called(id, path, newest, reads_at)
 
-    def recall_undone(self, id: CallId, version: Version) -> None:
+    def recall_undone(self, id: CallId, version: Version, takes_back: tuple[CallId, ...] = ()) -> None:
+        for released in takes_back:
+            self.mirror.set(released, released=False)
         call = self.mirror.calls[id]
         if call.intent and call.intent <= version:
-            self.mirror.set(id, intent=NONE, intent_durable=False)
+            self.mirror.set(id, intent=NONE, intent_durable=False, holds=())
         if call.made <= version:
             self.mirror.set(id, **LOST)
-        super().recall_undone(id, version)
+        super().recall_undone(id, version, takes_back)
 
     def opened(self, path: str, owner: CallId | None) -> Scope:
         if owner is not None or path not in self.mirror.bodies:
