@@ -16,6 +16,7 @@ from exoflow.cli.loading import flows_in, load_module
 from exoflow.cli.options import DebugOption, ExecutorOption, StoreOption
 from exoflow.cli.place import store_of
 from exoflow.cli.terminal import Terminal
+from exoflow.errors import ExecutorError
 
 if TYPE_CHECKING:
     from exoflow.web.gateway import Flow
@@ -75,13 +76,19 @@ def _serve(
     try:
         bound = listen(host, port)
     except OSError as error:
-        raise WrongUsage(f"{host}:{port} cannot be listened at: {error.strerror or error}") from error
+        raise WrongUsage(
+            f"{host}:{port} cannot be listened at: {error.strerror or error}. Try another --port"
+        ) from error
     with bound:
         address = bound.getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
 
         async def main() -> None:
             gateway = Gateway(opened, flows, max_running=limits[0], max_queue=limits[1], executor=executor)
+            try:
+                gateway.check()
+            except (ExecutorError, ValueError) as error:
+                raise WrongUsage(str(error)) from error
             service = Service(gateway, known, max_body=max_body, debug=debug)
             terminal.say(f"serving {', '.join(flows)} at http://{shown}:{address[1]}, runs in {opened.url}")
             await Server(service, grace_s=grace_s, tell=terminal.say).serve([bound])

@@ -117,11 +117,6 @@ class Gateway:
         self, spec: FlowSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], token: str, key: str | None
     ) -> Begin:
         """As ``flow.start`` begins a run, without what is the same for every request."""
-        executors = settings.executors_of(self.store)
-        executor = self._executors.get(spec.name)
-        if executor is None:
-            wanted = settings.executor_of(self._executor or spec.executor, self._cwd)
-            executor = self._executors[spec.name] = executors(wanted)
         return partial(
             self.runtime.begin,
             spec,
@@ -129,10 +124,26 @@ class Gateway:
             kwargs,
             run_id=None if key is None else run_id_of(token, spec.name, key),
             labels={OWNER: token} if token else {},
-            executor=executor,
-            executors=executors,
+            executor=self._executor_of(spec),
+            executors=settings.executors_of(self.store),
             cwd=self._cwd,
         )
+
+    def _executor_of(self, spec: FlowSpec) -> Executor:
+        executor = self._executors.get(spec.name)
+        if executor is None:
+            wanted = settings.executor_of(self._executor or spec.executor, self._cwd)
+            executor = self._executors[spec.name] = settings.executors_of(self.store)(wanted)
+        return executor
+
+    def check(self) -> None:
+        """Refuse now what every request would be refused for.
+
+        Raises:
+            ExecutorError, ValueError: there is no such executor.
+        """
+        for flow in self.flows.values():
+            self._executor_of(flow._spec)
 
     async def _begin_named(self, begin: Begin, run_id: str, wait_s: float | None) -> Execution:
         until = None if wait_s is None else asyncio.get_running_loop().time() + wait_s
