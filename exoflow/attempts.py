@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
 from time import perf_counter
 from types import CoroutineType
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from exoflow.codec import (
     Encoded,
@@ -90,10 +90,17 @@ class AttemptContext:
         return call
 
 
+class Pool(Protocol):
+    """Threads that run attempts."""
+
+    def has_work(self) -> bool:
+        """Whether attempts wait for a thread."""
+
+
 class Spare(threading.local):
     """What a thread that runs attempts may do while it reports one, having nothing else to do then."""
 
-    pool: object = None
+    pool: Pool | None = None
     """Whose thread it is, while it reports; else None. It may wait for the disk then: nobody else has to be woken."""
     item: object = None
     """What its pool is to run next, and this thread will, as soon as it has reported: nobody else has to be woken."""

@@ -218,7 +218,7 @@ class Body:
                 raise
             if self.strands > 1:
                 self._record(call)
-            execution.event(execution.kernel.read, self.scope, call)
+            self._is_given(call)
             raise execution.values.error(cause.id)
         value = execution.values.at[call.id]
         try:
@@ -239,10 +239,16 @@ class Body:
             raise ValueLost(call.id) from error
         if self.strands > 1:
             self._record(call)
-        execution.event(execution.kernel.read, self.scope, call)
+        self._is_given(call)
         if handle.order == PLAIN and call.saved and type(value) is Inline and not encoded.refs:
             execution.handles.pop(call.id, None)  # no Ref stands for it, and whatever makes it again calls it again
         return codec.decode(encoded, lookup=self.reference)
+
+    def _is_given(self, call: Call) -> None:
+        execution, kernel, before = self.execution, self.execution.kernel, self.scope.stamp
+        execution.event(kernel.read, self.scope, call)
+        if kernel.unattached and self.scope.stamp != before and execution.has_waited_for_events:
+            execution.event(execution.inbox.serve)  # what was taken in a life before may be there again
 
     def _record(self, call: Call) -> None:
         """Several strands: the order in which they are given values is recorded."""

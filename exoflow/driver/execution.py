@@ -18,7 +18,7 @@ from exoflow.driver.outcomes import forget_outcome, forget_value, take_outcome
 from exoflow.driver.shell import Shell
 from exoflow.driver.sync_body import SyncBody
 from exoflow.driver.values import value_of
-from exoflow.errors import Fenced, Interruption, RunCancelled, StorageError
+from exoflow.errors import Interruption, RunCancelled, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.state import Call, State
@@ -128,19 +128,21 @@ class Execution(Shell):
         self._write_here()
 
     def _write_here(self) -> None:
-        """Make durable in this thread what the run waits for, and go on, unless the thread has something to run."""
+        """Make durable in this thread what the run waits for, and go on, unless there is something to run."""
+        pool = spare.pool
+        assert pool is not None
         while True:
             with self.lock:
                 if self.kernel.urgent <= self._asked or self.fatal is not None:
                     return
                 position = self.urgent_position()
-                if position is None or spare.item is not None:
+                if position is None or spare.item is not None or pool.has_work():
                     self.ask()
                     return
                 self._asked = self.kernel.urgent
             try:
                 self.log.wait(position)
-            except (Fenced, StorageError) as error:
+            except (Exception, Interruption) as error:  # noqa: BLE001 -- who waits must hear of it, and the thread lives
                 self.stop(error)
                 return
             with self.lock:

@@ -43,6 +43,7 @@ class History:
         self.puts: dict[CallId, tuple[CallId, ...]] = {}
         self.events: dict[CallId, int] = {}
         """Which message each event took."""
+        self._takers: dict[int, CallId] = {}
         self.reads: dict[str, list[records.Read]] = {}
         """Of bodies with several strands, by their paths: what they were given, in order."""
         self._ordered: list[tuple[Any, ...]] = []
@@ -127,7 +128,7 @@ class History:
         )  # fmt: skip
         self.results[id] = kind, version, arguments, self._codes.setdefault(code, code)
         if bits & records.EVENT:
-            self.events[id] = records.message_number(inputs)
+            self._tell_taken(id, records.message_number(inputs))
         if kind == _FAILED:
             assert isinstance(payload, bytes)
             values.errors[id] = payload
@@ -141,6 +142,13 @@ class History:
                 values.at[CallId(put)] = put_value
             if puts or id in self.puts:
                 self.puts[id] = tuple(CallId(put) for put, _ in puts or ())
+
+    def _tell_taken(self, id: CallId, message: int) -> None:
+        former = self._takers.get(message)
+        if former is not None and self.events.get(former) == message:
+            del self.events[former]  # it had fallen when another could take its message
+        self.events[id] = message
+        self._takers[message] = id
 
 
 def in_doubt(run_records: Iterable[tuple[Any, ...]]) -> dict[CallId, Version]:

@@ -101,6 +101,8 @@ class Inbox:
     def holds(self, name: str) -> bool:
         """Whether there is an event of this name that nobody has taken, and that is kept for nobody."""
         self._reclaim()
+        if not self._free.get(name):
+            self._reclaim_past()
         return bool(self._free.get(name))
 
     def keeps(self, call: Call) -> bool:
@@ -158,6 +160,8 @@ class Inbox:
 
     def _serve(self, name: str) -> None:
         self._reclaim()
+        if self._waiting.get(name) and not self._free.get(name):
+            self._reclaim_past()
         waiting, free = self._waiting.get(name), self._free.get(name)
         while waiting and free:
             id = next(iter(waiting))
@@ -225,6 +229,14 @@ class Inbox:
             fell = [id for id in self._taken if (call := kernel.calls.get(id)) and call.state is not State.DONE]
             fell += [id for id, kept in self._kept.items() if not _waits(kept.handle.call, kept.version)]
             for id in fell:
+                self._give_back(id)
+
+    def _reclaim_past(self) -> None:
+        """The same for takers that no body will call again, since they stand on what has been made again."""
+        kernel = self._execution.kernel
+        if kernel.unattached:
+            past = [id for id in self._taken if (call := kernel.calls.get(id)) and kernel.is_past(call)]
+            for id in past:
                 self._give_back(id)
 
 

@@ -210,6 +210,11 @@ class Shell:
         """What it was told from outside. Most runs are never told anything."""
         return Inbox(self)  # type: ignore[arg-type]  # an Execution, which is this class's other half
 
+    @property
+    def has_waited_for_events(self) -> bool:
+        """Whether any call has, or somebody has told the run something."""
+        return "inbox" in self.__dict__
+
     def over(self) -> bool:
         """Whether no body has anything to do any more: the run has ended here, or its end is on its way to the disk."""
         return bool(self.end_position) or self.ended.is_set()

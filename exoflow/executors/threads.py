@@ -32,7 +32,7 @@ class Threads(Generic[T]):
         self._closed = False
 
     def put(self, item: T) -> None:
-        if spare.pool is self and spare.item is None:
+        if spare.pool is self and spare.item is None and self._queue.empty():  # else others have waited longer
             spare.item = item  # to wake another thread, and to fight with it for the interpreter, takes longer
             return
         self._queue.put(item)
@@ -44,6 +44,10 @@ class Threads(Generic[T]):
         with self._lock:
             self._count -= 1
         self._wake()
+
+    def has_work(self) -> bool:
+        """Whether items wait for a thread."""
+        return not self._queue.empty()
 
     def close(self) -> None:
         """Let each thread end when it is free."""

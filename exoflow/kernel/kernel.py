@@ -144,6 +144,24 @@ class Kernel(History):
         newest = max(call.version, call.attempt, call.intent, call.called_at)
         return not call.attached and newest > NO_VERSION and newest >= scope.stamp
 
+    def is_past(self, call: Call) -> bool:
+        """Whether no body can make this call again as it was: a choice that it stands on has been made again."""
+        if call.attached or call.state is not State.DONE:
+            return False
+        path = call.id.rpartition("/")[0]
+        while path:
+            owner = self.calls.get(CallId(path))
+            if owner is not None and owner.attached:
+                if owner.state is State.DONE and owner.body is None:
+                    return False  # its result stands without its body (V17)
+                stamp = (
+                    self._fresh_stamp(owner) if owner.body is None else max(self._fresh_stamp(owner), owner.body.stamp)
+                )
+                return call.version < stamp
+            path = path.rpartition("/")[0]
+        root = self.scopes.get("")
+        return root is not None and call.version < root.stamp
+
     deliverable = History._available
 
     def read(self, scope: Scope, call: Call) -> None:

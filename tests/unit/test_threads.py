@@ -90,3 +90,30 @@ def test_what_has_ended_does_not_pile_up_until_its_deadline():
     assert len(deadlines._heap) <= 70
     assert any(item == -1 for _, _, item in deadlines._heap)
     deadlines.close()
+
+
+def test_what_a_thread_puts_while_it_ends_an_item_overtakes_nothing():
+    order = []
+    begun, gate, done = threading.Event(), threading.Event(), threading.Event()
+
+    def serve(take):
+        while (item := take()) is not None:
+            order.append(item)
+            if item == 0:
+                begun.set()
+                gate.wait(WAIT_S)
+            if item == 3:
+                done.set()
+            elif item != "other":
+                with threads.spare():
+                    threads.put(item + 1)
+
+    threads = Threads(1, serve, "test")
+    threads.put(0)
+    assert begun.wait(WAIT_S)
+    threads.put("other")
+    gate.set()
+    assert done.wait(WAIT_S)
+    assert order == [0, "other", 1, 2, 3]
+    threads.close()
+    threads.join(WAIT_S)
