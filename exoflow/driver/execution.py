@@ -29,6 +29,8 @@ from exoflow.protocols import Outcome
 class Execution(Shell):
     """A run in this process and epoch. Its insides are in ``Shell``: two halves of one thing, apart to be read."""
 
+    _in_report = False
+    """Whether a thread that holds the lock is in the middle of a report."""
     _task: asyncio.Task[None] | None = None
     """The loop itself holds it weakly."""
     awaited = 0
@@ -121,11 +123,19 @@ class Execution(Shell):
             if self.fatal is not None or self.end_position:
                 forget_outcome(self, version, outcome)
                 return
-            if spare.pool is None:
+            if spare.pool is None or self._in_report:
                 self.event(take_outcome, self, handle, version, outcome)
                 return
-            self.turn(take_outcome, self, handle, version, outcome)
+            self._turn_here(take_outcome, self, handle, version, outcome)
         self._write_here()
+
+    def _turn_here(self, event: Callable[..., object], *args: Any) -> None:
+        """A turn of a thread that will write afterwards: an attempt that is ended in it is reported inside of it."""
+        self._in_report = True
+        try:
+            self.turn(event, *args)
+        finally:
+            self._in_report = False
 
     def _write_here(self) -> None:
         """Make durable in this thread what the run waits for, and go on, unless there is something to run."""
@@ -147,7 +157,7 @@ class Execution(Shell):
                 return
             with self.lock:
                 if self.fatal is None:
-                    self.turn(self.catch_up)
+                    self._turn_here(self.catch_up)
 
     def value_lost(self, id: CallId) -> None:
         """An executor has lost a value that it held."""
