@@ -116,6 +116,7 @@ def cancel(run_id: str, *, store: StoreSpec | None = None) -> None:
 
     Raises:
         RunNotFound: there is none; the message names the nearest id.
+        InDoubt: it stopped so, and nobody has said yet what happened.
     """
     get(run_id, store=store).cancel()
 

@@ -125,6 +125,9 @@ class Run(Generic[R]):
         """Cancel the run: what can be undone is undone, unless an effect stands on it. Durable when it returns.
 
         Whichever process has the run carries it out; of one that broke off, ``resume`` does, and raises RunCancelled.
+
+        Raises:
+            InDoubt: it stopped so, and nobody has said yet what happened.
         """
         if self._execution is not None:
             self._execution.cancel()

@@ -113,8 +113,12 @@ def test_a_run_in_doubt_is_left_until_somebody_says_what_happened(store: LocalSt
     leave(doubt, "mine", run=True)
     adoption = Adoption(store, SERVED)
     assert look(adoption) == look(adoption) == {}
+    if what == "cancel":
+        with pytest.raises(exoflow.InDoubt, match="exoflow resolve mine"):
+            exoflow.cancel("mine", store=store)
+        assert look(adoption) == {}
+    exoflow.resolve("mine", "charge#0", exoflow.Happened(7), store=store)
     if what == "resolve":
-        exoflow.resolve("mine", "charge#0", exoflow.Happened(7), store=store)
         assert look(adoption) == {"mine": 7}
     else:
         exoflow.cancel("mine", store=store)
