@@ -265,7 +265,7 @@ def test_a_thousand_reservations_outlive_their_workers_and_gateways(
 def test_a_thousand_reservations_at_two_gateways_outlive_the_database_too(
     make_town: Callable[..., Town], postgres: Postgres, variant: str
 ) -> None:
-    town = make_town(postgres.new_database(), gateways=2, places=18)
+    town = make_town(postgres.emptied(), gateways=2, places=18)
     faults = now_and_then(town.kill_something, town.kill_something, postgres.crash)
     results = asyncio.run(serve(town, requests(variant), 1000, faults))
     check(town, results, 1000)
