@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from exoflow.driver.history import in_doubt
+from exoflow.driver.history import open_doubts
 from exoflow.driver.records import Start
 from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
@@ -161,11 +161,7 @@ class Adoption:
 def _is_told(store: Store, found: Found) -> bool:
     """Whether all that is in doubt has been answered, or the run is to be cancelled."""
     messages = messages_after(store, found.run_id, 0)
-    answered = {
-        (message.name, message.version) for message in messages if message.what in ("happened", "did not happen")
-    }
-    cancelled = any(message.what == "cancel" for message in messages)
-    return cancelled or in_doubt(found.records).items() <= answered
+    return any(message.what == "cancel" for message in messages) or not open_doubts(found.records, messages)
 
 
 def _has_begun(found: Found) -> bool:

@@ -83,12 +83,8 @@ class Run(Generic[R]):
             runtime = Runtime.of(self._store)
             if summary.journal == runtime.journal.name:
                 live = runtime.executions.get(self._id)
-                return live.standing() if live is not None else self._stopped(runtime)
+                return Status.BROKEN_OFF if live is None else live.standing()  # it stopped, and this process lives
         return summary.status
-
-    def _stopped(self, runtime: Runtime) -> Status:
-        """It stopped, and this process, which has its journal, lives."""
-        return Status.IN_DOUBT if runtime.journal.find(self._id).history.in_doubt else Status.BROKEN_OFF
 
     def result(self, timeout: float | None = None) -> R:
         """What the flow returned, once that is durable; waits for it, whichever process the run is in.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from exoflow import codec, settings
 from exoflow.driver.bells import look
 from exoflow.driver.body import current_body
-from exoflow.driver.history import in_doubt
+from exoflow.driver.history import in_doubt, open_doubts
 from exoflow.driver.inbox import check_event_name
 from exoflow.driver.runtime import Runtime
-from exoflow.errors import DidNotHappen, InDoubt, RunError, RunIsLive, RunNotFound, StorageError
+from exoflow.errors import DidNotHappen, InDoubt, RunError, RunIsLive, StorageError
 from exoflow.journal.inbox import Message, messages_after, post, ring
 from exoflow.model import CallId, Happened
 
@@ -95,8 +95,7 @@ def check_doubts(store: Store, found: Found) -> None:
     """
     if found.state != "broken_off":
         return
-    answered = {(each.name, each.version) for each in messages_after(store, found.run_id, 0)}
-    left = [call for call, version in in_doubt(found.records).items() if (call, version) not in answered]
+    left = open_doubts(found.records, messages_after(store, found.run_id, 0))
     if left:
         resolve_it = shlex.join(["exoflow", "resolve", found.run_id, left[0]])
         error = InDoubt(
@@ -173,11 +172,7 @@ def _known(store: Store, run_id: str) -> Found:
     journal.flush()  # it may have broken off in this very process, a moment ago
     found = journal.find(run_id)
     if found.state == "absent":
-        near = journal.nearest(run_id)
-        hint = f"; did you mean {near!r}?" if near is not None and near != run_id else ""
-        error = RunNotFound(f"no run {run_id!r} in {store.url}{hint}")
-        error.run_id = run_id
-        raise error
+        raise journal.not_found(run_id)
     return found
 
 

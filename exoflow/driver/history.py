@@ -8,6 +8,7 @@ from typing import Any
 from exoflow.driver import order, records
 from exoflow.driver.values import Values, value_of
 from exoflow.journal.collector import at_rest
+from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import NO_VERSION, CallId, Version
@@ -160,6 +161,12 @@ def in_doubt(run_records: Iterable[tuple[Any, ...]]) -> dict[CallId, Version]:
         elif record[0] in _RESULTS or record[0] == Code.UNDONE:
             doubts.pop(record[2], None)
     return doubts
+
+
+def open_doubts(run_records: Iterable[tuple[Any, ...]], messages: Iterable[Message]) -> list[CallId]:
+    """Those in doubt of which nobody has said, in the run's inbox, whether they happened."""
+    told = {(each.name, each.version) for each in messages if each.what in ("happened", "did not happen")}
+    return [call for call, version in in_doubt(run_records).items() if (call, version) not in told]
 
 
 def recorded_results(run_records: Iterable[tuple[Any, ...]]) -> set[CallId]:

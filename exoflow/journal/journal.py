@@ -110,7 +110,7 @@ class Journal(GroupCommit):
                 return Claimed(False, found=found)
             newest = found.claim
             if newest is not None and parse_id(run_id) == newest:
-                raise self._not_found(run_id, "it looks like an id that ExoFlow makes itself; choose another form")
+                raise self.not_found(run_id, "it looks like an id that ExoFlow makes itself; choose another form")
             if newest is not None and newest.journal != self.name and not self._seal(newest.journal, force=False):
                 continue
             if newest is not None and self.find(run_id).state != "absent":
@@ -157,7 +157,7 @@ class Journal(GroupCommit):
             if buried(self.store, run_id, found.epoch):
                 self.abandon(run)
                 delete_claim(self.store, run_id, claim)
-                raise self._not_found(run_id, "gc is deleting it")
+                raise self.not_found(run_id, "gc is deleting it")
             raw = frames.pack_records(_with_damage(found, run))
             self.wait(self.append((Kind.ADOPTED, run, run_id, claim.epoch, raw)))
             ended = found.state == "ended"
@@ -167,7 +167,7 @@ class Journal(GroupCommit):
         """A run's records when nobody can add to them any more; None: somebody moved, look again."""
         known = claims(self.store, run_id)
         if not known:
-            raise self._not_found(run_id)
+            raise self.not_found(run_id)
         newest = known[0]
         alive = owner_processes(self.store, newest, self._own())
         if alive:
@@ -185,7 +185,7 @@ class Journal(GroupCommit):
         reach("takeover.read.before")
         found = self.find(run_id)
         if found.state == "absent":
-            raise self._not_found(run_id)
+            raise self.not_found(run_id)
         return found if found.state != "live" and found.claim == newest else None
 
     def _is_over(self, journal: str) -> bool:
@@ -199,7 +199,7 @@ class Journal(GroupCommit):
             RunNotFound: gc is deleting it.
         """
         if not begin_fork(self.store, run_id, fork_id, self.name):
-            raise self._not_found(run_id, "gc is deleting it")
+            raise self.not_found(run_id, "gc is deleting it")
 
     def end_fork(self, run_id: str, fork_id: str) -> None:
         """The fork's Start is durable, or there will be none."""
@@ -229,7 +229,8 @@ class Journal(GroupCommit):
     def _seal(self, journal: str, *, force: bool) -> bool:
         return seal(self.store, journal, self._number, self._entropy(64), force=force)
 
-    def _not_found(self, run_id: str, why: str = "") -> RunNotFound:
+    def not_found(self, run_id: str, why: str = "") -> RunNotFound:
+        """The error that says that there is no such run, and names the nearest id."""
         near = self.nearest(run_id)
         hint = f"; did you mean {near!r}?" if near and near != run_id else ""
         error = RunNotFound(f"no run {run_id!r} in {self.store.url}{hint}{f' ({why})' if why else ''}")
