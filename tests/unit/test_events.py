@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,20 +17,12 @@ from exoflow.driver.runtime import Runtime
 from exoflow.journal.inbox import Message, post
 from exoflow.model import CallId, Status
 from exoflow.settings import store_of
-from exoflow.testing import SkippedTime, skipping_time
+from exoflow.testing import SkippedTime
 
 HOUR_S = 3600.0
 
 
-@pytest.fixture(autouse=True)
-def memory(request: pytest.FixtureRequest) -> None:
-    exoflow.configure(store=f"memory://{request.node.name}")
-
-
-@pytest.fixture
-def clock() -> Iterator[SkippedTime]:
-    with skipping_time() as clock:
-        yield clock
+pytestmark = pytest.mark.usefixtures("memory")
 
 
 def settled(clock: SkippedTime) -> None:

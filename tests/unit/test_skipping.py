@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,15 +18,7 @@ from exoflow.testing import SkippedTime, skipping_time
 DAY_S = 86_400.0
 
 
-@pytest.fixture(autouse=True)
-def memory(request: pytest.FixtureRequest) -> None:
-    exoflow.configure(store=f"memory://{request.node.name}")
-
-
-@pytest.fixture
-def clock() -> Iterator[SkippedTime]:
-    with skipping_time() as clock:
-        yield clock
+pytestmark = pytest.mark.usefixtures("memory")
 
 
 mails: list[str] = []

@@ -558,8 +558,8 @@ def test_undo_retries_must_make_sense(options: Any, message: str) -> None:
         task(**options)(book)
 
 
-def test_what_was_reserved_for_an_effect_that_did_not_happen_is_undone(tmp_path: Path) -> None:
-    place = tmp_path / "reserved"
+def reserved_and_charged(place: Path, error: Exception, **options: Any) -> exoflow.Flow[[], None]:
+    """A flow that reserves, which makes a file, and whose charge fails."""
 
     def release(_: str) -> None:
         place.unlink()
@@ -571,14 +571,20 @@ def test_what_was_reserved_for_an_effect_that_did_not_happen_is_undone(tmp_path:
 
     @task(effect="irrevocable")
     def charge(_: int) -> None:
-        raise exoflow.DidNotHappen("the card was declined")
+        raise error
 
-    @flow(on_failure="rollback")
+    @flow(**options)
     def trip() -> None:
         charge(reserve())
 
+    bound: exoflow.Flow[[], None] = trip.options(run_id="r", store=str(place.parent))
+    return bound
+
+
+def test_what_was_reserved_for_an_effect_that_did_not_happen_is_undone(tmp_path: Path) -> None:
+    place = tmp_path / "reserved"
     with pytest.raises(exoflow.DidNotHappen):
-        trip.options(run_id="r", store=str(tmp_path)).run()
+        reserved_and_charged(place, exoflow.DidNotHappen("the card was declined"), on_failure="rollback").run()
     assert not place.exists()
 
 
@@ -587,30 +593,13 @@ def test_a_run_in_doubt_is_cancelled_when_somebody_has_said_what_happened(
     tmp_path: Path, answer: exoflow.Happened | exoflow.DidNotHappen
 ) -> None:
     place = tmp_path / "reserved"
-
-    def release(_: str) -> None:
-        place.unlink()
-
-    @task(rollback=release)
-    def reserve() -> int:
-        place.touch()
-        return 1
-
-    @task(effect="irrevocable")
-    def charge(_: int) -> None:
-        raise OSError("the line is dead")
-
-    @flow
-    def trip() -> None:
-        charge(reserve())
-
-    bound = trip.options(run_id="r", store=str(tmp_path))
+    trip = reserved_and_charged(place, OSError("the line is dead"))
     with pytest.raises(exoflow.InDoubt, match="the line is dead"):
-        bound.run()
+        trip.run()
     with pytest.raises(exoflow.InDoubt, match=r"exoflow resolve r 'charge#0'"):
         exoflow.cancel("r", store=str(tmp_path))
     exoflow.resolve("r", "charge#0", answer, store=str(tmp_path))
     exoflow.cancel("r", store=str(tmp_path))
     with pytest.raises(exoflow.RunCancelled):
-        bound.run()
+        trip.run()
     assert place.exists() is isinstance(answer, exoflow.Happened)
