@@ -13,13 +13,11 @@ from typing import Any, cast
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded
 from exoflow.errors import ExecutorError, Interruption, StorageError
+from exoflow.executors.ordering import Elsewhere
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines, Take, Threads
 from exoflow.model import Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
-
-Elsewhere = Callable[[Held], Encoded]
-"""Reads a value that another executor holds; KeyError where it is lost."""
 
 GRACE_S = 5.0
 """How long a cancelled coroutine may take to end before it is reported all the same."""
@@ -62,6 +60,7 @@ class LocalExecutor:
     """
 
     name = "local"
+    remote = False
 
     def __init__(
         self, max_workers: int | None = None, *, store: Store | None = None, elsewhere: Elsewhere | None = None
@@ -193,7 +192,9 @@ class LocalExecutor:
             return self.fetch(value)
         if self._elsewhere is None:
             raise KeyError(f"the value lies with the executor {value.executor!r}")
-        return self._elsewhere(value)
+        found = self._elsewhere(value, None)
+        assert isinstance(found, Encoded), "it was not to be saved"
+        return found
 
     def _keep(self, encoded: Encoded, name: str | None) -> Value:
         stored = None if name is None else self._stored.try_write(encoded, name)

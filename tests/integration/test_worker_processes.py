@@ -344,7 +344,7 @@ def test_a_function_that_does_not_load_is_an_error_of_the_attempt(bench):
 
 def test_a_value_of_another_executor_is_fetched_from_there():
     encoded = encode([b"x" * LARGE])
-    executor = ProcessExecutor(1, elsewhere=lambda held: encoded)
+    executor = ProcessExecutor(1, elsewhere=lambda held, name: encoded)
     bench = Bench(executor)
     inputs = {CallId("a"): Held("ray", "handle", LARGE)}
     assert bench.result(lambda values: len(values[0]), make_reference(CallId("a")), inputs=inputs) == LARGE
