@@ -32,8 +32,8 @@ def open_executor(spec: str | Executor, *, store: Store | None = None, elsewhere
     scheme, address, _ = spec.partition("://")
     if address and scheme in _CLUSTERS:
         return _opened(_CLUSTERS[scheme], spec, None, store, elsewhere)
-    kind, _, number = spec.partition(":")
-    if kind in _KINDS and (not number or (number.isdecimal() and int(number) > 0)):
+    kind, colon, number = spec.partition(":")
+    if kind in _KINDS and (not colon or (number.isdecimal() and int(number) > 0)):
         return _opened(kind, None, int(number) if number else None, store, elsewhere)
     raise ExecutorError(
         f"there is no executor {spec!r}: write 'local' (threads), 'processes', 'ray' or 'dask', with ':8' for eight "

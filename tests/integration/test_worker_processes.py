@@ -372,8 +372,8 @@ def test_a_worker_can_be_killed_at_each_point(tmp_path, monkeypatch, point, stor
 
 
 def test_a_spec_that_does_not_exist_is_told_with_what_does():
-    for spec in ("ray", "dask", "local:0", "processes:x", "tcp://scheduler:8786"):
-        with pytest.raises(ExecutorError, match=r"'local' \(threads\) or 'processes'"):
+    for spec in ("rai", "local:0", "processes:x", "dask:", "ray:-1", "http://scheduler:8786", "tcp://"):
+        with pytest.raises(ExecutorError, match=r"'local' \(threads\), 'processes', 'ray' or 'dask'"):
             open_executor(spec)
     executor = open_executor("local:3")
     assert open_executor(executor) is executor
