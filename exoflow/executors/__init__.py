@@ -29,7 +29,7 @@ def open_executor(spec: str | Executor, *, store: Store | None = None, elsewhere
     """
     if not isinstance(spec, str):
         return spec
-    scheme, address, _ = spec.partition("://")
+    scheme, _, address = spec.partition("://")
     if address and scheme in _CLUSTERS:
         return _opened(_CLUSTERS[scheme], spec, None, store, elsewhere)
     kind, colon, number = spec.partition(":")
