@@ -1,0 +1,129 @@
+"""What a Ray worker does: the body of the Ray tasks that ``exoflow.executors.ray`` starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pickle import PickleBuffer
+from typing import Any, cast
+
+import msgpack
+from ray.experimental import internal_kv
+
+from exoflow.codec import Encoded, decode, encode_error, from_bytes
+from exoflow.errors import ExecutorError, StorageError
+from exoflow.executors.performing import Performer
+from exoflow.executors.reading import StoredValues
+from exoflow.executors.wire import pack_outcome, unpack_order
+from exoflow.model import INLINE_MAX_BYTES, Held
+from exoflow.protocols import Buffer
+from exoflow.storage.machine import this_machine
+
+NAMESPACE = b"exoflow"
+"""Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""
+
+_GRACE_S = 5.0
+
+
+class Box:
+    """An encoded value as Ray carries it: the parts out of band, so that readers map them where they lie."""
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self, encoded: Encoded) -> None:
+        self._encoded = encoded
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Callable[..., Encoded], tuple[Any, ...]]:
+        head, buffers, refs, checksums = self._encoded
+        if checksums is not None:
+            checksums.verify()
+        first = bytes(head) if len(head) <= INLINE_MAX_BYTES else PickleBuffer(head)
+        return _unboxed, (refs, first, *map(PickleBuffer, buffers))
+
+
+def _unboxed(refs: tuple[Any, ...], head: Buffer, *buffers: Buffer) -> Encoded:
+    if not isinstance(head, bytes):
+        head = memoryview(head).toreadonly()
+    return Encoded(head, tuple(memoryview(buffer).toreadonly() for buffer in buffers), refs)
+
+
+def setup_of(store_code: bytes | None) -> bytes:
+    """What a worker has to know once: this process's paths, for workers of the same machine, and the store."""
+    packed: bytes = msgpack.packb((this_machine(), sys.path, store_code))
+    return packed
+
+
+def perform(
+    setup: bytes, order: bytes, deadline: tuple[float, bytes] | None, *boxes: list[Encoded]
+) -> tuple[bytes, list[Box] | None]:
+    """Run an attempt: the outcome, and apart from it, for it stays on the cluster, what is too large to be told.
+
+    Args:
+        setup: Of ``setup_of``.
+        order: The attempt. A Held in it says which box, and which value in there.
+        deadline: Seconds for the body, and the key under which to say that they are over before this process ends.
+        boxes: What came of earlier attempts; Ray has brought it here.
+    """
+    kept: list[Box] = []
+
+    def read(value: Held) -> Encoded:
+        box, place = cast(list[int], value.handle)
+        return boxes[box][place]
+
+    def hold(encoded: Encoded) -> Held:
+        kept.append(Box(encoded))
+        return Held("", len(kept) - 1, encoded.size)
+
+    performer, _ = _tools(setup)
+    with contextlib.nullcontext() if deadline is None else _ending_after(*deadline):
+        outcome = performer.perform(unpack_order(order), read, hold)
+    return pack_outcome(outcome), kept or None
+
+
+def write(setup: bytes, name: str, place: int, box: list[Encoded]) -> tuple[int, bytes | None]:
+    """Save a value to the store under the name: its size, and the error if that failed."""
+    _, stored = _tools(setup)
+    try:
+        return stored.write(box[place], name).size, None
+    except (StorageError, ExecutorError) as error:
+        return 0, encode_error(error)
+
+
+@lru_cache(maxsize=16)
+def _tools(setup: bytes) -> tuple[Performer, StoredValues]:
+    machine, path, store_code = msgpack.unpackb(setup)
+    if machine == this_machine():
+        sys.path += [place for place in path if place not in sys.path]
+    stored = StoredValues(None if store_code is None else decode(from_bytes(store_code)))
+    return Performer(stored), stored
+
+
+@contextlib.contextmanager
+def _ending_after(seconds: float, key: bytes) -> Iterator[None]:
+    """A block that ends this process if it takes longer."""
+    over = False
+    lock = threading.Lock()
+
+    def end() -> None:
+        with lock:
+            if over:
+                return
+            internal_kv._internal_kv_put(key, b"", namespace=NAMESPACE)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_S)  # for a body that lets no thread run
+    try:
+        yield
+    finally:
+        with lock:
+            over = True
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        timer.cancel()
