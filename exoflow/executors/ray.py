@@ -23,6 +23,7 @@ from exoflow.protocols import Attempt, Computed, Outcome, Store, Vanished
 
 try:
     import ray
+    from ray import ObjectRef
     from ray.exceptions import ObjectLostError, RayError, RayTaskError
     from ray.experimental import internal_kv
 except ImportError as error:
@@ -30,7 +31,7 @@ except ImportError as error:
 
 from exoflow.executors.ray_tasks import NAMESPACE, Box, perform, setup_of, write
 
-_THREADS = 2
+_THREADS = 1
 _SAVERS = 4
 _CLOSE_TIMEOUT_S = 10.0
 _OPTIONS = ("num_cpus", "num_gpus", "memory")
@@ -45,8 +46,8 @@ class RayHandle:
 
     __slots__ = ("place", "ref")
 
-    def __init__(self, ref: ray.ObjectRef, place: int) -> None:
-        self.ref: ray.ObjectRef | None = ref
+    def __init__(self, ref: ObjectRef[Any], place: int) -> None:
+        self.ref: ObjectRef[Any] | None = ref
         self.place = place
 
 
@@ -76,8 +77,8 @@ class _Entry:
         self.lenders: dict[str, CallId] = {}
         """By the id of the object that holds an input: whose value it is."""
         self.started = monotonic()
-        self.answer: ray.ObjectRef | None = None
-        self.values: ray.ObjectRef | None = None
+        self.answer: ObjectRef[Any] | None = None
+        self.values: ObjectRef[Any] | None = None
 
 
 class RayExecutor:
@@ -184,9 +185,11 @@ class RayExecutor:
             answer, entry.values = task.remote(self._setup, order, entry.deadline, *boxes)
         except KeyError as error:
             call = CallId(str(error.args[0]))
-            return self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
+            self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
+            return
         except (CodecError, StorageError, ExecutorError, OSError, RayError, ValueError) as error:
-            return self._settle(entry, raised(error, 0.0))
+            self._settle(entry, raised(error, 0.0))
+            return
         with self._lock:
             entry.answer = answer
             unwanted = entry.reason is not None or self._closed
@@ -214,7 +217,7 @@ class RayExecutor:
         with self._threads.spare():
             entry.report(outcome)
 
-    def _named(self, outcome: Outcome, values: ray.ObjectRef | None) -> Outcome:
+    def _named(self, outcome: Outcome, values: ObjectRef[Any] | None) -> Outcome:
         """The outcome, its large values by handle."""
 
         def named(value: Value) -> Value:
@@ -246,9 +249,9 @@ class RayExecutor:
             return Vanished(f"timed out after {entry.attempt.timeout_s} s; its worker was killed", seconds)
         return Vanished(f"its worker died: {_summary(error)}", seconds)
 
-    def _order(self, entry: _Entry) -> tuple[bytes, list[ray.ObjectRef]]:
+    def _order(self, entry: _Entry) -> tuple[bytes, list[ObjectRef[Any]]]:
         attempt = entry.attempt
-        boxes: list[ray.ObjectRef] = []
+        boxes: list[ObjectRef[Any]] = []
 
         def send(encoded: Encoded) -> Held:
             boxes.append(ray.put([Box(encoded)]))
@@ -353,7 +356,7 @@ class _Cluster:
 _NODE_WORDS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 
-def _kill(answer: ray.ObjectRef) -> None:
+def _kill(answer: ObjectRef[Any]) -> None:
     with contextlib.suppress(RayError):  # the cluster is gone, and the worker with it
         ray.cancel(answer, force=True)
 

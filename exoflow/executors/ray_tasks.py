@@ -22,7 +22,6 @@ from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
 from exoflow.model import INLINE_MAX_BYTES, Held
 from exoflow.protocols import Buffer
-from exoflow.storage.machine import this_machine
 
 NAMESPACE = b"exoflow"
 """Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""
@@ -53,8 +52,8 @@ def _unboxed(refs: tuple[Any, ...], head: Buffer, *buffers: Buffer) -> Encoded:
 
 
 def setup_of(store_code: bytes | None) -> bytes:
-    """What a worker has to know once: this process's paths, for workers of the same machine, and the store."""
-    packed: bytes = msgpack.packb((this_machine(), sys.path, store_code))
+    """What a worker has to know once: where this process finds modules, how it was called, and the store."""
+    packed: bytes = msgpack.packb((sys.path, sys.argv, store_code))
     return packed
 
 
@@ -96,9 +95,9 @@ def write(setup: bytes, name: str, place: int, box: list[Encoded]) -> tuple[int,
 
 @lru_cache(maxsize=16)
 def _tools(setup: bytes) -> tuple[Performer, StoredValues]:
-    machine, path, store_code = msgpack.unpackb(setup)
-    if machine == this_machine():
-        sys.path += [place for place in path if place not in sys.path]
+    path, sys.argv, store_code = msgpack.unpackb(setup)  # a program that is imported may look at its arguments
+    # Ray itself passes on the folder of the script and the current one. Another machine may have none of them.
+    sys.path += [place for place in path if place not in sys.path and os.path.exists(place)]
     stored = StoredValues(None if store_code is None else decode(from_bytes(store_code)))
     return Performer(stored), stored
 

@@ -1,6 +1,3 @@
-import os
-from collections.abc import Iterator
-
 import pytest
 
 from exoflow.executors import LocalExecutor
