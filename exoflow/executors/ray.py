@@ -7,18 +7,18 @@ import functools
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
 
 from exoflow.attempts import raised
-from exoflow.codec import Encoded, decode_error
+from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, order_of
 from exoflow.executors.threads import Take, Threads
 from exoflow.executors.wire import pack_order, unpack_outcome
-from exoflow.model import CallId, Held, RunId, Stored, Value, Version
+from exoflow.model import INLINE_MAX_BYTES, CallId, Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Store, Vanished
 
 try:
@@ -29,10 +29,9 @@ try:
 except ImportError as error:
     raise ExecutorError("the executor 'ray' needs Ray: pip install 'exoflow[ray]'") from error
 
-from exoflow.executors.ray_tasks import NAMESPACE, Box, perform, setup_of, write
+from exoflow.executors.ray_tasks import NAMESPACE, boxed, message_of, perform, setup_of, write
 
-_THREADS = 1
-_SAVERS = 4
+_CARRIERS = 4
 _CLOSE_TIMEOUT_S = 10.0
 _OPTIONS = ("num_cpus", "num_gpus", "memory")
 """The resources that Ray has options for; the others are the user's own."""
@@ -108,9 +107,10 @@ class RayExecutor:
         self._carrier = Carrier(self.name, store, elsewhere)
         self._setup = setup_of(self._carrier.store_code)
         self._functions = Functions()
-        self._tasks: dict[tuple[str, frozenset[tuple[str, float]]], Any] = {}
-        self._threads: Threads[Callable[[], None]] = Threads(_THREADS, self._run_all, "exoflow-ray")
-        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, self._run_all, "exoflow-save")
+        self._tasks: dict[tuple[str, frozenset[tuple[str, float]] | None], Any] = {}
+        # One thread alone starts tasks and reports them: of two, each waits for the interpreter that the other holds.
+        self._threads: Threads[Callable[[], None]] = Threads(1, _run_all, "exoflow-ray")
+        self._carriers: Threads[Callable[[], None]] = Threads(_CARRIERS, _run_all, "exoflow-carry")
         self._live: dict[_Key, _Entry] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -120,7 +120,8 @@ class RayExecutor:
             raise ExecutorError("the executor is closed")
         entry = _Entry(attempt, report)
         self._live[entry.key] = entry
-        self._threads.put(functools.partial(self._submit, entry))
+        threads = self._carriers if self._needs_carrying(attempt) else self._threads
+        threads.put(functools.partial(self._submit, entry))
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         with self._lock:
@@ -135,17 +136,17 @@ class RayExecutor:
         elif entry.answer is not None:
             _kill(entry.answer)
 
-    def fetch(self, value: Held) -> Encoded:
+    def fetch(self, value: Held) -> Encoded | Live:
         handle = cast(RayHandle, value.handle)
         if handle.ref is None:
             raise KeyError("the value was released or lost")
         try:
-            return cast(list[Encoded], ray.get(handle.ref))[handle.place]
+            return cast(list[Encoded | Live], ray.get(handle.ref))[handle.place]
         except RayError as error:
             raise KeyError(f"the value is lost: {_summary(error)}") from error
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
-        self._savers.put(lambda: report(self._saved(value, name)))
+        self._carriers.put(lambda: report(self._saved(value, name)))
 
     def release(self, value: Held) -> None:
         cast(RayHandle, value.handle).ref = None
@@ -160,18 +161,20 @@ class RayExecutor:
             answers = [entry.answer for entry in self._live.values() if entry.answer is not None]
             self._live.clear()
         self._threads.close()
-        self._savers.close()
+        self._carriers.close()
         if answers and ray.is_initialized():
             for answer in answers:
                 _kill(answer)
             ray.wait(answers, num_returns=len(answers), timeout=_CLOSE_TIMEOUT_S, fetch_local=False)
-        self._savers.join(_CLOSE_TIMEOUT_S)
+        self._carriers.join(_CLOSE_TIMEOUT_S)
         self._cluster.leave()
 
-    def _run_all(self, take: Take[Callable[[], None]]) -> None:
-        while (work := take()) is not None:
-            work()
-            del work  # an idle thread must not keep a value alive
+    def _needs_carrying(self, attempt: Attempt) -> bool:
+        """Whether something large has to be brought to the cluster first."""
+        encoded = cast(Encoded | None, attempt.encoded)
+        if encoded is not None and encoded.size > INLINE_MAX_BYTES:
+            return True
+        return any(isinstance(value, Held) and value.executor != self.name for value in attempt.inputs.values())
 
     def _submit(self, entry: _Entry) -> None:
         with self._lock:
@@ -182,7 +185,7 @@ class RayExecutor:
             self._cluster.join()
             order, boxes = self._order(entry)
             task = self._task(entry.attempt.task, entry.attempt.resources)
-            answer, entry.values = task.remote(self._setup, order, entry.deadline, *boxes)
+            answer, entry.values = task.remote(message_of(self._setup, order, entry.deadline), *boxes)
         except KeyError as error:
             call = CallId(str(error.args[0]))
             self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
@@ -223,6 +226,7 @@ class RayExecutor:
         def named(value: Value) -> Value:
             if not isinstance(value, Held):
                 return value
+            assert values is not None
             return Held(self.name, RayHandle(values, cast(int, value.handle)), value.size)
 
         if not isinstance(outcome, Computed):
@@ -235,7 +239,7 @@ class RayExecutor:
         seconds = monotonic() - entry.started
         for ref in (entry.answer, entry.values):  # Ray logs an error that nobody looks at
             with contextlib.suppress(RayError):
-                ray.get(ref)
+                ray.get(cast(ObjectRef[Any], ref))
         if entry.reason is not None:
             return Vanished(entry.reason, seconds)
         cause = error.cause if isinstance(error, RayTaskError) else None
@@ -253,9 +257,11 @@ class RayExecutor:
         attempt = entry.attempt
         boxes: list[ObjectRef[Any]] = []
 
-        def send(encoded: Encoded) -> Held:
-            boxes.append(ray.put([Box(encoded)]))
-            return Held(self.name, (len(boxes) - 1, 0), encoded.size)
+        def send(found: Encoded | Live) -> Held:
+            if isinstance(found, Live) and found.engine != "ray":
+                found = as_encoded(found)
+            boxes.append(ray.put([boxed(found)]))
+            return Held(self.name, (len(boxes) - 1, 0), found.size)
 
         def lent(call: CallId, value: Value) -> Value:
             if not isinstance(value, Held) or not isinstance(value.handle, RayHandle):
@@ -273,7 +279,7 @@ class RayExecutor:
         return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send)), boxes
 
     def _task(self, name: str, resources: Mapping[str, float]) -> Any:
-        key = (name, frozenset(resources.items()))
+        key = (name, frozenset(resources.items()) if resources else None)
         task = self._tasks.get(key)
         if task is None:
             self._cluster.check(name, resources)
@@ -290,14 +296,20 @@ class RayExecutor:
             return KeyError("the value was released or lost")
         task = ray.remote(max_retries=0, num_cpus=0)(write)
         try:
-            size, error = ray.get(task.remote(self._setup, name, handle.place, handle.ref))
+            size, failure = ray.get(task.remote(self._setup, name, handle.place, handle.ref))
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 return KeyError(f"the value is lost: {_summary(error.cause)}")
             return StorageError(f"cannot save {name}: {_summary(error.cause)}")
         except RayError as error:
             return StorageError(f"cannot save {name}: the worker that was to write it died: {_summary(error)}")
-        return Stored(name, size) if error is None else decode_error(error)
+        return Stored(name, size) if failure is None else decode_error(failure)
+
+
+def _run_all(take: Take[Callable[[], None]]) -> None:
+    while (work := take()) is not None:
+        work()
+        del work  # an idle thread must not keep a value alive
 
 
 class _Cluster:
@@ -318,7 +330,7 @@ class _Cluster:
         if self._joined:
             return
         with _Cluster._lock:
-            if self._joined:
+            if self._shares:
                 return
             if not ray.is_initialized():
                 self._connect()
@@ -341,8 +353,9 @@ class _Cluster:
     def check(self, task: str, resources: Mapping[str, float]) -> None:
         """Say so if no node can ever run the task: Ray lets it wait, for one that may come."""
         wanted = {_NODE_WORDS.get(kind, kind): amount for kind, amount in resources.items()}
-        nodes: Iterable[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if not any(all(node.get(kind, 0) >= amount for kind, amount in wanted.items()) for node in nodes):
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+        alive: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
+        if not any(all(node.get(kind, 0) >= amount for kind, amount in wanted.items()) for node in alive):
             _log.warning("no node of the Ray cluster has %s, which %s asks for: it waits until one joins", wanted, task)
 
     def _connect(self) -> None:

@@ -12,11 +12,11 @@ from functools import lru_cache
 from pickle import PickleBuffer
 from typing import Any, cast
 
-import msgpack
+import msgspec
 from ray.experimental import internal_kv
 
-from exoflow.codec import Encoded, decode, encode_error, from_bytes
-from exoflow.errors import ExecutorError, StorageError
+from exoflow.codec import Encoded, Live, decode, encode_error, from_bytes
+from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
@@ -27,6 +27,8 @@ NAMESPACE = b"exoflow"
 """Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""
 
 _GRACE_S = 5.0
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
 
 
 class Box:
@@ -51,32 +53,44 @@ def _unboxed(refs: tuple[Any, ...], head: Buffer, *buffers: Buffer) -> Encoded:
     return Encoded(head, tuple(memoryview(buffer).toreadonly() for buffer in buffers), refs)
 
 
+def boxed(made: Encoded | Live) -> Box | Live:
+    """As it is to be given to Ray, which turns it into the same again."""
+    return Box(made) if isinstance(made, Encoded) else made
+
+
 def setup_of(store_code: bytes | None) -> bytes:
     """What a worker has to know once: where this process finds modules, how it was called, and the store."""
-    packed: bytes = msgpack.packb((sys.path, sys.argv, store_code))
-    return packed
+    return _encode((sys.path, sys.argv, store_code))
 
 
-def perform(
-    setup: bytes, order: bytes, deadline: tuple[float, bytes] | None, *boxes: list[Encoded]
-) -> tuple[bytes, list[Box] | None]:
-    """Run an attempt: the outcome, and apart from it, for it stays on the cluster, what is too large to be told.
+def message_of(setup: bytes, order: bytes, deadline: tuple[float, bytes] | None) -> bytes:
+    """What ``perform`` gets in one piece: each argument costs Ray as much as a large part of a small task.
 
     Args:
         setup: Of ``setup_of``.
-        order: The attempt. A Held in it says which box, and which value in there.
+        order: Of ``pack_order``. A Held in it says which box, and which value in there.
         deadline: Seconds for the body, and the key under which to say that they are over before this process ends.
+    """
+    return _encode((setup, order, deadline))
+
+
+def perform(message: bytes, *boxes: list[Encoded | Live]) -> tuple[bytes, list[Box | Live] | None]:
+    """Run an attempt: the outcome, and apart from it, for it stays on the cluster, what is too large to be told.
+
+    Args:
+        message: Of ``message_of``.
         boxes: What came of earlier attempts; Ray has brought it here.
     """
-    kept: list[Box] = []
+    setup, order, deadline = _decode(message)
+    kept: list[Box | Live] = []
 
-    def read(value: Held) -> Encoded:
+    def read(value: Held) -> Encoded | Live:
         box, place = cast(list[int], value.handle)
         return boxes[box][place]
 
-    def hold(encoded: Encoded) -> Held:
-        kept.append(Box(encoded))
-        return Held("", len(kept) - 1, encoded.size)
+    def hold(made: Encoded | Live) -> Held:
+        kept.append(boxed(made))
+        return Held("", len(kept) - 1, made.size)
 
     performer, _ = _tools(setup)
     with contextlib.nullcontext() if deadline is None else _ending_after(*deadline):
@@ -84,18 +98,18 @@ def perform(
     return pack_outcome(outcome), kept or None
 
 
-def write(setup: bytes, name: str, place: int, box: list[Encoded]) -> tuple[int, bytes | None]:
+def write(setup: bytes, name: str, place: int, box: list[Encoded | Live]) -> tuple[int, bytes | None]:
     """Save a value to the store under the name: its size, and the error if that failed."""
     _, stored = _tools(setup)
     try:
         return stored.write(box[place], name).size, None
-    except (StorageError, ExecutorError) as error:
+    except (CodecError, StorageError, ExecutorError, KeyError) as error:
         return 0, encode_error(error)
 
 
 @lru_cache(maxsize=16)
 def _tools(setup: bytes) -> tuple[Performer, StoredValues]:
-    path, sys.argv, store_code = msgpack.unpackb(setup)  # a program that is imported may look at its arguments
+    path, sys.argv, store_code = _decode(setup)  # a program that is imported may look at its arguments
     # Ray itself passes on the folder of the script and the current one. Another machine may have none of them.
     sys.path += [place for place in path if place not in sys.path and os.path.exists(place)]
     stored = StoredValues(None if store_code is None else decode(from_bytes(store_code)))
