@@ -53,7 +53,10 @@ def _opened(
 
             return ProcessExecutor(workers, store=store, elsewhere=elsewhere)
         case "ray":
-            from exoflow.executors.ray import RayExecutor
+            try:
+                from exoflow.executors.ray import RayExecutor
+            except ModuleNotFoundError as error:
+                raise ExecutorError(f"executor='ray' needs Ray ({error}): pip install 'exoflow[ray]'") from error
 
             return RayExecutor(address, workers, store=store, elsewhere=elsewhere)
         case _:
