@@ -1,3 +1,5 @@
+import pytest
+
 from exoflow.executors import LocalExecutor
 from exoflow.executors.processes import ProcessExecutor
 from exoflow.protocols import Executor, Store
@@ -14,3 +16,15 @@ class TestProcesses(ExecutorConformance):
 
     def open(self, store: Store) -> Executor:
         return ProcessExecutor(2, store=store)
+
+
+class TestRay(ExecutorConformance):
+    kills = True
+
+    @pytest.fixture(autouse=True)
+    def cluster(self, ray_cluster: None) -> None: ...
+
+    def open(self, store: Store) -> Executor:
+        from exoflow.executors.ray import RayExecutor
+
+        return RayExecutor(store=store)
