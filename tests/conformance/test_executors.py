@@ -1,4 +1,5 @@
 from exoflow.executors import LocalExecutor
+from exoflow.executors.dask import DaskExecutor
 from exoflow.executors.processes import ProcessExecutor
 from exoflow.protocols import Executor, Store
 from exoflow.testing.executors import ExecutorConformance
@@ -14,3 +15,10 @@ class TestProcesses(ExecutorConformance):
 
     def open(self, store: Store) -> Executor:
         return ProcessExecutor(2, store=store)
+
+
+class TestDask(ExecutorConformance):
+    kills = True
+
+    def open(self, store: Store) -> Executor:
+        return DaskExecutor(workers=2, store=store)
