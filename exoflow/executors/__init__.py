@@ -53,10 +53,7 @@ def _opened(
 
             return ProcessExecutor(workers, store=store, elsewhere=elsewhere)
         case "ray":
-            try:
-                from exoflow.executors.ray import RayExecutor
-            except ModuleNotFoundError as error:
-                raise ExecutorError(f"executor='ray' needs Ray ({error}): pip install 'exoflow[ray]'") from error
+            from exoflow.executors.ray import RayExecutor
 
             return RayExecutor(address, workers, store=store, elsewhere=elsewhere)
         case _:

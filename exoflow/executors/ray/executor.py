@@ -21,8 +21,8 @@ from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, order_of
-from exoflow.executors.ray_cluster import Cluster
-from exoflow.executors.ray_tasks import NAMESPACE, boxed, message_of, perform, setup_of, write
+from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.tasks import NAMESPACE, boxed, message_of, perform, setup_of, write
 from exoflow.executors.threads import Take, Threads
 from exoflow.executors.wire import pack_order, unpack_outcome
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, RunId, Stored, Value, Version
