@@ -144,7 +144,6 @@ class Cluster:
             if self in _users:  # what is left of it ends, and the next attempt starts another
                 _users.clear()
                 ray.shutdown()
-        _log.warning("the Ray cluster is gone: %s", why)
         self._lost(why)
 
 

@@ -205,7 +205,9 @@ class RayExecutor:
         self._threads.put(functools.partial(self._answered, entry, answer))
 
     def _answered(self, entry: _Entry, answer: object) -> None:
-        if isinstance(answer, bytes):
+        if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
+            self._settle(entry, Vanished(entry.reason, monotonic() - entry.started))
+        elif isinstance(answer, bytes):
             self._settle(entry, self._named(unpack_outcome(answer), entry.values))
         else:
             assert isinstance(answer, BaseException)
@@ -226,6 +228,8 @@ class RayExecutor:
             lost = [entry for entry in self._live.values() if entry.submitted]
             for entry in lost:
                 del self._live[entry.key]
+        if lost:
+            _log.warning("the Ray cluster is gone (%s), and %d attempts with it", why, len(lost))
         for entry in lost:
             seconds = monotonic() - entry.started
             entry.report(Vanished(entry.reason or f"the Ray cluster is gone: {why}", seconds))
