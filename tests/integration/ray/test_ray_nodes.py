@@ -1,7 +1,10 @@
 """Nodes of Ray that die, and with them the only copy of a value: a counter outside shows who runs what again."""
 
 import os
+import subprocess
+import sys
 
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -12,7 +15,7 @@ from exoflow.codec import make_reference
 from exoflow.executors.ray import RayExecutor
 from exoflow.model import CallId
 from exoflow.protocols import Vanished
-from exoflow.testing.executors import LARGE, Bench, wait_for_line, waits
+from exoflow.testing.executors import LARGE, WAIT_S, Bench, wait_for_line, waits
 
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 2}
 
@@ -113,3 +116,30 @@ def test_a_choice_that_is_lost_with_its_node_is_made_again_by_our_recovery(clust
     assert trial.options(store=tmp_path / "store").run() is True
     assert log.read_text().split() == ["1", "first", "1", "first", "second"]
     cluster.remove_node(nodes[0])
+
+
+PROGRAM = """
+import sys
+import ray
+from exoflow import flow, task
+from exoflow.testing.executors import waits
+
+@flow(executor="ray")
+def trial(started, gate):
+    return task(waits)(started, gate)
+
+if __name__ == "__main__":
+    ray.init(sys.argv[1], log_to_driver=False)
+    trial.options(store=sys.argv[2]).run(sys.argv[3], sys.argv[4])
+"""
+
+
+def test_bodies_end_with_the_program_on_a_cluster_that_goes_on(cluster, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    started = tmp_path / "started"
+    words = [cluster.address, str(tmp_path / "store"), str(started), str(tmp_path / "gate")]
+    program = subprocess.Popen([sys.executable, str(tmp_path / "program.py"), *words], stderr=subprocess.DEVNULL)
+    body = psutil.Process(int(wait_for_line(started)))
+    program.kill()
+    program.wait()
+    body.wait(WAIT_S)
