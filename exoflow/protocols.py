@@ -162,7 +162,7 @@ class Vanished:
     reason: str
     seconds: float = 0.0
     lost: tuple[CallId, ...] = ()
-    """Inputs whose values are gone, so that the body did not start: they have to be made again first."""
+    """Inputs whose values are gone, so that the body did not start, or failed: they have to be made again first."""
 
 
 Outcome = Computed | Raised | Vanished
@@ -190,7 +190,7 @@ class Executor(Protocol):
         """End the attempt if that can be done; it is then reported as Vanished("cancelled")."""
 
     def fetch(self, value: Held) -> object:
-        """The encoded value (``codec.Encoded``), brought here.
+        """The encoded value (``codec.Encoded``), brought here, or an engine's object that stands for it (``Live``).
 
         Raises:
             KeyError: it is lost.

@@ -10,7 +10,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypedDict, cast
 
-from exoflow.codec import Encoded
+from exoflow.codec import Encoded, Live
 from exoflow.errors import ExecutorError
 from exoflow.model import Held, Stored
 from exoflow.protocols import Executor, Store
@@ -134,17 +134,18 @@ class Executors:
             )
         return executor
 
-    def _fetch(self, value: Held, name: str | None) -> Encoded | Stored:
+    def _fetch(self, value: Held, name: str | None) -> Encoded | Live | Stored:
         """Get a value for another executor; a large one from another cluster by way of the store, under the name."""
         if isinstance(value.handle, Encoded):
             return value.handle  # the driver's own: the result of a child flow
         for executor in list(self._open.values()):
             if executor.name == value.executor:
-                if name is not None and executor.remote and value.size > THROUGH_HERE_MAX_BYTES:
+                large = not value.size or value.size > THROUGH_HERE_MAX_BYTES
+                if name is not None and executor.remote and large:
                     return _saved(executor, value, name)
-                encoded = executor.fetch(value)
-                assert isinstance(encoded, Encoded)
-                return encoded
+                found = executor.fetch(value)
+                assert isinstance(found, Encoded | Live)
+                return found
         raise KeyError(f"no executor {value.executor!r} is open here")
 
     def close(self) -> None:

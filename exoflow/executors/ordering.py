@@ -8,17 +8,17 @@ import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
-from exoflow.codec import Encoded, encode, encode_arguments, to_bytes
+from exoflow.codec import Encoded, Live, encode, encode_arguments, to_bytes
 from exoflow.executors.wire import Order
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value
 from exoflow.protocols import Attempt, Store
 
-Elsewhere = Callable[[Held, str | None], Encoded | Stored]
+Elsewhere = Callable[[Held, str | None], Encoded | Live | Stored]
 """Gets a value that another executor holds: its bytes, or where it was saved to under the name, if that costs less.
 KeyError where it is lost."""
 
-Send = Callable[[Encoded], Value]
-"""Makes a value over 64 KiB reach the worker: a Held that the worker can read."""
+Send = Callable[[Encoded | Live], Value]
+"""Makes a value over 64 KiB, or an engine's object, reach the worker: a Held that the worker can read."""
 
 
 class Functions:
@@ -77,9 +77,11 @@ class Carrier:
         return found if isinstance(found, Stored) else carried(found, send)
 
 
-def carried(encoded: Encoded, send: Send) -> Value:
+def carried(found: Encoded | Live, send: Send) -> Value:
     """The value in the order itself, if it is small; else as ``send`` sends it."""
-    return Inline(to_bytes(encoded)) if encoded.size <= INLINE_MAX_BYTES else send(encoded)
+    if isinstance(found, Encoded) and found.size <= INLINE_MAX_BYTES:
+        return Inline(to_bytes(found))
+    return send(found)
 
 
 def order_of(attempt: Attempt, function: tuple[bytes, bytes | None], inputs: dict[CallId, Value], send: Send) -> Order:

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
-from exoflow.codec import Encoded, decode, from_bytes
+from exoflow.codec import Encoded, Live, decode, from_bytes
 from exoflow.codec.mainfile import finding_code
 from exoflow.errors import Interruption
 from exoflow.executors.reading import StoredValues
@@ -17,11 +17,11 @@ from exoflow.hooks import reach
 from exoflow.model import Held, Inline, Stored, Value
 from exoflow.protocols import Attempt, Outcome, Vanished
 
-Read = Callable[[Held], Encoded]
+Read = Callable[[Held], Encoded | Live]
 """Reads a value that the executor holds; KeyError or FileNotFoundError where it is lost."""
 
-Hold = Callable[[Encoded], Held]
-"""Keeps a value over 64 KiB where the executor's workers can read it."""
+Hold = Callable[[Encoded | Live], Held]
+"""Keeps a value over 64 KiB, or an engine's object, where the executor's workers can read it."""
 
 FUNCTIONS_MAX = 1000
 """Of one worker. Lambdas made in a loop are functions without end."""
@@ -65,15 +65,15 @@ class Performer:
     def _run(self, attempt: Attempt, read: Read, hold: Hold) -> Outcome:
         returned = False
 
-        def fetch(value: Value) -> Encoded:
+        def fetch(value: Value) -> Encoded | Live:
             return self._fetch(value, read)
 
-        def keep(encoded: Encoded, name: str | None) -> Value:
+        def keep(made: Encoded | Live, name: str | None) -> Value:
             nonlocal returned
             returned = True
             reach("worker.returned")
-            stored = None if name is None else self._stored.try_write(encoded, name)
-            value: Value = stored or hold(encoded)
+            stored = None if name is None else self._stored.try_write(made, name)
+            value: Value = stored or hold(made)
             reach("worker.value_written")
             return value
 
@@ -96,7 +96,7 @@ class Performer:
                 function = self._functions[order.function] = decode(from_bytes(order.code))
         return function
 
-    def _fetch(self, value: Value, read: Read) -> Encoded:
+    def _fetch(self, value: Value, read: Read) -> Encoded | Live:
         match value:
             case Inline(data):
                 return from_bytes(data)

@@ -11,7 +11,7 @@ from typing import cast
 import msgpack
 
 from exoflow.attempts import raised
-from exoflow.codec import Encoded
+from exoflow.codec import Encoded, Live, as_encoded
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.child import Worker, WorkerDied
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, Send, carried, order_of
@@ -236,7 +236,8 @@ class ProcessExecutor:
     def _order(self, entry: _Entry, worker: Worker) -> bytes:
         attempt = entry.attempt
 
-        def send(encoded: Encoded) -> Held:
+        def send(found: Encoded | Live) -> Held:
+            encoded = as_encoded(found)
             path = write_spool(self._folders(), encoded)
             entry.spooled.append(path)  # it lives as long as the attempt
             return Held(self.name, path, encoded.size)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
+import msgspec
 
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class Order:
 
 def pack_order(order: Order) -> bytes:
     inputs = {call: _pack_value(value) for call, value in order.inputs.items()}
-    packed: bytes = msgpack.packb(
+    return _encode(
         (
             order.function,
             order.code,
@@ -47,11 +50,10 @@ def pack_order(order: Order) -> bytes:
             order.save_to,
         )
     )
-    return packed
 
 
 def unpack_order(data: bytes) -> Order:
-    function, code, run_id, call, version, number, key, task, arguments, inputs, save_to = msgpack.unpackb(data)
+    function, code, run_id, call, version, number, key, task, arguments, inputs, save_to = _decode(data)
     values = {CallId(name): _unpack_value(value) for name, value in inputs.items()}
     return Order(function, code, run_id, call, version, number, key, task, _unpack_value(arguments), values, save_to)
 
@@ -65,12 +67,11 @@ def pack_outcome(outcome: Outcome) -> bytes:
             fields = ("r", error, seconds, did_not_happen)
         case Vanished(reason, seconds, lost):
             fields = ("v", reason, seconds, lost)
-    packed: bytes = msgpack.packb(fields)
-    return packed
+    return _encode(fields)
 
 
 def unpack_outcome(data: bytes) -> Outcome:
-    kind, *fields = msgpack.unpackb(data)
+    kind, *fields = _decode(data)
     if kind == "c":
         value, seconds, refs, puts = fields
         return Computed(_unpack_value(value), seconds, tuple(refs), tuple((c, _unpack_value(v)) for c, v in puts))

@@ -14,7 +14,7 @@ from typing import cast
 
 import msgpack
 
-from exoflow.codec import Encoded, decode, from_bytes
+from exoflow.codec import Encoded, Live, as_encoded, decode, from_bytes
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.spool import EXECUTOR, read_spool, write_spool
@@ -45,7 +45,8 @@ def _read(value: Held) -> Encoded:
     return read_spool(cast(str, value.handle))
 
 
-def _hold(folders: list[str], encoded: Encoded) -> Held:
+def _hold(folders: list[str], made: Encoded | Live) -> Held:
+    encoded = as_encoded(made)
     return Held(EXECUTOR, write_spool(folders, encoded), encoded.size)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -498,8 +498,19 @@ class ExecutorConformance:
     def _has_ended(self, started: Path) -> None:
         """No body that has left its line there runs any more, if the executor can end one at all."""
         if self.kills:
+            deadline = time.monotonic() + WAIT_S
             with open(started, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # else it is still locked by one
+                while not _is_free(file):  # its process may have ended, and the system still be clearing up
+                    assert time.monotonic() < deadline, f"a body of {lines(started)} runs on"
+                    time.sleep(_POLL_S)
+
+
+def _is_free(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _held(value: Value) -> Held:

@@ -45,8 +45,9 @@ class Connection:
             raise ExecutorError(f"cannot {_what(found)}: {type(error).__name__}: {error}") from error
 
     @property
-    def alive(self) -> bool:
-        return self.client.status == "running"
+    def is_own(self) -> bool:
+        """Whether nobody else uses the cluster, so that we may kill its workers. It is on this machine."""
+        return self.cluster is not None
 
     def close(self) -> None:
         if hasattr(self, "client"):

@@ -8,6 +8,9 @@ from typing import Any, SupportsIndex
 from exoflow.codec import Encoded
 from exoflow.model import CallId
 
+FUTURES = "exoflow-future-"
+"""How the keys begin of what a Future in a result stands for: it is no Parcel, but the user's own object."""
+
 
 class Parcel:
     """An encoded value under the key that it has on the cluster. Its buffers travel without being copied."""
