@@ -73,7 +73,7 @@ class Dispatcher:
             lost_values=self._values_lost,
             ended=self._scheduler_gone,
         )
-        self._ended: list[Entry] = []
+        self._ended: list[tuple[Entry, Future[bytes]]] = []
         self._is_collecting = False
         self._is_balancing = False
         self._tasks: set[asyncio.Future[None]] = set()
@@ -210,7 +210,7 @@ class Dispatcher:
 
     async def _watch(self, entries: dict[Future[bytes], Entry]) -> None:
         async for future in as_completed(list(entries), loop=self._client.loop, raise_errors=False):
-            self._ended.append(entries[future])
+            self._ended.append((entries[future], future))
             if not self._is_collecting:
                 self._is_collecting = True
                 self._spawn(self._collect())
@@ -220,10 +220,13 @@ class Dispatcher:
         try:
             while self._ended:
                 ended, self._ended = self._ended, []
-                futures = {entry.serial: entry.future for entry in ended if entry.future is not None}
-                done = {str(serial): future for serial, future in futures.items() if future.status == "finished"}
+                done = {str(future.key): future for _, future in ended if future.status == "finished"}
                 packed = await self._client.gather(done, errors="skip") if done else {}
-                told = [(e, outcome) for e in ended if (outcome := self._take_out(e, packed)) is not None]
+                told = []
+                for entry, future in ended:
+                    outcome = self._take_out(entry, future, packed.get(str(future.key)))
+                    if outcome is not None:
+                        told.append((entry, outcome))
                 self._place()
                 self._tell(told)
         finally:
@@ -232,24 +235,21 @@ class Dispatcher:
             self._is_balancing = True
             self._spawn(self._balance())
 
-    def _take_out(self, entry: Entry, packed: dict[str, Any]) -> Outcome | None:
-        """What became of an entry whose future has ended; None: it has been reported, or is to be placed again."""
-        data = packed.get(str(entry.serial))
-        outcome = None if data is None else unpack_outcome(data)
+    def _take_out(self, entry: Entry, future: Future[bytes], packed: bytes | None) -> Outcome | None:
+        """What became of an entry whose future has ended; None: it has been reported, or was placed again."""
+        outcome = None if packed is None else unpack_outcome(packed)
+        wanted = entry.future is future and not entry.settled
         kept = _held_keys(outcome) if isinstance(outcome, Computed) else []
         for key in kept:
-            assert entry.seat is not None
-            self.holdings.hold(key, entry.seat.address)
-        if entry.settled:
-            for key in kept:
+            self.holdings.hold(key, "" if entry.seat is None else entry.seat.address)
+            if not wanted:
                 self.holdings.release(key)
-        elif entry.future is None:  # its worker was gone before it was given to it
+        if not wanted:
             return None
-        status = "gone" if entry.future is None else entry.future.status
-        if not self._close_entry(entry):
-            return None
+        status = future.status
+        self._close_entry(entry)
         if outcome is None:
-            return self._vanished(entry, self._why_lost(status))
+            return self._vanished(entry, entry.reason or self._why_lost(status))
         if isinstance(outcome, Computed):
             self._pace.took(entry.attempt.task, outcome.seconds)
         return outcome
