@@ -32,7 +32,7 @@ class Connection:
             if found is None:
                 # Nobody else's: one thread a worker, so that what has to be killed runs alone there.
                 self.cluster = LocalCluster(
-                    n_workers=workers or os.cpu_count() or 1, threads_per_worker=1, dashboard_address=None
+                    n_workers=workers or os.cpu_count() or 1, threads_per_worker=1, dashboard_address=":0"
                 )
                 address = self.cluster.scheduler_address
             elif isinstance(found, str):

@@ -101,8 +101,9 @@ class Dispatcher:
         self._call(self._spawn, work)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError, TimeoutError):
-            self.wait_for(asyncio.wait_for(self._leave(), _LEAVE_S))
+        if not self.is_over:
+            with contextlib.suppress(OSError, TimeoutError):
+                self.wait_for(asyncio.wait_for(self._leave(), _LEAVE_S))
         self._connection.close()
 
     async def _leave(self) -> None:

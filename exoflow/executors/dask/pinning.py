@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from typing import Any
 
-from distributed import Future, Worker, get_client, rejoin, secede, wait
+from distributed import Client, Future, Worker, get_client, rejoin, secede, wait
 from distributed.sizeof import safe_sizeof
 
 from exoflow.codec import Live
@@ -42,7 +42,12 @@ def pin(future: Future, client: str) -> str:
 
 def future_of(key: str) -> Live:
     """What was pinned, as a future of this worker's client."""
-    return Live(FUTURE, Future(key, get_client()))
+    client = get_client()
+    return Live(FUTURE, client.sync(_future, key, client))
+
+
+async def _future(key: str, client: Client) -> Future:
+    return Future(key, client, state="memory")  # it is: the executor holds it for as long as the attempt runs
 
 
 async def _pin_here(key: str, pinned: str, client: str, dask_worker: Worker) -> bool:

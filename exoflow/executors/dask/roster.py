@@ -113,6 +113,7 @@ class Roster:
             await asyncio.sleep(_LOOK_S)
         self.is_over = True
         self._ended()
+        await self._client.close()  # else it goes on trying to connect
 
 
 def process_of(seat: Seat) -> psutil.Process | None:
