@@ -101,7 +101,7 @@ class Dispatcher:
         self._call(self._spawn, work)
 
     def close(self) -> None:
-        if not self.is_over:
+        if self._client.status == "running":
             with contextlib.suppress(OSError, TimeoutError):
                 self.wait_for(asyncio.wait_for(self._leave(), _LEAVE_S))
         self._connection.close()

@@ -34,7 +34,7 @@ def pin(future: Future, client: str) -> str:
     key = f"{FUTURES}{uuid.uuid4().hex}"
     holders = [worker for workers in future.client.who_has([future]).values() for worker in workers]
     for holder in holders:
-        found = future.client.run(_pin_here, str(future.key), key, client, workers=[holder], on_error="ignore")
+        found = future.client.run(_pin_here, future.key, key, client, workers=[holder], on_error="ignore")
         if found.get(holder):
             return key
     raise KeyError(f"what the future {future.key} stands for is lost")
@@ -50,7 +50,7 @@ async def _future(key: str, client: Client) -> Future:
     return Future(key, client, state="memory")  # it is: the executor holds it for as long as the attempt runs
 
 
-async def _pin_here(key: str, pinned: str, client: str, dask_worker: Worker) -> bool:
+async def _pin_here(key: Any, pinned: str, client: str, dask_worker: Worker) -> bool:
     found: Any = dask_worker.data.get(key)
     if key not in dask_worker.data:
         return False

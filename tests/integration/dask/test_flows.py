@@ -92,7 +92,7 @@ def test_an_attempt_that_may_not_be_lost_fails_its_run_and_is_resumed(dask_clien
     log = tmp_path / "log"
     options = {**SYNC, "B": {"checkpoint": "sync", "losses": 0}}
     run = chain("B", options, str(log)).options(store=tmp_path / "store", executor="dask", run_id="r").start()
-    with pytest.raises(TaskFailed, match="its worker tcp://.* died"):
+    with pytest.raises(TaskFailed, match=r"its worker tcp://.* died"):
         run.result()
     assert counts(log) == "A1 B1"
     assert exoflow.resume("r", store=tmp_path / "store", executor="dask") == b"xC"
