@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
@@ -500,12 +500,12 @@ class ExecutorConformance:
         if self.kills:
             deadline = time.monotonic() + WAIT_S
             with open(started, "rb") as file:
-                while not _is_free(file):  # its process may have ended, and the system still be clearing up
-                    assert time.monotonic() < deadline, f"a body of {lines(started)} runs on"
+                while not _is_free(file.fileno()):  # its threads have ended; the system may still be clearing up
+                    assert time.monotonic() < deadline, "a body runs on"
                     time.sleep(_POLL_S)
 
 
-def _is_free(file: BinaryIO) -> bool:
+def _is_free(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,7 @@
 import pytest
 
 from exoflow.executors import LocalExecutor
+from exoflow.executors.dask import DaskExecutor
 from exoflow.executors.processes import ProcessExecutor
 from exoflow.protocols import Executor, Store
 from exoflow.testing.executors import ExecutorConformance
@@ -34,6 +35,4 @@ class TestDask(ExecutorConformance):
     kills = True
 
     def open(self, store: Store) -> Executor:
-        from exoflow.executors.dask import DaskExecutor
-
         return DaskExecutor(workers=2, store=store)
