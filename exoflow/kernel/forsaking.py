@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt
+from exoflow.kernel.graph import states
 from exoflow.kernel.starting import Starting
 from exoflow.kernel.state import Call, Scope, State
 
@@ -67,7 +68,7 @@ def _lineage(call: Call) -> set[Call]:
         if source in seen:
             continue
         seen.add(source)
-        pending += (*source.inputs, *source.contents, *source.late)
+        pending += (*source.inputs, *source.contents, *source.late, *states(source))
         scope, upto = source.scope, source.reads_at
         while scope is not None and reads.get(scope, -1) < upto:
             pending += scope.reads[max(0, reads.get(scope, 0)) : upto]

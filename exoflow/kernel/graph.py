@@ -39,6 +39,8 @@ class Graph(Closing):
                     call.open += 1
             for ref in source.refs:
                 self._link_content(call, ref)
+        if call.note.actor:
+            self._link_state(call)
         if not scope.base_closed or scope.closed_reads < call.reads_at:
             call.open += 1
             scope.waiting_prefix.append(call)
@@ -46,6 +48,17 @@ class Graph(Closing):
             call.base_open = call.open
             call.open += 1
             call.holds = True
+
+    def _link_state(self, call: Call) -> None:
+        """Put an actor's call behind the one before it."""
+        call.after = None
+        call.cover_wanted = False
+        before = call.before
+        if before is not None:
+            before.after = call
+            before.takers = joined(before.takers, call)
+            if not before.closed:
+                call.open += 1
 
     def _link_content(self, call: Call, source: Call) -> None:
         """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
@@ -77,6 +90,8 @@ class Graph(Closing):
     def _link_refs(self, call: Call) -> None:
         """The value is known, and Refs stand in it: who takes the value takes what they refer to."""
         for taker in list(call.takers):
+            if taker.before is call and call not in taker.inputs:
+                continue  # it takes the state alone
             for ref in call.refs:
                 self._link_content(taker, ref)
 
@@ -105,7 +120,7 @@ class Graph(Closing):
             source.late_takers = [taker for taker in source.late_takers if taker.attached]
         for call in gone:
             call.late.clear()
-        for source in {source for call in gone for source in (*call.inputs, *call.contents)}:
+        for source in {source for call in gone for source in (*call.inputs, *call.contents, *states(call))}:
             source.takers = [taker for taker in source.takers if taker.attached]
             source.waiters = [waiter for waiter in source.waiters if waiter.attached]
         for call in gone:
@@ -140,3 +155,8 @@ class Graph(Closing):
         if owner.holds:
             owner.holds = False
             owner.open -= 1
+
+
+def states(call: Call) -> tuple[Call, ...]:
+    """Whose state an attempt at the call would begin with."""
+    return () if call.before is None else (call.before,)
