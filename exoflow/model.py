@@ -116,6 +116,7 @@ class Held:
     executor: str
     handle: object
     size: int
+    """Bytes; 0 where that is unknown: what an engine's object stands for."""
 
 
 Value = Inline | Stored | Held

@@ -129,6 +129,8 @@ class Attempt:
     """Where a value over 64 KiB is to be stored by whoever computed it, before it is reported; None: keep it."""
     encoded: object | None = None
     """``args`` and ``kwargs`` encoded once, if anything in them is mutable; decoded for each attempt."""
+    crossing: Mapping[CallId, str] = field(default_factory=dict)
+    """Inputs that lie on another executor's cluster: the objects under which they may be saved, to be read there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Vanished:
     reason: str
     seconds: float = 0.0
     lost: tuple[CallId, ...] = ()
-    """Inputs whose values are gone, so that the body did not start: they have to be made again first."""
+    """Inputs whose values are gone, so that the body did not start, or failed: they have to be made again first."""
 
 
 Outcome = Computed | Raised | Vanished
@@ -174,6 +176,9 @@ class Executor(Protocol):
     """
 
     name: str
+    """By which ``open_executor`` opens it again, in the process that resumes."""
+    remote: bool
+    """Whether its values may lie on other machines: others get large ones by way of the store, not of this process."""
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         """Queue the attempt; returns at once.
@@ -185,7 +190,7 @@ class Executor(Protocol):
         """End the attempt if that can be done; it is then reported as Vanished("cancelled")."""
 
     def fetch(self, value: Held) -> object:
-        """The encoded value (``codec.Encoded``), brought here.
+        """The encoded value (``codec.Encoded``), brought here, or an engine's object that stands for it (``Live``).
 
         Raises:
             KeyError: it is lost.

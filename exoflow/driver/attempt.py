@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
-from exoflow.model import CallId, RunId, Value, Version, show_version
+from exoflow.driver.values import DRIVER
+from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
 from exoflow.protocols import Attempt, Executor
 
 if TYPE_CHECKING:
@@ -28,8 +29,12 @@ def executor_of(execution: Execution, spec: TaskSpec) -> Executor:
 def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attempt:
     """All that an executor needs to know. Its inputs stay until its outcome is taken."""
     spec, call = handle.spec, handle.call
-    inputs = _inputs(execution, handle) if call.inputs else {}
-    execution.values.give(version, inputs.values())
+    inputs: dict[CallId, Value] = {}
+    crossing: dict[CallId, str] = {}
+    if call.inputs:
+        inputs = _inputs(execution, handle)
+        crossing = _crossing(execution, inputs, executor_of(execution, spec).name)
+        execution.values.give(version, inputs.values())
     return Attempt(
         execution.run_id,
         call.id,
@@ -45,6 +50,7 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
         spec.resources,
         value_name(execution, call.id, version) if spec.note.saves == "sync" else None,
         handle.encoded,
+        crossing,
     )
 
 
@@ -64,6 +70,34 @@ def _inputs(execution: Execution, handle: Handle) -> dict[CallId, Value]:
             inputs[put] = values.given(put)
         pending.extend(source.refs)
     return inputs
+
+
+def _crossing(execution: Execution, inputs: dict[CallId, Value], target: str) -> dict[CallId, str]:
+    """Which inputs lie on another cluster than the executor's, unsaved, and the names under which they may be saved.
+
+    Those that are saved already are read from the store.
+    """
+    crossing: dict[CallId, str] = {}
+    for id, value in inputs.items():
+        if not isinstance(value, Held) or value.executor in (target, DRIVER):
+            continue
+        if execution.executors[value.executor].remote:
+            saved = execution.values.at[id]
+            if isinstance(saved, Stored):
+                inputs[id] = saved
+            else:
+                crossing[id] = _name_of(execution, id)
+    return crossing
+
+
+def _name_of(execution: Execution, id: CallId) -> str:
+    """The object that will hold the call's value, or that of a put."""
+    owner, mark, put = id.rpartition("!")
+    handle = execution.handles.get(id)
+    if handle is not None:
+        return value_name(execution, id, handle.call.version)
+    assert mark
+    return value_name(execution, CallId(owner), execution.handles[CallId(owner)].call.version, int(put))
 
 
 def key_prefix(run_id: RunId) -> str:

@@ -13,6 +13,7 @@ from exoflow.driver.damage import forsake
 from exoflow.driver.depth import leave_room
 from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.identity import check_error, check_same
+from exoflow.driver.outcomes import forget_value
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
@@ -157,7 +158,11 @@ class Body:
             references = codec.find_references(args, kwargs)
             if references:
                 inputs, passes = self._edges(spec, references, args, kwargs)
-            encoded = codec.encode_arguments(args, kwargs, task=name, function=spec.function, own=True)
+            adopt = execution.values.recognise
+            encoded = codec.encode_arguments(args, kwargs, task=name, function=spec.function, own=True, adopt=adopt)
+            if len(encoded.refs) > len(references):  # engines' objects: what they stand for is needed, too
+                owners = (execution.kernel.reference(CallId(ref.partition("!")[0])) for ref in encoded.refs)
+                inputs = tuple(dict.fromkeys((*inputs, *(owner for owner in owners if owner not in passes))))
             fingerprint = codec.fingerprint(args, kwargs)
         past = execution.history.results.get(id) if execution.history.results else None
         try:
@@ -237,12 +242,23 @@ class Body:
             self.check()  # the run may stop for it, or this body begin anew
             execution.event(execution.kernel.wants, call)
             raise ValueLost(call.id) from error
+        result = self._decoded(call, encoded)
         if self.strands > 1:
             self._record(call)
         self._is_given(call)
         if handle.order == PLAIN and call.saved and type(value) is Inline and not encoded.refs:
             execution.handles.pop(call.id, None)  # no Ref stands for it, and whatever makes it again calls it again
-        return codec.decode(encoded, lookup=self.reference)
+        return result
+
+    def _decoded(self, call: Call, encoded: codec.Encoded) -> object:
+        execution = self.execution
+        try:
+            return codec.decode(encoded, lookup=self.reference, bring=execution.values.show)
+        except ValueLost as lost:  # what an engine's object in it stands for
+            execution.event(forget_value, execution, lost.args[0])
+            self.check()
+            execution.event(execution.kernel.wants, call)
+            raise
 
     def _is_given(self, call: Call) -> None:
         execution, kernel, before = self.execution, self.execution.kernel, self.scope.stamp

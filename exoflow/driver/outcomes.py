@@ -59,12 +59,13 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     value = outcome.value
     if call.attempt == version:
         _timed(execution, handle, outcome.seconds)
+    held = type(value) is Held or any(type(put) is Held for _, put in outcome.puts)
     counts = kernel.computed(
         call.id,
         version,
         size=len(value) if isinstance(value, Inline) else value.size,
-        inline=type(value) is Inline,
-        stored=isinstance(value, Stored),
+        inline=type(value) is Inline and not held,
+        stored=isinstance(value, Stored) and not held,
         seconds=outcome.seconds,
         refs=_references(execution, call.id, outcome.refs) if outcome.refs else (),
     )

@@ -11,15 +11,13 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
-from exoflow.codec import Encoded
-from exoflow.errors import ExecutorError, Interruption, StorageError
+from exoflow.codec import Encoded, Live
+from exoflow.errors import CodecError, ExecutorError, Interruption, StorageError
+from exoflow.executors.ordering import Elsewhere
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines, Take, Threads
 from exoflow.model import Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
-
-Elsewhere = Callable[[Held], Encoded]
-"""Reads a value that another executor holds; KeyError where it is lost."""
 
 GRACE_S = 5.0
 """How long a cancelled coroutine may take to end before it is reported all the same."""
@@ -31,10 +29,10 @@ _Key = tuple[RunId, Version]
 class LocalHandle:
     """A value in this process; freed when the last Held that has it is gone, or it is released."""
 
-    __slots__ = ("encoded",)
+    __slots__ = ("made",)
 
-    def __init__(self, encoded: Encoded) -> None:
-        self.encoded: Encoded | None = encoded
+    def __init__(self, made: Encoded | Live) -> None:
+        self.made: Encoded | Live | None = made
 
 
 class _Entry:
@@ -62,6 +60,7 @@ class LocalExecutor:
     """
 
     name = "local"
+    remote = False
 
     def __init__(
         self, max_workers: int | None = None, *, store: Store | None = None, elsewhere: Elsewhere | None = None
@@ -106,24 +105,24 @@ class LocalExecutor:
         if entry is not None:
             self._stop(entry, "cancelled")
 
-    def fetch(self, value: Held) -> Encoded:
-        encoded = cast(LocalHandle, value.handle).encoded
-        if encoded is None:
+    def fetch(self, value: Held) -> Encoded | Live:
+        made = cast(LocalHandle, value.handle).made
+        if made is None:
             raise KeyError("the value was released or lost")
-        return encoded
+        return made
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         def write() -> None:
             try:
                 saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
-            except (StorageError, ExecutorError, KeyError) as error:
+            except (CodecError, StorageError, ExecutorError, KeyError) as error:
                 saved = error
             report(saved)
 
         self._savers.put(write)
 
     def release(self, value: Held) -> None:
-        cast(LocalHandle, value.handle).encoded = None
+        cast(LocalHandle, value.handle).made = None
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -185,7 +184,7 @@ class LocalExecutor:
             self._threads.replace_one()
         entry.report(Vanished(reason))
 
-    def _fetch(self, value: Value) -> Encoded:
+    def _fetch(self, value: Value) -> Encoded | Live:
         if isinstance(value, Stored):
             return self._stored.read(value)
         assert isinstance(value, Held)
@@ -193,11 +192,13 @@ class LocalExecutor:
             return self.fetch(value)
         if self._elsewhere is None:
             raise KeyError(f"the value lies with the executor {value.executor!r}")
-        return self._elsewhere(value)
+        found = self._elsewhere(value, None)
+        assert not isinstance(found, Stored), "it was not to be saved"
+        return found
 
-    def _keep(self, encoded: Encoded, name: str | None) -> Value:
-        stored = None if name is None else self._stored.try_write(encoded, name)
-        return stored or Held(self.name, LocalHandle(encoded), encoded.size)
+    def _keep(self, made: Encoded | Live, name: str | None) -> Value:
+        stored = None if name is None else self._stored.try_write(made, name)
+        return stored or Held(self.name, LocalHandle(made), made.size)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

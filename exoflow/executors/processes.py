@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 import msgpack
 
 from exoflow.attempts import raised
-from exoflow.codec import Encoded, encode, encode_arguments, to_bytes
+from exoflow.codec import Encoded, Live, as_encoded
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.child import Worker, WorkerDied
+from exoflow.executors.ordering import Carrier, Elsewhere, Functions, Send, carried, order_of
 from exoflow.executors.reading import StoredValues
-from exoflow.executors.spool import Spool, delete_spool, read_spool, write_spool
+from exoflow.executors.spool import EXECUTOR, Spool, delete_spool, read_spool, write_spool
 from exoflow.executors.threads import Take, Threads
-from exoflow.executors.wire import EXECUTOR, Order, pack_order, unpack_outcome
-from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, RunId, Stored, Value, Version
+from exoflow.executors.wire import pack_order, unpack_outcome
+from exoflow.model import CallId, Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
 
 _SAVERS = 2
@@ -54,24 +54,22 @@ class ProcessExecutor:
     """
 
     name = EXECUTOR
+    remote = False
 
     def __init__(
         self,
         max_workers: int | None = None,
         *,
         store: Store | None = None,
-        elsewhere: Callable[[Held], Encoded] | None = None,
+        elsewhere: Elsewhere | None = None,
         inherit: Callable[[], Iterable[int]] = tuple,
     ) -> None:
         self._stored = StoredValues(store)
-        self._elsewhere = elsewhere
+        self._carrier = Carrier(self.name, store, elsewhere)
+        self._functions = Functions()
         self._inherit = inherit
-        self._workers_read_store = store is not None and store.shared
-        self._store_code = to_bytes(encode(store, what="the store")) if self._workers_read_store else None
         self._threads: Threads[_Entry] = Threads(max_workers or os.cpu_count() or 1, self._serve, "exoflow-processes")
         self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
-        self._functions: weakref.WeakKeyDictionary[Any, tuple[int, bytes]] = weakref.WeakKeyDictionary()
-        self._numbers = 0
         self._live: dict[_Key, _Entry] = {}
         self._workers: set[Worker] = set()
         self._lock = threading.Lock()
@@ -214,7 +212,7 @@ class ProcessExecutor:
         """A new worker in the place of a dead one or none; None: it does not start, or the executor is closed."""
         if worker is not None:
             self._end(worker)
-        setup = msgpack.packb((self._folders(), self._store_code))
+        setup = msgpack.packb((self._folders(), self._carrier.store_code))
         fresh = Worker(setup, self._inherit())
         with self._lock:
             self._workers.add(fresh)
@@ -237,55 +235,23 @@ class ProcessExecutor:
 
     def _order(self, entry: _Entry, worker: Worker) -> bytes:
         attempt = entry.attempt
-        number, code = self._function(attempt)
-        arguments = cast(Encoded | None, attempt.encoded)
-        if arguments is None:
-            arguments = encode_arguments(attempt.args, attempt.kwargs, task=attempt.task, function=attempt.function)
-        order = Order(
-            function=number,
-            code=None if number in worker.known else code,
-            run_id=attempt.run_id,
-            call=attempt.call,
-            version=attempt.version,
-            number=attempt.number,
-            key=attempt.key,
-            task=attempt.task,
-            arguments=self._carried(entry, arguments),
-            inputs={call: self._input(entry, call, value) for call, value in attempt.inputs.items()},
-            save_to=attempt.save_to,
-        )
-        worker.known.add(number)
+
+        def send(found: Encoded | Live) -> Held:
+            encoded = as_encoded(found)
+            path = write_spool(self._folders(), encoded)
+            entry.spooled.append(path)  # it lives as long as the attempt
+            return Held(self.name, path, encoded.size)
+
+        digest, code = self._functions.code_of(attempt)
+        inputs = {call: self._input(attempt, call, value, send) for call, value in attempt.inputs.items()}
+        order = order_of(attempt, (digest, None if digest in worker.known else code), inputs, send)
+        worker.known.add(digest)
         return pack_order(order)
 
-    def _function(self, attempt: Attempt) -> tuple[int, bytes]:
-        with self._lock:
-            known = self._functions.get(attempt.function)
-        if known is None:
-            code = to_bytes(encode(attempt.function, what=f"the function of {attempt.task}"))
-            with self._lock:
-                self._numbers += 1
-                known = self._functions[attempt.function] = (self._numbers, code)
-        return known
-
-    def _carried(self, entry: _Entry, encoded: Encoded) -> Value:
-        """The value as it can be sent: in the message, or by a file that lives as long as the attempt."""
-        if encoded.size <= INLINE_MAX_BYTES:
-            return Inline(to_bytes(encoded))
-        path = write_spool(self._folders(), encoded)
-        entry.spooled.append(path)
-        return Held(self.name, path, encoded.size)
-
-    def _input(self, entry: _Entry, call: CallId, value: Value) -> Value:
-        if isinstance(value, Inline) or (isinstance(value, Held) and value.executor == self.name):
-            return value
-        if isinstance(value, Stored):
-            return value if self._workers_read_store else self._carried(entry, self._stored.read(value))
-        try:
-            if self._elsewhere is None:
-                raise KeyError(value.executor)
-            return self._carried(entry, self._elsewhere(value))
-        except KeyError as error:
-            raise KeyError(call) from error
+    def _input(self, attempt: Attempt, call: CallId, value: Value, send: Send) -> Value:
+        if isinstance(value, Stored) and not self._carrier.workers_read_store:
+            return carried(self._stored.read(value), send)
+        return self._carrier.input(attempt, call, value, send)
 
 
 def _run_all(take: Take[Callable[[], None]]) -> None:

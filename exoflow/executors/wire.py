@@ -1,4 +1,4 @@
-"""What passes between a ProcessExecutor and its workers: msgpack, with large values by path or name."""
+"""What passes between an executor and its workers: msgpack, with large values by handle or name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import msgpack
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
 
-EXECUTOR = "processes"
-
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """An attempt, as its worker gets it."""
 
-    function: int
-    """The number of the function in this executor."""
+    function: bytes
+    """The digest of the function's code."""
     code: bytes | None
     """The encoded function, for a worker that has not seen it yet."""
     run_id: RunId
@@ -88,12 +86,12 @@ def _pack_value(value: Value) -> tuple[Any, ...]:
             return (data,)
         case Stored(name, size):
             return "s", name, size
-        case Held(_, path, size):
-            return "h", path, size
+        case Held(executor, handle, size):
+            return "h", executor, handle, size
 
 
 def _unpack_value(fields: list[Any]) -> Value:
     if len(fields) == 1:
         return Inline(fields[0])
-    kind, place, size = fields
-    return Stored(place, size) if kind == "s" else Held(EXECUTOR, place, size)
+    kind, *rest = fields
+    return Stored(*rest) if kind == "s" else Held(*rest)
