@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from exoflow.kernel.state import Call, Turn
 from exoflow.model import Annotations
 from exoflow.protocols import Executor
+
+if TYPE_CHECKING:
+    from exoflow.driver.handle import Handle
 
 PLAIN = Annotations()
 
@@ -28,6 +32,29 @@ def pause_s(backoff: Backoff, retry: int, seed: str) -> float:
     chance = random.Random(f"{seed}/{retry}")  # jitter, not a secret
     delay_s: float = min(backoff.max_s, backoff.initial_s * backoff.factor ** (retry - 1))
     return delay_s * (1 + backoff.jitter * (2 * chance.random() - 1))
+
+
+@dataclass(slots=True, eq=False)
+class Chain:
+    """An actor, as one incarnation of a flow body has it: its calls, so far."""
+
+    snapshot_every: int
+    create: Handle | None = None
+    """The call that creates it."""
+    last: Call | None = None
+    count: int = 0
+    """Of its calls; the one that creates it is the first."""
+
+    def turn(self, note: Annotations) -> Turn:
+        """Of the next call."""
+        reads_whole = note.saves == "sync" and note.chooses
+        return Turn(self.last, reads_whole or self.count % self.snapshot_every == 0)
+
+    def called(self, handle: Handle) -> None:
+        """The next call was made."""
+        self.create = self.create or handle
+        self.last = handle.call
+        self.count += 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +82,8 @@ class TaskSpec:
     """The user's key for this call."""
     inside: Callable[..., Any] | None = None
     """The user's own function, where ``function`` is a transaction around it."""
+    actor: Chain | None = None
+    """Whose call it is."""
 
     @property
     def effect(self) -> str:

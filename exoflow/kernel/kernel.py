@@ -34,15 +34,9 @@ class Kernel(History):
 
     def take(self) -> list[Command]:
         """The commands that the last events gave rise to, in order."""
-        if (
-            self._ready
-            or self._ending
-            or self._held_back
-            or self._misled
-            or self._to_undo
-            or self.finishing
-            or self._uncovered
-        ):
+        if self._ready or self._ending or self._held_back or self._misled or self._to_undo or self.finishing:
+            self._conclude()
+        if self._uncovered:
             self._conclude()
         out = self.out
         if out:

@@ -62,7 +62,7 @@ class Needs(Lineage):
             call.scope.active += 1
             self._ready.append(call)
 
-    def _holder(self, call: Call) -> Call | None:
+    def holder(self, call: Call) -> Call | None:
         """Whose state the call begins with: that of the call before it, those apart that never began."""
         source = call.before
         while source is not None and source.propagated and not source.dead and source.state is State.DONE:
@@ -71,7 +71,7 @@ class Needs(Lineage):
 
     def _look_at_state(self, call: Call) -> Call | None:
         """Ask for the state that the call begins with, if it is not there. The error, if it never will be."""
-        holder = self._holder(call)
+        holder = self.holder(call)
         if holder is None:
             return None
         if holder.dead and holder.recalled and self.forgiving and not holder.seen:
@@ -97,11 +97,10 @@ class Needs(Lineage):
         """The calls whose values an attempt needs: from a snapshot, the actor is created again first."""
         if not call.note.actor or call.before is None:
             return call.inputs
-        holder = self._holder(call)
+        holder = self.holder(call)
         assert call.origin is not None
-        return (
-            call.inputs if holder is None or holder.live or not holder.has_state else call.inputs + call.origin.inputs
-        )
+        from_snapshot = holder is not None and holder.has_state and not holder.live
+        return call.inputs + call.origin.inputs if from_snapshot else call.inputs
 
     def _forgive(self, call: Call) -> None:
         """Run a failed call again if nothing recorded stands on its error (V14)."""

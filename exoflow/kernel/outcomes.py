@@ -27,7 +27,7 @@ class Outcomes(Retirement):
     ) -> bool:
         """An attempt returned. Whether its result counts: a retired attempt's does not.
 
-        ``state``: it has left an actor's state in memory; ``snapshot``: in the store, too, or small enough for a record.
+        ``state``: it has left that of an actor, in memory; ``snapshot``: and in the store, or a small one.
         """
         call = self.calls[id]
         if not self._is_live(call, version):
@@ -288,7 +288,7 @@ class Outcomes(Retirement):
 
     def _give_back(self, call: Call) -> None:
         """The attempt did not begin: the state is as it was."""
-        holder = self._holder(call)
+        holder = self.holder(call)
         if holder is not None and holder.version == call.took and holder.state is State.DONE:
             holder.live = True
         call.took = Version(0)

@@ -107,7 +107,7 @@ class Starting(Outcomes):
     def _take_state(self, call: Call) -> None:
         """The state before the call is its own from now on: its body changes it."""
         self._forget_state(call)
-        holder = self._holder(call)
+        holder = self.holder(call)
         if holder is not None and holder.live:
             holder.live = False
             call.took = holder.version
