@@ -12,6 +12,7 @@ from exoflow.driver.values import DRIVER
 from exoflow.kernel.state import Call
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
 from exoflow.protocols import ActorPart, Attempt, Creating, Executor
+from exoflow.states import STATE
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -60,6 +61,14 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
         crossing,
         part,
     )
+
+
+def lost_state(execution: Execution, handle: Handle) -> tuple[CallId, ...]:
+    """The state that the kernel has given to an attempt, if it was lost before that begins."""
+    call = handle.call
+    holder = execution.kernel.holder(call)
+    there = holder is None or not call.took or holder.id in execution.values.states
+    return () if there or holder is None else (CallId(f"{holder.id}{STATE}"),)
 
 
 def actor_part(execution: Execution, handle: Handle, version: Version) -> ActorPart:

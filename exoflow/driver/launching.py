@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from exoflow import codec
 from exoflow.driver import notes, undo
 from exoflow.driver.async_body import AsyncBody
-from exoflow.driver.attempt import attempt_of, executor_of
+from exoflow.driver.attempt import attempt_of, executor_of, lost_state
 from exoflow.driver.handle import Handle
 from exoflow.driver.loops import background_loop, keep
 from exoflow.driver.outcomes import take_outcome
@@ -102,6 +102,9 @@ def _launch_task(execution: Execution, handle: Handle, version: Version) -> None
     if spec.note.rollback and execution.history.intents[handle.call.id].inputs is None:
         lost = undo.lost_input(execution, handle)
         take_outcome(execution, handle, version, Vanished("an input is lost", lost=lost))
+        return
+    if spec.actor is not None and (gone := lost_state(execution, handle)):
+        take_outcome(execution, handle, version, Vanished("the state of its actor is lost", lost=gone))
         return
     attempt = attempt_of(execution, handle, version)
     executor = executor_of(execution, spec)

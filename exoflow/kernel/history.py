@@ -33,14 +33,15 @@ class History(Ending):
     ) -> None:
         """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
         call = self._recalled(id, path)
+        if actor and call.version != version:
+            call.snapshot, call.snapped = NO_VERSION, False
         call.version = version
         call.state = State.DONE if saved else State.IDLE
         call.saved = saved
-        call.committed = saved and not (actor and (choice or failed))
+        call.committed = saved and (not actor or call.snapped or not (choice or failed))
         call.failed = failed
         if actor:
             call.written, call.dead = saved, dead
-            call.snapped, call.snapshot = False, NO_VERSION
         if names or call.rare:
             call.names = names
         call.refs = tuple(map(self.reference, refs)) if refs else ()

@@ -6,7 +6,7 @@ from exoflow.errors import Corrupt, RunError
 from exoflow.kernel.commands import Intend, Replay, Run
 from exoflow.kernel.outcomes import Outcomes
 from exoflow.kernel.state import Call, State
-from exoflow.model import CallId, Kind
+from exoflow.model import NO_VERSION, CallId, Kind
 
 
 class Starting(Outcomes):
@@ -107,6 +107,9 @@ class Starting(Outcomes):
     def _take_state(self, call: Call) -> None:
         """The state before the call is its own from now on: its body changes it."""
         self._forget_state(call)
+        if call.upload:
+            call.upload = NO_VERSION
+            self._unsaved.pop(call.id, None)
         holder = self.holder(call)
         if holder is not None and holder.live:
             holder.live = False
@@ -223,7 +226,6 @@ class Starting(Outcomes):
                     self._need_state(last)
                 return
             last = taker
-        if last is not call:
-            self._force(last)  # the snapshot counts once all that it stands on is committed
+        self._force(last)  # the snapshot counts once all that it stands on is committed
         if not last.snapshot or last.snapshot != last.version:
             self._snapshot(last)
