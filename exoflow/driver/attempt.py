@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.values import DRIVER
-from exoflow.kernel.state import Call
+from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
-from exoflow.protocols import ActorPart, Attempt, Creating, Executor
+from exoflow.protocols import ActorPart, Attempt, Creating, Executor, Vanished
 from exoflow.states import STATE
 
 if TYPE_CHECKING:
@@ -63,12 +63,15 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
     )
 
 
-def lost_state(execution: Execution, handle: Handle) -> tuple[CallId, ...]:
-    """The state that the kernel has given to an attempt, if it was lost before that begins."""
+def lost_state(execution: Execution, handle: Handle, version: Version) -> Vanished | None:
+    """What became of an attempt that cannot begin, if the state was lost, or taken back, that the kernel gave to it."""
     call = handle.call
+    if call.state is not State.RUNNING or call.attempt != version:
+        return Vanished("stopped before it began")
     holder = execution.kernel.holder(call)
-    there = holder is None or not call.took or holder.id in execution.values.states
-    return () if there or holder is None else (CallId(f"{holder.id}{STATE}"),)
+    if holder is None or not call.took or holder.id in execution.values.states:
+        return None
+    return Vanished("the state of its actor is lost", lost=(CallId(f"{holder.id}{STATE}"),))
 
 
 def actor_part(execution: Execution, handle: Handle, version: Version) -> ActorPart:

@@ -103,8 +103,8 @@ def _launch_task(execution: Execution, handle: Handle, version: Version) -> None
         lost = undo.lost_input(execution, handle)
         take_outcome(execution, handle, version, Vanished("an input is lost", lost=lost))
         return
-    if spec.actor is not None and (gone := lost_state(execution, handle)):
-        take_outcome(execution, handle, version, Vanished("the state of its actor is lost", lost=gone))
+    if spec.actor is not None and (ended := lost_state(execution, handle, version)) is not None:
+        take_outcome(execution, handle, version, ended)
         return
     attempt = attempt_of(execution, handle, version)
     executor = executor_of(execution, spec)

@@ -36,7 +36,7 @@ class Kernel(History):
         """The commands that the last events gave rise to, in order."""
         if self._ready or self._ending or self._held_back or self._misled or self._to_undo or self.finishing:
             self._conclude()
-        if self._uncovered:
+        if self._uncovered or self._recovered:
             self._conclude()
         out = self.out
         if out:
@@ -50,6 +50,9 @@ class Kernel(History):
                 self._look_again()
             elif self._uncovered:
                 self._cover(self._uncovered.pop(0))
+            elif self._recovered:
+                self._recovered = False
+                self._commit_covered()
             elif self._ready:
                 ready, self._ready = self._ready, []
                 for call in ready:
@@ -154,6 +157,7 @@ class Kernel(History):
             call.why = "not saved"
         elif call.snapped and call.before is not None and not call.before.closed:
             self._covers[call] = None
+            self._recovered = True  # what it covers is committed, though no record becomes durable now
 
     def waits(self, scope: Scope, *, settled: bool = True) -> None:
         """The body can do nothing before it gets something. ``settled``: it surely made every call that it could."""

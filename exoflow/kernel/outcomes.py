@@ -162,7 +162,7 @@ class Outcomes(Retirement):
             self._fail(call)
 
     def _fail(self, call: Call) -> None:
-        if call.version and call.note.deterministic and not self.cancelling:
+        if call.version not in (0, call.attempt) and call.note.deterministic and not self.cancelling:
             raise RunError(
                 f"{call.id} is deterministic and returned a value before, but it fails now. What was derived from that "
                 f"value stays true, so the run stops here: mend what makes it fail, then resume."

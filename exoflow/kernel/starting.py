@@ -102,6 +102,8 @@ class Starting(Outcomes):
         if call.is_choice:
             call.version = call.attempt  # from now on nothing stands on the old one
             self.remade += 1
+        if call.note.actor:
+            call.failed = False  # its error is made again, for the state that it had left
         self.out.append(Run(call.id, call.attempt, call.tries + call.losses + 1, call.why))
 
     def _take_state(self, call: Call) -> None:
