@@ -52,13 +52,46 @@ class Graph(Closing):
     def _link_state(self, call: Call) -> None:
         """Put an actor's call behind the one before it."""
         call.after = None
-        call.cover_wanted = False
-        before = call.before
-        if before is not None:
-            before.after = call
-            before.takers = joined(before.takers, call)
-            if not before.closed:
+        call.cover_wanted = call.skipped = False
+        if call.before is not None:
+            call.before.after = call
+        self._take_from(call, self.holder(call))
+
+    def holder(self, call: Call) -> Call | None:
+        """Whose state the call begins with: that of the call before it, those apart that never begin."""
+        source = call.before
+        while source is not None and source.skipped:
+            source = source.before
+        return source
+
+    def _skip(self, call: Call, *, skipped: bool) -> None:
+        """The call does not take the state, and who takes the state does not stand on it; or it does again."""
+        holder, taker = self.holder(call), call.after
+        while taker is not None and taker.skipped:
+            taker = taker.after
+        if skipped:
+            self._leave(call, holder)
+            if taker is not None:
+                self._leave(taker, call)
+                self._take_from(taker, holder)
+        else:
+            self._take_from(call, holder)
+            if taker is not None:
+                self._leave(taker, holder)
+                self._take_from(taker, call)
+        call.skipped = skipped
+
+    def _take_from(self, call: Call, holder: Call | None) -> None:
+        if holder is not None:
+            holder.takers = joined(holder.takers, call)
+            if not holder.closed:
                 call.open += 1
+
+    def _leave(self, call: Call, holder: Call | None) -> None:
+        if holder is not None:
+            holder.takers.remove(call)
+            if not holder.closed:
+                call.open -= 1
 
     def _link_content(self, call: Call, source: Call) -> None:
         """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
@@ -90,7 +123,7 @@ class Graph(Closing):
     def _link_refs(self, call: Call) -> None:
         """The value is known, and Refs stand in it: who takes the value takes what they refer to."""
         for taker in list(call.takers):
-            if taker.before is call and call not in taker.inputs:
+            if taker.before is not None and self.holder(taker) is call and call not in taker.inputs:
                 continue  # it takes the state alone
             for ref in call.refs:
                 self._link_content(taker, ref)
@@ -158,5 +191,10 @@ class Graph(Closing):
 
 
 def states(call: Call) -> tuple[Call, ...]:
-    """Whose state an attempt at the call would begin with."""
-    return () if call.before is None else (call.before,)
+    """Whose state an attempt at the call would begin with: ``holder``."""
+    source = call.before
+    if source is None or call.skipped:
+        return ()
+    while source is not None and source.skipped:
+        source = source.before
+    return () if source is None else (source,)

@@ -167,7 +167,7 @@ class Lineage(Graph):
     def _snapshot_of(self, call: Call) -> Call | None:
         """The next call of an actor, this one included, whose state is in a durable snapshot."""
         holder: Call | None = call
-        while holder is not None and not holder.snapped:
+        while holder is not None and (holder.skipped or not holder.snapped):
             holder = holder.after
             if holder is not None and holder.state is not State.DONE:
                 return None

@@ -62,13 +62,6 @@ class Needs(Lineage):
             call.scope.active += 1
             self._ready.append(call)
 
-    def holder(self, call: Call) -> Call | None:
-        """Whose state the call begins with: that of the call before it, those apart that never began."""
-        source = call.before
-        while source is not None and source.propagated and not source.dead and source.state is State.DONE:
-            source = source.before
-        return source
-
     def _look_at_state(self, call: Call) -> Call | None:
         """Ask for the state that the call begins with, if it is not there. The error, if it never will be."""
         holder = self.holder(call)
@@ -86,7 +79,7 @@ class Needs(Lineage):
     def _state_there(self, call: Call) -> None:
         """Let the call behind it look whether it may start."""
         taker = call.after
-        while taker is not None and taker.propagated and taker.state is State.DONE:
+        while taker is not None and taker.skipped:
             taker = taker.after
         if taker is not None and taker.awaits_state:
             taker.awaits_state = False

@@ -195,7 +195,7 @@ class Outcomes(Retirement):
     def _done(self, call: Call, *, failed: bool) -> None:
         call.state = State.DONE
         if call.note.actor:
-            call.dead = failed and (call.propagated and call.refs[0].dead or not call.propagated)
+            call.dead = failed and not call.skipped
         if self._holding:
             self._holding.discard(call)
         call.failed = failed
@@ -401,4 +401,4 @@ class Outcomes(Retirement):
 
 def _waits_for(call: Call, taker: Call) -> bool:
     """Whether a call waits for the value of another, and not only for the state that it has left."""
-    return taker.state is State.NEEDED and (taker.before is not call or call in taker.inputs)
+    return taker.state is State.NEEDED and (taker.before is None or call in taker.inputs or call in taker.contents)

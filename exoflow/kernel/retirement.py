@@ -122,6 +122,8 @@ class Retirement(Needs):
         call.upload = Version(0)
         self._unsaved.pop(call.id, None)
         if call.note.actor:
+            if call.skipped and call.attached:
+                self._skip(call, skipped=False)
             self._forget_state(call)
         call.why = "remade"
         if call.intent and call.note.rollback:

@@ -43,10 +43,13 @@ class Starting(Outcomes):
         missing, error = self._look_at_inputs(call)
         if missing:
             return False
-        if error is None and call.before is not None:
-            error = self._look_at_state(call)
         if error is not None:
+            if call.before is not None:
+                self._skip(call, skipped=True)
             self._fail_with(call, error)
+            return False
+        if call.before is not None and (dead := self._look_at_state(call)) is not None:
+            self._fail_with(call, dead)
             return False
         return not call.awaits_state
 
@@ -217,9 +220,13 @@ class Starting(Outcomes):
         last = call
         while not (last.has_state or last.snapping):
             taker = last.after
+            while taker is not None and taker.skipped:
+                taker = taker.after
             if taker is not None and taker.state in (State.NEEDED, State.RUNNING):
                 assert call.origin is not None
                 call.origin.cover_wanted = True  # between two calls
+                if taker.state is State.NEEDED:
+                    self._need_state(last)
                 return
             if taker is None or taker.state is not State.DONE:
                 if self.unattached and not in_vain:

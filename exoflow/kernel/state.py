@@ -119,6 +119,7 @@ class Call:
     snapping = Rarely[Version](Version(0))  # the version whose state is on its way to the store
     written = Rarely[bool](False)  # the record of its result is durable
     dead = Rarely[bool](False)  # it has failed and left no state: nor will any call behind it
+    skipped = Rarely[bool](False)  # an argument has failed: it never begins, and the state goes on to the next call
     awaits_state = Rarely[bool](False)  # it cannot start before the state is there
     took = Rarely[Version](Version(0))  # of a running one: the version whose live state it was given
     cover_wanted = Rarely[bool](False)  # of an origin: an effect waits for a snapshot of the next state
@@ -193,8 +194,8 @@ class Call:
     def pinned(self) -> bool:
         """Whether its state can be had again without a choice of the actor's being made again."""
         call: Call | None = self
-        while call is not None and not call.snapped:
-            if call.is_choice:
+        while call is not None and (call.skipped or not call.snapped):
+            if not call.skipped and call.is_choice:
                 return False
             call = call.before
         return call is not None

@@ -502,7 +502,7 @@ class World:
     def _fail(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         acted = self.chance.random() < 0.5
         if acted:
-            self._act(attempt)
+            self._act(_leaves_nothing(attempt))
         self.trace(f"fail {attempt.call} {attempt.version:x} acted={acted}")
         if self.chance.random() < 0.5:
             if not acted and self.chance.random() < 0.4 and self._may_haunt(attempt):
@@ -669,9 +669,14 @@ def _turns_before(call: Call) -> int:
     """How many calls of its actor have left their states before this one."""
     count, before = 0, call.before
     while before is not None:
-        count += not before.propagated
+        count += not before.skipped
         before = before.before
     return count
+
+
+def _leaves_nothing(attempt: Attempt) -> Attempt:
+    """The attempt without the snapshot that it would take in the end."""
+    return attempt if attempt.actor is None else replace(attempt, actor=replace(attempt.actor, snapshot_to=None))
 
 
 def _body(refs: object, given: object) -> None: ...
