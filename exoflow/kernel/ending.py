@@ -63,7 +63,8 @@ class Ending(Forsaking):
         while taker is not None and not taker.is_choice:
             self._settle(taker)
             taker = taker.after
-        if call.before is not None and not call.before.closed:
+        holder = self.holder(call)
+        if holder is not None and not holder.closed:
             self._covers[call] = None
 
     def _commit_covered(self) -> None:

@@ -80,6 +80,8 @@ class Graph(Closing):
                 self._leave(taker, holder)
                 self._take_from(taker, call)
         call.skipped = skipped
+        if taker is not None and not taker.open:
+            self._opened(taker)
 
     def _take_from(self, call: Call, holder: Call | None) -> None:
         if holder is not None:

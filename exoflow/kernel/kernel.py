@@ -155,7 +155,7 @@ class Kernel(History):
             call.state = State.IDLE  # nobody has seen its result: it is made again (V7)
             call.held = call.saved = call.written = False
             call.why = "not saved"
-        elif call.snapped and call.before is not None and not call.before.closed:
+        elif call.snapped and (holder := self.holder(call)) is not None and not holder.closed:
             self._covers[call] = None
             self._recovered = True  # what it covers is committed, though no record becomes durable now
 
