@@ -124,8 +124,8 @@ class SimulatedStore:
         return memoryview(self.objects[name])
 
 
-State = tuple[int, tuple[Any, ...]]
-"""Of an actor: how many of its calls have changed it, and all the choices that it was made from."""
+State = tuple[tuple[CallId, ...], tuple[Any, ...]]
+"""Of an actor: the calls that have changed it, and all the choices that it was made from."""
 
 
 class SimulatedExecutor:
@@ -162,7 +162,7 @@ class SimulatedExecutor:
             found: State | None = self.actors.pop(attempt.actor.state.handle, None)  # type: ignore[call-overload]
             return found
         if attempt.actor.snapshot is None:
-            return 0, ()
+            return (), ()
         taken: State = codec.decode(self.world.encoded(attempt.actor.snapshot))
         return taken
 
@@ -558,10 +558,11 @@ class World:
         """The choices in the state that the attempt was given, which is that of the call before it."""
         state = self.executor.given[attempt.version]
         assert state is not None
-        count, choices = state
-        expected = _turns_before(self.execution.kernel.calls[attempt.call])
-        if count != expected:
-            raise Violation(f"{attempt.call} got a state of {count} calls, and {expected} come before it")
+        turns, choices = state
+        before = _turns_before(self.execution.kernel.calls[attempt.call])
+        surely = tuple(call for call, ran in before.items() if ran or call in turns)
+        if turns != surely:
+            raise Violation(f"{attempt.call} got a state that {turns} have left, and {surely} come before it")
         return set(choices)
 
     def _leave(self, attempt: Attempt, outcome: Any, choices: set[Any]) -> Any:
@@ -569,7 +570,7 @@ class World:
         assert attempt.actor is not None
         before = self.executor.given[attempt.version]
         assert before is not None
-        state = before[0] + 1, tuple(sorted({*before[1], *choices}))
+        state = (*before[0], attempt.call), tuple(sorted({*before[1], *choices}))
         snapshot: Value | None = None
         if attempt.actor.snapshot_to is not None and self.actor_chance.random() < 0.8:
             snapshot = Inline(codec.to_bytes(codec.encode(state)))
@@ -665,13 +666,14 @@ def _unfinished(execution: Execution) -> list[object]:
     ]
 
 
-def _turns_before(call: Call) -> int:
-    """How many calls of its actor have left their states before this one."""
-    count, before = 0, call.before
+def _turns_before(call: Call) -> dict[CallId, bool]:
+    """The calls of its actor before this one, and whether they surely ran. Who stands aside may be known only later."""
+    found: dict[CallId, bool] = {}
+    before = call.before
     while before is not None:
-        count += not before.skipped
+        found[before.id] = before.state is CallState.DONE and not before.skipped
         before = before.before
-    return count
+    return dict(reversed(found.items()))
 
 
 def _leaves_nothing(attempt: Attempt) -> Attempt:
