@@ -141,6 +141,8 @@ class Body:
                 f"{spec.name} is called in another thread than its flow's: make the call in the flow's own body, and "
                 f"hand its value to the thread"
             )
+        if spec.actor is not None:
+            spec.actor.check(strand)
         name = spec.name
         if spec.key is None:
             n = strand.counts.get(name, 0)

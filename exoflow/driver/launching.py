@@ -109,7 +109,7 @@ def _launch_task(execution: Execution, handle: Handle, version: Version) -> None
     attempt = attempt_of(execution, handle, version)
     executor = executor_of(execution, spec)
     if execution.runtime_sources is not None:
-        execution.runtime_sources(spec.code, spec.function)
+        execution.runtime_sources(spec.code, getattr(spec.function, "function", spec.function))
     executor.start(attempt, partial(execution.report, handle, version))
 
 

@@ -13,6 +13,7 @@ from exoflow.protocols import Executor
 
 if TYPE_CHECKING:
     from exoflow.driver.handle import Handle
+    from exoflow.driver.strands import Strand
 
 PLAIN = Annotations()
 
@@ -44,11 +45,24 @@ class Chain:
     last: Call | None = None
     count: int = 0
     """Of its calls; the one that creates it is the first."""
+    strand: Strand | None = None
+    """In which it was created: the others could call it in another order in a replay."""
 
     def turn(self, note: Annotations) -> Turn:
         """Of the next call."""
         reads_whole = note.saves == "sync" and note.chooses
         return Turn(self.last, reads_whole or self.count % self.snapshot_every == 0)
+
+    def check(self, strand: Strand) -> None:
+        """Refuse a call that another body makes, or another strand."""
+        self.strand = self.strand or strand
+        if strand is not self.strand:
+            name = "the actor" if self.create is None else f"the actor {self.create.call_id}"
+            whose = "flow" if strand.body is not self.strand.body else "asyncio task"
+            raise RuntimeError(
+                f"{name} is called by another {whose} than the one that created it: its calls are ordered as written "
+                f"there. Call it there, and pass on what it returns"
+            )
 
     def called(self, handle: Handle) -> None:
         """The next call was made."""

@@ -158,6 +158,8 @@ class Kernel(History):
         elif call.snapped and (holder := self.holder(call)) is not None and not holder.closed:
             self._covers[call] = None
             self._recovered = True  # what it covers is committed, though no record becomes durable now
+        if call.forced and call.is_choice and not call.committed:
+            self._uncovered.append(call)  # it was not the body's when something began to wait for it
 
     def waits(self, scope: Scope, *, settled: bool = True) -> None:
         """The body can do nothing before it gets something. ``settled``: it surely made every call that it could."""
