@@ -1,6 +1,7 @@
 import pytest
 
 from exoflow.executors import LocalExecutor
+from exoflow.executors.dask import DaskExecutor
 from exoflow.executors.processes import ProcessExecutor
 from exoflow.protocols import Executor, Store
 from exoflow.testing.executors import ExecutorConformance
@@ -28,3 +29,10 @@ class TestRay(ExecutorConformance):
         from exoflow.executors.ray import RayExecutor
 
         return RayExecutor(store=store)
+
+
+class TestDask(ExecutorConformance):
+    kills = True
+
+    def open(self, store: Store) -> Executor:
+        return DaskExecutor(workers=2, store=store)
