@@ -160,6 +160,7 @@ def dask_cluster(directory: Path) -> Iterator[Engine]:
     """A LocalCluster with a worker process of one thread a core, as long as the block runs."""
     from distributed import Client, LocalCluster
 
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # exoflow's client outlives the cluster
     spill = directory / "dask"
     with (
         LocalCluster(
