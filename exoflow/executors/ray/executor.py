@@ -22,7 +22,7 @@ from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, order_of
 from exoflow.executors.ray.cluster import Cluster
-from exoflow.executors.ray.tasks import NAMESPACE, boxed, message_of, perform, setup_of, write
+from exoflow.executors.ray.tasks import NAMESPACE, boxed, message_of, perform, setup_of, unboxed, write
 from exoflow.executors.threads import Take, Threads
 from exoflow.executors.wire import pack_order, unpack_outcome
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, RunId, Stored, Value, Version
@@ -141,7 +141,7 @@ class RayExecutor:
         if ref is None:
             raise KeyError("the value was released or lost")
         try:
-            return cast(list[Encoded | Live], self._got(ref))[handle.place]
+            return unboxed(self._got(ref)[handle.place])
         except RayError as error:
             raise KeyError(f"the value is lost: {_summary(error)}") from error
 
