@@ -97,7 +97,7 @@ class Cluster:
     def _connect(self) -> None:
         try:
             ray.init(self._address, num_cpus=self._workers)
-        except (RayError, OSError, ValueError, RuntimeError) as error:
+        except (RayError, ImportError, OSError, ValueError, RuntimeError) as error:
             where = self._address or "on this machine"
             raise ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}") from error
 
