@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -33,6 +34,11 @@ class Performer:
     def __init__(self, stored: StoredValues) -> None:
         self._stored = stored
         self._functions: dict[bytes, Any] = {}
+
+    def load(self, order: Order) -> None:
+        """Import what the order's function needs ahead of its time; an error will come again in ``perform``."""
+        with contextlib.suppress(Exception):
+            self._function(order)
 
     def perform(self, order: Order, read: Read, hold: Hold) -> Outcome:
         """Run the order's body to its end.

@@ -115,8 +115,10 @@ def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] |
         return Held("", len(kept) - 1, made.size)
 
     performer, _ = _tools(setup)
+    unpacked = unpack_order(order)
+    performer.load(unpacked)  # before the body's time begins: a new worker has much to import
     with contextlib.nullcontext() if deadline is None else _ending_after(*deadline):
-        outcome = performer.perform(unpack_order(order), read, hold)
+        outcome = performer.perform(unpacked, read, hold)
     return pack_outcome(outcome), kept or None
 
 
