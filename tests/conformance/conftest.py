@@ -1,10 +1,14 @@
-"""A Ray of two workers for all tests that want one: it takes seconds to start."""
+"""A Ray and a Dask of two workers each for all tests that want one: they take seconds to start."""
 
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,13 @@ def ray_cluster() -> Iterator[None]:
     yield
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def dask_client() -> Iterator["Client"]:
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
