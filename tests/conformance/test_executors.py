@@ -27,7 +27,7 @@ class TestRay(ExecutorConformance):
     kills = True
 
     @pytest.fixture(autouse=True)
-    def cluster(self, ray_cluster: None) -> None: ...
+    def cluster(self, ray_cluster: object) -> None: ...
 
     def open(self, store: Store) -> Executor:
         from exoflow.executors.ray import RayExecutor
@@ -39,8 +39,8 @@ class TestDask(ExecutorConformance):
     kills = True
 
     @pytest.fixture(autouse=True)
-    def cluster(self, dask_client: "Client") -> None:
-        self.client = dask_client
+    def cluster(self, dask_cluster: "Client") -> None:
+        self.client = dask_cluster
 
     def open(self, store: Store) -> Executor:
         from exoflow.executors.dask import DaskExecutor
