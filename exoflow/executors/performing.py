@@ -34,8 +34,8 @@ class Performer:
         self._stored = stored
         self._functions: dict[bytes, Any] = {}
 
-    def perform(self, order: Order, read: Read, hold: Hold) -> Outcome:
-        """Run the order's body to its end.
+    def perform(self, order: Order, read: Read, hold: Hold, begins: Callable[[], None] | None = None) -> Outcome:
+        """Run the order's body to its end. ``begins`` is called before, when the user's module has been loaded.
 
         Raises:
             KeyboardInterrupt, SystemExit: as ``run_attempt``.
@@ -56,13 +56,13 @@ class Performer:
                 save_to=order.save_to,
                 encoded=self._fetch(order.arguments, read),
             )
-            return self._run(attempt, read, hold)
+            return self._run(attempt, read, hold, begins)
         except Interruption as error:
             return Vanished(f"its body ended with {type(error).__name__}", perf_counter() - started)
         except BaseException as error:  # noqa: BLE001 -- the attempt boundary: loading the user's module raised
             return raised(error, perf_counter() - started)
 
-    def _run(self, attempt: Attempt, read: Read, hold: Hold) -> Outcome:
+    def _run(self, attempt: Attempt, read: Read, hold: Hold, begins: Callable[[], None] | None) -> Outcome:
         returned = False
 
         def fetch(value: Value) -> Encoded | Live:
@@ -78,6 +78,8 @@ class Performer:
             return value
 
         reach("worker.pre")
+        if begins is not None:
+            begins()
         if is_async(attempt.function):
             outcome = asyncio.run(run_attempt_async(attempt, fetch, keep))
         else:
