@@ -181,9 +181,9 @@ class Journal(GroupCommit):
         if not known:
             raise self.not_found(run_id)
         newest = known[0]
-        alive = owner_processes(self.store, newest, self._own())
+        alive = owner_processes(self.store, newest, self._own(), listens=not takeover)
         if alive:
-            found = self.find(run_id)
+            found = self.find(run_id, listens=not takeover)
             if found.state == "live":
                 if not takeover or newest.journal == self.name:
                     raise _is_live(found)

@@ -394,6 +394,7 @@ def collects(world: World, *, drop: bool) -> Callable[[Actor], None]:
 def check(world: World) -> None:
     """At the end, all that was acknowledged must be found."""
     world.kill, world.budget = 0.0, 1_000_000
+    world.clock_s += 60.0  # whoever was heard a moment ago, and is dead, is silent now
 
     def look(actor: Actor) -> None:
         journal = open_journal(world, actor)
