@@ -246,7 +246,7 @@ def restore(actor: Any, state: Any) -> None:
         state, slots = state[0], state[1] or {}
     plain = getattr(type(actor), "__getstate__", None) is object.__getstate__
     if plain and hasattr(actor, "__dict__"):
-        actor.__dict__.clear()  # the state is all that there is; one that leaves something out adds to what __init__ made
+        actor.__dict__.clear()  # the state is all that there is, and what __init__ made is not
     if state:
         actor.__dict__.update(state)
     for name, value in slots.items():
