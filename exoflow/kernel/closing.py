@@ -43,8 +43,6 @@ class Closing(RunState):
         return call.closed or not call.attached and call.committed
 
     def _may_close(self, call: Call) -> bool:
-        if call.note.actor and call.state is not State.DONE:
-            return False  # it may fail, and leave a state all the same
         return not call.open and (call.committed or not call.must_commit)
 
     def _advance(self, scope: Scope) -> None:
