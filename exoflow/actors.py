@@ -79,7 +79,7 @@ def _create(cls: type, made: _Cast, body: Body, args: tuple[Any, ...], kwargs: M
     try:
         made.signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{cls.__qualname__}{made.signature}: {error}") from None
+        raise TypeError(f"{cls.__name__}{made.signature}: {error}") from None
     chain = Chain(made.snapshot_every)
     handle = body.submit(replace(made.creates, actor=chain), args, kwargs)
     return Actor(cls, made, chain, handle.call_id)
