@@ -232,8 +232,8 @@ def snapshot_of(actor: object) -> Encoded:
         encoded = encode(actor.__getstate__(), what=f"the state of {name}")
     except CodecError as error:
         raise CodecError(
-            f"{error}. A snapshot is the actor's pickle, and __init__ runs again before it is restored: what that makes "
-            f"may be left out"
+            f"{error}. A snapshot is the actor's pickle, and __init__ runs again before it is restored: what that "
+            f"makes may be left out"
         ) from error
     if encoded.refs:
         raise CodecError(f"the state of {name} holds the Ref to {encoded.refs[0]}: keep its value instead")

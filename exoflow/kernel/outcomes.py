@@ -183,7 +183,7 @@ class Outcomes(Retirement):
         self._done(call, failed=True)
 
     def _open_up(self, call: Call) -> None:
-        """As a function of its inputs it was no choice; an error is one, and an actor goes on with the state it left."""
+        """As a function of its inputs it was no choice; an error is one, and its actor may go on."""
         stack = [call]
         while stack:
             source = stack.pop()

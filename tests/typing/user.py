@@ -200,7 +200,6 @@ assert_type(exoflow.get("x").labels, Mapping[str, str])
 exoflow.configure(store="memory://", executor="local")
 
 
-
 @exoflow.actor(snapshot_every=3, executor="processes", resources={"gpu": 1})
 class Trainer:
     def __init__(self, rate: float) -> None:

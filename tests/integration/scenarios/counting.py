@@ -1,6 +1,5 @@
 """The actor of the scenarios: its creation is ``New``, and the n-th time that it counts the n-th letter."""
 
-
 import world
 
 import exoflow
