@@ -1,7 +1,14 @@
-"""What all tests share: the profiles of hypothesis, and that none leaves its configuration to the next."""
+"""What all tests share: hypothesis' profiles, an S3 server, and that none leaves its configuration to the next."""
 
+import itertools
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,3 +35,53 @@ def configured_for_itself() -> Iterator[None]:
     yield
     ours._configured.clear()
     ours._configured.update(before)  # type: ignore[typeddict-item]  # it was one
+
+
+_stores = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of an S3 server with an empty bucket named ``bucket``, in a process of its own."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    program = Path(__file__).parent / "s3" / "server.py"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, str(program)], stdin=pipe, stdout=pipe, text=True) as server:
+        assert server.stdout is not None
+        endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
+        yield endpoint
+        assert server.stdin is not None
+        server.stdin.close()  # it ends with it
+
+
+@pytest.fixture
+def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The endpoint; this process and those that it starts find it, as they would find Amazon's."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    return s3_endpoint
+
+
+@pytest.fixture
+def s3_url(s3_environment: str) -> str:
+    """A store in the bucket that no other test has seen."""
+    return f"s3://bucket/store-{next(_stores)}"
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Path]:
+    """A Ray of two CPUs that this process is connected to, by its folder. It takes seconds to start."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a short path: sockets have no room for pytest's
+    settings = {"include_dashboard": False, "log_to_driver": False, "_temp_dir": folder}
+    ray.init(num_cpus=2, object_store_memory=100 << 20, resources={"scale": 1.0}, **settings)
+    yield Path(folder)
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import msgpack
+import msgspec
 
 from exoflow.codec import decode_error
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Order:
 
 def pack_order(order: Order) -> bytes:
     inputs = {call: _pack_value(value) for call, value in order.inputs.items()}
-    packed: bytes = msgpack.packb(
+    return _encode(
         (
             order.function,
             order.code,
@@ -63,11 +66,10 @@ def pack_order(order: Order) -> bytes:
             None if order.actor is None else _pack_actor(order.actor),
         )
     )
-    return packed
 
 
 def unpack_order(data: bytes) -> Order:
-    function, code, run_id, call, version, number, key, task, *rest = msgpack.unpackb(data)
+    function, code, run_id, call, version, number, key, task, *rest = _decode(data)
     arguments, inputs, save_to, actor = rest
     values = {CallId(name): _unpack_value(value) for name, value in inputs.items()}
     part = None if actor is None else _unpack_actor(actor)
@@ -98,12 +100,11 @@ def pack_outcome(outcome: Outcome) -> bytes:
             fields = ("r", error, seconds, did_not_happen, _pack_or_none(state), _pack_or_none(snapshot))
         case Vanished(reason, seconds, lost, state):
             fields = ("v", reason, seconds, lost, _pack_or_none(state))
-    packed: bytes = msgpack.packb(fields)
-    return packed
+    return _encode(fields)
 
 
 def unpack_outcome(data: bytes) -> Outcome:
-    kind, *fields = msgpack.unpackb(data)
+    kind, *fields = _decode(data)
     if kind == "c":
         value, seconds, refs, puts, state, snapshot = fields
         made = tuple((c, _unpack_value(v)) for c, v in puts)
@@ -149,13 +150,12 @@ def _unpack_value(fields: list[Any]) -> Value:
 
 def pack_saving(state: Held, name: str) -> bytes:
     """An order to save the state of an actor."""
-    packed: bytes = msgpack.packb((None, _pack_value(state), name))
-    return packed
+    return _encode((None, _pack_value(state), name))
 
 
 def unpack_saving(data: bytes) -> tuple[Held, str] | None:
     """The other way round; None: it is the order of an attempt."""
-    fields = msgpack.unpackb(data)
+    fields = _decode(data)
     if fields[0] is not None:
         return None
     state = _state_or_none(fields[1])
@@ -165,12 +165,11 @@ def unpack_saving(data: bytes) -> tuple[Held, str] | None:
 
 def pack_saved(saved: Stored | bytes | None) -> bytes:
     """What came of it: an encoded error, or None where the state is gone."""
-    packed: bytes = msgpack.packb(_pack_value(saved) if isinstance(saved, Stored) else saved)
-    return packed
+    return _encode(_pack_value(saved) if isinstance(saved, Stored) else saved)
 
 
 def unpack_saved(data: bytes) -> Stored | BaseException:
-    fields = msgpack.unpackb(data)
+    fields = _decode(data)
     if fields is None:
         return KeyError("the state is gone")
     if isinstance(fields, bytes):

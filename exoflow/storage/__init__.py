@@ -8,22 +8,24 @@ from exoflow.errors import UnsupportedStore
 from exoflow.protocols import Store
 from exoflow.storage.local import LocalStore
 from exoflow.storage.memory import MemoryStore
+from exoflow.storage.s3 import S3Store
 
-__all__ = ["LocalStore", "MemoryStore", "open_store"]
+__all__ = ["LocalStore", "MemoryStore", "S3Store", "open_store"]
 
+_UNPROVEN = "its conditional create has to be run against the real thing first, and has not been yet"
 _REFUSED = {
-    "s3": "it comes in a later version",
-    "gs": "its conditional create has not been seen to hold yet",
-    "gcs": "its conditional create has not been seen to hold yet",
-    "az": "its conditional create has not been seen to hold yet",
-    "abfs": "its conditional create has not been seen to hold yet",
+    "gs": _UNPROVEN,
+    "gcs": _UNPROVEN,
+    "az": _UNPROVEN,
+    "abfs": _UNPROVEN,
+    "abfss": _UNPROVEN,
     "http": "nothing can be created there",
     "https": "nothing can be created there",
 }
 
 
 def open_store(url: str | os.PathLike[str] | Store) -> Store:
-    """The store at a url (``file://``, ``memory://``) or a plain path; a ``Store`` as it is. Writes nothing.
+    """The store at a url (``file://``, ``memory://``, ``s3://``) or a plain path; a ``Store`` as it is. Writes nothing.
 
     Raises:
         UnsupportedStore: no atomic create has been shown to hold there.
@@ -39,6 +41,8 @@ def _open_url(url: str) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return LocalStore(url)
+    if scheme in ("s3", "s3a"):
+        return S3Store(url)
     if scheme == "memory":
         return MemoryStore.named(rest)
     if scheme == "file":
@@ -51,6 +55,6 @@ def _open_url(url: str) -> Store:
     why = _REFUSED.get(scheme, "ExoFlow does not know it")
     raise UnsupportedStore(
         f"{url}: {scheme}:// cannot be a store: {why}. A store must create an object atomically (of any number of"
-        " racing creators exactly one wins) and this was proven only for local files: use a path or file:///path,"
-        " or pass an object that passes exoflow.testing.stores.StoreConformance"
+        " racing creators exactly one wins) and this was proven only for local files and S3: use a path,"
+        " file:///path or s3://bucket/prefix, or pass an object that passes exoflow.testing.stores.StoreConformance"
     )

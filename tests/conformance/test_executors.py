@@ -1,4 +1,7 @@
+import pytest
+
 from exoflow.executors import LocalExecutor
+from exoflow.executors.dask import DaskExecutor
 from exoflow.executors.processes import ProcessExecutor
 from exoflow.protocols import Executor, Store
 from exoflow.testing.executors import ExecutorConformance
@@ -14,3 +17,22 @@ class TestProcesses(ExecutorConformance):
 
     def open(self, store: Store) -> Executor:
         return ProcessExecutor(2, store=store)
+
+
+class TestRay(ExecutorConformance):
+    kills = True
+
+    @pytest.fixture(autouse=True)
+    def cluster(self, ray_cluster: object) -> None: ...
+
+    def open(self, store: Store) -> Executor:
+        from exoflow.executors.ray import RayExecutor
+
+        return RayExecutor(store=store)
+
+
+class TestDask(ExecutorConformance):
+    kills = True
+
+    def open(self, store: Store) -> Executor:
+        return DaskExecutor(workers=2, store=store)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from exoflow.protocols import SlotStore, Store
-from exoflow.storage import LocalStore, MemoryStore
+from exoflow.storage import LocalStore, MemoryStore, S3Store
 from exoflow.testing.stores import StoreConformance
 
 
@@ -26,6 +26,16 @@ class TestMemoryStore(StoreConformance):
     def test_it_has_no_slots_and_is_not_shared(self, store: Store) -> None:
         assert not isinstance(store, SlotStore)
         assert not store.shared
+
+
+class TestS3Store(StoreConformance):
+    @pytest.fixture
+    def store(self, s3_url: str) -> Store:
+        return S3Store(s3_url)
+
+    def test_it_has_no_slots_and_is_shared(self, store: Store) -> None:
+        assert not isinstance(store, SlotStore)
+        assert store.shared
 
 
 class CheckThenWrite(LocalStore):

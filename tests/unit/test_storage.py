@@ -38,15 +38,26 @@ def test_a_store_object_is_taken_as_it_is() -> None:
     assert open_store(store) is store
 
 
-@pytest.mark.parametrize("scheme", ["s3", "gs", "az", "http", "ftp"])
+@pytest.mark.parametrize("scheme", ["gs", "az", "http", "ftp"])
 def test_a_store_without_a_proven_atomic_create_is_refused(scheme: str) -> None:
     with pytest.raises(UnsupportedStore, match=r"atomic.*use a path"):
         open_store(f"{scheme}://bucket/folder")
 
 
-def test_s3_is_announced() -> None:
-    with pytest.raises(UnsupportedStore, match="comes in a later version"):
+def test_a_cloud_without_a_proven_create_says_what_is_missing() -> None:
+    with pytest.raises(UnsupportedStore, match="has to be run against the real thing first"):
+        open_store("gs://bucket/folder")
+
+
+def test_s3_without_s3fs_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UnsupportedStore, match=r"pip install 'exoflow\[s3\]'"):
         open_store("s3://bucket")
+
+
+def test_an_s3_url_must_name_a_bucket() -> None:
+    with pytest.raises(UnsupportedStore, match="names no bucket"):
+        open_store("s3:///folder")
 
 
 def test_a_file_url_with_a_host_is_refused() -> None:
