@@ -28,7 +28,7 @@ planted = importlib.util.module_from_spec(_spec)
 sys.modules["s3_proxy"] = planted
 _spec.loader.exec_module(planted)
 
-PROGRAM = '''
+PROGRAM = """
 import os, sys, time
 import exoflow
 from exoflow import flow, task
@@ -69,7 +69,7 @@ try:
         print(exoflow.resume("mine", takeover=sys.argv[1] == "take"))
 except BaseException as error:
     print(type(error).__name__)
-'''
+"""
 
 
 class Stage:
@@ -249,7 +249,11 @@ def test_a_damaged_object_is_said_as_for_files(s3_url: str) -> None:
     store = open_store(s3_url)
     journal = Journal(store, linger_s=None)
     claimed = journal.claim("mine")
-    for record in ((Kind.START, claimed.run, "mine", 1), (Kind.SAVED, claimed.run, "a"), (Kind.SAVED, claimed.run, "b")):
+    for record in (
+        (Kind.START, claimed.run, "mine", 1),
+        (Kind.SAVED, claimed.run, "a"),
+        (Kind.SAVED, claimed.run, "b"),
+    ):
         journal.wait(journal.append(record))
     name = f"journals/{journal.name}/2"
     whole = bytes(store.read(name))

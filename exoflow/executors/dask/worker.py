@@ -182,7 +182,7 @@ class _Seat:
             put(get_worker(), key, Parcel(key, encoded), encoded.size, self.patron.client)
             return Held(self.patron.name, key, encoded.size)
 
-        outcome = self._performer.perform(order, read, hold, running.begin)
+        outcome = self._performer.perform(order, read, hold, begins=running.begin)
         if isinstance(outcome, Vanished) and running.reason is not None:
             return Vanished(running.reason, outcome.seconds)
         return outcome
