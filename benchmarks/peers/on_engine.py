@@ -14,7 +14,7 @@ from typing import Any
 import engine_bodies as bodies
 import engine_flows as flows
 import psutil
-from engines import CLUSTERS, Engine
+from engines import CLUSTERS, LARGE, SMALL, Engine
 from limits import write_durably
 from measure import Figures, Options, program, seconds
 from sampling import sampled
@@ -28,6 +28,8 @@ PARTS = 50
 """Maps, and reduces, of the shuffle."""
 ARRAY_BYTES = 100_000_000
 WATCH_S = 0.05
+HEAVY = ("array_1gb", "by_reference", "shuffle")
+"""What needs a large store."""
 
 Work = Callable[[], dict[str, Any]]
 
@@ -244,8 +246,8 @@ def of_ours(work: Callable[[Engine, Options], dict[str, Work]], engine: Engine, 
 
 def main() -> None:
     directory = Path(sys.argv[sys.argv.index("--dir") + 1])
-    name = sys.argv[1].partition(".")[0]
-    with CLUSTERS[name](directory) as engine:
+    name, _, work = sys.argv[1].partition(".")
+    with CLUSTERS[name](directory, LARGE if work in HEAVY else SMALL) as engine:
         exoflow.configure(store=(directory / "store").as_uri(), executor=name)
         known = {f"{name}.{work}": functools.partial(of_all, make, engine) for work, make in WORKS.items()}
         known |= {f"{name}.{work}.ours": functools.partial(of_ours, make, engine) for work, make in WORKS.items()}
