@@ -203,14 +203,16 @@ def is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function)
 
 
-class _InputLost(Exception):
+class InputLost(Exception):
+    """An attempt cannot begin; ``outcome`` says so."""
+
     def __init__(self, outcome: Vanished) -> None:
         super().__init__(outcome.reason)
         self.outcome = outcome
 
 
 def _failed(error: BaseException, seconds: float, context: AttemptContext) -> Outcome:
-    if isinstance(error, _InputLost):
+    if isinstance(error, InputLost):
         return error.outcome
     if isinstance(error, Interruption):
         raise error
@@ -316,9 +318,9 @@ def _input(attempt: Attempt, call: CallId, fetch: Fetch, value_of: Callable[[Cal
         return found if isinstance(found, Live) else decode(found, lookup=value_of, bring=bring)
     except (KeyError, FileNotFoundError, Corrupt) as error:
         reason = f"its input {call} is lost: {type(error).__name__}: {error}"
-        raise _InputLost(Vanished(reason, lost=(call,))) from error
+        raise InputLost(Vanished(reason, lost=(call,))) from error
     except StorageError as error:
-        raise _InputLost(Vanished(f"its input {call} could not be read: {error}")) from error
+        raise InputLost(Vanished(f"its input {call} could not be read: {error}")) from error
 
 
 _wants: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()

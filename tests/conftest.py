@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,3 +72,16 @@ def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def s3_url(s3_environment: str) -> str:
     """A store in the bucket that no other test has seen."""
     return f"s3://bucket/store-{next(_stores)}"
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Path]:
+    """A Ray of two CPUs that this process is connected to, by its folder. It takes seconds to start."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a short path: sockets have no room for pytest's
+    settings = {"include_dashboard": False, "log_to_driver": False, "_temp_dir": folder}
+    ray.init(num_cpus=2, object_store_memory=100 << 20, resources={"scale": 1.0}, **settings)
+    yield Path(folder)
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -36,7 +36,6 @@ class Plan:
     copies: int = 2
     hidden: int = 64
     rate: float = 0.001
-    snapshot_every: int = 5
     checkpoint: str = "auto"
     """Of the data and of the training, as ``exoflow.task`` has it: one word for the whole pipeline."""
     prepare_on: str = "local"
@@ -77,7 +76,7 @@ def augment(plan: Plan, shard: Shard, month: int) -> Shard:
     return jittered(shard, plan.copies, np.random.default_rng())
 
 
-@exoflow.actor
+@exoflow.actor(snapshot_every=5)
 class Trainer:
     """A network between the calls that train it."""
 
@@ -124,10 +123,9 @@ def late(output: str, plan: Plan) -> dict[str, object]:
     shards = {month: prepare.options(**there).submit(plan, *tables, month) for month in (*LEARN, *EXAMINE)}
     drawn = {month: augment.options(**there).submit(plan, shards[month], month) for month in LEARN}
 
-    trainer = Trainer.options(executor=plan.train_on, snapshot_every=plan.snapshot_every, checkpoint=plan.checkpoint)(
-        plan
-    )
-    losses = [trainer.fit.submit(drawn[month], epoch, month) for epoch in range(plan.epochs) for month in LEARN]
+    trainer = Trainer(plan)
+    fit = trainer.fit.options(checkpoint=plan.checkpoint)
+    losses = [fit.submit(drawn[month], epoch, month) for epoch in range(plan.epochs) for month in LEARN]
     scores = [trainer.score.submit(shards[month]) for month in EXAMINE]
     release = publish(output, trainer.weights.submit(), losses, scores)
     return {"release": release, "loss": losses[-1].result(), "scores": [asdict(score.result()) for score in scores]}
@@ -143,7 +141,8 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help="%(default)s")
     words = vars(parser.parse_args())
     output, run_id, store = words.pop("output"), words.pop("run_id"), words.pop("store")
-    print(json.dumps(late.options(run_id=run_id, store=store)(output, Plan(**words)), indent=2))
+    plan = Plan(**words)
+    print(json.dumps(late.options(run_id=run_id, store=store, executor=plan.train_on)(output, plan), indent=2))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from exoflow.cli.options import DebugOption, JsonOption, StoreOption
 from exoflow.cli.place import store_of
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import duration, size
-from exoflow.errors import ExoFlowError
+from exoflow.errors import ExoFlowError, StorageError
 from exoflow.protocols import SlotStore, Store
 from exoflow.storage import open_store
 
@@ -109,6 +109,9 @@ def _executors() -> str:
 
 def _store(store: Store) -> Iterator[Finding]:
     root = getattr(store, "root", None)
+    if not isinstance(root, str) and store.shared:
+        yield from _try_bucket(store)
+        return
     if not isinstance(root, str):
         yield Finding("store", True, f"{store.url}: lasts as long as its process")
         return
@@ -143,6 +146,23 @@ def _try(store: Store) -> Iterator[Finding]:
     yield Finding("atomic create", same and not again, f"{duration(took)}", hint)
     if isinstance(store, SlotStore):
         yield from _try_slot(store)
+
+
+def _try_bucket(store: Store) -> Iterator[Finding]:
+    """Use the store itself: whether a service keeps the condition of a create cannot be seen from outside."""
+    name = f"trial/{secrets.token_hex(8)}"
+    try:
+        store.create(f"{name}/0", b"")  # connects
+        took = _timed(lambda: store.create(f"{name}/1", b"one"))
+        once = not store.create(f"{name}/1", b"two") and bytes(store.read(f"{name}/1")) == b"one"
+        store.delete(f"{name}/0")
+        store.delete(f"{name}/1")
+    except StorageError as error:
+        yield Finding("store", False, str(error), "see docs/how-to/object-stores.md")
+        return
+    yield Finding("store", True, store.url)
+    hint = "" if once else "two processes could own one run here: use another service"
+    yield Finding("atomic create", once, duration(took), hint)
 
 
 def _try_slot(store: SlotStore) -> Iterator[Finding]:

@@ -36,4 +36,4 @@ def make(kind: str, content: object) -> object:
         client = get_client()
     except ValueError as error:
         raise CodecError(f"the value holds a {kind}, and this process has no Dask client: make one") from error
-    return client.scatter(content, hash=False)  # type: ignore[no-untyped-call]  # it ships few types
+    return client.scatter(content, hash=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from exoflow.errors import Corrupt, StorageError
 from exoflow.journal import inbox
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.owners import hashed
 from exoflow.protocols import SlotStore, Store
 
@@ -35,6 +36,8 @@ class Bells:
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
         self._looked_s = time.monotonic()
+        self._heard = 0
+        """The last bell, in a bucket: none is deleted there."""
 
     def listen(self) -> None:
         """There is a run from now on that somebody may have something to say to."""
@@ -59,7 +62,10 @@ class Bells:
 
     def hear(self) -> None:
         """Bring the runs what has come for them: those for which somebody rang; every now and then, all."""
-        run_ids = inbox.hear(self._store, self._journal)
+        if in_bucket(self._store):
+            run_ids, self._heard = inbox.hear_on(self._store, self._journal, self._heard)
+        else:
+            run_ids = inbox.hear(self._store, self._journal)
         now_s = time.monotonic()
         if now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s

@@ -141,6 +141,8 @@ class Body:
                 f"{spec.name} is called in another thread than its flow's: make the call in the flow's own body, and "
                 f"hand its value to the thread"
             )
+        if spec.actor is not None:
+            spec.actor.check(strand)
         name = spec.name
         if spec.key is None:
             n = strand.counts.get(name, 0)
@@ -166,11 +168,14 @@ class Body:
             fingerprint = codec.fingerprint(args, kwargs)
         past = execution.history.results.get(id) if execution.history.results else None
         try:
-            call = kernel.called(self.scope, id, spec.note, inputs, passes)
+            turn = None if spec.actor is None else spec.actor.turn(spec.note)
+            call = kernel.called(self.scope, id, spec.note, inputs, passes, turn)
             handle = Handle(call, self, spec, args, kwargs, encoded, fingerprint)
             if choose is not None:
                 handle.choose = choose
             execution.handles[id] = handle
+            if spec.actor is not None:
+                spec.actor.called(handle)
             if past is not None:
                 check_same(call, past, handle, execution)
         except Exception as error:  # the kernel may know half of the call
@@ -201,6 +206,8 @@ class Body:
 
     def _runs_here(self, spec: TaskSpec) -> bool:
         """Whether attempts run in the thread, or asyncio task, that waits for them. No thread can be ended in time."""
+        if spec.actor is not None:
+            return False  # an executor has its state
         executor = self.execution.default if spec.executor is None else spec.executor
         return executor == "local" and spec.is_async is self.is_async and (self.is_async or spec.timeout_s is None)
 
@@ -246,7 +253,8 @@ class Body:
         if self.strands > 1:
             self._record(call)
         self._is_given(call)
-        if handle.order == PLAIN and call.saved and type(value) is Inline and not encoded.refs:
+        alone = handle.order == PLAIN and not call.note.actor
+        if alone and call.saved and type(value) is Inline and not encoded.refs:
             execution.handles.pop(call.id, None)  # no Ref stands for it, and whatever makes it again calls it again
         return result
 

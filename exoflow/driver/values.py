@@ -53,6 +53,11 @@ class Values:
         self.executors = executors
         self.at: dict[CallId, Value] = {}
         self.errors: dict[CallId, bytes] = {}
+        self.states: dict[CallId, Held] = {}
+        """Live states of actors, by the calls that have left them."""
+        self.snapshots: dict[CallId, Value] = {}
+        """States that are saved, likewise."""
+        self._taken: dict[Version, tuple[CallId, Held]] = {}
         self._given: dict[Version, list[Held]] = {}
         self._users: dict[int, int] = {}
         self._unwanted: dict[int, Held] = {}
@@ -76,6 +81,29 @@ class Values:
             if not self._users[id(value)]:
                 del self._users[id(value)]
                 self.release(self._unwanted.pop(id(value), None))
+
+    def take_state(self, holder: CallId, version: Version) -> Held:
+        """The live state that a call has left, for an attempt that will change it."""
+        state = self.states.pop(holder)
+        self._taken[version] = holder, state
+        return state
+
+    def end_turn(self, version: Version, *, given_back: bool) -> None:
+        """The attempt has ended, and has the state no more. ``given_back``: it is as it was."""
+        taken = self._taken.pop(version, None)
+        if taken is not None and given_back and taken[0] not in self.states:
+            self.states[taken[0]] = taken[1]
+        elif taken is not None:
+            self.release(taken[1])
+
+    def place_state(self, id: CallId, state: Held | None, snapshot: Value | None) -> None:
+        """What state a call has left."""
+        if state is not None:
+            older = self.states.get(id)
+            self.states[id] = state
+            self.release(older)
+        if snapshot is not None:
+            self.snapshots[id] = snapshot
 
     def keep(self, encoded: codec.Encoded) -> Value:
         """A value that the driver itself has: small ones inline, large ones held here."""
@@ -245,6 +273,11 @@ class Values:
         for value in self.at.values():
             if type(value) is Held:
                 self.release(value)
+        for _, taken in self._taken.values():
+            self.release(taken)
+        for state in self.states.values():
+            self.release(state)
+        self.states.clear()
         while self.kept:
             self._let_go(next(iter(self.kept)))
 

@@ -13,11 +13,13 @@ from typing import Any, cast
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, Interruption, StorageError
+from exoflow.executors.living import LiveActor, LocalActors
 from exoflow.executors.ordering import Elsewhere
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines, Take, Threads
 from exoflow.model import Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
+from exoflow.states import run_actor, run_actor_async, snapshot_of
 
 GRACE_S = 5.0
 """How long a cancelled coroutine may take to end before it is reported all the same."""
@@ -66,6 +68,7 @@ class LocalExecutor:
         self, max_workers: int | None = None, *, store: Store | None = None, elsewhere: Elsewhere | None = None
     ) -> None:
         self._stored = StoredValues(store)
+        self._actors = LocalActors(self.name, self._stored)
         self._elsewhere = elsewhere
         limit = max_workers or min(32, (os.cpu_count() or 1) + 4)
         self._threads: Threads[_Entry] = Threads(limit, self._serve, "exoflow-local")
@@ -106,6 +109,8 @@ class LocalExecutor:
             self._stop(entry, "cancelled")
 
     def fetch(self, value: Held) -> Encoded | Live:
+        if isinstance(value.handle, LiveActor):
+            return snapshot_of(self._actors.look_at(value))
         made = cast(LocalHandle, value.handle).made
         if made is None:
             raise KeyError("the value was released or lost")
@@ -122,7 +127,10 @@ class LocalExecutor:
         self._savers.put(write)
 
     def release(self, value: Held) -> None:
-        cast(LocalHandle, value.handle).made = None
+        if isinstance(value.handle, LiveActor):
+            value.handle.actor = None
+        else:
+            cast(LocalHandle, value.handle).made = None
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -148,7 +156,7 @@ class LocalExecutor:
             if entry.attempt.timeout_s is not None:
                 self._deadlines.add(entry.attempt.timeout_s, entry)
             try:
-                outcome = run_attempt(entry.attempt, self._fetch, self._keep)
+                outcome = self._perform(entry.attempt)
             except Interruption as error:
                 outcome = Vanished(f"its body ended with {type(error).__name__}")
             if not self._ends(entry):
@@ -156,6 +164,16 @@ class LocalExecutor:
             with self._threads.spare():
                 entry.report(outcome)
             del entry, outcome  # an idle thread must not keep a value alive
+
+    def _perform(self, attempt: Attempt) -> Outcome:
+        if attempt.actor is not None:
+            return run_actor(attempt, self._fetch, self._keep, self._actors)
+        return run_attempt(attempt, self._fetch, self._keep)
+
+    def _perform_async(self, attempt: Attempt) -> Coroutine[Any, Any, Outcome]:
+        if attempt.actor is not None:
+            return run_actor_async(attempt, self._fetch, self._keep, self._actors)
+        return run_attempt_async(attempt, self._fetch, self._keep)
 
     def _is_live(self, entry: _Entry) -> bool:
         return self._live.get(entry.key) is entry
@@ -218,7 +236,7 @@ class LocalExecutor:
                 self._settle(entry, Vanished(entry.reason))
                 continue
             loop = asyncio.get_running_loop()
-            entry.task = loop.create_task(run_attempt_async(entry.attempt, self._fetch, self._keep))
+            entry.task = loop.create_task(self._perform_async(entry.attempt))
             entry.task.add_done_callback(functools.partial(self._ended, entry))
             if entry.attempt.timeout_s is not None:
                 reason = f"timed out after {entry.attempt.timeout_s} s"

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from exoflow.journal import frames, packs
 from exoflow.journal.frames import Batch, Gap
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.records import OWNERSHIP, Kind, decode
 from exoflow.journal.scan import journal_names, owned, slot_name
-from exoflow.journal.takeover import Own, State, journal_processes
+from exoflow.journal.takeover import Own, State, journal_processes, listen, note
 from exoflow.protocols import Record, Store
 
 Position = tuple[int, int]
@@ -41,6 +42,9 @@ def listed(store: Store, own: Own | None = None) -> Iterator[Listed]:
         for run, (run_id, epoch) in begun.items():
             _keep_newest(newest, run_id, epoch, journal, run in over)
     lives: dict[str, bool] = {}
+    if in_bucket(store):  # listen to all at once: each may have to be heard for three beats
+        for journal in {journal for _, journal, ended in newest.values() if not ended}:
+            listen(store, journal)
     for run_id, (epoch, journal, ended) in newest.items():
         if not ended and journal not in lives:
             lives[journal] = own is not None and journal == own.journal or bool(journal_processes(store, journal))
@@ -106,6 +110,9 @@ class Reader:
         self.first_slots = {journal: min(found) for journal, found in numbers.items()}
         self.vanished = not self.positions.keys() <= {*numbers, *packs.pack_names(self._store)}
         seen = dict(self.positions)
+        if in_bucket(self._store):
+            for journal, found in numbers.items():
+                note(self._store, journal, max(found))
         for journal in sorted(numbers):
             try:
                 yield from self._read_journal(journal, sorted(numbers[journal]))

@@ -13,6 +13,7 @@ import msgpack
 
 from exoflow.errors import Corrupt
 from exoflow.hooks import reach
+from exoflow.journal import numbered
 from exoflow.journal.creation import created
 from exoflow.journal.owners import hashed
 from exoflow.protocols import Buffer, Store
@@ -50,7 +51,7 @@ def post(store: Store, run_id: str, message: Message) -> int:
     body: bytes = msgpack.packb([*message[:-1], os.urandom(8)], unicode_errors="surrogatepass")
     data = zlib.crc32(body).to_bytes(_SUM_BYTES, "big") + body
     folder = _folder(run_id)
-    number = max(_numbers(store, folder), default=0) + 1
+    number = max(numbered.numbers(store, folder, 1), default=0) + 1
     reach("inbox.post.before")
     while not created(store, f"{folder}/{number}", data, _TRIES):
         number += 1
@@ -65,7 +66,10 @@ def messages_after(store: Store, run_id: str, number: int) -> list[Message]:
         Corrupt: one is damaged.
     """
     folder = _folder(run_id)
-    found = sorted(n for n in _numbers(store, folder) if n > number)
+    if numbered.in_bucket(store):
+        found_there = numbered.read_on(store, folder, number + 1)
+        return [_parse(data, n, f"{store.url}: {folder}/{n}") for n, data in found_there]
+    found = [n for n in numbered.numbers(store, folder, 1) if n > number]
     return [_read(store, f"{folder}/{n}", n) for n in found]
 
 
@@ -84,7 +88,8 @@ def _read(store: Store, name: str, number: int) -> Message:
 
 def has_messages(store: Store, run_id: str) -> bool:
     """Whether anybody has told the run anything."""
-    return bool(store.list(_folder(run_id)))
+    folder = _folder(run_id)
+    return store.exists(f"{folder}/1") if numbered.in_bucket(store) else bool(store.list(folder))
 
 
 def _parse(data: Buffer, number: int, place: str) -> Message:
@@ -110,20 +115,29 @@ def _folder(run_id: str) -> str:
     return f"inbox/{hashed(run_id)}"
 
 
-def _numbers(store: Store, folder: str) -> list[int]:
-    return [int(name.rpartition("/")[2]) for name in store.list(folder)]
-
-
 # -- bells -------------------------------------------------------------------------------------------------------------
 
 
 def ring(store: Store, journal: str, run_id: str, number: int) -> None:
     """Tell the owner of this journal that a message has come for a run of its."""
-    store.create(f"bells/{journal}/{hashed(run_id)}-{number}", run_id.encode("utf-8", "surrogatepass"))
+    data = run_id.encode("utf-8", "surrogatepass")
+    if not numbered.in_bucket(store):
+        store.create(f"bells/{journal}/{hashed(run_id)}-{number}", data)
+        return
+    folder = f"bells/{journal}"
+    bell = numbered.newest(store, folder, 1) + 1
+    while not created(store, f"{folder}/{bell}", data):  # another's for the same run, rung since we looked, is as good
+        bell += 1
+
+
+def hear_on(store: Store, journal: str, seen: int) -> tuple[set[str], int]:
+    """The runs for which somebody rang since bell ``seen``, and the last bell. One request where nobody did."""
+    rung = list(numbered.read_on(store, f"bells/{journal}", seen + 1))
+    return {bytes(data).decode("utf-8", "surrogatepass") for _, data in rung}, seen + len(rung)
 
 
 def hear(store: Store, journal: str) -> set[str]:
-    """The runs for which somebody rang, once."""
+    """The runs for which somebody rang, once. Not in a bucket."""
     run_ids = set()
     for name in store.list(f"bells/{journal}"):
         try:

@@ -11,6 +11,7 @@ from exoflow.errors import RunIsLive, RunNotFound
 from exoflow.hooks import reach
 from exoflow.journal import catalogue, frames
 from exoflow.journal.marks import begin_fork, buried, end_fork, last_buried
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.owners import (
     NAME_BITS,
     Claim,
@@ -104,6 +105,10 @@ class Journal(GroupCommit):
             RunNotFound: the id has the form of a generated one, and no such run exists.
         """
         self._open()
+        if in_bucket(self.store) and parse_id(run_id) is None:  # most ids are new: one request tells
+            run = self._create_claim(run_id, 1)
+            if run is not None:
+                return Claimed(True, 1, run)
         while True:
             found = self.find(run_id)
             if found.state != "absent":
@@ -115,13 +120,20 @@ class Journal(GroupCommit):
                 continue
             if newest is not None and self.find(run_id).state != "absent":
                 continue
-            run = self._new_index()
             epoch = max(newest.epoch if newest is not None else 0, last_buried(self.store, run_id)) + 1
-            reach("journal.claim.before")
-            if create_claim(self.store, run_id, Claim(epoch, self.name, run)):
-                reach("journal.claim.after")
+            run = self._create_claim(run_id, epoch)
+            if run is not None:
                 return Claimed(True, epoch, run)
-            self.abandon(run)
+
+    def _create_claim(self, run_id: str, epoch: int) -> int | None:
+        """The index of the run that is ours now; None: somebody else has the epoch."""
+        run = self._new_index()
+        reach("journal.claim.before")
+        if create_claim(self.store, run_id, Claim(epoch, self.name, run)):
+            reach("journal.claim.after")
+            return run
+        self.abandon(run)
+        return None
 
     def abandon(self, run: int) -> None:
         """Give up a run that was claimed and not started: it never existed."""

@@ -5,6 +5,7 @@ Each creates its own, then looks for the other's; who finds one gives way.
 
 from __future__ import annotations
 
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.owners import hashed
 from exoflow.journal.scan import is_sealed, slot_numbers
 from exoflow.protocols import Store
@@ -17,6 +18,8 @@ def buried(store: Store, run_id: str, epoch: int) -> bool:
 
 def last_buried(store: Store, run_id: str) -> int:
     """The newest epoch that gc is deleting, or 0."""
+    if in_bucket(store):
+        return 0  # gc does not work there
     return max((int(name.rpartition("/")[2]) for name in store.list(f"tombs/{hashed(run_id)}")), default=0)
 
 

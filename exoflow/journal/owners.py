@@ -12,6 +12,7 @@ from functools import lru_cache
 import msgpack
 
 from exoflow.errors import Corrupt
+from exoflow.journal import numbered
 from exoflow.journal.creation import created
 from exoflow.protocols import Store
 
@@ -56,20 +57,24 @@ def hashed(run_id: str) -> str:
 def claims(store: Store, run_id: str) -> list[Claim]:
     """All claims of a run, the newest first; the first of a generated id may never have begun."""
     folder = f"owners/{hashed(run_id)}"
-    epochs = sorted((int(name.rpartition("/")[2]) for name in store.list(folder)), reverse=True)
-    found = []
-    for epoch in epochs:
-        with contextlib.suppress(FileNotFoundError):  # gc deletes the run, oldest claim first
-            found.append(_read(store, f"{folder}/{epoch}", epoch))
     first = parse_id(run_id)
-    if first is not None and 1 not in epochs:
+    found = []
+    if numbered.in_bucket(store):
+        for epoch, data in numbered.read_on(store, folder, 1 if first is None else 2):
+            found.insert(0, _parse(store, f"{folder}/{epoch}", epoch, data))
+    else:
+        for epoch in reversed(numbered.numbers(store, folder, 1)):
+            name = f"{folder}/{epoch}"
+            with contextlib.suppress(FileNotFoundError):  # gc deletes the run, oldest claim first
+                found.append(_parse(store, name, epoch, store.read(name)))
+    if first is not None and all(claim.epoch != 1 for claim in found):
         found.append(first)
     return found
 
 
-def _read(store: Store, name: str, epoch: int) -> Claim:
+def _parse(store: Store, name: str, epoch: int, data: memoryview) -> Claim:
     try:
-        _, journal, run = msgpack.unpackb(store.read(name))
+        _, journal, run = msgpack.unpackb(data)
         return Claim(epoch, str(journal), int(run))
     except (ValueError, TypeError) as error:
         raise Corrupt(f"{store.url}: {name} is damaged ({error}): it is unknown who owns this run") from error

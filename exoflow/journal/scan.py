@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from exoflow.journal import frames
+from exoflow.journal import frames, numbered
 from exoflow.journal.frames import NOWHERE, Batch, Entry, Gap
 from exoflow.journal.records import IN_DOUBT, OWNERSHIP, Kind, decode, decode_all, decode_as_far, encode
 from exoflow.protocols import Record, Store
@@ -53,7 +53,14 @@ def slot_name(journal: str, number: int) -> str:
 
 
 def slot_numbers(store: Store, journal: str) -> list[int]:
-    return sorted(int(name.rpartition("/")[2]) for name in store.list(f"journals/{journal}"))
+    return numbered.numbers(store, f"journals/{journal}", 0)
+
+
+def newest_slot(store: Store, journal: str, known: int | None = None) -> int:
+    """The number of the newest slot, -1 where there is none; ``known`` is one that is there."""
+    if numbered.in_bucket(store):
+        return numbered.newest(store, f"journals/{journal}", 0, known)
+    return max(slot_numbers(store, journal), default=-1)
 
 
 def journal_names(store: Store) -> list[str]:
@@ -83,8 +90,8 @@ def ends_with_seal(store: Store, journal: str, number: int) -> bool:
 
 
 def is_sealed(store: Store, journal: str) -> bool:
-    numbers = slot_numbers(store, journal)
-    return bool(numbers) and ends_with_seal(store, journal, numbers[-1])
+    newest = newest_slot(store, journal)
+    return newest >= 0 and ends_with_seal(store, journal, newest)
 
 
 def read_run(store: Store, journal: str, run: int, upto: int = NOWHERE - 1) -> History:
@@ -110,10 +117,11 @@ def read_all(store: Store, journal: str) -> dict[int, tuple[History, tuple[int, 
 
 def _read(store: Store, journal: str, reading: _Reading) -> _Reading:
     previous = None
-    for number in slot_numbers(store, journal):
+    slots = slot_numbers(store, journal)
+    contents = numbered.read_each(store, [slot_name(journal, number) for number in slots])
+    for number, data in zip(slots, contents, strict=True):
         if number != (0 if previous is None else previous + 1):
             reading.skip()  # gc took the slots before: nothing of a run that goes on was there
-        data = store.read(slot_name(journal, number))
         for piece in frames.batches(data):
             reading.take(number, data, piece)
         previous = number
@@ -253,8 +261,10 @@ def owned(store: Store, journal: str, kinds: frozenset[Kind]) -> Iterator[tuple[
     Raises:
         FileNotFoundError: a slot vanished while it was read.
     """
-    for number in slot_numbers(store, journal):
-        for piece in frames.batches(store.read(slot_name(journal, number))):
+    slots = slot_numbers(store, journal)
+    contents = numbered.read_each(store, [slot_name(journal, number) for number in slots])
+    for number, data in zip(slots, contents, strict=True):
+        for piece in frames.batches(data):
             if isinstance(piece, Batch):
                 for item in frames.found(piece, None, kinds):
                     if item.good:

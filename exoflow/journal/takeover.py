@@ -20,6 +20,7 @@ from exoflow.journal.scan import (
     History,
     ends_with_seal,
     is_sealed,
+    newest_slot,
     read_run,
     seal_batch,
     slot_name,
@@ -156,14 +157,40 @@ def hears_beat(
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Whether a new slot appears within three beats of our own clock: the owner lives. Object stores have no locks."""
-    newest = slot_numbers(store, journal)[-1:]
-    until = monotonic() + _BEATS * BEAT_S
-    while monotonic() < until:
+    """Whether a new slot appears within three beats of our own clock: the owner lives. Object stores have no locks.
+
+    What this process has seen before counts: whoever asks twice waits once.
+    """
+    newest, since_s = listen(store, journal, monotonic)
+    if since_s is None:
+        return not is_sealed(store, journal)
+    while monotonic() < since_s + _BEATS * BEAT_S:
         sleep(BEAT_S / 5)
-        if slot_numbers(store, journal)[-1:] != newest:
+        if store.exists(slot_name(journal, newest + 1)):
+            listen(store, journal, monotonic)
             return not is_sealed(store, journal)
     return False
+
+
+_heard: dict[tuple[str, str], tuple[int, float]] = {}
+"""The newest slot of a journal, and since when it has been that, as far as this process saw."""
+
+
+def listen(store: Store, journal: str, monotonic: Callable[[], float] = time.monotonic) -> tuple[int, float | None]:
+    """The newest slot of a journal, and since when it has been that; None: it came within three beats, just now."""
+    known, _ = _heard.get((store.url, journal), (None, 0.0))
+    newest = newest_slot(store, journal, known)
+    return newest, note(store, journal, newest, monotonic)
+
+
+def note(store: Store, journal: str, newest: int, monotonic: Callable[[], float] = time.monotonic) -> float | None:
+    """Remember what was seen of a journal: whoever asks later whether it lives need not wait as long."""
+    key, now_s = (store.url, journal), monotonic()
+    known, since_s = _heard.get(key, (None, now_s))
+    if newest == known:
+        return since_s
+    _heard[key] = newest, now_s
+    return None if known is not None and now_s - since_s < _BEATS * BEAT_S else now_s
 
 
 def seal(store: Store, journal: str, number: int, nonce: int, *, force: bool) -> bool:
@@ -172,8 +199,7 @@ def seal(store: Store, journal: str, number: int, nonce: int, *, force: bool) ->
     With ``force`` the slot behind that one is tried, and so on: the owner sees it after its next write.
     """
     while True:
-        numbers = slot_numbers(store, journal)
-        last = numbers[-1] if numbers else -1
+        last = newest_slot(store, journal)
         try:
             if last >= 0 and ends_with_seal(store, journal, last):
                 return True

@@ -284,7 +284,9 @@ class GroupCommit:
         try:
             with self._io:
                 self._slots.write([(encode((Kind.BEAT, 0)), 0, Kind.BEAT)], NOWHERE)
-        except (StorageError, Fenced) as failure:
+        except StorageError as failure:
+            _log.warning("the journal of %s could not say that it lives, and tries again: %s", self.store.url, failure)
+        except Fenced as failure:
             self._stop(failure)
 
     def _call_back(self) -> None:

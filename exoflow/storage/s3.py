@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib.util
 import os
 import threading
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from exoflow.errors import StorageError, UnsupportedStore
 from exoflow.hooks import reach
 from exoflow.protocols import Buffer
+from exoflow.storage import s3_loop
 from exoflow.storage.names import checked
 from exoflow.storage.s3_failures import NOT_THERE, code_of, s3_error
 
 if TYPE_CHECKING:
     from exoflow.storage.s3_bucket import Bucket
+
+
+_CLOSES_IN_S = 1.0
+_open: weakref.WeakSet[S3Store] = weakref.WeakSet()
 
 
 class S3Store:
@@ -34,8 +42,6 @@ class S3Store:
     """
 
     shared = True
-    _forsaken: ClassVar[list[Bucket]] = []
-    """Connections of a parent process: their end would wait for a loop that has no thread here."""
 
     def __init__(self, url: str, **storage_options: Any) -> None:
         scheme, _, rest = url.partition("://")
@@ -92,8 +98,8 @@ class S3Store:
         reach("store.delete.before")
         self._run("delete", name, self._bucket().delete, name)
 
-    def _run(self, what: str, name: str, request: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-        """The request's result. It runs in s3fs's thread, so that it can be asked for from any, in a running loop too.
+    def _run(self, what: str, name: str, request: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any) -> Any:
+        """The request's result. It runs in a thread of its own: it can be asked for from any, in a running loop too.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -101,10 +107,9 @@ class S3Store:
         """
         from aiohttp import ClientError as ConnectionFailed
         from botocore.exceptions import BotoCoreError, ClientError
-        from fsspec.asyn import sync
 
         try:
-            return sync(self._bucket().loop, request, *arguments)
+            return s3_loop.begin(request(*arguments)).result()
         except StorageError:
             raise
         except (OSError, BotoCoreError, ClientError, ConnectionFailed, TimeoutError) as error:
@@ -121,10 +126,25 @@ class S3Store:
             if self._opened is None or self._opened[0] != os.getpid():
                 from exoflow.storage.s3_bucket import Bucket
 
-                if self._opened is not None:
-                    self._forsaken.append(self._opened[1])
-                self._opened = os.getpid(), Bucket(self._name, self._prefix, self._options)
+                bucket = Bucket(self._name, self._prefix, self._options)
+                weakref.finalize(self, _close, os.getpid(), bucket).atexit = False
+                _open.add(self)
+                self._opened = os.getpid(), bucket
             return self._opened[1]
+
+
+def _close(pid: int, bucket: Bucket) -> None:
+    """Close the connections of a store that is gone; a forked child leaves its parent's alone."""
+    if pid == os.getpid():
+        s3_loop.begin(bucket.close())
+
+
+@atexit.register  # before any journal can be opened, so after each has written its last batch
+def _close_all() -> None:
+    for store in list(_open):
+        if store._opened is not None and store._opened[0] == os.getpid():
+            with contextlib.suppress(TimeoutError):
+                s3_loop.begin(store._opened[1].close()).result(_CLOSES_IN_S)
 
 
 def _reopened(url: str, options: dict[str, Any]) -> S3Store:

@@ -1,6 +1,6 @@
-"""The requests of an S3 store, on the event loop that s3fs runs in a thread of its own.
+"""The requests of an S3 store, as coroutines of ``s3_loop``.
 
-s3fs brings the session, its credentials and the loop. Its own reading and writing is not used: ``_cat_file`` asks for
+s3fs brings the session and its credentials. Its own reading and writing is not used: ``_cat_file`` asks for
 the size first, ``_exists`` lists when there is nothing, ``_pipe_file`` needs one buffer and tells nobody whether a
 refused create was its own.
 """
@@ -40,7 +40,7 @@ _CONFIG = {
 
 
 class Bucket:
-    """One process's connection. Its coroutines run on ``loop``.
+    """One process's connection.
 
     Args:
         name: the bucket's.
@@ -55,16 +55,19 @@ class Bucket:
         self._prefix = prefix
         settings = dict(options)
         settings["config_kwargs"] = {**_CONFIG, **settings.get("config_kwargs", {})}
-        settings |= {"use_listings_cache": False, "skip_instance_cache": True}
+        settings |= {"use_listings_cache": False, "skip_instance_cache": True, "asynchronous": True}
         self._filesystem = S3FileSystem(**settings)
         self._filesystem.retries = 1  # botocore retries, knowing which answers are worth it; both would multiply
         self._metadata = dict(settings.get("s3_additional_kwargs", {}).get("Metadata", {}))
         self._proven = False
         self._proven_for_parts = False
-        self.loop = self._filesystem.loop
 
     async def _call(self, method: str, **arguments: Any) -> Any:
         return await self._filesystem._call_s3(method, Bucket=self._name, **arguments)
+
+    async def close(self) -> None:
+        if self._filesystem._s3 is not None:
+            await self._filesystem._s3.close()
 
     # -- create ------------------------------------------------------------------------------------------------------
 

@@ -178,6 +178,7 @@ class Bench:
         timeout_s: float | None = None,
         save_to: str | None = None,
         undoes: Attempt | None = None,
+        resources: dict[str, float] | None = None,
     ) -> Attempt:
         self._number += 1
         attempt = Attempt(
@@ -191,6 +192,7 @@ class Bench:
             args=args,
             kwargs={},
             inputs=inputs or {},
+            resources=resources or {},
             timeout_s=timeout_s,
             save_to=save_to,
             encoded=encoded,

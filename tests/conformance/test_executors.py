@@ -23,7 +23,7 @@ class TestRay(ExecutorConformance):
     kills = True
 
     @pytest.fixture(autouse=True)
-    def cluster(self, ray_cluster: None) -> None: ...
+    def cluster(self, ray_cluster: object) -> None: ...
 
     def open(self, store: Store) -> Executor:
         from exoflow.executors.ray import RayExecutor

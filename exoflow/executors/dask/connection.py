@@ -27,26 +27,29 @@ class Connection:
     def __init__(self, cluster: str | Client | None, workers: int | None) -> None:
         found = cluster if cluster is not None or workers is not None else _current()
         self.cluster: LocalCluster | None = None
+        place: Any = found
         security: Security | dict[str, Any] | None = None
         try:
             if found is None:
                 # Nobody else's: one thread a worker, so that what has to be killed runs alone there.
                 self.cluster = LocalCluster(
-                    n_workers=workers or os.cpu_count() or 1, threads_per_worker=1, dashboard_address=None
+                    n_workers=workers or os.cpu_count() or 1, threads_per_worker=1, dashboard_address=":0"
                 )
-                address = self.cluster.scheduler_address
-            elif isinstance(found, str):
-                address = found
-            else:
-                address, security = found.scheduler.address, found.security
-            self.client = Client(address, security=security, set_as_default=False, name="exoflow")
+                place = self.cluster
+            elif isinstance(found, Client):
+                security = found.security
+                # By the cluster, if it can be: a client that knows it does not try to reach one that was closed.
+                is_known = found.cluster is not None and not found.asynchronous
+                place = found.cluster if is_known else found.scheduler.address
+            self.client = Client(place, security=security, set_as_default=False, name="exoflow")
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             self.close()
             raise ExecutorError(f"cannot {_what(found)}: {type(error).__name__}: {error}") from error
 
     @property
-    def alive(self) -> bool:
-        return self.client.status == "running"
+    def is_own(self) -> bool:
+        """Whether nobody else uses the cluster, so that we may kill its workers. It is on this machine."""
+        return self.cluster is not None
 
     def close(self) -> None:
         if hasattr(self, "client"):

@@ -50,7 +50,7 @@ class Entry:
         self.serial = 0
         self.expected_s = 0.0
         self.seat: Seat | None = None
-        self.future: Future | None = None
+        self.future: Future[bytes] | None = None
         self.reason: str | None = None
         """Why it is to be stopped."""
         self.settled = False

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distributed import Client
 
 from exoflow.attempts import raised
-from exoflow.codec import Encoded
+from exoflow.codec import Encoded, Live, as_encoded
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.dask.connection import Connection
 from exoflow.executors.dask.dispatcher import Dispatcher
 from exoflow.executors.dask.entry import Entry, Key
+from exoflow.executors.dask.parcel import FUTURES
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, carried, order_of
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Take, Threads
@@ -57,7 +58,7 @@ class DaskExecutor:
         self._stored = StoredValues(store)
         self._functions = Functions()
         self._preparers: Threads[Entry] = Threads(_PREPARERS, self._prepare_all, "exoflow-dask-prepare")
-        self._reporters: Threads[list[tuple[Entry, Outcome]]] = Threads(1, self._report_all, "exoflow-dask-report")
+        self._reporters: Threads[Sequence[tuple[Entry, Outcome]]] = Threads(1, self._report_all, "exoflow-dask-report")
         self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
         self._live: dict[Key, Entry] = {}
         self._lock = threading.Lock()
@@ -84,8 +85,10 @@ class DaskExecutor:
         else:
             self._settle(entry, Vanished("cancelled"))
 
-    def fetch(self, value: Held) -> Encoded:
-        return self._holder(value).fetch(str(value.handle)).encoded
+    def fetch(self, value: Held) -> Encoded | Live:
+        holder = self._holder(value)
+        found: Encoded | Live = holder.wait_for(holder.holdings.fetch(str(value.handle)))
+        return found
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         try:
@@ -93,8 +96,13 @@ class DaskExecutor:
         except KeyError as error:
             report(error)
             return
-        if self._carrier.workers_read_store:
-            holder.save(str(value.handle), name, lambda size: self._savers.put(lambda: report(_saved(name, size))))
+        code = self._carrier.store_code
+        if code is not None:
+
+            def done(size: int | BaseException) -> None:  # on the loop, which the report must not hold up
+                self._savers.put(lambda: report(Stored(name, size) if isinstance(size, int) else size))
+
+            holder.begin(holder.holdings.save(str(value.handle), code, name, done))
             return
 
         def write() -> None:
@@ -107,8 +115,9 @@ class DaskExecutor:
         self._savers.put(write)
 
     def release(self, value: Held) -> None:
-        if self._dispatcher is not None:
-            self._dispatcher.release(str(value.handle))
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            dispatcher.holdings.release(str(value.handle))
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -127,7 +136,7 @@ class DaskExecutor:
 
     def _holder(self, value: Held) -> Dispatcher:
         dispatcher = self._dispatcher
-        if dispatcher is None or not dispatcher.has(str(value.handle)):
+        if dispatcher is None or not dispatcher.holdings.has(str(value.handle)):
             raise KeyError(f"{value.handle}: the value was released or lost")
         return dispatcher
 
@@ -135,7 +144,7 @@ class DaskExecutor:
         """Raises ExecutorError."""
         with self._connecting:
             dispatcher = self._dispatcher
-            if dispatcher is not None and not dispatcher.connection.alive:
+            if dispatcher is not None and dispatcher.is_over:
                 dispatcher.close()
                 dispatcher = self._dispatcher = None
             if self._closed:
@@ -154,8 +163,8 @@ class DaskExecutor:
             except KeyError as error:
                 call = CallId(str(error.args[0]))
                 self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
-            except (CodecError, StorageError, ExecutorError, OSError) as error:  # it did not begin
-                self._settle(entry, raised(error, 0.0))
+            except (CodecError, StorageError, ExecutorError, OSError) as error:
+                self._settle(entry, raised(error, 0.0, rolled_back=True))  # it did not begin
             else:
                 with self._lock:
                     wanted = self._live.get(entry.key) is entry and entry.reason is None
@@ -167,7 +176,8 @@ class DaskExecutor:
     def _order(self, entry: Entry) -> bytes:
         attempt = entry.attempt
 
-        def send(encoded: Encoded) -> Held:
+        def send(found: Encoded | Live) -> Held:
+            encoded = as_encoded(found)
             key = f"exoflow-sent-{uuid.uuid4().hex}"
             entry.sent[key] = encoded
             return Held(self.name, key, encoded.size)
@@ -178,11 +188,11 @@ class DaskExecutor:
                 inputs[call] = carried(self._stored.read(value), send)
             else:
                 inputs[call] = self._carrier.input(attempt, call, value, send)
-            if isinstance(value, Held) and value.executor == self.name:
+            if isinstance(value, Held) and value.executor == self.name and not str(value.handle).startswith(FUTURES):
                 entry.held[str(value.handle)] = value.size
         return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send))
 
-    def _report_all(self, take: Take[list[tuple[Entry, Outcome]]]) -> None:
+    def _report_all(self, take: Take[Sequence[tuple[Entry, Outcome]]]) -> None:
         while (told := take()) is not None:
             for entry, outcome in told:
                 self._settle(entry, outcome)
@@ -194,10 +204,6 @@ class DaskExecutor:
                 return
             del self._live[entry.key]
         entry.report(outcome)
-
-
-def _saved(name: str, size: int | BaseException) -> Stored | BaseException:
-    return Stored(name, size) if isinstance(size, int) else size
 
 
 def _run_all(take: Take[Callable[[], Any]]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
-from typing import Any, SupportsIndex
+from collections.abc import Sequence
+from typing import Any
+
+from distributed.protocol import dask_deserialize, dask_serialize
 
 from exoflow.codec import Encoded
 from exoflow.model import CallId
 
+FUTURES = "exoflow-future-"
+"""How the keys begin of what a Future in a result stands for: it is no Parcel, but the user's own object."""
+
 
 class Parcel:
-    """An encoded value under the key that it has on the cluster. Its buffers travel without being copied."""
+    """An encoded value under the key that it has on the cluster."""
 
     __slots__ = ("encoded", "key")
 
@@ -22,13 +27,17 @@ class Parcel:
         """By which a worker knows when to spill."""
         return self.encoded.size
 
-    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        head, buffers, refs, checksums = self.encoded
-        if checksums is not None:
-            checksums.verify()
-        return _arrived, (self.key, bytes(head), refs, [pickle.PickleBuffer(buffer) for buffer in buffers])
+
+# Not by pickle: what passes through the scheduler is pickled by an older protocol, which copies every buffer.
+@dask_serialize.register(Parcel)
+def _sent(parcel: Parcel) -> tuple[dict[str, Any], list[Any]]:
+    head, buffers, refs, checksums = parcel.encoded
+    if checksums is not None:
+        checksums.verify()
+    return {"key": parcel.key, "refs": list(refs)}, [head, *buffers]
 
 
-def _arrived(key: str, head: bytes, refs: tuple[CallId, ...], buffers: list[Any]) -> Parcel:
-    views = tuple(memoryview(buffer).cast("B").toreadonly() for buffer in buffers)
-    return Parcel(key, Encoded(head, views, refs))
+@dask_deserialize.register(Parcel)
+def _arrived(header: dict[str, Any], frames: Sequence[Any]) -> Parcel:
+    head, *buffers = (memoryview(frame).cast("B").toreadonly() for frame in frames)
+    return Parcel(header["key"], Encoded(head, tuple(buffers), tuple(map(CallId, header["refs"]))))

@@ -1,4 +1,4 @@
-"""Where attempts run: which worker has room for the next one, and lies nearest to its inputs."""
+"""Where an attempt is to run: with whom there is room, and who has its inputs."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Seat:
         self.address = address
         self.place = place
         self.placed: dict[int, Entry] = {}
-        self.holds: set[str] = set()
         self.capacity = {_THREADS: float(place.threads), _MEMORY: place.memory, **place.resources}
         self._used = dict.fromkeys(self.capacity, 0.0)
         self._seconds = 0.0
+        self._is_filling = True
 
     def can_ever(self, needs: Mapping[str, float]) -> bool:
         return all(amount <= self.capacity.get(name, 0.0) for name, amount in needs.items())
@@ -61,16 +61,23 @@ class Seat:
         threads = self.place.threads
         if all(self._used[name] + amount <= self.capacity[name] for name, amount in needs.items()):
             return True
-        ahead = len(needs) == 1 and self._seconds + seconds <= AHEAD_S * threads
-        return ahead and len(self.placed) < AHEAD_MAX * threads
+        if len(needs) > 1 or self._seconds + seconds > AHEAD_S * threads or len(self.placed) >= AHEAD_MAX * threads:
+            self._is_filling = False
+        elif not self._is_filling:  # many at a time: each message has its price
+            self._is_filling = max(self._seconds / AHEAD_S, len(self.placed) / AHEAD_MAX) <= threads / 2
+        return self._is_filling
 
-    def dask_resources(self, needs: Mapping[str, float]) -> dict[str, float]:
+    def dask_resources(self, needs: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
         """Those that Dask counts, too, so that others who use the cluster are not overrun."""
-        return {name: amount for name, amount in needs.items() if name in self.place.resources}
+        return tuple((name, amount) for name, amount in needs.items() if name in self.place.resources)
 
     def take(self, entry: Entry) -> None:
         self.placed[entry.serial] = entry
         self._add(entry, 1)
+
+    def behind(self) -> list[Entry]:
+        """What cannot have begun unless something before it has ended."""
+        return list(self.placed.values())[self.place.threads :]
 
     def give_back(self, entry: Entry) -> None:
         if self.placed.pop(entry.serial, None) is not None:
@@ -100,12 +107,11 @@ class Waiting:
     def __bool__(self) -> bool:
         return any(self._lines.values())
 
-    def __iter__(self) -> Iterator[Entry]:
-        for line in self._lines.values():
-            yield from line
+    def needs(self) -> list[dict[str, float]]:
+        return [dict(needs) for needs, line in self._lines.items() if line]
 
     def put(self, entry: Entry, *, first: bool = False) -> None:
-        line = self._lines.setdefault(tuple(sorted(entry.needs.items())), deque())
+        line = self._lines.setdefault(_sorted(entry.needs), deque())
         (line.appendleft if first else line.append)(entry)
 
     def take(self, choose: Callable[[Entry], Seat | None]) -> Iterator[tuple[Entry, Seat]]:
@@ -122,16 +128,26 @@ class Waiting:
             if not line:
                 del self._lines[needs]
 
+    def take_all(self, needs: Mapping[str, float]) -> list[Entry]:
+        return list(self._lines.pop(_sorted(needs), ()))
 
-def nearest(seats: Iterable[Seat], entry: Entry, pace: Pace) -> Seat | None:
+
+def nearest(seats: Iterable[Seat], entry: Entry, expected_s: float, lies_at: Callable[[str, str], bool]) -> Seat | None:
     """Of the seats with room, the one that holds most of the inputs, and of those the one with the least to do."""
-    expected_s = pace.of(entry.attempt.task)
     best: tuple[float, float] | None = None
     found: Seat | None = None
     for seat in seats:
         if seat.can_ever(entry.needs) and seat.has_room(entry.needs, expected_s):
-            missing = sum(size for key, size in entry.held.items() if key not in seat.holds)
+            missing = sum(size for key, size in entry.held.items() if not lies_at(key, seat.address))
             rank = (float(missing), seat.load)
             if best is None or rank < best:
                 best, found = rank, seat
     return found
+
+
+def show_needs(needs: Mapping[str, float]) -> str:
+    return ", ".join(f"{name}: {amount:g}" for name, amount in sorted(needs.items()))
+
+
+def _sorted(needs: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    return tuple(sorted(needs.items()))

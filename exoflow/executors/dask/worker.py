@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import functools
+import os
+import sys
 import threading
 import uuid
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from typing import Any
 import psutil
 from distributed import Worker, get_worker
 
-from exoflow.codec import Encoded, decode, from_bytes
+from exoflow.codec import Encoded, Live, as_encoded, decode, encode, from_bytes
 from exoflow.errors import Interruption
-from exoflow.executors.dask.parcel import Parcel
+from exoflow.executors.dask.parcel import FUTURES, Parcel
+from exoflow.executors.dask.pinning import future_of, pin, put
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines
@@ -26,7 +28,7 @@ from exoflow.protocols import Outcome, Vanished
 GRACE_S = 3.0
 """How long a body that was told to stop may take to end."""
 
-FLOOR_STEP = 1000
+_FLOOR_STEP = 1000
 
 
 class Stopped(Interruption):
@@ -42,6 +44,8 @@ class Patron:
     client: str
     """The client that what is held is held for."""
     store: bytes | None
+    path: tuple[str, ...]
+    """Where its process finds modules."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,8 @@ def take_seat(patron: Patron, dask_worker: Worker) -> Place:
     """
     seat = next((seat for seat in list(_seats.values()) if seat.patron == patron), None)
     if seat is None:
-        performer = _performer(patron.store)
-        seat = _Seat(patron, performer)
+        seat = _Seat(patron, _performer(patron.store))
+        sys.path += [place for place in patron.path if place not in sys.path and os.path.exists(place)]
         _seats[seat.id] = seat
     memory = dask_worker.memory_manager.memory_limit
     resources = dict(dask_worker.state.total_resources)
@@ -114,15 +118,16 @@ def perform(serial: int, order: bytes, timeout_s: float | None, parcels: list[Pa
     return pack_outcome(outcome)
 
 
-def stop(seat: str, serial: int, reason: str) -> bool:
-    """Stop an order's body; False: it has not begun, and will not."""
+def withdraw(seat: str, serials: list[int], reason: str | None) -> list[int]:
+    """Those of the orders that have not begun: they will not. The bodies of the others are stopped, for a reason."""
     here = _seats.get(seat)
-    return here is None or here.stop(serial, reason)
+    return [] if here is None else [serial for serial in serials if here.withdraw(serial, reason)]
 
 
-def save(store: bytes, name: str, parcel: Parcel) -> int:
+def save(store: bytes, name: str, held: object) -> int:
     """Write a held value to the store. Done twice, it is done once: names hold versions."""
-    return _stored(store).write(parcel.encoded, name).size
+    encoded = held.encoded if isinstance(held, Parcel) else encode(held, what=name, own=True)
+    return _stored(store).write(encoded, name).size
 
 
 class _Seat:
@@ -140,7 +145,7 @@ class _Seat:
     def begin(self, serial: int, timeout_s: float | None, floor: int) -> _Running | None:
         """Let an order begin that never has."""
         with self._lock:
-            if floor > self._floor + FLOOR_STEP:
+            if floor > self._floor + _FLOOR_STEP:
                 self._floor = floor
                 self._begun = {serial for serial in self._begun if serial >= floor}
             if serial < self._floor or serial in self._begun:
@@ -151,26 +156,33 @@ class _Seat:
             _deadlines.add(timeout_s, running)
         return running
 
-    def stop(self, serial: int, reason: str) -> bool:
+    def withdraw(self, serial: int, reason: str | None) -> bool:
         with self._lock:
             running = self.running.get(serial)
             begun = serial < self._floor or serial in self._begun
             self._begun.add(serial)
-        if running is not None:
+        if running is not None and reason is not None:
             running.stop(reason)
-        return begun
+        return not begun
 
     def perform(self, packed: bytes, parcels: list[Parcel], running: _Running) -> Outcome:
         order = unpack_order(packed)
         there = {parcel.key: parcel.encoded for parcel in parcels}
 
-        def hold(encoded: Encoded) -> Held:
+        def read(held: Held) -> Encoded | Live:
+            key = str(held.handle)
+            return future_of(key) if key.startswith(FUTURES) else there[key]
+
+        def hold(made: Encoded | Live) -> Held:
             running.end()  # the body has returned: what it made counts
+            if isinstance(made, Live) and made.engine == "distributed":
+                return Held(self.patron.name, pin(made.thing, self.patron.client), 0)
+            encoded = as_encoded(made)
             key = f"exoflow-value-{uuid.uuid4().hex}"
-            _put(get_worker(), Parcel(key, encoded), self.patron.client)
+            put(get_worker(), key, Parcel(key, encoded), encoded.size, self.patron.client)
             return Held(self.patron.name, key, encoded.size)
 
-        outcome = self._performer.perform(order, lambda held: there[str(held.handle)], hold)
+        outcome = self._performer.perform(order, read, hold)
         if isinstance(outcome, Vanished) and running.reason is not None:
             return Vanished(running.reason, outcome.seconds)
         return outcome
@@ -215,21 +227,6 @@ class _Running:
             _deadlines.add(GRACE_S, self)
         else:
             self._worker.log_event(self._seat.patron.id, {"seat": self._seat.id, "overdue": self._serial})
-
-
-def _put(worker: Worker, parcel: Parcel, client: str) -> None:
-    """Keep the value on this worker as data without a recipe, so that Dask cannot make it again.
-
-    As ``Client.scatter`` does it within a task, but for the client of the executor.
-    """
-
-    async def put() -> None:
-        worker.update_data(data={parcel.key: parcel})
-        await worker.scheduler.update_data(
-            who_has={parcel.key: [worker.address]}, nbytes={parcel.key: parcel.encoded.size}, client=client
-        )
-
-    asyncio.run_coroutine_threadsafe(put(), worker.loop.asyncio_loop).result()
 
 
 def _throw(thread: int, error: Any) -> None:

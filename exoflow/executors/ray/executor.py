@@ -12,27 +12,25 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
 
+import ray
+from ray import ObjectRef
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
+from ray.experimental import internal_kv
+
 from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, order_of
+from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.tasks import NAMESPACE, boxed, message_of, perform, setup_of, write
 from exoflow.executors.threads import Take, Threads
 from exoflow.executors.wire import pack_order, unpack_outcome
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Store, Vanished
 
-try:
-    import ray
-    from ray import ObjectRef
-    from ray.exceptions import ObjectLostError, RayError, RayTaskError
-    from ray.experimental import internal_kv
-except ImportError as error:
-    raise ExecutorError("the executor 'ray' needs Ray: pip install 'exoflow[ray]'") from error
-
-from exoflow.executors.ray_tasks import NAMESPACE, boxed, message_of, perform, setup_of, write
-
 _CARRIERS = 4
 _CLOSE_TIMEOUT_S = 10.0
+_LOOK_S = 5.0
 _OPTIONS = ("num_cpus", "num_gpus", "memory")
 """The resources that Ray has options for; the others are the user's own."""
 
@@ -43,11 +41,12 @@ _log = logging.getLogger(__name__)
 class RayHandle:
     """One of the values in an object of Ray's; freed when the last handle to the object has been released."""
 
-    __slots__ = ("place", "ref")
+    __slots__ = ("place", "ref", "session")
 
-    def __init__(self, ref: ObjectRef[Any], place: int) -> None:
+    def __init__(self, ref: ObjectRef[Any], place: int, session: int) -> None:
         self.ref: ObjectRef[Any] | None = ref
         self.place = place
+        self.session = session
 
 
 class _Entry:
@@ -103,7 +102,7 @@ class RayExecutor:
         elsewhere: Elsewhere | None = None,
     ) -> None:
         self.name = address or ("ray" if workers is None else f"ray:{workers}")
-        self._cluster = _Cluster(address, workers)
+        self._cluster = Cluster(address, workers, self._lose)
         self._carrier = Carrier(self.name, store, elsewhere)
         self._setup = setup_of(self._carrier.store_code)
         self._functions = Functions()
@@ -138,10 +137,11 @@ class RayExecutor:
 
     def fetch(self, value: Held) -> Encoded | Live:
         handle = cast(RayHandle, value.handle)
-        if handle.ref is None:
+        ref = self._ref_of(handle)
+        if ref is None:
             raise KeyError("the value was released or lost")
         try:
-            return cast(list[Encoded | Live], ray.get(handle.ref))[handle.place]
+            return cast(list[Encoded | Live], self._got(ref))[handle.place]
         except RayError as error:
             raise KeyError(f"the value is lost: {_summary(error)}") from error
 
@@ -162,7 +162,7 @@ class RayExecutor:
             self._live.clear()
         self._threads.close()
         self._carriers.close()
-        if answers and ray.is_initialized():
+        if answers and self._cluster.has(self._cluster.session):
             for answer in answers:
                 _kill(answer)
             ray.wait(answers, num_returns=len(answers), timeout=_CLOSE_TIMEOUT_S, fetch_local=False)
@@ -205,7 +205,9 @@ class RayExecutor:
         self._threads.put(functools.partial(self._answered, entry, answer))
 
     def _answered(self, entry: _Entry, answer: object) -> None:
-        if isinstance(answer, bytes):
+        if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
+            self._settle(entry, Vanished(entry.reason, monotonic() - entry.started))
+        elif isinstance(answer, bytes):
             self._settle(entry, self._named(unpack_outcome(answer), entry.values))
         else:
             assert isinstance(answer, BaseException)
@@ -220,14 +222,41 @@ class RayExecutor:
         with self._threads.spare():
             entry.report(outcome)
 
+    def _lose(self, why: str) -> None:
+        """The cluster is gone, and with it whatever ran there."""
+        with self._lock:
+            lost = [entry for entry in self._live.values() if entry.submitted]
+            for entry in lost:
+                del self._live[entry.key]
+        if lost:
+            _log.warning("the Ray cluster is gone (%s), and %d attempts with it", why, len(lost))
+        for entry in lost:
+            seconds = monotonic() - entry.started
+            entry.report(Vanished(entry.reason or f"the Ray cluster is gone: {why}", seconds))
+
+    def _ref_of(self, handle: RayHandle) -> ObjectRef[Any] | None:
+        """The object that the value lies in, if it is there still."""
+        return handle.ref if self._cluster.has(handle.session) else None
+
+    def _got(self, ref: ObjectRef[Any]) -> Any:
+        """``ray.get`` that ends when the cluster does."""
+        session = self._cluster.session
+        while True:
+            try:
+                return ray.get(ref, timeout=_LOOK_S)
+            except GetTimeoutError:
+                if not self._cluster.has(session):
+                    raise
+
     def _named(self, outcome: Outcome, values: ObjectRef[Any] | None) -> Outcome:
         """The outcome, its large values by handle."""
+        session = self._cluster.session
 
         def named(value: Value) -> Value:
             if not isinstance(value, Held):
                 return value
             assert values is not None
-            return Held(self.name, RayHandle(values, cast(int, value.handle)), value.size)
+            return Held(self.name, RayHandle(values, cast(int, value.handle), session), value.size)
 
         if not isinstance(outcome, Computed):
             return outcome
@@ -267,10 +296,11 @@ class RayExecutor:
             if not isinstance(value, Held) or not isinstance(value.handle, RayHandle):
                 return value
             handle = value.handle
-            if handle.ref is None:
+            ref = self._ref_of(handle)
+            if ref is None:
                 raise KeyError(call)
-            entry.lenders[handle.ref.hex()] = call
-            boxes.append(handle.ref)
+            entry.lenders[ref.hex()] = call
+            boxes.append(ref)
             return Held(self.name, (len(boxes) - 1, handle.place), value.size)
 
         inputs = {
@@ -292,11 +322,12 @@ class RayExecutor:
 
     def _saved(self, value: Held, name: str) -> Stored | BaseException:
         handle = cast(RayHandle, value.handle)
-        if handle.ref is None:
+        ref = self._ref_of(handle)
+        if ref is None:
             return KeyError("the value was released or lost")
         task = ray.remote(max_retries=0, num_cpus=0)(write)
         try:
-            size, failure = ray.get(task.remote(self._setup, name, handle.place, handle.ref))
+            size, failure = self._got(task.remote(self._setup, name, handle.place, ref))
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 return KeyError(f"the value is lost: {_summary(error.cause)}")
@@ -310,63 +341,6 @@ def _run_all(take: Take[Callable[[], None]]) -> None:
     while (work := take()) is not None:
         work()
         del work  # an idle thread must not keep a value alive
-
-
-class _Cluster:
-    """The connection of this process to Ray, which all its executors share."""
-
-    _lock = threading.Lock()
-    _users = 0
-    """Executors that use a connection which one of them made; None of it is theirs where the program made it."""
-
-    def __init__(self, address: str | None, workers: int | None) -> None:
-        self._address = address
-        self._workers = workers
-        self._joined = False
-        self._shares = False
-
-    def join(self) -> None:
-        """Raises ExecutorError: there is no such cluster."""
-        if self._joined:
-            return
-        with _Cluster._lock:
-            if self._shares:
-                return
-            if not ray.is_initialized():
-                self._connect()
-                _Cluster._users = 1
-                self._shares = True
-            elif _Cluster._users:
-                _Cluster._users += 1
-                self._shares = True
-            self._joined = True
-
-    def leave(self) -> None:
-        with _Cluster._lock:
-            if self._shares:
-                self._shares = False
-                _Cluster._users -= 1
-                if not _Cluster._users:
-                    ray.shutdown()
-            self._joined = False
-
-    def check(self, task: str, resources: Mapping[str, float]) -> None:
-        """Say so if no node can ever run the task: Ray lets it wait, for one that may come."""
-        wanted = {_NODE_WORDS.get(kind, kind): amount for kind, amount in resources.items()}
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
-        alive: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
-        if not any(all(node.get(kind, 0) >= amount for kind, amount in wanted.items()) for node in alive):
-            _log.warning("no node of the Ray cluster has %s, which %s asks for: it waits until one joins", wanted, task)
-
-    def _connect(self) -> None:
-        try:
-            ray.init(self._address, num_cpus=self._workers)
-        except (RayError, OSError, ValueError, RuntimeError) as error:
-            where = self._address or "a cluster of this machine"
-            raise ExecutorError(f"cannot connect to Ray ({where}): {error}") from error
-
-
-_NODE_WORDS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 
 def _kill(answer: ObjectRef[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a Ray worker does: the body of the Ray tasks that ``exoflow.executors.ray`` starts."""
+"""What a Ray worker does: the bodies of the Ray tasks that the executor starts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from pickle import PickleBuffer
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ NAMESPACE = b"exoflow"
 """Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""
 
 _GRACE_S = 5.0
+_PR_SET_PDEATHSIG = 1
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -113,7 +115,17 @@ def _tools(setup: bytes) -> tuple[Performer, StoredValues]:
     # Ray itself passes on the folder of the script and the current one. Another machine may have none of them.
     sys.path += [place for place in path if place not in sys.path and os.path.exists(place)]
     stored = StoredValues(None if store_code is None else decode(from_bytes(store_code)))
+    _end_with_the_node()
     return Performer(stored), stored
+
+
+def _end_with_the_node() -> None:
+    """Have the system end this process with the one that started it: without it Ray's workers may go on (V10)."""
+    parent = Path(f"/proc/{os.getppid()}/comm")
+    if sys.platform == "linux" and parent.exists() and parent.read_text().strip() == "raylet":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager
