@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import FunctionType
 from typing import Any, NamedTuple, get_args
 
 from exoflow.attempts import is_async, wants_refs
@@ -130,7 +129,7 @@ def _method_spec(
     if note.rollback or note.effect == "irrevocable":
         what = "has a rollback" if note.rollback else "has an irrevocable effect"
         raise ValueError(
-            f"{owner}.{name} {what}: what an actor's call changes outside must bear being repeated from an older state. "
+            f"{owner}.{name} {what}: what an actor's call changes outside must bear being done again. "
             f"Return the decision, and act on it in a task that is no actor's; or use effect='idempotent'"
         )
     for option, value in (("executor", spec.executor), ("resources", spec.resources)):

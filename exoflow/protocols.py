@@ -219,8 +219,8 @@ class Executor(Protocol):
 
     Actors: an attempt with a state MUST run where that is, and nowhere else. A state MUST be given to one attempt only:
     one that vanishes takes it along, unless its body did not begin, which it MUST say. A state that is gone MUST be
-    reported as ``Vanished(lost=...)``, and nothing be run. Actors MUST NOT wait for each other. ``save``, ``release`` and
-    ``drop`` take states too; nobody asks for a ``save`` while an attempt has the state.
+    reported as ``Vanished(lost=...)``, and nothing be run. Actors MUST NOT wait for each other. ``save``, ``release``
+    and ``drop`` take states too; nobody asks for a ``save`` while an attempt has the state.
     """
 
     name: str

@@ -115,10 +115,8 @@ def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] |
         return Held("", len(kept) - 1, made.size)
 
     performer, _ = _tools(setup)
-    unpacked = unpack_order(order)
-    performer.load(unpacked)  # before the body's time begins: a new worker has much to import
-    with contextlib.nullcontext() if deadline is None else _ending_after(*deadline):
-        outcome = performer.perform(unpacked, read, hold)
+    with contextlib.nullcontext() if deadline is None else _ending_after(*deadline) as begin:
+        outcome = performer.perform(unpack_order(order), read, hold, begins=begin)
     return pack_outcome(outcome), kept or None
 
 
@@ -152,8 +150,8 @@ def _end_with_the_node() -> None:
 
 
 @contextlib.contextmanager
-def _ending_after(seconds: float, key: bytes) -> Iterator[None]:
-    """A block that ends this process if it takes longer."""
+def _ending_after(seconds: float, key: bytes) -> Iterator[Callable[[], None]]:
+    """A block that ends this process if it takes longer, from when it calls what it is given."""
     over = False
     lock = threading.Lock()
 
@@ -166,10 +164,13 @@ def _ending_after(seconds: float, key: bytes) -> Iterator[None]:
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
-    timer.start()
-    signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_S)  # for a body that lets no thread run
+
+    def begin() -> None:
+        timer.start()
+        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_S)  # for a body that lets no thread run
+
     try:
-        yield
+        yield begin
     finally:
         with lock:
             over = True
