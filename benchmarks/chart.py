@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -106,3 +107,19 @@ def draw_panel(axis: Axes, panel: tuple, results: Results) -> None:
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
     axis.tick_params(axis="x", which="both", labelsize=7.5, colors="#6b7280")
+
+
+def bars(
+    axis: Axes, names: Sequence[str], values: Sequence[float], ends: Sequence[float], colours: Sequence[str]
+) -> None:
+    """A bar for each name on a linear scale, its value behind it, and a thin line to where it may end."""
+    axis.barh(range(len(names)), values, height=0.62, color=colours)
+    for place, (value, end) in enumerate(zip(values, ends, strict=True)):
+        axis.plot([value, end], [place, place], color=INK, linewidth=0.9, alpha=0.55)
+        axis.annotate(number(value), (end, place), xytext=(5, 0), textcoords="offset points", va="center")
+    axis.set_xlim(0, 1.15 * max(ends))
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="x", labelsize=7.5, colors="#6b7280")

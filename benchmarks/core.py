@@ -66,20 +66,45 @@ def main() -> int:
     return 1 if results["errors"] else 0
 
 
+def chosen_from(known: Sequence[str]) -> Any:
+    """Makes a list of some of these out of a word with commas, for argparse."""
+
+    def split(text: str) -> list[str]:
+        names = [name for name in text.split(",") if name]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; there are: {', '.join(known)}")
+        return names
+
+    return split
+
+
+def add_common(parser: argparse.ArgumentParser, page: Path, raw: Path) -> None:
+    """The arguments that say how carefully to measure, and where everything lies."""
+    cache = Path("~/.cache/exoflow-bench")
+    parser.add_argument("--quick", action="store_true", help="fewer turns, smaller sizes")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help=f"raw results (default: {raw.name} here, of a whole run only)"
+    )
+    parser.add_argument("--report", action="store_true", help=f"write {page.name} and its chart of a partial run too")
+    parser.add_argument(
+        "--from", dest="from_file", type=Path, metavar="FILE", help="report from raw results, measure nothing"
+    )
+    parser.add_argument(
+        "--venvs", type=Path, default=cache, metavar="DIR", help="the peers' environments (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=cache / "data",
+        metavar="DIR",
+        help="where stores are written; a real disk (default: %(default)s)",
+    )
+    parser.add_argument("--no-profile", action="store_true", help="do not profile what misses its goal")
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
-
-    def chosen_from(known: Sequence[str]) -> Any:
-        def split(text: str) -> list[str]:
-            names = [name for name in text.split(",") if name]
-            unknown = [name for name in names if name not in known]
-            if unknown:
-                raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}; there are: {', '.join(known)}")
-            return names
-
-        return split
-
-    cache = Path("~/.cache/exoflow-bench")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--only",
@@ -96,25 +121,7 @@ def parse() -> argparse.Namespace:
         help=f"which peers: {', '.join(PEERS)}; '' for none (default: all)",
     )
     parser.add_argument("--repeats", type=int, help="turns (default: 7, quick: 2)")
-    parser.add_argument("--quick", action="store_true", help="fewer turns, smaller sizes")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="raw results (default: core.json here, of a whole run only)"
-    )
-    parser.add_argument("--report", action="store_true", help="write RESULTS.md and core.png after a partial run too")
-    parser.add_argument(
-        "--from", dest="from_file", type=Path, metavar="FILE", help="report from raw results, measure nothing"
-    )
-    parser.add_argument(
-        "--venvs", type=Path, default=cache, metavar="DIR", help="the peers' environments (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=cache / "data",
-        metavar="DIR",
-        help="where stores are written; a real disk (default: %(default)s)",
-    )
-    parser.add_argument("--no-profile", action="store_true", help="do not profile what misses its goal")
+    add_common(parser, HERE / "RESULTS.md", HERE / "core.json")
     words = parser.parse_args()
     words.repeats = words.repeats or (2 if words.quick else 7)
     words.data.expanduser().mkdir(parents=True, exist_ok=True)

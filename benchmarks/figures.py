@@ -38,6 +38,11 @@ def spread(workload: str, figure: str, system: str, results: Results) -> Spread 
     return Spread(statistics.median(statistics.median(entry["samples"]) for entry in found), min(samples), max(samples))
 
 
+def of_turns(workload: str, figure: str, system: str, results: Results) -> dict[int, float]:
+    """The median of each turn."""
+    return {entry["turn"]: statistics.median(entry["samples"]) for entry in entries(workload, figure, system, results)}
+
+
 def source(workload: Workload, figure: Figure, system: str) -> str:
     """The workload that a system's figure is taken from."""
     return figure.peers_from if figure.peers_from and system in PEERS else workload.name
@@ -48,12 +53,11 @@ def quotient(workload: Workload, figure: Figure, system: str, results: Results) 
 
     None where one of the two has no figure, or the worse of the two is nothing at all.
     """
-    ours = {entry["turn"]: entry["samples"] for entry in entries(workload.name, figure.name, OURS, results)}
+    ours = of_turns(workload.name, figure.name, OURS, results)
     values = []
-    for entry in entries(source(workload, figure, system), figure.name, system, results):
-        if entry["turn"] in ours:
-            our, their = statistics.median(ours[entry["turn"]]), statistics.median(entry["samples"])
-            over, under = (our, their) if figure.larger_is_better else (their, our)
+    for turn, their in of_turns(source(workload, figure, system), figure.name, system, results).items():
+        if turn in ours:
+            over, under = (ours[turn], their) if figure.larger_is_better else (their, ours[turn])
             if under > 0:
                 values.append(over / under)
     return Spread(statistics.median(values), min(values), max(values)) if values else None

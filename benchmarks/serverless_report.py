@@ -128,7 +128,7 @@ def shortfalls(results: dict[str, Any]) -> str:
 def draw(results: dict[str, Any], path: Path) -> None:
     """A row for each database: on the left latency, on the right the rate."""
     import matplotlib as mpl
-    from chart import INK, LIMIT_COLOUR, OUR_COLOUR, PEER_COLOUR
+    from chart import INK, LIMIT_COLOUR, OUR_COLOUR, PEER_COLOUR, bars
     from matplotlib.figure import Figure
 
     mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK})
@@ -147,19 +147,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
         ):
             values = [found[name][key] for name in names]
             ends = [found[name]["p99_ms"] for name in names] if key == "p50_ms" else values
-            axis.barh(range(len(names)), values, height=0.62, color=colours)
-            for place, (value, end) in enumerate(zip(values, ends, strict=True)):
-                axis.plot([value, end], [place, place], color=INK, linewidth=0.9, alpha=0.55)
-                axis.annotate(number(value), (end, place), xytext=(5, 0), textcoords="offset points", va="center")
-            axis.set_xlim(0, 1.15 * max(ends))
-            axis.set_yticks(
-                range(len(names)), [SERVICES[name] for name in names] if key == "p50_ms" else [""] * len(names)
-            )
-            axis.set_ylim(len(names) - 0.4, -0.6)
+            labels = [SERVICES[name] for name in names] if key == "p50_ms" else [""] * len(names)
+            bars(axis, labels, values, ends, colours)
             axis.set_title(f"{DATABASES[kind]}: {title}", loc="left", size=10, weight="bold")
-            axis.spines[["top", "right", "left"]].set_visible(False)
-            axis.tick_params(axis="y", length=0)
-            axis.tick_params(axis="x", labelsize=7.5, colors="#6b7280")
     canvas.suptitle("Reserving a trip: what durability costs, in one run", x=0.012, ha="left", size=13, weight="bold")
     canvas.savefig(path, dpi=150)
     print(f"wrote {path.name}")

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # at run time each name is imported when it is first asked for: a script should start at once
+    from exoflow.actors import actor as actor
     from exoflow.client import cancel as cancel, configure as configure, get as get, resume as resume, runs as runs
     from exoflow.context import (
         attempt as attempt,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:  # at run time each name is imported when it is first asked fo
     from exoflow.transactions import connection as connection, transaction as transaction
 
 _HOMES = {
+    "actors": "actor",
     "client": "cancel configure get resume runs",
     "context": "attempt event idempotency_key now put rng run_id sleep timer uuid4 wait_for",
     "driver.spec": "Backoff",

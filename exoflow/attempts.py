@@ -19,12 +19,14 @@ from typing import Any, Protocol, cast
 
 from exoflow.codec import (
     Encoded,
+    Live,
     Reference,
     decode,
     encode,
     encode_error,
     encode_result,
     encode_small,
+    engine_object,
     find_references,
     from_bytes,
     make_reference,
@@ -36,10 +38,13 @@ from exoflow.errors import CodecError, Corrupt, DidNotHappen, Interruption, Stor
 from exoflow.model import INLINE_MAX_BYTES, CallId, Inline, RunId, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
 
-Fetch = Callable[[Value], Encoded]
+Bring = Callable[[CallId, str], object]
+"""Gets an engine's object of this kind that stands in a value."""
+
+Fetch = Callable[[Value], Encoded | Live]
 """Reads a Stored or Held value; KeyError or FileNotFoundError where it is lost."""
 
-Keep = Callable[[Encoded, str | None], Value]
+Keep = Callable[[Encoded | Live, str | None], Value]
 """Puts a value over 64 KiB somewhere: into the store under the name, or, for None, where the executor keeps values."""
 
 _MENTIONS_REF = re.compile(r"\bRefs?\b")
@@ -49,11 +54,13 @@ _CO_COROUTINE = inspect.CO_COROUTINE
 class AttemptContext:
     """What a running body can ask about itself."""
 
-    __slots__ = ("_attempt", "puts", "rolled_back")
+    __slots__ = ("_attempt", "given", "puts", "rolled_back")
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
-        self.puts: list[tuple[CallId, Encoded]] = []
+        self.puts: list[tuple[CallId, Encoded | Live]] = []
+        self.given: dict[CallId, Live] = {}
+        """Engines' objects among the inputs."""
         self.rolled_back = False
         """If the body raises now, its effect certainly did not happen, as if it had raised ``DidNotHappen``."""
 
@@ -85,8 +92,23 @@ class AttemptContext:
 
     def put(self, value: object) -> CallId:
         """Encode the value now and report it beside the result; the id by which a Ref can stand for it."""
+        encoded = encode(value, what=f"what {self._attempt.task} put", own=True, adopt=self.adopt)
+        return self._added(encoded)
+
+    def adopt(self, live: Live) -> CallId:
+        """Report an engine's object that stands in the result, once, as if the body had put what it stands for."""
+        for call, put in self.puts:
+            if isinstance(put, Live) and put.thing is live.thing:
+                return call
+        return self._added(live)
+
+    def bring(self, call: CallId, _kind: str) -> object:
+        """The object that was adopted under this id."""
+        return next(put.thing for id, put in self.puts if id == call and isinstance(put, Live))
+
+    def _added(self, put: Encoded | Live) -> CallId:
         call = CallId(f"{self._attempt.call}!{len(self.puts)}")
-        self.puts.append((call, encode(value, what=f"what {self._attempt.task} put", own=True)))
+        self.puts.append((call, put))
         return call
 
 
@@ -124,7 +146,7 @@ def run_attempt(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outcome:
         KeyboardInterrupt, SystemExit: in the main thread, where they end the program and are no error of the body.
     """
     with _Boundary(attempt) as boundary:
-        args, kwargs = arguments(attempt, fetch)
+        args, kwargs = arguments(attempt, fetch, boundary.context.given)
         boundary.started = perf_counter()
         return _computed(boundary, [attempt.function(*args, **kwargs)], keep)
     return boundary.outcome
@@ -138,7 +160,7 @@ async def run_attempt_async(attempt: Attempt, fetch: Fetch, keep: Keep) -> Outco
         Interruption, KeyboardInterrupt, SystemExit: as ``run_attempt``.
     """
     with _Boundary(attempt, passes=asyncio.CancelledError) as boundary:
-        args, kwargs = arguments(attempt, fetch)
+        args, kwargs = arguments(attempt, fetch, boundary.context.given)
         boundary.started = perf_counter()
         return _computed(boundary, [await cast(Awaitable[object], attempt.function(*args, **kwargs))], keep)
     return boundary.outcome
@@ -164,7 +186,7 @@ class _Boundary:
         _current.reset(self._token)
         if error is None or isinstance(error, self._passes):
             return False
-        self.outcome = _failed(error, perf_counter() - self.started, rolled_back=self.context.rolled_back)
+        self.outcome = _failed(error, perf_counter() - self.started, self.context)
         return True
 
 
@@ -181,20 +203,26 @@ def is_async(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function)
 
 
-class _InputLost(Exception):
+class InputLost(Exception):
+    """An attempt cannot begin; ``outcome`` says so."""
+
     def __init__(self, outcome: Vanished) -> None:
         super().__init__(outcome.reason)
         self.outcome = outcome
 
 
-def _failed(error: BaseException, seconds: float, *, rolled_back: bool) -> Outcome:
-    if isinstance(error, _InputLost):
+def _failed(error: BaseException, seconds: float, context: AttemptContext) -> Outcome:
+    if isinstance(error, InputLost):
         return error.outcome
     if isinstance(error, Interruption):
         raise error
     if isinstance(error, KeyboardInterrupt | SystemExit) and threading.current_thread() is threading.main_thread():
         raise error
-    return raised(error, seconds, rolled_back=rolled_back)
+    lost = tuple(call for call, live in context.given.items() if live.is_lost())
+    if lost and not context.rolled_back:  # the body found out itself
+        reason = f"what an engine's object in its input {lost[0]} stands for is lost ({type(error).__name__}: {error})"
+        return Vanished(reason, seconds, lost)
+    return raised(error, seconds, rolled_back=context.rolled_back)
 
 
 def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Computed:
@@ -209,7 +237,7 @@ def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Comput
     if isinstance(result, CoroutineType):
         result.close()
         raise CodecError(f"{attempt.task} returned a coroutine: declare the task itself as async def")
-    encoded = encode_result(result, task=attempt.task)
+    encoded = encode_result(result, task=attempt.task, adopt=context.adopt, bring=context.bring)
     del result
     if encoded.buffers:
         encoded = encoded._replace(buffers=taken_over(encoded.buffers))
@@ -221,31 +249,37 @@ def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Comput
 
 def _kept_puts(context: AttemptContext, keep: Keep) -> Iterator[tuple[CallId, Value]]:
     save_to = context._attempt.save_to
-    for number, (call, encoded) in enumerate(context.puts):
-        if encoded.size <= INLINE_MAX_BYTES:
-            yield call, Inline(to_bytes(encoded))
+    for number, (call, put) in enumerate(context.puts):
+        if isinstance(put, Encoded) and put.size <= INLINE_MAX_BYTES:
+            yield call, Inline(to_bytes(put))
         else:
-            yield call, keep(encoded, None if save_to is None else f"{save_to}.put{number}")
+            yield call, keep(put, None if save_to is None else f"{save_to}.put{number}")
 
 
-def arguments(attempt: Attempt, fetch: Fetch) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+def arguments(attempt: Attempt, fetch: Fetch, given: dict[CallId, Live]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     """What the body gets: values in the places of Refs, except for parameters that want the Ref."""
-    args, kwargs = attempt.args, attempt.kwargs
-    if attempt.encoded is not None:
-        args, kwargs = decode(cast(Encoded, attempt.encoded), lookup=make_reference)
-    return _with_values(attempt, args, kwargs, fetch) if attempt.inputs else (args, kwargs)
-
-
-def _with_values(
-    attempt: Attempt, args: tuple[Any, ...], kwargs: Mapping[str, Any], fetch: Fetch
-) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     values: dict[CallId, object] = {}
 
     def value_of(call: CallId) -> object:
         if call not in values:
-            values[call] = _input(attempt, call, fetch, value_of)
+            values[call] = _input(attempt, call, fetch, value_of, bring)
         return values[call]
 
+    def bring(call: CallId, kind: str) -> object:
+        found = value_of(call)
+        if isinstance(found, Live):
+            given[call] = found
+        return engine_object(kind, found)
+
+    args, kwargs = attempt.args, attempt.kwargs
+    if attempt.encoded is not None:
+        args, kwargs = decode(cast(Encoded, attempt.encoded), lookup=make_reference, bring=bring)
+    return _with_values(attempt, args, kwargs, value_of) if attempt.inputs else (args, kwargs)
+
+
+def _with_values(
+    attempt: Attempt, args: tuple[Any, ...], kwargs: Mapping[str, Any], value_of: Callable[[CallId], object]
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     wanted = wants_refs(attempt.function)
     if not wanted:
         return substitute(args, kwargs, value_of)
@@ -271,19 +305,22 @@ def inputs_of(
     )
 
 
-def _input(attempt: Attempt, call: CallId, fetch: Fetch, value_of: Callable[[CallId], object]) -> object:
-    """The value of one input, contents in the places of the Refs in it; a Ref where the attempt was given none."""
+def _input(attempt: Attempt, call: CallId, fetch: Fetch, value_of: Callable[[CallId], object], bring: Bring) -> object:
+    """The value of one input, contents in the places of the Refs in it; a Ref where the attempt was given none.
+
+    Of what an engine's object stands for: a Live, where that is at hand.
+    """
     value = attempt.inputs.get(call)
     if value is None:
         return make_reference(call)
     try:
-        encoded = from_bytes(value) if isinstance(value, Inline) else fetch(value)
-        return decode(encoded, lookup=value_of)
+        found = from_bytes(value) if isinstance(value, Inline) else fetch(value)
+        return found if isinstance(found, Live) else decode(found, lookup=value_of, bring=bring)
     except (KeyError, FileNotFoundError, Corrupt) as error:
         reason = f"its input {call} is lost: {type(error).__name__}: {error}"
-        raise _InputLost(Vanished(reason, lost=(call,))) from error
+        raise InputLost(Vanished(reason, lost=(call,))) from error
     except StorageError as error:
-        raise _InputLost(Vanished(f"its input {call} could not be read: {error}")) from error
+        raise InputLost(Vanished(f"its input {call} could not be read: {error}")) from error
 
 
 _wants: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()

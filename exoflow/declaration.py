@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import FunctionType
 from typing import Any, NamedTuple, get_args
 
 from exoflow.attempts import is_async, wants_refs
@@ -31,9 +30,11 @@ from exoflow.options import (
     one_of,
     shown,
 )
+from exoflow.protocols import Executor
+from exoflow.states import Creation, Method
 from exoflow.transactions import Transacted, Transaction
 
-__all__ = ["RunOptions", "call_spec", "flow_spec", "key_text", "place_of", "task_spec"]
+__all__ = ["RunOptions", "actor_specs", "call_spec", "flow_spec", "is_method", "key_text", "place_of", "task_spec"]
 
 _FORBIDDEN = frozenset("/#~!:[]")  # they divide the parts of a call's id
 _IN_KEYS = str.maketrans({c: f"%{ord(c):02X}" for c in "%![]\n\r\t"})
@@ -86,6 +87,63 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         code=_code(name, function, options.get("version")),
     )
     return _with_attempt_options(spec, options)
+
+
+def actor_specs(
+    cls: type, tasks: Mapping[str, Any], executor: str | Executor | None, resources: Mapping[str, float]
+) -> tuple[TaskSpec, dict[str, TaskSpec]]:
+    """How an actor is created, and its methods.
+
+    Raises:
+        TypeError, ValueError: the class cannot be an actor's.
+    """
+    name = cls.__qualname__.rpartition("<locals>.")[2]
+    if isinstance(inspect.getattr_static(cls, "__init__"), Callable) is False or "__init__" in tasks:  # type: ignore[arg-type]
+        raise TypeError(f"{name}.__init__ must not be a task: {name}(...) in a flow is a call of its own")
+    if not tasks:
+        raise TypeError(f"{name} has no method that is a task: put @task on those that a flow calls")
+    for option in ("__reduce__", "__reduce_ex__"):
+        if getattr(cls, option) is not getattr(object, option):
+            raise TypeError(
+                f"{name} defines {option}, or a class that it is made from does; a snapshot is restored into an object "
+                f"that __init__ has made: write __getstate__ and __setstate__ instead"
+            )
+    resources = dict(resources)
+    for key, amount in resources.items():
+        number(f"resources[{key!r}]", amount)
+    methods = {each: _method_spec(cls, name, each, task, executor, resources) for each, task in tasks.items()}
+    function = Creation(cls)
+    initial = cls.__init__  # type: ignore[misc]  # of this very class
+    code = _code(name, initial, None) if inspect.isfunction(initial) else b""
+    note = Annotations(actor=True)
+    wanted = wants_refs(initial) if inspect.isfunction(initial) else frozenset()
+    creates = TaskSpec(name, function, note, executor=executor, resources=resources, ref_parameters=wanted, code=code)
+    return creates, methods
+
+
+def _method_spec(
+    cls: type, owner: str, name: str, task: Any, executor: str | Executor | None, resources: Mapping[str, float]
+) -> TaskSpec:
+    spec: TaskSpec = task.spec
+    note = spec.note
+    if note.rollback or note.effect == "irrevocable":
+        what = "has a rollback" if note.rollback else "has an irrevocable effect"
+        raise ValueError(
+            f"{owner}.{name} {what}: what an actor's call changes outside must bear being done again. "
+            f"Return the decision, and act on it in a task that is no actor's; or use effect='idempotent'"
+        )
+    for option, value in (("executor", spec.executor), ("resources", spec.resources)):
+        if value:
+            raise ValueError(f"{owner}.{name} has {option}={value!r}: an actor's calls run where it lives, so write "
+                             f"@exoflow.actor({option}=...)")  # fmt: skip
+    return replace(
+        spec,
+        name=f"{owner}.{name}",
+        function=Method(cls, name),
+        note=replace(note, actor=True),
+        executor=executor,
+        resources=resources,
+    )
 
 
 def _transactional_spec(function: Callable[..., Any], transaction: Transaction, options: TaskOptions) -> TaskSpec:
@@ -234,10 +292,10 @@ def _check_function(function: object, kind: str) -> None:
         raise TypeError(f"@{kind} goes below @{type(function).__name__}, next to the function")
     if not inspect.isfunction(function):
         raise TypeError(f"@{kind} goes on a function, not on {function!r}")
-    if _is_method(function):
+    if kind == "flow" and is_method(function):
         raise TypeError(
-            f"{function.__qualname__} is a method, and a {kind} is a function: a replay in another process has no "
-            f"object to call it on. Write it outside the class, or as a @staticmethod (above @{kind}), and give it "
+            f"{function.__qualname__} is a method, and a flow is a function: a replay in another process has no "
+            f"object to call it on. Write it outside the class, or as a @staticmethod (above @flow), and give it "
             "what it needs"
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
@@ -247,7 +305,7 @@ def _check_function(function: object, kind: str) -> None:
         )
 
 
-def _is_method(function: FunctionType) -> bool:
+def is_method(function: Callable[..., Any]) -> bool:
     """Whether it stands in a class and takes the object, or the class, by the name that everybody uses."""
     within = function.__qualname__.rpartition(".")[0]
     first = function.__code__.co_varnames[: function.__code__.co_argcount][:1]

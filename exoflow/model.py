@@ -61,6 +61,8 @@ class Annotations:
     retries: int = 0
     losses: int = 3
     kind: Kind = Kind.TASK
+    actor: bool = False
+    """Its attempts begin with the state that the call before it has left, and leave one (V7)."""
     saves: Saves = field(init=False, default="async")
     """What ``checkpoint`` comes to for this task."""
     chooses: bool = field(init=False, default=True)
@@ -78,7 +80,7 @@ class Annotations:
             return "sync"  # G8: its completion is recorded before anyone uses it, whatever checkpoint says
         if self.checkpoint != "auto":
             return "async" if self.checkpoint == "never" and self.effect is not None else self.checkpoint
-        choice = not self.deterministic or self.effect is not None or self.rollback
+        choice = not self.deterministic or self.actor or self.effect is not None or self.rollback
         return "async" if choice else "cost"
 
 
@@ -114,6 +116,7 @@ class Held:
     executor: str
     handle: object
     size: int
+    """Bytes; 0 where that is unknown: what an engine's object stands for."""
 
 
 Value = Inline | Stored | Held

@@ -105,6 +105,36 @@ class Log(Protocol):
         """Call back, from any thread, once ``durable >= position`` (with None) or the journal failed (with why)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Creating:
+    """How an actor is created; the values of Refs in it are among the attempt's inputs."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    encoded: object | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActorPart:
+    """What an attempt at an actor's call begins with, and what it is to leave.
+
+    With neither ``state`` nor ``snapshot``, its function creates the actor.
+    """
+
+    origin: CallId
+    """The call that has created the actor: its name in the run."""
+    holder: CallId | None = None
+    """The call that has left the state."""
+    state: Held | None = None
+    """The live object, which the attempt takes; where it is, the attempt has to run."""
+    snapshot: Value | None = None
+    create: Creating | None = None
+    """For a snapshot: it is given to an object that is created so."""
+    snapshot_to: str | None = None
+    """A snapshot is to be taken in the end; one over 64 KiB is stored under this name."""
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try at a call, as an executor gets it."""
@@ -129,6 +159,9 @@ class Attempt:
     """Where a value over 64 KiB is to be stored by whoever computed it, before it is reported; None: keep it."""
     encoded: object | None = None
     """``args`` and ``kwargs`` encoded once, if anything in them is mutable; decoded for each attempt."""
+    crossing: Mapping[CallId, str] = field(default_factory=dict)
+    """Inputs that lie on another executor's cluster: the objects under which they may be saved, to be read there."""
+    actor: ActorPart | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +174,10 @@ class Computed:
     """Refs inside the value."""
     puts: tuple[tuple[CallId, Value], ...] = ()
     """What the body ``put``: Refs to them may stand in the value."""
+    state: Held | None = None
+    """What the attempt has left of an actor: the live object, wherever that is."""
+    snapshot: Value | None = None
+    """The same as bytes, small or in the store; None: none was to be taken, or it could not be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +188,9 @@ class Raised:
     """Encoded by ``codec.encode_error``."""
     seconds: float
     did_not_happen: bool = False
+    state: Held | None = None
+    """As of ``Computed``: the object as the body has left it."""
+    snapshot: Value | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +200,12 @@ class Vanished:
     reason: str
     seconds: float = 0.0
     lost: tuple[CallId, ...] = ()
-    """Inputs whose values are gone, so that the body did not start: they have to be made again first."""
+    """Inputs whose values are gone, so that the body did not start, or failed: they have to be made again first.
+
+    Of a state, or a snapshot, that is gone: the id of the call that has left it, and ``!state``.
+    """
+    state: Held | None = None
+    """The state that the attempt was given, if its body did not begin to change it: it is where it was."""
 
 
 Outcome = Computed | Raised | Vanished
@@ -171,9 +216,17 @@ class Executor(Protocol):
 
     MUST report each attempt exactly once, from any thread, and never run one again by itself (V11).
     MUST have ended a vanished attempt before it reports it, where it can end one at all (V10).
+
+    Actors: an attempt with a state MUST run where that is, and nowhere else. A state MUST be given to one attempt only:
+    one that vanishes takes it along, unless its body did not begin, which it MUST say. A state that is gone MUST be
+    reported as ``Vanished(lost=...)``, and nothing be run. Actors MUST NOT wait for each other. ``save``, ``release``
+    and ``drop`` take states too; nobody asks for a ``save`` while an attempt has the state.
     """
 
     name: str
+    """By which ``open_executor`` opens it again, in the process that resumes."""
+    remote: bool
+    """Whether its values may lie on other machines: others get large ones by way of the store, not of this process."""
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         """Queue the attempt; returns at once.
@@ -185,7 +238,7 @@ class Executor(Protocol):
         """End the attempt if that can be done; it is then reported as Vanished("cancelled")."""
 
     def fetch(self, value: Held) -> object:
-        """The encoded value (``codec.Encoded``), brought here.
+        """The encoded value (``codec.Encoded``), brought here, or an engine's object that stands for it (``Live``).
 
         Raises:
             KeyError: it is lost.

@@ -7,15 +7,20 @@ import os
 import threading
 from functools import lru_cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypedDict, cast
 
-from exoflow.codec import Encoded
+from exoflow.codec import Encoded, Live
 from exoflow.errors import ExecutorError
-from exoflow.model import Held
+from exoflow.model import Held, Stored
 from exoflow.protocols import Executor, Store
 
 DEFAULT_STORE = "./.exoflow"
 DEFAULT_EXECUTOR = "local"
+
+THROUGH_HERE_MAX_BYTES = 1 << 20
+"""Of a value that goes from one cluster to another: what is larger goes by way of the store, which the value needs
+anyway to be durable, and costs this process neither memory nor network."""
 
 _STORES_MAX = 256
 
@@ -129,15 +134,18 @@ class Executors:
             )
         return executor
 
-    def _fetch(self, value: Held) -> Encoded:
-        """Read a value for another executor."""
+    def _fetch(self, value: Held, name: str | None) -> Encoded | Live | Stored:
+        """Get a value for another executor; a large one from another cluster by way of the store, under the name."""
         if isinstance(value.handle, Encoded):
             return value.handle  # the driver's own: the result of a child flow
         for executor in list(self._open.values()):
             if executor.name == value.executor:
-                encoded = executor.fetch(value)
-                assert isinstance(encoded, Encoded)
-                return encoded
+                large = not value.size or value.size > THROUGH_HERE_MAX_BYTES
+                if name is not None and executor.remote and large:
+                    return _saved(executor, value, name)
+                found = executor.fetch(value)
+                assert isinstance(found, Encoded | Live)
+                return found
         raise KeyError(f"no executor {value.executor!r} is open here")
 
     def close(self) -> None:
@@ -146,6 +154,15 @@ class Executors:
             executors, self._open = self._open, {}
         for executor in executors.values():
             executor.close()
+
+
+def _saved(executor: Executor, value: Held, name: str) -> Stored:
+    saved: SimpleQueue[Stored | BaseException] = SimpleQueue()
+    executor.save(value, name, saved.put)
+    found = saved.get()
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 _executors: dict[str, Executors] = {}

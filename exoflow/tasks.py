@@ -7,11 +7,13 @@ import inspect
 import warnings
 from collections.abc import Callable, Coroutine, Mapping
 from copy import copy
+from dataclasses import replace
+from types import MethodType
 from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from exoflow.attempts import current_attempt
 from exoflow.context import PlainCall, plain_call
-from exoflow.declaration import call_spec, task_spec
+from exoflow.declaration import call_spec, is_method, task_spec
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
 from exoflow.driver.life import live_bodies
@@ -19,7 +21,7 @@ from exoflow.driver.spec import TaskSpec
 from exoflow.driver.sync_body import SyncBody
 from exoflow.options import CallOptions, TaskOptions
 from exoflow.refs import Ref, Refs
-from exoflow.signatures import Calls
+from exoflow.signatures import A, Calls, Q, Takes1
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,8 +34,11 @@ class Callee(Calls[P, R, X]):
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(cast(Callable[..., Any], self), function)
         self._function = function
-        self._signature = inspect.signature(function)
-        parameters = self._signature.parameters.values()
+        self._looks_at(inspect.signature(function))
+
+    def _looks_at(self, signature: inspect.Signature) -> None:
+        self._signature = signature
+        parameters = signature.parameters.values()
         places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
         self._least = sum(each.default is each.empty for each in places)
         self._most = len(places)
@@ -59,6 +64,10 @@ class AnyTask(Callee[P, R, X]):
         super().__init__(spec.inside or spec.function)
         self._spec = spec
         self._pure = spec.note.effect is None and not spec.note.rollback
+        self.is_method = is_method(self._function)
+        """It stands in a class and takes the object: it is for actors."""
+        self._object: object = None
+        """On which it is called."""
         looks_back = [each for each in (spec.undo, spec.probe) if each is not None]
         self._looks_back = [(each, inspect.signature(each)) for each in looks_back]
 
@@ -66,6 +75,40 @@ class AnyTask(Callee[P, R, X]):
     def name(self) -> str:
         """As it stands in the ids of its calls."""
         return self._spec.name
+
+    @property
+    def spec(self) -> TaskSpec:
+        """What ``@task`` has made of its options."""
+        return self._spec
+
+    def bound(self, owner: object, spec: TaskSpec) -> Self:
+        """The method of this object: its signature is without the first parameter."""
+        other = copy(self)
+        other._object = owner
+        other._spec = spec
+        other._looks_at(self._signature.replace(parameters=list(self._signature.parameters.values())[1:]))
+        return other
+
+    def _plainly_bound(self, owner: object) -> Self:
+        """The method of a plain object."""
+        function = MethodType(self._function, owner)
+        other = self.bound(owner, replace(self._spec, function=function))
+        other._function = function
+        return other
+
+    def _refuse_objects(self) -> None:
+        """In a flow's body, only actors have methods that can be called durably."""
+        if self.is_method and self._spec.actor is None:
+            cls = self._function.__qualname__.rpartition(".")[0]
+            what = (
+                cls
+                if self._object is None
+                else f"this {cls}, which was made outside of the flow's body or is no actor,"
+            )
+            raise TypeError(
+                f"{self._function.__qualname__} is a method, and a replay in another process has no {what} to call it "
+                f"on: put @exoflow.actor on the class, and create it in the flow; or write a function"
+            )
 
     def options(self, **options: Unpack[CallOptions]) -> Self:
         """The same task with other options for this call: ``t.options(retries=3).submit(x)``.
@@ -83,6 +126,8 @@ class AnyTask(Callee[P, R, X]):
         body = current_body()
         if body is None:
             raise self._no_flow("submit")
+        if self.is_method:
+            self._refuse_objects()
         self._check(args, kwargs)
         handle = body.submit(self._spec, args, kwargs)
         return Ref(handle.call_id, handle)
@@ -158,10 +203,21 @@ class Task(AnyTask[P, R, R], Generic[P, R]):
         """The plain function."""
         return self._function
 
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+
+    @overload
+    def __get__(self: Takes1[A, Q], instance: A, owner: type, /) -> Task[Q, R]: ...
+
+    def __get__(self, instance: Any, owner: type, /) -> Any:
+        return self if instance is None or not self.is_method else self._plainly_bound(instance)
+
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         body = current_body()
         if body is None:
             return self._call_plain(args, kwargs)
+        if self.is_method:
+            self._refuse_objects()
         if isinstance(body, SyncBody):
             self._check(args, kwargs)
             return body.call(self._spec, args, kwargs)
@@ -189,6 +245,15 @@ class AsyncTask(AnyTask[P, R, Coroutine[Any, Any, R]], Generic[P, R]):
         """The plain function."""
         return self._function
 
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> Self: ...
+
+    @overload
+    def __get__(self: Takes1[A, Q], instance: A, owner: type, /) -> AsyncTask[Q, R]: ...
+
+    def __get__(self, instance: Any, owner: type, /) -> Any:
+        return self if instance is None or not self.is_method else self._plainly_bound(instance)
+
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         body = current_body()
         if body is None:
@@ -196,6 +261,8 @@ class AsyncTask(AnyTask[P, R, Coroutine[Any, Any, R]], Generic[P, R]):
                 return self._function(*args, **kwargs)
             self._before_plain()
             return self._call_plain(args, kwargs)
+        if self.is_method:
+            self._refuse_objects()
         if isinstance(body, AsyncBody):
             self._check(args, kwargs)
             return body.call(self._spec, args, kwargs)

@@ -2,14 +2,20 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Deadlines measure the machine, not the code. A failure prints the blob that repeats it; chance is not taken away,
 # so that a hundred runs see a hundred times as much.
@@ -70,3 +76,27 @@ def s3_environment(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def s3_url(s3_environment: str) -> str:
     """A store in the bucket that no other test has seen."""
     return f"s3://bucket/store-{next(_stores)}"
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Path]:
+    """A Ray of two CPUs that this process is connected to, by its folder. It takes seconds to start."""
+    import ray
+
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a short path: sockets have no room for pytest's
+    settings = {"include_dashboard": False, "log_to_driver": False, "_temp_dir": folder}
+    ray.init(num_cpus=2, object_store_memory=100 << 20, resources={"scale": 1.0}, **settings)
+    yield Path(folder)
+    ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def dask_cluster() -> Iterator["Client"]:
+    """A client of a Dask of two workers, one thread each, for all tests of a module that leave it as it was."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

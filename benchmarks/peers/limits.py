@@ -90,4 +90,5 @@ def write_durably(path: Path, data: memoryview) -> None:
     os.close(descriptor)
 
 
-program({"chain": chain, "chain_sync": chain_sync, "fanout": fanout, "one": one, "array": array})
+if __name__ == "__main__":
+    program({"chain": chain, "chain_sync": chain_sync, "fanout": fanout, "one": one, "array": array})

@@ -3,6 +3,7 @@
 from exoflow.codec.code import code_fingerprint, code_mark, home_of, same_code, source_of
 from exoflow.codec.differences import by_parameter, difference
 from exoflow.codec.encoded import Encoded, from_bytes, from_object, to_bytes, to_parts
+from exoflow.codec.engines import Live, engine_object
 from exoflow.codec.exceptions import decode_error, encode_error
 from exoflow.codec.fingerprints import fingerprint, same, whole_fingerprint
 from exoflow.codec.ownership import taken_over
@@ -14,12 +15,23 @@ from exoflow.codec.references import (
     register_reference,
     substitute,
 )
-from exoflow.codec.values import all_immutable, decode, encode, encode_arguments, encode_result, encode_small, immutable
+from exoflow.codec.values import (
+    all_immutable,
+    as_encoded,
+    decode,
+    encode,
+    encode_arguments,
+    encode_result,
+    encode_small,
+    immutable,
+)
 
 __all__ = [
     "Encoded",
+    "Live",
     "Reference",
     "all_immutable",
+    "as_encoded",
     "by_parameter",
     "code_fingerprint",
     "code_mark",
@@ -31,6 +43,7 @@ __all__ = [
     "encode_error",
     "encode_result",
     "encode_small",
+    "engine_object",
     "find_references",
     "fingerprint",
     "from_bytes",

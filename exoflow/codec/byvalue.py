@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import cloudpickle
 
+from exoflow.codec.engines import reduce_engine_object
 from exoflow.codec.mainfile import reduce_by_name
 
 
@@ -28,4 +29,5 @@ class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle 
                 by_name = None
             if by_name is not None:
                 return by_name
-        return super().reducer_override(obj)
+        reduced = reduce_engine_object(obj)
+        return super().reducer_override(obj) if reduced is None else reduced

@@ -73,10 +73,10 @@ def run_deep(work: Callable[[], None]) -> None:
     The limit is the interpreter's, so it is raised for this moment only.
     """
     failed: list[BaseException] = []
-    met = session.met
+    met, adopt = session.met, session.adopt
 
     def run() -> None:
-        session.met = met
+        session.met, session.adopt = met, adopt
         try:
             work()
         except BaseException as error:  # noqa: BLE001 -- raised again in the thread that asked

@@ -45,6 +45,10 @@ class Session(threading.local):
 
     met: dict[CallId, None] | None = None
     lookup: Callable[[CallId], object] | None = None
+    adopt: Callable[[Any], CallId] | None = None
+    """Takes an engine's object that was met, as a ``Live``; the id by which it will be found."""
+    bring: Callable[[CallId, str], object] | None = None
+    """Finds it again."""
 
 
 session = Session()

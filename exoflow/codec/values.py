@@ -11,6 +11,7 @@ from types import FunctionType
 from typing import Any
 
 from exoflow.codec.encoded import Encoded, from_bytes
+from exoflow.codec.engines import Bring, Live, reduce_engine_object
 from exoflow.codec.explain import WatchedPickler, refusal, run_deep
 from exoflow.codec.mainfile import MainUnpickler, main_stem, reduce_by_name
 from exoflow.codec.ownership import copied, is_constant
@@ -28,6 +29,8 @@ _NONE, _TRUE, _FALSE = Encoded(b"n"), Encoded(b"t"), Encoded(b"f")
 _new = tuple.__new__  # Encoded(...) costs twice as much, on the hottest path there is
 
 Lookup = Callable[[CallId], object]
+Adopt = Callable[[Live], CallId]
+"""Takes an engine's object that stands in a value; the id by which it will be found."""
 
 
 def immutable(value: object) -> bool:
@@ -40,13 +43,14 @@ def all_immutable(args: tuple[object, ...], kwargs: Mapping[str, object]) -> boo
     return IMMUTABLE.issuperset(map(type, args)) and (not kwargs or IMMUTABLE.issuperset(map(type, kwargs.values())))
 
 
-def encode(value: object, *, what: str = "the value", own: bool = False) -> Encoded:
+def encode(value: object, *, what: str = "the value", own: bool = False, adopt: Adopt | None = None) -> Encoded:
     """The value as bytes; buffers of 16 KiB and more are views of its memory.
 
     Args:
         value: What to encode.
         what: Names it in messages: ``the result of train``.
         own: Copy buffers that the caller could still change.
+        adopt: Takes the objects of engines in it; without it they are refused.
 
     Raises:
         CodecError: a part of it cannot be pickled; the message names the way to it.
@@ -54,13 +58,13 @@ def encode(value: object, *, what: str = "the value", own: bool = False) -> Enco
     kind = type(value)
     if kind in IMMUTABLE:
         return _encode_scalar(value, kind)
-    outer = session.met
+    outer = session.met, session.adopt
     met: dict[CallId, None] = {}
-    session.met = met
+    session.met, session.adopt = met, adopt
     try:
         head, buffers = _pickled(value, what)
     finally:
-        session.met = outer
+        session.met, session.adopt = outer
     if own:
         buffers = [view if is_constant(view) else copied(view) for view in buffers]
     views = tuple(view.toreadonly() for view in buffers)
@@ -76,20 +80,29 @@ def encode_arguments(
     task: str,
     function: Callable[..., object] | None = None,
     own: bool = False,
+    adopt: Adopt | None = None,
 ) -> Encoded:
-    """``(args, kwargs)``; an error names the task, the argument and the place in it.
+    """``(args, kwargs)``; an error names the task, the argument and the place in it. ``adopt``: as in ``encode``.
 
     Raises:
         CodecError: a part cannot be pickled, or is a Ref that no task would find there.
     """
     if all_immutable(args, kwargs):
         return Encoded(pickle.dumps((args, dict(kwargs)), 5))
+    adopted: set[CallId] = set()
+
+    def adopts(live: Live) -> CallId:
+        assert adopt is not None
+        call = adopt(live)
+        adopted.add(call)
+        return call
+
     try:
-        encoded = encode((args, dict(kwargs)), what="\0", own=own)
+        encoded = encode((args, dict(kwargs)), what="\0", own=own, adopt=adopts if adopt else None)
     except CodecError as error:
         raise CodecError(_name_argument(str(error), task, function)) from error
     if encoded.refs:
-        found = {reference.call_id for reference in find_references(args, kwargs)}
+        found = adopted.union(reference.call_id for reference in find_references(args, kwargs))
         hidden = [ref for ref in encoded.refs if ref not in found]
         if hidden:
             raise CodecError(
@@ -99,7 +112,9 @@ def encode_arguments(
     return encoded
 
 
-def encode_result(value: object, *, task: str, own: bool = False) -> Encoded:
+def encode_result(
+    value: object, *, task: str, own: bool = False, adopt: Adopt | None = None, bring: Bring | None = None
+) -> Encoded:
     """The result of a task, after a look whether it can be decoded: it must survive its codec on the run that made it.
 
     Its buffers are views of the value's memory, to be ``taken_over`` when that was let go; or ``own`` ones.
@@ -110,21 +125,22 @@ def encode_result(value: object, *, task: str, own: bool = False) -> Encoded:
     kind = type(value)
     if kind in IMMUTABLE:
         return _encode_scalar(value, kind)
-    encoded = encode(value, what=f"the result of {task}", own=own)
+    encoded = encode(value, what=f"the result of {task}", own=own, adopt=adopt)
     try:
-        decode(encoded, lookup=_Unread)
+        decode(encoded, lookup=_Unread, bring=bring)
     except Exception as error:  # __setstate__ and the like are the user's code: anything can come
         message = f"the result of {task}, a {type(value).__qualname__}, was pickled but does not load again: "
         raise CodecError(f"{message}{type(error).__name__}: {error}") from error
     return encoded
 
 
-def decode(encoded: Encoded, *, lookup: Lookup | None = None) -> Any:
+def decode(encoded: Encoded, *, lookup: Lookup | None = None, bring: Bring | None = None) -> Any:
     """A new copy of the value; its large buffers are read-only views of the encoded ones.
 
     Args:
         encoded: The value.
         lookup: Gives what stands for a Ref inside.
+        bring: Gets the engines' objects inside.
 
     Raises:
         Corrupt: the bytes are damaged.
@@ -136,14 +152,14 @@ def decode(encoded: Encoded, *, lookup: Lookup | None = None) -> Any:
     tag = head[0]
     if tag != _PICKLE:
         return _decode_scalar(tag, head, buffers)
-    outer = session.lookup
-    session.lookup = lookup
+    outer = session.lookup, session.bring
+    session.lookup, session.bring = lookup, bring
     try:
         return _unpickled(head, buffers)
     except (ImportError, AttributeError) as error:
         raise CodecError(f"a recorded value needs what is not here: {error}") from error
     finally:
-        session.lookup = outer
+        session.lookup, session.bring = outer
 
 
 def encode_small(value: object) -> bytes | None:
@@ -153,6 +169,17 @@ def encode_small(value: object) -> bytes | None:
         return None
     head, buffers, _, _ = _encode_scalar(value, kind)
     return bytes(head) if not buffers and len(head) <= INLINE_MAX_BYTES else None
+
+
+def as_encoded(found: Encoded | Live) -> Encoded:
+    """The value as bytes, also where there is only an engine's object that stands for it.
+
+    Raises:
+        KeyError: that has lost it.
+    """
+    if isinstance(found, Live):
+        return encode(found.content(), what=f"what a {found.kind} stands for", own=True)
+    return found
 
 
 def decode_bytes(data: bytes) -> Any:
@@ -265,7 +292,9 @@ class _PlainPickler(pickle.Pickler):
             by_name = reduce_by_name(obj)
             if by_name is not None:
                 return by_name
-        return NotImplemented
+            return NotImplemented
+        reduced = reduce_engine_object(obj)
+        return NotImplemented if reduced is None else reduced
 
 
 def _unpickled(head: bytes | memoryview, buffers: tuple[memoryview, ...]) -> object:
@@ -316,6 +345,7 @@ def _parameter(function: Callable[..., object] | None, position: int) -> str | N
 __all__ = [
     "OUT_OF_BAND_MIN_BYTES",
     "all_immutable",
+    "as_encoded",
     "decode",
     "decode_bytes",
     "encode",

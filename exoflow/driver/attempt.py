@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
-from exoflow.model import CallId, RunId, Value, Version, show_version
-from exoflow.protocols import Attempt, Executor
+from exoflow.driver.values import DRIVER
+from exoflow.kernel.state import Call, State
+from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
+from exoflow.protocols import ActorPart, Attempt, Creating, Executor, Vanished
+from exoflow.states import STATE
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -28,8 +32,17 @@ def executor_of(execution: Execution, spec: TaskSpec) -> Executor:
 def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attempt:
     """All that an executor needs to know. Its inputs stay until its outcome is taken."""
     spec, call = handle.spec, handle.call
-    inputs = _inputs(execution, handle) if call.inputs else {}
-    execution.values.give(version, inputs.values())
+    inputs: dict[CallId, Value] = {}
+    crossing: dict[CallId, str] = {}
+    part = actor_part(execution, handle, version) if call.note.actor else None
+    sources = call.inputs
+    if part is not None and part.create is not None:
+        assert call.origin is not None
+        sources += call.origin.inputs
+    if sources:
+        inputs = _inputs(execution, sources)
+        crossing = _crossing(execution, inputs, executor_of(execution, spec).name)
+        execution.values.give(version, inputs.values())
     return Attempt(
         execution.run_id,
         call.id,
@@ -45,14 +58,46 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
         spec.resources,
         value_name(execution, call.id, version) if spec.note.saves == "sync" else None,
         handle.encoded,
+        crossing,
+        part,
     )
 
 
-def _inputs(execution: Execution, handle: Handle) -> dict[CallId, Value]:
+def lost_state(execution: Execution, handle: Handle, version: Version) -> Vanished | None:
+    """What became of an attempt that cannot begin, if the state was lost, or taken back, that the kernel gave to it."""
+    call = handle.call
+    if call.state is not State.RUNNING or call.attempt != version:
+        return Vanished("stopped before it began")
+    holder = execution.kernel.holder(call)
+    if holder is None or not call.took or holder.id in execution.values.states:
+        return None
+    return Vanished("the state of its actor is lost", lost=(CallId(f"{holder.id}{STATE}"),))
+
+
+def actor_part(execution: Execution, handle: Handle, version: Version) -> ActorPart:
+    """The state that an attempt at an actor's call begins with: the live one, if the kernel says so."""
+    call, chain = handle.call, handle.spec.actor
+    assert chain is not None
+    assert call.origin is not None
+    holder = execution.kernel.holder(call)
+    snapshot_to = f"{value_name(execution, call.id, version)}.state" if call.due else None
+    if holder is None:
+        return ActorPart(call.origin.id, snapshot_to=snapshot_to)
+    state = execution.values.take_state(holder.id, version) if call.took else None
+    if state is not None:
+        return ActorPart(call.origin.id, holder.id, state, snapshot_to=snapshot_to)
+    create = chain.create
+    assert create is not None
+    creating = Creating(create.spec.function, create.args, create.kwargs, create.encoded)
+    snapshot = execution.values.snapshots[holder.id]
+    return ActorPart(call.origin.id, holder.id, None, snapshot, creating, snapshot_to)
+
+
+def _inputs(execution: Execution, sources: Iterable[Call]) -> dict[CallId, Value]:
     """The value of every Ref in the arguments, and of the Refs inside those values."""
     values = execution.values
     inputs: dict[CallId, Value] = {}
-    pending = list(handle.call.inputs)
+    pending = list(sources)
     while pending:
         source = pending.pop()
         if source.id in inputs or source.id not in values.at:
@@ -64,6 +109,34 @@ def _inputs(execution: Execution, handle: Handle) -> dict[CallId, Value]:
             inputs[put] = values.given(put)
         pending.extend(source.refs)
     return inputs
+
+
+def _crossing(execution: Execution, inputs: dict[CallId, Value], target: str) -> dict[CallId, str]:
+    """Which inputs lie on another cluster than the executor's, unsaved, and the names under which they may be saved.
+
+    Those that are saved already are read from the store.
+    """
+    crossing: dict[CallId, str] = {}
+    for id, value in inputs.items():
+        if not isinstance(value, Held) or value.executor in (target, DRIVER):
+            continue
+        if execution.executors[value.executor].remote:
+            saved = execution.values.at[id]
+            if isinstance(saved, Stored):
+                inputs[id] = saved
+            else:
+                crossing[id] = _name_of(execution, id)
+    return crossing
+
+
+def _name_of(execution: Execution, id: CallId) -> str:
+    """The object that will hold the call's value, or that of a put."""
+    owner, mark, put = id.rpartition("!")
+    handle = execution.handles.get(id)
+    if handle is not None:
+        return value_name(execution, id, handle.call.version)
+    assert mark
+    return value_name(execution, CallId(owner), execution.handles[CallId(owner)].call.version, int(put))
 
 
 def key_prefix(run_id: RunId) -> str:

@@ -13,6 +13,7 @@ from exoflow.driver.damage import forsake
 from exoflow.driver.depth import leave_room
 from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.identity import check_error, check_same
+from exoflow.driver.outcomes import forget_value
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
@@ -140,6 +141,8 @@ class Body:
                 f"{spec.name} is called in another thread than its flow's: make the call in the flow's own body, and "
                 f"hand its value to the thread"
             )
+        if spec.actor is not None:
+            spec.actor.check(strand)
         name = spec.name
         if spec.key is None:
             n = strand.counts.get(name, 0)
@@ -157,15 +160,22 @@ class Body:
             references = codec.find_references(args, kwargs)
             if references:
                 inputs, passes = self._edges(spec, references, args, kwargs)
-            encoded = codec.encode_arguments(args, kwargs, task=name, function=spec.function, own=True)
+            adopt = execution.values.recognise
+            encoded = codec.encode_arguments(args, kwargs, task=name, function=spec.function, own=True, adopt=adopt)
+            if len(encoded.refs) > len(references):  # engines' objects: what they stand for is needed, too
+                owners = (execution.kernel.reference(CallId(ref.partition("!")[0])) for ref in encoded.refs)
+                inputs = tuple(dict.fromkeys((*inputs, *(owner for owner in owners if owner not in passes))))
             fingerprint = codec.fingerprint(args, kwargs)
         past = execution.history.results.get(id) if execution.history.results else None
         try:
-            call = kernel.called(self.scope, id, spec.note, inputs, passes)
+            turn = None if spec.actor is None else spec.actor.turn(spec.note)
+            call = kernel.called(self.scope, id, spec.note, inputs, passes, turn)
             handle = Handle(call, self, spec, args, kwargs, encoded, fingerprint)
             if choose is not None:
                 handle.choose = choose
             execution.handles[id] = handle
+            if spec.actor is not None:
+                spec.actor.called(handle)
             if past is not None:
                 check_same(call, past, handle, execution)
         except Exception as error:  # the kernel may know half of the call
@@ -196,6 +206,8 @@ class Body:
 
     def _runs_here(self, spec: TaskSpec) -> bool:
         """Whether attempts run in the thread, or asyncio task, that waits for them. No thread can be ended in time."""
+        if spec.actor is not None:
+            return False  # an executor has its state
         executor = self.execution.default if spec.executor is None else spec.executor
         return executor == "local" and spec.is_async is self.is_async and (self.is_async or spec.timeout_s is None)
 
@@ -237,12 +249,24 @@ class Body:
             self.check()  # the run may stop for it, or this body begin anew
             execution.event(execution.kernel.wants, call)
             raise ValueLost(call.id) from error
+        result = self._decoded(call, encoded)
         if self.strands > 1:
             self._record(call)
         self._is_given(call)
-        if handle.order == PLAIN and call.saved and type(value) is Inline and not encoded.refs:
+        alone = handle.order == PLAIN and not call.note.actor
+        if alone and call.saved and type(value) is Inline and not encoded.refs:
             execution.handles.pop(call.id, None)  # no Ref stands for it, and whatever makes it again calls it again
-        return codec.decode(encoded, lookup=self.reference)
+        return result
+
+    def _decoded(self, call: Call, encoded: codec.Encoded) -> object:
+        execution = self.execution
+        try:
+            return codec.decode(encoded, lookup=self.reference, bring=execution.values.show)
+        except ValueLost as lost:  # what an engine's object in it stands for
+            execution.event(forget_value, execution, lost.args[0])
+            self.check()
+            execution.event(execution.kernel.wants, call)
+            raise
 
     def _is_given(self, call: Call) -> None:
         execution, kernel, before = self.execution, self.execution.kernel, self.scope.stamp

@@ -34,6 +34,34 @@ def verify(execution: Execution, id: CallId) -> None:
         forsake(execution, id, error)
 
 
+def verify_snapshot(execution: Execution, call: Call) -> None:
+    """Look whether a snapshot that somebody could not read lies whole in the store; if not, it counts as absent.
+
+    Raises:
+        Corrupt: something released may stand on a call that would have to be made again.
+    """
+    value = execution.values.snapshots.get(call.id)
+    if not isinstance(value, Stored):
+        return
+    try:
+        checksums = execution.values.fetch(value).checksums
+        if checksums is not None:
+            checksums.verify()
+        return
+    except Corrupt as error:
+        why = error
+    refusal = execution.kernel.forsake_snapshot(call)
+    if refusal is not None:
+        raise Corrupt(
+            f"the state that {call.id} has left cannot be read: {why}. It is not made again, {refusal}: "
+            f"put the object back from a copy of the store and resume, or start a new run"
+        ) from why
+    logger.warning(
+        "the state that %s has left cannot be read: %s. The actor goes on from an older one; what it did since is done "
+        "again", call.id, why, extra={"run": execution.run_id, "call": call.id, "version": call.version},
+    )  # fmt: skip
+
+
 def forsake(execution: Execution, id: CallId, why: Corrupt) -> None:
     """From now on the result counts as absent: it is made again, and so is what was derived from it. Under the lock.
 

@@ -65,6 +65,8 @@ class History:
             self._ordered.append(intent)
         elif code == Code.UNDONE:
             self._ordered.append(records.Undone(*record))
+        elif code == Code.SNAPSHOT:
+            self._ordered.append(records.Snapshot(*record))
         elif code == Code.CALLED:
             self._ordered.append(records.Called(*record))
         elif code == Code.READ:
@@ -108,6 +110,13 @@ class History:
                     names=tuple(map(CallId, record.names)), releases=tuple(map(CallId, record.releases)),
                     rollback=record.what == "rollback", reads_at=record.reads_at,
                 )  # fmt: skip
+            elif isinstance(record, records.Snapshot):
+                id = CallId(record.call)
+                kernel.recall_snapshot(id, Version(record.version))
+                if kernel.calls[id].snapshot == record.version:
+                    value = value_of(record.payload)
+                    assert value is not None
+                    values.snapshots[id] = value
             elif isinstance(record, records.Called):
                 id = CallId(record.call)
                 kernel.recall_called(id, path_of(id), Version(record.version), record.reads_at)
@@ -126,6 +135,7 @@ class History:
             choice=bits & 1 != 0, effect=bits & 2 != 0, names=tuple(names) if names else (),
             refs=tuple(CallId(ref.partition("!")[0]) for ref in refs) if refs else (),
             reads_at=reads_at, newest=record[17] if len(record) > 17 else NO_VERSION,
+            actor=bits & records.ACTOR != 0, dead=bits & records.DEAD != 0,
         )  # fmt: skip
         self.results[id] = kind, version, arguments, self._codes.setdefault(code, code)
         if bits & records.EVENT:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from exoflow import codec
 from exoflow.driver import notes, undo
 from exoflow.driver.async_body import AsyncBody
-from exoflow.driver.attempt import attempt_of, executor_of
+from exoflow.driver.attempt import attempt_of, executor_of, lost_state
 from exoflow.driver.handle import Handle
 from exoflow.driver.loops import background_loop, keep
 from exoflow.driver.outcomes import take_outcome
@@ -103,10 +103,13 @@ def _launch_task(execution: Execution, handle: Handle, version: Version) -> None
         lost = undo.lost_input(execution, handle)
         take_outcome(execution, handle, version, Vanished("an input is lost", lost=lost))
         return
+    if spec.actor is not None and (ended := lost_state(execution, handle, version)) is not None:
+        take_outcome(execution, handle, version, ended)
+        return
     attempt = attempt_of(execution, handle, version)
     executor = executor_of(execution, spec)
     if execution.runtime_sources is not None:
-        execution.runtime_sources(spec.code, spec.function)
+        execution.runtime_sources(spec.code, getattr(spec.function, "function", spec.function))
     executor.start(attempt, partial(execution.report, handle, version))
 
 

@@ -86,7 +86,8 @@ def _child_arguments(body: Body, owner: Handle) -> tuple[tuple[Any, ...], Mappin
     value_of_ref = body.execution.values.value_of_ref
     args, kwargs = owner.args, owner.kwargs
     if owner.encoded is not None:
-        args, kwargs = codec.decode(owner.encoded, lookup=body.reference)  # type: ignore[arg-type]
+        bring = body.execution.values.show
+        args, kwargs = codec.decode(owner.encoded, lookup=body.reference, bring=bring)  # type: ignore[arg-type]
     wanted = owner.spec.ref_parameters
     if not wanted:
         return codec.substitute(args, kwargs, value_of_ref)

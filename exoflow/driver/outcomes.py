@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exoflow import codec
-from exoflow.driver.damage import verify
+from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
 from exoflow.errors import TaskFailed
 from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
-from exoflow.protocols import Computed, Outcome, Raised
+from exoflow.protocols import Computed, Outcome, Raised, Vanished
+from exoflow.states import STATE
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -20,6 +21,9 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
     """An attempt has ended."""
     execution.values.take_back(version)
     call = handle.call
+    if call.note.actor:
+        given_back = isinstance(outcome, Vanished) and outcome.state is not None
+        execution.values.end_turn(version, given_back=given_back)
     if isinstance(outcome, Computed):
         take_value(execution, handle, version, outcome)
         return
@@ -27,7 +31,7 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
         _timed(execution, handle, outcome.seconds)
     if isinstance(outcome, Raised):
         execution.values.errors[call.id] = outcome.error
-        execution.kernel.failed(call.id, version, did_not_happen=outcome.did_not_happen)
+        _take_error(execution, call, version, outcome)
     else:
         if call.attempt == version:
             execution.values.errors[call.id] = _vanished_error(handle, outcome.reason)
@@ -36,12 +40,27 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
         if outcome.lost and not call.attached and call.attempt == version and call.state is State.RUNNING:
             call.state = State.IDLE  # it did not begin, and its body has been set aside: that makes the call again
         else:
-            execution.kernel.vanished(call.id, version)
+            execution.kernel.vanished(call.id, version, began=outcome.state is None)
+
+
+def _take_error(execution: Execution, call: Call, version: Version, outcome: Raised) -> None:
+    kernel, values = execution.kernel, execution.values
+    if not call.note.actor:
+        kernel.failed(call.id, version, did_not_happen=outcome.did_not_happen)
+        return
+    state, snapshot = outcome.state is not None, outcome.snapshot is not None
+    kernel.failed(call.id, version, did_not_happen=outcome.did_not_happen, state=state, snapshot=snapshot)
+    if call.state is State.DONE and call.version == version:
+        values.place_state(call.id, outcome.state, outcome.snapshot)
+    else:
+        values.release(outcome.state)  # it is tried again, from the state before
 
 
 def forget_outcome(execution: Execution, version: Version, outcome: Outcome) -> None:
     """An attempt has ended after the run stopped here: nobody wants what it made, nor any more what it was given."""
     execution.values.take_back(version)
+    if isinstance(outcome, Computed | Raised):
+        execution.values.release(outcome.state)
     if isinstance(outcome, Computed):
         _release(execution, outcome)
 
@@ -59,19 +78,25 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     value = outcome.value
     if call.attempt == version:
         _timed(execution, handle, outcome.seconds)
+    held = type(value) is Held or any(type(put) is Held for _, put in outcome.puts)
     counts = kernel.computed(
         call.id,
         version,
         size=len(value) if isinstance(value, Inline) else value.size,
-        inline=type(value) is Inline,
-        stored=isinstance(value, Stored),
+        inline=type(value) is Inline and not held,
+        stored=isinstance(value, Stored) and not held,
         seconds=outcome.seconds,
         refs=_references(execution, call.id, outcome.refs) if outcome.refs else (),
+        state=outcome.state is not None,
+        snapshot=outcome.snapshot is not None,
     )
     if not counts:
         _release(execution, outcome)
+        values.release(outcome.state)
         return
     values.place(call.id, value)
+    if call.note.actor:
+        values.place_state(call.id, outcome.state, outcome.snapshot)
     if outcome.puts:
         handle.put_ids = tuple(id for id, _ in outcome.puts)
         for id, put in outcome.puts:
@@ -84,11 +109,26 @@ def forget_value(execution: Execution, id: CallId) -> None:
     Raises:
         Corrupt: it is.
     """
-    if isinstance(execution.values.at.get(id), Held):
+    if id.endswith(STATE):
+        _forget_state(execution, _owner(id))
+    elif isinstance(execution.values.at.get(id), Held):
         execution.kernel.lost(_owner(id))
     else:
         execution.values.only_stored(id)
         verify(execution, id)
+
+
+def _forget_state(execution: Execution, id: CallId) -> None:
+    """The state that an actor's call has left could not be had: the live one is gone, or is its snapshot damaged?
+
+    Raises:
+        Corrupt: it is, and something released stands on what would have to be made again.
+    """
+    call = execution.kernel.calls[id]
+    if call.snapshot and call.snapshot == call.version and not call.live and id not in execution.values.states:
+        verify_snapshot(execution, call)
+    execution.values.release(execution.values.states.pop(id, None))
+    execution.kernel.state_lost(id)
 
 
 def _references(execution: Execution, id: CallId, refs: tuple[CallId, ...]) -> tuple[Call, ...]:

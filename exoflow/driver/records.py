@@ -33,6 +33,10 @@ EVENT = 8
 """The bit of ``Result.choice`` that says so."""
 
 
+ACTOR, DEAD = 16, 32
+"""Bits of ``Result.choice``: an actor's call; one that has left no state, nor will any behind it."""
+
+
 class Start(NamedTuple):
     kind: int
     run: int
@@ -76,9 +80,19 @@ class Result(NamedTuple):
     why: str | None
     """None for a first attempt; else retry, lost, remade, not saved, ..."""
     choice: int
-    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow, 8 an event."""
+    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow, 8 an event, 16 and 32 of an actor."""
     newest: int = 0
     """Of a child flow: the newest version among the choices behind its result."""
+
+
+class Snapshot(NamedTuple):
+    """The state that an attempt at an actor's call has left, behind the record of its result."""
+
+    kind: int
+    run: int
+    call: str
+    version: int
+    payload: Payload
 
 
 class Intent(NamedTuple):
@@ -183,5 +197,5 @@ class Ended(NamedTuple):
 
 __all__ = [
     "ABSENT", "FAILING", "UNDO_FAILED", "Called", "Cancel", "Ended", "Failing", "Intent", "Kind", "Payload", "Read",
-    "Result", "Start", "UndoFailed", "Undone",
+    "Result", "Snapshot", "Start", "UndoFailed", "Undone",
 ]  # fmt: skip

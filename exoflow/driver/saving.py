@@ -9,10 +9,11 @@ from exoflow.driver.attempt import value_name
 from exoflow.driver.damage import made_again
 from exoflow.driver.handle import Handle
 from exoflow.driver.values import Values, payload_of
-from exoflow.errors import StorageError
+from exoflow.errors import CodecError, StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
 from exoflow.model import CallId, Held, Kind, Stored, Version
+from exoflow.states import STATE
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -51,7 +52,9 @@ def append_result(
         made_again(execution, call.id)
     bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
     inputs: list[Any] | None = [i.id for i in call.inputs] if call.inputs else None
-    if note.kind is Kind.EVENT:
+    if note.actor:
+        bits |= records.ACTOR | (records.DEAD if call.dead else 0)
+    elif note.kind is Kind.EVENT:
         bits |= records.EVENT
         inputs = [records.message_name(handle.message)]
     execution.append(
@@ -132,3 +135,55 @@ def _uploaded_part(
     else:
         execution.values.saved(id, saved)
     _upload_next(execution, handle, version, parts)
+
+
+def snapshot(execution: Execution, command: do.Snapshot) -> None:
+    """Store the state that an actor's call has left, from where it lies, while nobody changes it."""
+    _snapshot_as(
+        execution, command.call, command.version, f"{value_name(execution, command.call, command.version)}.state"
+    )
+
+
+def _snapshot_as(execution: Execution, id: CallId, version: Version, name: str) -> None:
+    state = execution.values.states.get(id)
+    if state is None:
+        execution.kernel.state_lost(id)
+        return
+
+    def report(saved: Stored | BaseException) -> None:
+        with execution.lock:
+            if execution.fatal is None:
+                execution.event(_snapshot_taken, execution, id, version, name, saved)
+
+    execution.executors[state.executor].save(state, name, report)
+
+
+def _snapshot_taken(
+    execution: Execution, id: CallId, version: Version, name: str, saved: Stored | BaseException
+) -> None:
+    if execution.kernel.calls[id].snapping != version:
+        return
+    if isinstance(saved, Stored):
+        execution.values.snapshots[id] = saved
+        execution.kernel.snapshot_taken(id, version)
+    elif isinstance(saved, KeyError):
+        execution.values.states.pop(id, None)
+        execution.kernel.state_lost(id)
+    elif isinstance(saved, CodecError):
+        raise saved
+    else:
+        key = CallId(f"{id}{STATE}")
+        tries = execution.save_tries[key] = execution.save_tries.get(key, 0) + 1
+        if tries >= SAVE_TRIES:
+            raise StorageError(
+                f"the state that {id} has left could not be saved in {tries} tries: {saved}. Nothing that was "
+                f"committed is lost: mend the store, then `exoflow resume {execution.run_id}`."
+            ) from saved
+        _snapshot_as(execution, id, version, f"{name}.{tries}")
+
+
+def record_snapshot(execution: Execution, command: do.RecordSnapshot) -> None:
+    """Record where the state is, or what, if it is small."""
+    id = command.call
+    payload = payload_of(execution.values.snapshots[id])
+    execution.append(records.Snapshot(Code.SNAPSHOT, execution.index, id, command.version, payload))

@@ -323,6 +323,8 @@ Shell.carry_out = {
     do.Save: saving.save,
     do.Make: saving.make,
     do.Upload: saving.upload,
+    do.Snapshot: saving.snapshot,
+    do.RecordSnapshot: saving.record_snapshot,
     do.Intend: undo.intend,
     do.Undo: undo.undo,
     do.RecordUndone: undo.record_undone,

@@ -5,10 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from exoflow.kernel.state import Call, Turn
 from exoflow.model import Annotations
 from exoflow.protocols import Executor
+
+if TYPE_CHECKING:
+    from exoflow.driver.handle import Handle
+    from exoflow.driver.strands import Strand
 
 PLAIN = Annotations()
 
@@ -28,6 +33,42 @@ def pause_s(backoff: Backoff, retry: int, seed: str) -> float:
     chance = random.Random(f"{seed}/{retry}")  # jitter, not a secret
     delay_s: float = min(backoff.max_s, backoff.initial_s * backoff.factor ** (retry - 1))
     return delay_s * (1 + backoff.jitter * (2 * chance.random() - 1))
+
+
+@dataclass(slots=True, eq=False)
+class Chain:
+    """An actor, as one incarnation of a flow body has it: its calls, so far."""
+
+    snapshot_every: int
+    create: Handle | None = None
+    """The call that creates it."""
+    last: Call | None = None
+    count: int = 0
+    """Of its calls; the one that creates it is the first."""
+    strand: Strand | None = None
+    """In which it was created: the others could call it in another order in a replay."""
+
+    def turn(self, note: Annotations) -> Turn:
+        """Of the next call."""
+        reads_whole = note.saves == "sync" and note.chooses
+        return Turn(self.last, reads_whole or self.count % self.snapshot_every == 0)
+
+    def check(self, strand: Strand) -> None:
+        """Refuse a call that another body makes, or another strand."""
+        self.strand = self.strand or strand
+        if strand is not self.strand:
+            name = "the actor" if self.create is None else f"the actor {self.create.call_id}"
+            whose = "flow" if strand.body is not self.strand.body else "asyncio task"
+            raise RuntimeError(
+                f"{name} is called by another {whose} than the one that created it: its calls are ordered as written "
+                f"there. Call it there, and pass on what it returns"
+            )
+
+    def called(self, handle: Handle) -> None:
+        """The next call was made."""
+        self.create = self.create or handle
+        self.last = handle.call
+        self.count += 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +96,8 @@ class TaskSpec:
     """The user's key for this call."""
     inside: Callable[..., Any] | None = None
     """The user's own function, where ``function`` is a transaction around it."""
+    actor: Chain | None = None
+    """Whose call it is."""
 
     @property
     def effect(self) -> str:

@@ -88,7 +88,7 @@ def _arguments_by_value(execution: Execution, handle: Handle) -> tuple[tuple[Any
 
     if handle.encoded is not None:
         assert isinstance(handle.encoded, codec.Encoded)
-        args, kwargs = codec.decode(handle.encoded, lookup=lookup)
+        args, kwargs = codec.decode(handle.encoded, lookup=lookup, bring=execution.values.engine_object)
         return args, kwargs
     return codec.substitute(args, kwargs, lookup)
 

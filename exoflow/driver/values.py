@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from exoflow import codec
-from exoflow.errors import Corrupt
+from exoflow.errors import CodecError, Corrupt
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value, Version
 from exoflow.protocols import Executor, Store
 
@@ -53,11 +53,18 @@ class Values:
         self.executors = executors
         self.at: dict[CallId, Value] = {}
         self.errors: dict[CallId, bytes] = {}
+        self.states: dict[CallId, Held] = {}
+        """Live states of actors, by the calls that have left them."""
+        self.snapshots: dict[CallId, Value] = {}
+        """States that are saved, likewise."""
+        self._taken: dict[Version, tuple[CallId, Held]] = {}
         self._given: dict[Version, list[Held]] = {}
         self._users: dict[int, int] = {}
         self._unwanted: dict[int, Held] = {}
         self.kept: OrderedDict[str, Held] = OrderedDict()
         """Saved values by name, where they can be had without the store; the least used first."""
+        self._shown: dict[CallId, codec.Live] = {}
+        """Engines' objects that a body has seen, and may pass on."""
 
     def give(self, version: Version, values: Iterable[Value]) -> None:
         """An attempt is given these: what of them is released now stays until ``take_back`` (V9)."""
@@ -75,6 +82,29 @@ class Values:
                 del self._users[id(value)]
                 self.release(self._unwanted.pop(id(value), None))
 
+    def take_state(self, holder: CallId, version: Version) -> Held:
+        """The live state that a call has left, for an attempt that will change it."""
+        state = self.states.pop(holder)
+        self._taken[version] = holder, state
+        return state
+
+    def end_turn(self, version: Version, *, given_back: bool) -> None:
+        """The attempt has ended, and has the state no more. ``given_back``: it is as it was."""
+        taken = self._taken.pop(version, None)
+        if taken is not None and given_back and taken[0] not in self.states:
+            self.states[taken[0]] = taken[1]
+        elif taken is not None:
+            self.release(taken[1])
+
+    def place_state(self, id: CallId, state: Held | None, snapshot: Value | None) -> None:
+        """What state a call has left."""
+        if state is not None:
+            older = self.states.get(id)
+            self.states[id] = state
+            self.release(older)
+        if snapshot is not None:
+            self.snapshots[id] = snapshot
+
     def keep(self, encoded: codec.Encoded) -> Value:
         """A value that the driver itself has: small ones inline, large ones held here."""
         if encoded.size <= INLINE_MAX_BYTES:
@@ -88,13 +118,16 @@ class Values:
             KeyError: its executor has lost it.
             Corrupt: the object is gone from the store or damaged.
         """
+        return codec.as_encoded(self._found(value))
+
+    def _found(self, value: Value) -> codec.Encoded | codec.Live:
         if isinstance(value, Inline):
             return codec.from_bytes(value)
         if isinstance(value, Stored):
             kept = self._nearest(value)
             if kept is not value:
                 try:
-                    return self.fetch(kept)
+                    return self._found(kept)
                 except KeyError:  # its executor has lost it; the store has not
                     self._let_go(value.name)
             try:
@@ -104,9 +137,9 @@ class Values:
         if value.executor == DRIVER:
             assert isinstance(value.handle, codec.Encoded)
             return value.handle
-        encoded = self.executors[value.executor].fetch(value)
-        assert isinstance(encoded, codec.Encoded)
-        return encoded
+        found = self.executors[value.executor].fetch(value)
+        assert isinstance(found, codec.Encoded | codec.Live)
+        return found
 
     def given(self, id: CallId) -> Value:
         """The value as an attempt or a body gets it: where it was made, rather than read back from the store."""
@@ -144,17 +177,17 @@ class Values:
             _room.give_back(held.size)
             self.release(held)
 
-    def _whole(self, id: CallId) -> codec.Encoded:
+    def _whole(self, id: CallId) -> codec.Encoded | codec.Live:
         """The encoded value, checked.
 
         Raises:
             KeyError: its executor has lost it.
             Corrupt: its object is gone or damaged.
         """
-        encoded = self.fetch(self.at[id])
-        if encoded.checksums is not None:
-            encoded.checksums.verify()
-        return encoded
+        found = self._found(self.at[id])
+        if isinstance(found, codec.Encoded) and found.checksums is not None:
+            found.checksums.verify()
+        return found
 
     def value_of_ref(self, id: CallId) -> object:
         """What stands for a Ref in arguments by value; one that is passed on stays a Ref.
@@ -165,10 +198,40 @@ class Values:
         if id not in self.at:
             return codec.make_reference(id)
         try:
-            encoded = self._whole(id)
+            found = self._whole(id)
         except (KeyError, Corrupt) as error:
             raise ValueLost(id) from error
-        return codec.decode(encoded, lookup=self.value_of_ref)
+        if isinstance(found, codec.Live):
+            return found
+        return codec.decode(found, lookup=self.value_of_ref, bring=self.engine_object)
+
+    def engine_object(self, id: CallId, kind: str) -> object:
+        """The engine's object that stands in a value.
+
+        Raises:
+            ValueLost: as ``value_of_ref``.
+        """
+        return codec.engine_object(kind, self.value_of_ref(id))
+
+    def show(self, id: CallId, kind: str) -> object:
+        """The same for a body, which may pass it on."""
+        thing = self.engine_object(id, kind)
+        self._shown[id] = codec.Live(kind, thing)
+        return thing
+
+    def recognise(self, live: codec.Live) -> CallId:
+        """Which call's engine object it is that a body passes on.
+
+        Raises:
+            CodecError: no task of this run has returned it.
+        """
+        for id, shown in self._shown.items():
+            if shown.thing is live.thing or (type(shown.thing) is type(live.thing) and shown.thing == live.thing):
+                return id
+        raise CodecError(
+            f"a {live.kind} that no task of this run has returned cannot be restored if its cluster dies: make it in a "
+            "task, and return it from there"
+        )
 
     def error(self, id: CallId) -> BaseException:
         return codec.decode_error(self.errors[id])
@@ -192,6 +255,7 @@ class Values:
         """The call's value from now on; what an executor holds of an older one goes."""
         older = self.at.get(id)
         self.at[id] = value
+        self._shown.pop(id, None)
         if older is not None:
             self.release(older)
 
@@ -205,9 +269,15 @@ class Values:
 
     def release_all(self) -> None:
         """The run has ended, here at least: nobody will ask for what executors hold of it."""
+        self._shown.clear()
         for value in self.at.values():
             if type(value) is Held:
                 self.release(value)
+        for _, taken in self._taken.values():
+            self.release(taken)
+        for state in self.states.values():
+            self.release(state)
+        self.states.clear()
         while self.kept:
             self._let_go(next(iter(self.kept)))
 

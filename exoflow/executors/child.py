@@ -38,7 +38,8 @@ class Worker:
             )
         self._connection = Connection(ours.detach())
         self._pidfd = os.pidfd_open(self._process.pid) if hasattr(os, "pidfd_open") else None
-        self.known: set[int] = set()
+        self.known: set[bytes] = set()
+        """Digests of the functions whose code it was sent."""
         self.ready = False
         with contextlib.suppress(WorkerDied):
             self.send(setup)

@@ -11,15 +11,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
-from exoflow.codec import Encoded
-from exoflow.errors import ExecutorError, Interruption, StorageError
+from exoflow.codec import Encoded, Live
+from exoflow.errors import CodecError, ExecutorError, Interruption, StorageError
+from exoflow.executors.living import LiveActor, LocalActors
+from exoflow.executors.ordering import Elsewhere
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines, Take, Threads
 from exoflow.model import Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
-
-Elsewhere = Callable[[Held], Encoded]
-"""Reads a value that another executor holds; KeyError where it is lost."""
+from exoflow.states import run_actor, run_actor_async, snapshot_of
 
 GRACE_S = 5.0
 """How long a cancelled coroutine may take to end before it is reported all the same."""
@@ -31,10 +31,10 @@ _Key = tuple[RunId, Version]
 class LocalHandle:
     """A value in this process; freed when the last Held that has it is gone, or it is released."""
 
-    __slots__ = ("encoded",)
+    __slots__ = ("made",)
 
-    def __init__(self, encoded: Encoded) -> None:
-        self.encoded: Encoded | None = encoded
+    def __init__(self, made: Encoded | Live) -> None:
+        self.made: Encoded | Live | None = made
 
 
 class _Entry:
@@ -62,11 +62,13 @@ class LocalExecutor:
     """
 
     name = "local"
+    remote = False
 
     def __init__(
         self, max_workers: int | None = None, *, store: Store | None = None, elsewhere: Elsewhere | None = None
     ) -> None:
         self._stored = StoredValues(store)
+        self._actors = LocalActors(self.name, self._stored)
         self._elsewhere = elsewhere
         limit = max_workers or min(32, (os.cpu_count() or 1) + 4)
         self._threads: Threads[_Entry] = Threads(limit, self._serve, "exoflow-local")
@@ -106,24 +108,29 @@ class LocalExecutor:
         if entry is not None:
             self._stop(entry, "cancelled")
 
-    def fetch(self, value: Held) -> Encoded:
-        encoded = cast(LocalHandle, value.handle).encoded
-        if encoded is None:
+    def fetch(self, value: Held) -> Encoded | Live:
+        if isinstance(value.handle, LiveActor):
+            return snapshot_of(self._actors.look_at(value))
+        made = cast(LocalHandle, value.handle).made
+        if made is None:
             raise KeyError("the value was released or lost")
-        return encoded
+        return made
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         def write() -> None:
             try:
                 saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
-            except (StorageError, ExecutorError, KeyError) as error:
+            except (CodecError, StorageError, ExecutorError, KeyError) as error:
                 saved = error
             report(saved)
 
         self._savers.put(write)
 
     def release(self, value: Held) -> None:
-        cast(LocalHandle, value.handle).encoded = None
+        if isinstance(value.handle, LiveActor):
+            value.handle.actor = None
+        else:
+            cast(LocalHandle, value.handle).made = None
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -149,7 +156,7 @@ class LocalExecutor:
             if entry.attempt.timeout_s is not None:
                 self._deadlines.add(entry.attempt.timeout_s, entry)
             try:
-                outcome = run_attempt(entry.attempt, self._fetch, self._keep)
+                outcome = self._perform(entry.attempt)
             except Interruption as error:
                 outcome = Vanished(f"its body ended with {type(error).__name__}")
             if not self._ends(entry):
@@ -157,6 +164,16 @@ class LocalExecutor:
             with self._threads.spare():
                 entry.report(outcome)
             del entry, outcome  # an idle thread must not keep a value alive
+
+    def _perform(self, attempt: Attempt) -> Outcome:
+        if attempt.actor is not None:
+            return run_actor(attempt, self._fetch, self._keep, self._actors)
+        return run_attempt(attempt, self._fetch, self._keep)
+
+    def _perform_async(self, attempt: Attempt) -> Coroutine[Any, Any, Outcome]:
+        if attempt.actor is not None:
+            return run_actor_async(attempt, self._fetch, self._keep, self._actors)
+        return run_attempt_async(attempt, self._fetch, self._keep)
 
     def _is_live(self, entry: _Entry) -> bool:
         return self._live.get(entry.key) is entry
@@ -185,7 +202,7 @@ class LocalExecutor:
             self._threads.replace_one()
         entry.report(Vanished(reason))
 
-    def _fetch(self, value: Value) -> Encoded:
+    def _fetch(self, value: Value) -> Encoded | Live:
         if isinstance(value, Stored):
             return self._stored.read(value)
         assert isinstance(value, Held)
@@ -193,11 +210,13 @@ class LocalExecutor:
             return self.fetch(value)
         if self._elsewhere is None:
             raise KeyError(f"the value lies with the executor {value.executor!r}")
-        return self._elsewhere(value)
+        found = self._elsewhere(value, None)
+        assert not isinstance(found, Stored), "it was not to be saved"
+        return found
 
-    def _keep(self, encoded: Encoded, name: str | None) -> Value:
-        stored = None if name is None else self._stored.try_write(encoded, name)
-        return stored or Held(self.name, LocalHandle(encoded), encoded.size)
+    def _keep(self, made: Encoded | Live, name: str | None) -> Value:
+        stored = None if name is None else self._stored.try_write(made, name)
+        return stored or Held(self.name, LocalHandle(made), made.size)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
@@ -217,7 +236,7 @@ class LocalExecutor:
                 self._settle(entry, Vanished(entry.reason))
                 continue
             loop = asyncio.get_running_loop()
-            entry.task = loop.create_task(run_attempt_async(entry.attempt, self._fetch, self._keep))
+            entry.task = loop.create_task(self._perform_async(entry.attempt))
             entry.task.add_done_callback(functools.partial(self._ended, entry))
             if entry.attempt.timeout_s is not None:
                 reason = f"timed out after {entry.attempt.timeout_s} s"

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 
-from exoflow.codec import Encoded, from_object, to_parts
+from exoflow.codec import Encoded, Live, as_encoded, from_object, to_parts
 from exoflow.errors import ExecutorError, StorageError
 from exoflow.model import Stored
 from exoflow.protocols import Store
@@ -35,17 +35,21 @@ class StoredValues:
         self._remember(value.name, encoded)
         return encoded
 
-    def write(self, encoded: Encoded, name: str) -> Stored:
-        """Raises StorageError. An object that exists under the name is this value: names hold versions."""
+    def write(self, made: Encoded | Live, name: str) -> Stored:
+        """Raises StorageError, or KeyError: what an engine's object stands for is lost.
+
+        An object that exists under the name is this value: names hold versions.
+        """
+        encoded = as_encoded(made)
         self._needed().create(name, *to_parts(encoded))
         return Stored(name, encoded.size)
 
-    def try_write(self, encoded: Encoded, name: str) -> Stored | None:
+    def try_write(self, made: Encoded | Live, name: str) -> Stored | None:
         """``write``; None where the store fails: no fault of the attempt, and the value can be saved later."""
         if self.store is None:
             return None
         try:
-            return self.write(encoded, name)
+            return self.write(made, name)
         except StorageError as error:
             _log.warning("cannot save %s (%s); the value is kept in memory until it is saved or lost", name, error)
             return None

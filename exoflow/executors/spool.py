@@ -16,6 +16,9 @@ from collections.abc import Sequence
 
 from exoflow.codec import Encoded, from_object, to_parts
 
+EXECUTOR = "processes"
+"""The executor that holds what lies in spools."""
+
 _LOCK = "lock"
 _SHARED_MEMORY = "/dev/shm"
 _numbers = itertools.count()

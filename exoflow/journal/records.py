@@ -44,6 +44,7 @@ class Kind(enum.IntEnum):
     SEAL = 15
     NOTE = 16
     CALLED = 17
+    SNAPSHOT = 18
 
 
 OWNERSHIP = frozenset({Kind.START, Kind.ADOPTED, Kind.ENDED, Kind.RELEASED})

@@ -49,6 +49,20 @@ class Make(NamedTuple):
     version: Version
 
 
+class Snapshot(NamedTuple):
+    """Store the state that an actor's call has left; answer with ``snapshot_taken`` or ``state_lost``."""
+
+    call: CallId
+    version: Version
+
+
+class RecordSnapshot(NamedTuple):
+    """Append a SNAPSHOT record: the state is in the store, or goes into the record."""
+
+    call: CallId
+    version: Version
+
+
 class Intend(NamedTuple):
     """Append an INTENT record (L4)."""
 
@@ -130,6 +144,8 @@ Command = (
     | Save
     | Upload
     | Make
+    | Snapshot
+    | RecordSnapshot
     | Intend
     | Undo
     | RecordUndone

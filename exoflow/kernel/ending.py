@@ -29,22 +29,67 @@ class Ending(Forsaking):
             _, call, version, what = records.popleft()
             if what == "save":
                 if call.version == version and call.saved:
-                    call.committed = True
+                    call.committed = not call.note.actor or self._is_committed(call)
                     self._settle(call)
                     if call.note.saves == "sync":
                         self._announce(call)
+            elif what == "snapshot":
+                if call.snapshot == version == call.version:
+                    self._snapped(call)
             elif call.intent == version:
                 call.intent_durable = True
                 if call.state is State.NEEDED:
                     self._ready.append(call)
+        if self._covers:
+            self._commit_covered()
         if self._waiting_start:
             self._ready.extend(self._waiting_start)
             self._waiting_start.clear()
+
+    def _is_committed(self, call: Call) -> bool:
+        """An actor's call, now that its record is durable."""
+        call.written = True
+        return not call.is_choice or call.snapped
+
+    def _snapped(self, call: Call) -> None:
+        """The snapshot of an actor's call is durable: it, and what can be computed from it, will not change."""
+        call.snapped = True
+        if call.written:
+            call.committed = True
+        self._settle(call)
+        if call.note.saves == "sync":
+            self._announce(call)
+        taker = call.after
+        while taker is not None and not taker.is_choice:
+            self._settle(taker)
+            taker = taker.after
+        holder = self.holder(call)
+        if holder is not None and not holder.closed:
+            self._covers[call] = None
+
+    def _commit_covered(self) -> None:
+        """A snapshot commits the calls before it too, once nothing can take it back (V7)."""
+        for cover in list(self._covers):
+            if not cover.attached or cover.state is not State.DONE or not cover.snapped:
+                del self._covers[cover]
+                continue
+            found = self._committed_by(cover)
+            if found is None:
+                continue
+            del self._covers[cover]
+            for call in found:
+                call.committed = True
+            for call in sorted(found, key=lambda call: call.version):
+                self._settle(call)
 
     # -- bodies ----------------------------------------------------------------------------------------------------
 
     def _start_deferred(self, scope: Scope) -> None:
         """V1: what no committed call has taken, near or far, starts now; the rest when something that runs needs it."""
+        if self._hoping:
+            hoping, self._hoping = self._hoping, []
+            for call in hoping:
+                self._cover(call, in_vain=True)
         deferred, scope.deferred = scope.deferred, []
         spared: set[Call] = set()
         alone: list[Call] = []

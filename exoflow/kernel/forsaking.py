@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt
+from exoflow.kernel.graph import states
 from exoflow.kernel.starting import Starting
 from exoflow.kernel.state import Call, Scope, State
+from exoflow.model import NO_VERSION
 
 
 class Forsaking(Starting):
@@ -30,6 +32,23 @@ class Forsaking(Starting):
         if call.state is State.DONE:
             call.state = State.IDLE
             self.unattached.discard(call)
+        return None
+
+    def forsake_snapshot(self, call: Call) -> str | None:
+        """A snapshot cannot be read: an older one will do. Why not, if there is a reason: calls are made again."""
+        remade = [call]
+        while (holder := remade[-1].before) is not None and not holder.has_state:
+            remade.append(holder)
+        choices = [each for each in remade if each.is_choice]
+        for choice in choices:
+            refusal = self._why_kept(choice)
+            if refusal is not None:
+                return refusal
+        for choice in choices:
+            choice.committed = False
+        call.snapshot = NO_VERSION
+        call.snapped = False
+        self._set_aside(self.scopes[""])  # as after an adoption: gates that were open are closed by that
         return None
 
     def _why_kept(self, call: Call) -> str | None:
@@ -67,7 +86,7 @@ def _lineage(call: Call) -> set[Call]:
         if source in seen:
             continue
         seen.add(source)
-        pending += (*source.inputs, *source.contents, *source.late)
+        pending += (*source.inputs, *source.contents, *source.late, *states(source))
         scope, upto = source.scope, source.reads_at
         while scope is not None and reads.get(scope, -1) < upto:
             pending += scope.reads[max(0, reads.get(scope, 0)) : upto]

@@ -39,6 +39,8 @@ class Graph(Closing):
                     call.open += 1
             for ref in source.refs:
                 self._link_content(call, ref)
+        if call.note.actor:
+            self._link_state(call)
         if not scope.base_closed or scope.closed_reads < call.reads_at:
             call.open += 1
             scope.waiting_prefix.append(call)
@@ -46,6 +48,52 @@ class Graph(Closing):
             call.base_open = call.open
             call.open += 1
             call.holds = True
+
+    def _link_state(self, call: Call) -> None:
+        """Put an actor's call behind the one before it."""
+        call.after = None
+        call.cover_wanted = call.skipped = False
+        if call.before is not None:
+            call.before.after = call
+        self._take_from(call, self.holder(call))
+
+    def holder(self, call: Call) -> Call | None:
+        """Whose state the call begins with: that of the call before it, those apart that never begin."""
+        source = call.before
+        while source is not None and source.skipped:
+            source = source.before
+        return source
+
+    def _skip(self, call: Call, *, skipped: bool) -> None:
+        """The call does not take the state, and who takes the state does not stand on it; or it does again."""
+        holder, taker = self.holder(call), call.after
+        while taker is not None and taker.skipped:
+            taker = taker.after
+        if skipped:
+            self._leave(call, holder)
+            if taker is not None:
+                self._leave(taker, call)
+                self._take_from(taker, holder)
+        else:
+            self._take_from(call, holder)
+            if taker is not None:
+                self._leave(taker, holder)
+                self._take_from(taker, call)
+        call.skipped = skipped
+        if taker is not None and not taker.open:
+            self._opened(taker)
+
+    def _take_from(self, call: Call, holder: Call | None) -> None:
+        if holder is not None:
+            holder.takers = joined(holder.takers, call)
+            if not holder.closed:
+                call.open += 1
+
+    def _leave(self, call: Call, holder: Call | None) -> None:
+        if holder is not None:
+            holder.takers.remove(call)
+            if not holder.closed:
+                call.open -= 1
 
     def _link_content(self, call: Call, source: Call) -> None:
         """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
@@ -77,6 +125,8 @@ class Graph(Closing):
     def _link_refs(self, call: Call) -> None:
         """The value is known, and Refs stand in it: who takes the value takes what they refer to."""
         for taker in list(call.takers):
+            if taker.before is not None and self.holder(taker) is call and call not in taker.inputs:
+                continue  # it takes the state alone
             for ref in call.refs:
                 self._link_content(taker, ref)
 
@@ -105,7 +155,7 @@ class Graph(Closing):
             source.late_takers = [taker for taker in source.late_takers if taker.attached]
         for call in gone:
             call.late.clear()
-        for source in {source for call in gone for source in (*call.inputs, *call.contents)}:
+        for source in {source for call in gone for source in (*call.inputs, *call.contents, *states(call))}:
             source.takers = [taker for taker in source.takers if taker.attached]
             source.waiters = [waiter for waiter in source.waiters if waiter.attached]
         for call in gone:
@@ -140,3 +190,13 @@ class Graph(Closing):
         if owner.holds:
             owner.holds = False
             owner.open -= 1
+
+
+def states(call: Call) -> tuple[Call, ...]:
+    """Whose state an attempt at the call would begin with: ``holder``."""
+    source = call.before
+    if source is None or call.skipped:
+        return ()
+    while source is not None and source.skipped:
+        source = source.before
+    return () if source is None else (source,)

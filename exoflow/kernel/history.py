@@ -6,7 +6,7 @@ from functools import cache
 
 from exoflow.kernel.ending import Ending
 from exoflow.kernel.state import Call, State
-from exoflow.model import NO_VERSION, Annotations, CallId, Version
+from exoflow.model import NO_VERSION, Annotations, CallId, Effect, Version
 
 PLAIN = Annotations()
 
@@ -28,21 +28,34 @@ class History(Ending):
         refs: tuple[CallId, ...],
         reads_at: int,
         newest: Version = NO_VERSION,
+        actor: bool = False,
+        dead: bool = False,
     ) -> None:
         """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
         call = self._recalled(id, path)
+        if actor and call.version != version:
+            call.snapshot, call.snapped = NO_VERSION, False
         call.version = version
         call.state = State.DONE if saved else State.IDLE
         call.saved = saved
-        call.committed = saved
+        call.committed = saved and (not actor or call.snapped or not (choice or failed))
         call.failed = failed
+        if actor:
+            call.written, call.dead = saved, dead
         if names or call.rare:
             call.names = names
         call.refs = tuple(map(self.reference, refs)) if refs else ()
         call.recorded_reads_at = reads_at
         call.record_stamp = newest
         call.why = "not saved"
-        call.note = _note(choice or failed, effect=effect, rollback=call.note.rollback)
+        call.note = _note(choice or failed, effect=effect, rollback=call.note.rollback, actor=actor)
+
+    def recall_snapshot(self, id: CallId, version: Version) -> None:
+        """A SNAPSHOT record of an older epoch."""
+        call = self.calls.get(id)
+        if call is not None and call.version == version:
+            call.snapshot, call.snapped = version, True
+            call.committed = call.written
 
     def recall_intent(
         self,
@@ -62,7 +75,7 @@ class History(Ending):
         call.intent_names = names
         call.recorded_reads_at = reads_at
         call.releases = releases
-        call.note = _note(True, effect=not rollback, rollback=rollback)
+        call.note = _note(True, effect=not rollback, rollback=rollback, actor=call.note.actor)
         for released in releases:
             if released in self.calls:
                 self.calls[released].released = True
@@ -127,6 +140,7 @@ class History(Ending):
 
 
 @cache
-def _note(choice: bool, *, effect: bool, rollback: bool) -> Annotations:
+def _note(choice: bool, *, effect: bool, rollback: bool, actor: bool) -> Annotations:
     """What a record tells of a task, until the body has made the call and brought its own annotations."""
-    return Annotations(deterministic=not choice, effect="irrevocable" if effect else None, rollback=rollback)
+    seen: Effect | None = "irrevocable" if effect else None
+    return Annotations(deterministic=not choice, effect=seen, rollback=rollback, actor=actor)

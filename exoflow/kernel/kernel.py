@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from exoflow.kernel.commands import Command
 from exoflow.kernel.history import History
-from exoflow.kernel.state import FIXED, Call, Scope, State, joined
+from exoflow.kernel.state import FIXED, Call, Scope, State, Turn, joined
 from exoflow.model import NO_VERSION, Annotations, CallId, Kind
 
 
@@ -35,6 +35,8 @@ class Kernel(History):
     def take(self) -> list[Command]:
         """The commands that the last events gave rise to, in order."""
         if self._ready or self._ending or self._held_back or self._misled or self._to_undo or self.finishing:
+            self._conclude()
+        if self._uncovered or self._recovered:
             self._conclude()
         out = self.out
         if out:
@@ -46,6 +48,11 @@ class Kernel(History):
         while True:
             if self._misled:
                 self._look_again()
+            elif self._uncovered:
+                self._cover(self._uncovered.pop(0))
+            elif self._recovered:
+                self._recovered = False
+                self._commit_covered()
             elif self._ready:
                 ready, self._ready = self._ready, []
                 for call in ready:
@@ -74,9 +81,18 @@ class Kernel(History):
         return scope
 
     def called(
-        self, scope: Scope, id: CallId, note: Annotations, inputs: tuple[Call, ...] = (), passes: tuple[Call, ...] = ()
+        self,
+        scope: Scope,
+        id: CallId,
+        note: Annotations,
+        inputs: tuple[Call, ...] = (),
+        passes: tuple[Call, ...] = (),
+        turn: Turn | None = None,
     ) -> Call:
-        """The body makes a call. Its record, where there is one, is used if it still agrees with all it stands on."""
+        """The body makes a call. Its record, where there is one, is used if it still agrees with all it stands on.
+
+        ``turn``: of an actor's call.
+        """
         call = self.calls.get(id)
         fresh = call is None
         if call is None:
@@ -85,6 +101,9 @@ class Kernel(History):
             assert not call.attached, id
             self.unattached.discard(call)
             call.note = note
+        if turn is not None:
+            call.before, call.due = turn
+            call.origin = call if turn.before is None else turn.before.origin
         self._link(call, scope, inputs, passes)
         if not fresh:
             self._reattach(call)
@@ -116,6 +135,8 @@ class Kernel(History):
         )  # fmt: skip
         if outdated:
             self._void(call)
+        if call.note.actor and call.state is State.DONE:
+            self._reattach_state(call)
         if call.state is State.DONE or call.intent:
             self._mark_derived(call)
             self._lineage_stamp(call)
@@ -127,6 +148,18 @@ class Kernel(History):
                 if not call.names:
                     self._release(call)
             self._settle(call)
+
+    def _reattach_state(self, call: Call) -> None:
+        """Use what is known of the state that an actor's call has left."""
+        if call.note.saves == "sync" and call.is_choice and not call.failed and not (call.has_state or call.snapping):
+            call.state = State.IDLE  # nobody has seen its result: it is made again (V7)
+            call.held = call.saved = call.written = False
+            call.why = "not saved"
+        elif call.snapped and (holder := self.holder(call)) is not None and not holder.closed:
+            self._covers[call] = None
+            self._recovered = True  # what it covers is committed, though no record becomes durable now
+        if call.forced and call.is_choice and not call.committed:
+            self._uncovered.append(call)  # it was not the body's when something began to wait for it
 
     def waits(self, scope: Scope, *, settled: bool = True) -> None:
         """The body can do nothing before it gets something. ``settled``: it surely made every call that it could."""

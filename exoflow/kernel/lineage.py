@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exoflow.kernel.graph import Graph
-from exoflow.kernel.state import FIXED, Call, joined
+from exoflow.kernel.graph import Graph, states
+from exoflow.kernel.state import FIXED, Call, State, joined
 from exoflow.model import CallId, Kind, Version
 
 
@@ -37,7 +37,7 @@ class Lineage(Graph):
         if call.stamp_at == FIXED or call.stamp_at == self.remade:
             return call.stamp
         stamp = self._prefix_stamp(call)
-        if call.inputs or call.contents or call.late:
+        if call.inputs or call.contents or call.late or call.note.actor:
             stamp = self._walk(self._sources(call), stamp)
         call.stamp = stamp
         call.stamp_at = self.remade
@@ -45,7 +45,8 @@ class Lineage(Graph):
 
     def _sources(self, call: Call) -> list[Call]:
         """What the result is made from, reads apart; an error that is an input's stands on that input alone."""
-        return list(call.refs) if call.propagated else [*call.inputs, *call.contents, *call.late]
+        made_from = call.refs if call.propagated else (*call.inputs, *call.contents, *call.late)
+        return [*made_from, *states(call)]
 
     def _walk(self, pending: list[Call], stamp: Version) -> Version:
         seen: set[Call] = set()
@@ -112,6 +113,7 @@ class Lineage(Graph):
             stack.extend(source.inputs)
             stack.extend(source.contents)
             stack.extend(source.late)
+            stack.extend(states(source))
             if source.scope is not None and source.scope.owner is not None:
                 stack.append(source.scope.owner)
 
@@ -125,16 +127,56 @@ class Lineage(Graph):
             if source in seen or source.closed:
                 continue
             seen.add(source)
-            if not source.saved and (source.is_choice or source.must_commit and not choices):
+            whole = source.saved and not (source.note.actor and source.is_choice and not source.committed)
+            if not whole and (source.is_choice or source.must_commit and not choices):
                 names.append(source.id)
             names.extend(source.names)
             stack.extend(source.late)
-            stack.extend(source.refs if source.propagated else self._behind(source))
+            stack.extend((*source.refs, *states(source)) if source.propagated else self._behind(source))
         return tuple(sorted(set(names)))
+
+    def _committed_by(self, cover: Call) -> list[Call] | None:
+        """The actors' calls that a durable snapshot commits; None: something that it stands on is not committed.
+
+        Calls of several actors may be read in turns, and the snapshot of each stand on the other: they commit together.
+        """
+        found: list[Call] = []
+        seen = {cover}
+        stack = [cover]
+        while stack:
+            source = stack.pop()
+            more: list[Call] = []
+            if source.must_commit and not source.committed:
+                if not source.note.actor or not source.written or source.state is not State.DONE:
+                    return None
+                held_by = self._snapshot_of(source)
+                if held_by is None:
+                    return None
+                found.append(source)
+                more.append(held_by)
+            elif source.holds:
+                return None
+            more.extend(source.late)
+            more.extend((*source.refs, *states(source)) if source.propagated else self._behind(source))
+            for each in more:
+                if each not in seen and not each.closed:
+                    seen.add(each)
+                    stack.append(each)
+        return found
+
+    def _snapshot_of(self, call: Call) -> Call | None:
+        """The next call of an actor, this one included, whose state is in a durable snapshot."""
+        holder: Call | None = call
+        while holder is not None and (holder.skipped or not holder.snapped):
+            holder = holder.after
+            if holder is not None and holder.state is not State.DONE:
+                return None
+        return holder
 
     def _behind(self, call: Call) -> Iterator[Call]:
         yield from call.inputs
         yield from call.contents
+        yield from states(call)
         scope, upto = call.scope, call.reads_at
         while scope is not None:
             yield from scope.reads[min(scope.closed_reads, upto) : upto]
@@ -172,6 +214,7 @@ class Lineage(Graph):
             stack.extend(source.inputs)
             stack.extend(source.contents)
             stack.extend(source.late)
+            stack.extend(states(source))
             if source.note.kind is Kind.FLOW and source.body is None:
                 stack.extend(self._committed_inside(source))
             scope, upto = source.scope, source.reads_at

@@ -27,7 +27,11 @@ class Needs(Lineage):
             return False
         if call.failed:
             return True
-        return (call.held or call.saved) and (call.note.saves != "sync" or call.committed)
+        return (call.held or call.saved) and (call.note.saves != "sync" or call.committed or self._is_whole(call))
+
+    def _is_whole(self, call: Call) -> bool:
+        """Whether an actor's call is durable, itself and the state that it has left: nobody asks what is behind it."""
+        return call.note.actor and call.written and (call.snapped or not call.is_choice)
 
     def _has_value(self, call: Call) -> bool:
         return call.failed or call.held or call.saved
@@ -46,6 +50,51 @@ class Needs(Lineage):
                 call.scope.active += 1
             self._ready.append(call)
 
+    def _need_state(self, call: Call) -> None:
+        """Have the state that an actor's call has left, whatever became of its result (V6, V7)."""
+        if call.state is not State.DONE or not self._has_value(call):
+            self._need(call)
+        elif not self.unwinding:
+            assert call.scope is not None
+            call.state = State.NEEDED
+            call.why = "state lost"
+            call.missing = 0
+            call.scope.active += 1
+            self._ready.append(call)
+
+    def _look_at_state(self, call: Call) -> Call | None:
+        """Ask for the state that the call begins with, if it is not there. The error, if it never will be."""
+        holder = self.holder(call)
+        if holder is None:
+            return None
+        if holder.dead and holder.recalled and self.forgiving and not holder.seen:
+            self._forgive(holder)
+        if holder.dead and holder.state is State.DONE:
+            return holder
+        call.awaits_state = not holder.has_state or bool(holder.snapping)
+        if not holder.has_state:
+            self._need_state(holder)
+        return None
+
+    def _state_there(self, call: Call) -> None:
+        """Let the call behind it look whether it may start."""
+        taker = call.after
+        while taker is not None and taker.skipped:
+            taker = taker.after
+        if taker is not None and taker.awaits_state:
+            taker.awaits_state = False
+            if taker.state is State.NEEDED:
+                self._ready.append(taker)
+
+    def _made_from(self, call: Call) -> tuple[Call, ...]:
+        """The calls whose values an attempt needs: from a snapshot, the actor is created again first."""
+        if not call.note.actor or call.before is None:
+            return call.inputs
+        holder = self.holder(call)
+        assert call.origin is not None
+        from_snapshot = holder is not None and holder.has_state and not holder.live
+        return call.inputs + call.origin.inputs if from_snapshot else call.inputs
+
     def _forgive(self, call: Call) -> None:
         """Run a failed call again if nothing recorded stands on its error (V14)."""
         assert call.scope is not None
@@ -54,7 +103,7 @@ class Needs(Lineage):
             return
         call.state = State.IDLE
         call.failed = call.committed = False
-        call.saved = False
+        call.saved = call.dead = False
         call.why = "failed before"
 
     def _reopen(self, call: Call) -> None:
@@ -89,7 +138,7 @@ class Needs(Lineage):
 
         Asks for what is missing. With all inputs ended, the first error is the call's own: the same in every replay.
         """
-        found: dict[Call, None] = dict.fromkeys(call.inputs)
+        found: dict[Call, None] = dict.fromkeys(self._made_from(call))
         missing: list[Call] = []
         error: Call | None = None
         pending = list(found)

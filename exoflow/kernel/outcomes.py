@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt, RunError
-from exoflow.kernel.commands import Deliver, Doubt, Make, Probe, Save, Upload
+from exoflow.kernel.commands import Deliver, Doubt, Make, Probe, RecordSnapshot, Save, Snapshot, Upload
+from exoflow.kernel.graph import states
 from exoflow.kernel.retirement import Retirement
 from exoflow.kernel.state import NOBODY, Call, State
 from exoflow.model import CallId, Kind, Version
@@ -22,8 +23,13 @@ class Outcomes(Retirement):
         stored: bool = False,
         seconds: float = 0.0,
         refs: tuple[Call, ...] = (),
+        state: bool = False,
+        snapshot: bool = False,
     ) -> bool:
-        """An attempt returned. Whether its result counts: a retired attempt's does not."""
+        """An attempt returned. Whether its result counts: a retired attempt's does not.
+
+        ``state``: it has left that of an actor, in memory; ``snapshot``: and in the store, or a small one.
+        """
         call = self.calls[id]
         if not self._is_live(call, version):
             return False
@@ -45,7 +51,7 @@ class Outcomes(Retirement):
             saves = "async" if worth else "never"
         if call.note.kind is Kind.FLOW:
             call.names = self._open_lineage(call)
-        if saves == "never" and not call.forced:
+        if saves == "never" and not call.forced and not call.due:
             self.seq += 1
             self.out.append(Make(id, version))
         elif inline or stored:
@@ -54,6 +60,8 @@ class Outcomes(Retirement):
             self.seq += 1
             self.out.append(Make(id, version))
             self._upload(call)
+        if call.note.actor:
+            self._left(call, state=state, snapshot=snapshot)
         self._done(call, failed=False)
         return True
 
@@ -69,8 +77,16 @@ class Outcomes(Retirement):
             return False
         return call.state is State.RUNNING and call.attempt == version
 
-    def failed(self, id: CallId, version: Version, *, did_not_happen: bool = False) -> bool:
-        """An attempt raised; whether that counts."""
+    def failed(
+        self,
+        id: CallId,
+        version: Version,
+        *,
+        did_not_happen: bool = False,
+        state: bool = False,
+        snapshot: bool = False,
+    ) -> bool:
+        """An attempt raised; whether that counts. An actor's state is as its body has left it."""
         call = self.calls[id]
         if not self._is_live(call, version):
             return False
@@ -82,14 +98,18 @@ class Outcomes(Retirement):
                 self._doubt(call)
                 return True
         self._again(call, "retry", may=call.tries <= call.note.retries)
+        if call.note.actor and call.failed and call.state is State.DONE:
+            self._left(call, state=state, snapshot=snapshot)
         return True
 
-    def vanished(self, id: CallId, version: Version) -> bool:
-        """An attempt ended without a word: lost, timed out or stopped."""
+    def vanished(self, id: CallId, version: Version, *, began: bool = True) -> bool:
+        """An attempt ended without a word: lost, timed out or stopped. ``began``: an actor may have been changed."""
         call = self.calls[id]
         if not self._is_live(call, version):
             return False
         call.losses += 1
+        if not began and call.took:
+            self._give_back(call)
         if call.note.effect == "irrevocable" and call.note.on_doubt != "retry":
             self._doubt(call)
             return True
@@ -143,16 +163,13 @@ class Outcomes(Retirement):
             self._fail(call)
 
     def _fail(self, call: Call) -> None:
-        if call.version and call.note.deterministic and not self.cancelling:
+        if call.version not in (0, call.attempt) and call.note.deterministic and not self.cancelling:
             raise RunError(
                 f"{call.id} is deterministic and returned a value before, but it fails now. What was derived from that "
                 f"value stays true, so the run stops here: mend what makes it fail, then resume."
             )
         call.fail_after_undo = False
-        if call.closed:  # as a function of its inputs it was no choice; an error is one
-            call.closed = False
-            for taker in (*call.takers, *call.late_takers):
-                taker.open += 1
+        self._open_up(call)
         call.failed = True
         call.version = call.attempt
         if call.note.kind is Kind.FLOW:
@@ -165,6 +182,19 @@ class Outcomes(Retirement):
             self._append_save(call)
         self._done(call, failed=True)
 
+    def _open_up(self, call: Call) -> None:
+        """As a function of its inputs it was no choice; an error is one, and its actor may go on."""
+        stack = [call]
+        while stack:
+            source = stack.pop()
+            if not source.closed:
+                continue
+            source.closed = False
+            for taker in (*source.takers, *source.late_takers):
+                taker.open += 1
+                if taker.note.actor and source in states(taker):
+                    stack.append(taker)
+
     def _fail_with(self, call: Call, source: Call) -> None:
         """An input's error is the call's own."""
         source.seen = True
@@ -175,6 +205,8 @@ class Outcomes(Retirement):
 
     def _done(self, call: Call, *, failed: bool) -> None:
         call.state = State.DONE
+        if call.note.actor:
+            call.dead = failed and not call.skipped
         if self._holding:
             self._holding.discard(call)
         call.failed = failed
@@ -187,6 +219,8 @@ class Outcomes(Retirement):
         self._settle(call)
         self._announce(call)
         self._ended(call)
+        if call.note.actor:
+            self._state_there(call)
 
     def _drop_older(self, call: Call) -> None:
         """What is behind the value is known only now: recorded results that were made from an older one fall."""
@@ -243,8 +277,66 @@ class Outcomes(Retirement):
             call.why = "lost"
             if self.finishing:
                 pass  # the run's result is encoded: nobody needs the value any more
-            elif call.wanted or call.forced or call.waiters or any(t.state is State.NEEDED for t in call.takers):
+            elif call.wanted or call.forced or call.waiters or any(_waits_for(call, t) for t in call.takers):
                 self._need(call)
+
+    # -- an actor's state ------------------------------------------------------------------------------------------
+
+    def _left(self, call: Call, *, state: bool, snapshot: bool) -> None:
+        """An actor's call has ended, and what state it has left."""
+        origin = call.origin
+        assert origin is not None
+        call.live = state
+        call.took = Version(0)
+        call.dead = not state
+        if snapshot:
+            self._append_snapshot(call)
+        elif state and call.due:
+            self._snapshot(call)
+        if origin.cover_wanted or call.forced and call.is_choice:
+            origin.cover_wanted = False
+            self._uncovered.append(call)
+
+    def _give_back(self, call: Call) -> None:
+        """The attempt did not begin: the state is as it was."""
+        holder = self.holder(call)
+        if holder is not None and holder.version == call.took and holder.state is State.DONE:
+            holder.live = True
+        call.took = Version(0)
+
+    def _snapshot(self, call: Call) -> None:
+        if not call.snapping and not (call.snapshot and call.snapshot == call.version):
+            call.snapping = call.version
+            self.out.append(Snapshot(call.id, call.version))
+
+    def _append_snapshot(self, call: Call) -> None:
+        self.seq += 1
+        call.snapshot = call.version
+        call.snapped = False
+        if call.forced or call.note.saves == "sync":
+            self.urgent = self.seq
+        self.records.append((self.seq, call, call.version, "snapshot"))
+        self.out.append(RecordSnapshot(call.id, call.version))
+
+    def snapshot_taken(self, id: CallId, version: Version) -> None:
+        """The state is an object of the store now, or goes into its record."""
+        call = self.calls[id]
+        if call.snapping != version:
+            return
+        call.snapping = Version(0)
+        if call.version == version and call.state is State.DONE:
+            self._append_snapshot(call)
+            self._state_there(call)
+
+    def state_lost(self, id: CallId) -> None:
+        """The state is no longer in memory; who needs it starts from a snapshot."""
+        call = self.calls[id]
+        call.live = False
+        if call.snapping:
+            call.snapping = Version(0)
+            if call.forced or call.note.saves == "sync" or call.wanted:
+                self._uncovered.append(call)
+        self._state_there(call)
 
     # -- saving ----------------------------------------------------------------------------------------------------
 
@@ -316,3 +408,8 @@ class Outcomes(Retirement):
         call = self.calls[id]
         if call.state is State.DOUBT:
             self._once_more(call)
+
+
+def _waits_for(call: Call, taker: Call) -> bool:
+    """Whether a call waits for the value of another, and not only for the state that it has left."""
+    return taker.state is State.NEEDED and (taker.before is None or call in taker.inputs or call in taker.contents)

@@ -121,9 +121,20 @@ class Retirement(Needs):
                     self._misled.append(taker)
         call.upload = Version(0)
         self._unsaved.pop(call.id, None)
+        if call.note.actor:
+            if call.skipped and call.attached:
+                self._skip(call, skipped=False)
+            self._forget_state(call)
         call.why = "remade"
         if call.intent and call.note.rollback:
             self._queue_undo(call)
+
+    def _forget_state(self, call: Call) -> None:
+        """The state that an actor's call has left is that of no version any more."""
+        call.live = call.snapped = call.written = call.dead = False
+        call.snapshot = call.snapping = call.took = Version(0)
+        if call.is_choice:
+            call.committed = False
 
     def _renew(self, call: Call) -> None:
         """A result was taken back: have it made again if somebody still needs it."""

@@ -6,7 +6,7 @@ from exoflow.errors import Corrupt, RunError
 from exoflow.kernel.commands import Intend, Replay, Run
 from exoflow.kernel.outcomes import Outcomes
 from exoflow.kernel.state import Call, State
-from exoflow.model import CallId, Kind
+from exoflow.model import NO_VERSION, CallId, Kind
 
 
 class Starting(Outcomes):
@@ -21,13 +21,8 @@ class Starting(Outcomes):
             return
         if call.note.effect == "irrevocable" and call.note.on_doubt == "stop" and self._stops_in_doubt(call):
             return
-        if call.inputs:
-            missing, error = self._look_at_inputs(call)
-            if missing:
-                return
-            if error is not None:
-                self._fail_with(call, error)
-                return
+        if (call.inputs or call.note.actor) and not self._has_inputs(call):
+            return
         note = call.note
         if note.effect is None and not self._makes_way(call):
             return
@@ -42,6 +37,21 @@ class Starting(Outcomes):
             self._held_back.append(call)
             return
         self._run(call)
+
+    def _has_inputs(self, call: Call) -> bool:
+        """Whether all that the call takes is there. If it never will be, it has failed with that."""
+        missing, error = self._look_at_inputs(call)
+        if missing:
+            return False
+        if error is not None:
+            if call.before is not None:
+                self._skip(call, skipped=True)
+            self._fail_with(call, error)
+            return False
+        if call.before is not None and (dead := self._look_at_state(call)) is not None:
+            self._fail_with(call, dead)
+            return False
+        return not call.awaits_state
 
     def _stops_in_doubt(self, call: Call) -> bool:
         """Somebody has to be asked first: until then it needs no input."""
@@ -81,6 +91,8 @@ class Starting(Outcomes):
             call.attempt = self._next_version()
         call.state = State.RUNNING
         call.held = call.saved = False
+        if call.note.actor:
+            self._take_state(call)
         if call.rare and call.body is not None:
             if not call.body.ended:
                 return  # its body is at work again already, to find a value (V6)
@@ -93,7 +105,20 @@ class Starting(Outcomes):
         if call.is_choice:
             call.version = call.attempt  # from now on nothing stands on the old one
             self.remade += 1
+        if call.note.actor:
+            call.failed = False  # its error is made again, for the state that it had left
         self.out.append(Run(call.id, call.attempt, call.tries + call.losses + 1, call.why))
+
+    def _take_state(self, call: Call) -> None:
+        """The state before the call is its own from now on: its body changes it."""
+        self._forget_state(call)
+        if call.upload:
+            call.upload = NO_VERSION
+            self._unsaved.pop(call.id, None)
+        holder = self.holder(call)
+        if holder is not None and holder.live:
+            holder.live = False
+            call.took = holder.version
 
     # -- gates -----------------------------------------------------------------------------------------------------
 
@@ -178,7 +203,39 @@ class Starting(Outcomes):
                     self._save(source)
                 elif source.state is State.IDLE or source.state is State.DONE and not self._has_value(source):
                     self._need(source)
+                if source.note.actor and source.is_choice:
+                    self._uncovered.append(source)
             elif source.names and source.body is None and source.state is State.DONE:
                 self._open_again(source)
             stack.extend(source.late)
             stack.extend(self._behind(source))
+
+    def _cover(self, call: Call, *, in_vain: bool = False) -> None:
+        """Something waits for an actor's call: have a snapshot taken that is at it, or behind it (V7).
+
+        ``in_vain``: no recorded call behind it will be made again, so that its snapshot would do.
+        """
+        if not call.attached or call.state is not State.DONE:
+            return
+        last = call
+        while not (last.has_state or last.snapping):
+            taker = last.after
+            while taker is not None and taker.skipped:
+                taker = taker.after
+            if taker is not None and taker.state in (State.NEEDED, State.RUNNING):
+                assert call.origin is not None
+                call.origin.cover_wanted = True  # between two calls
+                if taker.state is State.NEEDED:
+                    self._need_state(last)
+                return
+            if taker is None or taker.state is not State.DONE:
+                if self.unattached and not in_vain:
+                    self._hoping.append(call)
+                else:
+                    self._need_state(last)
+                return
+            last = taker
+        self._force(last)  # the snapshot counts once all that it stands on is committed
+        if not last.snapshot or last.snapshot != last.version:
+            self._snapshot(last)
+        self.urgent = self.seq

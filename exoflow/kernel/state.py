@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from exoflow.kernel.commands import Command
 from exoflow.kernel.rarely import Rarely
@@ -108,6 +108,22 @@ class Call:
     propagated = Rarely[bool](False)  # the error is an input's
     handed_out = Rarely[bool](False)  # of a timer or an event: it stands in what a flow returned
 
+    # Of an actor's call (V7). The state that it has left is a value beside its result, and that of its version.
+    before = Rarely["Call | None"](None)  # the call whose state it takes
+    after = Rarely["Call | None"](None)  # the call that takes its state
+    origin = Rarely["Call | None"](None)  # the call that creates the actor; of that one: itself
+    due = Rarely[bool](False)  # a snapshot is to be taken when it has ended
+    live = Rarely[bool](False)  # its state is in memory, and nobody has taken it yet
+    snapshot = Rarely[Version](Version(0))  # the version whose state is in a record
+    snapped = Rarely[bool](False)  # ... and that record is durable
+    snapping = Rarely[Version](Version(0))  # the version whose state is on its way to the store
+    written = Rarely[bool](False)  # the record of its result is durable
+    dead = Rarely[bool](False)  # it has failed and left no state: nor will any call behind it
+    skipped = Rarely[bool](False)  # an argument has failed: it never begins, and the state goes on to the next call
+    awaits_state = Rarely[bool](False)  # it cannot start before the state is there
+    took = Rarely[Version](Version(0))  # of a running one: the version whose live state it was given
+    cover_wanted = Rarely[bool](False)  # of an origin: an effect waits for a snapshot of the next state
+
     def __init__(self, id: CallId, note: Annotations) -> None:
         self.rare: dict[str, Any] | None = None
         self.id = id
@@ -158,8 +174,31 @@ class Call:
 
     @property
     def must_commit(self) -> bool:
-        """An effect behind it waits for its record (G3, G6)."""
-        return self.is_choice or self.note.rollback and not self.propagated
+        """An effect behind it waits for its record (G3, G6).
+
+        A deterministic call of an actor is no function of what can be had again, if a choice before it is in no
+        snapshot (V7).
+        """
+        if self.propagated:
+            return False
+        if self.is_choice or self.note.rollback:
+            return True
+        return self.note.actor and self.before is not None and not self.before.pinned
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a call behind it may start from the state that it has left."""
+        return self.state is State.DONE and (self.live or self.snapshot != 0 and self.snapshot == self.version)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether its state can be had again without a choice of the actor's being made again."""
+        call: Call | None = self
+        while call is not None and (call.skipped or not call.snapped):
+            if not call.skipped and call.is_choice:
+                return False
+            call = call.before
+        return call is not None
 
     def readers(self) -> list[tuple[Scope, int]]:
         """Bodies that have read it in their present incarnation, and the index of the read."""
@@ -170,6 +209,15 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<{self.id} {self.state.name} v{self.version:x}>"
+
+
+class Turn(NamedTuple):
+    """Which of an actor's calls it is."""
+
+    before: Call | None
+    """None: it creates the actor."""
+    due: bool
+    """A snapshot is to be taken when it has ended."""
 
 
 class Scope:
@@ -260,6 +308,10 @@ class RunState:
         self._waiting_start: list[Call] = []  # until the run's inputs are durable, or what they stand on is made
         self._unsaved: dict[CallId, Version] = {}  # uploads under way
         self._unsure: set[CallId] = set()  # intents whose completion may have been a damaged record
+        self._uncovered: list[Call] = []  # actors' calls for whose sake a snapshot is to be taken
+        self._hoping: list[Call] = []  # ... unless a recorded call of the actor, that has one, is made again
+        self._recovered = False  # one of a recorded call is among those below
+        self._covers: dict[Call, None] = {}  # durable snapshots that may commit calls before them
         self._sought: set[Call] = set()  # in child flows whose bodies have not been replayed
         self._reopening: set[Call] = set()  # child flows whose bodies are about to be replayed to find a value
         self._to_undo: dict[Version, Call] = {}

@@ -9,6 +9,7 @@ import mmap
 import os
 import secrets
 import stat
+from collections.abc import Callable
 
 from exoflow.errors import UnsupportedStore
 from exoflow.hooks import reach
@@ -16,6 +17,7 @@ from exoflow.protocols import Buffer
 from exoflow.storage.durable import open_directory, sync_directory, sync_file, write_through
 from exoflow.storage.failures import storage_error
 from exoflow.storage.locks import lock_holders
+from exoflow.storage.machine import this_machine
 from exoflow.storage.names import checked
 from exoflow.storage.slot import LocalSlot
 
@@ -47,8 +49,8 @@ class LocalStore:
     def __repr__(self) -> str:
         return f"LocalStore({self.root!r})"
 
-    def __reduce__(self) -> tuple[type[LocalStore], tuple[str]]:
-        return LocalStore, (self.root,)  # another process opens it anew: its temporary names are its own
+    def __reduce__(self) -> tuple[Callable[[str, str], LocalStore], tuple[str, str]]:
+        return _opened_again, (self.root, this_machine())  # its temporary names are each process's own
 
     def create(self, name: str, *parts: Buffer) -> bool:
         path = self._prefix + checked(name)
@@ -233,6 +235,20 @@ class LocalStore:
             except OSError:
                 return  # not empty, or somebody else was faster
             folder = os.path.dirname(folder)
+
+
+def _opened_again(root: str, machine: str) -> LocalStore:
+    """A store that has come from another process.
+
+    Raises:
+        UnsupportedStore: from another machine.
+    """
+    if machine != this_machine():
+        raise UnsupportedStore(
+            f"file://{root} is a folder of the machine {machine}, and this is {this_machine()}: with workers "
+            "on other machines the store has to be one that all can reach, as s3://bucket/prefix"
+        )
+    return LocalStore(root)
 
 
 def _ancestors(folder: str) -> list[str]:

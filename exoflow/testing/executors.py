@@ -12,10 +12,12 @@ outside of any store.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -26,8 +28,10 @@ from exoflow.attempts import current_attempt
 from exoflow.codec import Encoded, decode, decode_error, encode_arguments, from_bytes, make_reference
 from exoflow.errors import DidNotHappen, ExecutorError
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version, version
-from exoflow.protocols import Attempt, Computed, Executor, Outcome, Raised, Store, Vanished
+from exoflow.protocols import ActorPart, Attempt, Computed, Creating, Executor, Outcome, Raised, Store, Vanished
+from exoflow.states import STATE, Creation, Method
 from exoflow.storage import LocalStore
+from exoflow.tasks import task
 
 LARGE = 300_000
 """Bytes; more than fit into a record."""
@@ -111,19 +115,31 @@ def follows(plan: list[str], log: str) -> int:
 
 def waits(started: str, gate: str) -> str:
     """Leave a line, then wait until there is a file ``gate``."""
-    _note(started, str(os.getpid()))
-    while not os.path.exists(gate):
-        time.sleep(_POLL_S)
+    with _running(started):
+        while not os.path.exists(gate):
+            time.sleep(_POLL_S)
     return "through"
 
 
 async def waits_async(started: str, gate: str) -> str:
     import asyncio
 
-    _note(started, str(os.getpid()))
-    while not os.path.exists(gate):  # noqa: ASYNC110, ASYNC240 -- the gate is a file: it may be another process's loop
-        await asyncio.sleep(_POLL_S)
+    with _running(started):
+        while not os.path.exists(gate):  # noqa: ASYNC110, ASYNC240 -- a file: it may be another process's loop
+            await asyncio.sleep(_POLL_S)
     return "through"
+
+
+@contextmanager
+def _running(path: str) -> Iterator[None]:
+    """Note the process's id, and keep the file locked for as long as the body runs, however it ends."""
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        os.write(file, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(file)
 
 
 def _note(path: str, line: str) -> None:
@@ -146,6 +162,48 @@ def wait_for_line(path: Path) -> str:
     return lines(path)[0]
 
 
+class Tally:
+    """An actor: counts, and says in which process."""
+
+    def __init__(self, start: int) -> None:
+        self.count = start
+        self.zeros = bytearray(LARGE)
+
+    @task
+    def add(self, amount: int) -> tuple[int, int]:
+        self.count += amount
+        return self.count, os.getpid()
+
+    @task
+    async def add_later(self, amount: int) -> tuple[int, int]:
+        return self.add(amount)
+
+    @task
+    def add_and_fail(self, amount: int) -> None:
+        self.count += amount
+        raise ArithmeticError(self.count)
+
+    @task
+    def add_when(self, amount: int, started: str, gate: str) -> int:
+        self.count += amount
+        waits(started, gate)
+        return self.count
+
+
+TALLY = CallId("tally#0")
+HOLDER = CallId("holder#0")
+LOST_STATE = (CallId(f"{HOLDER}{STATE}"),)
+
+
+def with_state(state: Held | None, snapshot_to: str | None = None) -> ActorPart:
+    assert state is not None
+    return ActorPart(TALLY, HOLDER, state, snapshot_to=snapshot_to)
+
+
+def from_snapshot(snapshot: Value) -> ActorPart:
+    return ActorPart(TALLY, HOLDER, None, snapshot, Creating(Creation(Tally), (0,), {}, None))
+
+
 class Bench:
     """An executor with what its attempts report."""
 
@@ -164,6 +222,8 @@ class Bench:
         timeout_s: float | None = None,
         save_to: str | None = None,
         undoes: Attempt | None = None,
+        actor: ActorPart | None = None,
+        resources: dict[str, float] | None = None,
     ) -> Attempt:
         self._number += 1
         attempt = Attempt(
@@ -172,14 +232,16 @@ class Bench:
             version=version(1, self._number) if undoes is None else undoes.version,
             number=number,
             key=f"run/call#{self._number}",
-            task=function.__name__,
+            task=getattr(function, "name", "actor") if actor else function.__name__,
             function=function,
             args=args,
             kwargs={},
             inputs=inputs or {},
+            resources=resources or {},
             timeout_s=timeout_s,
             save_to=save_to,
             encoded=encoded,
+            actor=actor,
         )
         serial = self._number
         self.executor.start(attempt, lambda outcome: self.reports.put((serial, outcome)))
@@ -206,6 +268,15 @@ class Bench:
         outcome = self.run(function, *args)
         assert isinstance(outcome, Raised), outcome
         return decode_error(outcome.error), outcome.did_not_happen
+
+    def act(self, function: Callable[..., Any], *args: Any, actor: ActorPart, **options: Any) -> tuple[Any, Any]:
+        """What an actor's call gave, and the outcome, which has the state that it left."""
+        outcome = self.run(function, *args, actor=actor, **options)
+        if isinstance(outcome, Raised):
+            return decode_error(outcome.error), outcome
+        assert isinstance(outcome, Computed), outcome
+        assert isinstance(outcome.value, Inline)
+        return decode(from_bytes(outcome.value)), outcome
 
     def save(self, value: Held, name: str) -> Stored | BaseException:
         saved: SimpleQueue[Stored | BaseException] = SimpleQueue()
@@ -328,7 +399,7 @@ class ExecutorConformance:
         serial, outcome = bench.reports.get(timeout=WAIT_S)
         assert serial == 1
         assert isinstance(outcome, Vanished)
-        assert "SIGKILL" in outcome.reason
+        assert "died" in outcome.reason
         gate.touch()
         assert isinstance(bench.outcome(), Computed)
         assert bench.has_nothing_more()
@@ -468,6 +539,75 @@ class ExecutorConformance:
             answer = bench.result(written_to, make_reference(CallId("a")), inputs={CallId("a"): held})
             assert answer.startswith("refused")
 
+    # -- actors ----------------------------------------------------------------------------------------------------
+
+    def test_a_state_is_left_and_given_to_the_next_attempt_where_it_is(self, bench: Bench) -> None:
+        _, created = bench.act(Creation(Tally), 3, actor=ActorPart(TALLY))
+        first, added = bench.act(Method(Tally, "add"), 4, actor=with_state(created.state))
+        second, _ = bench.act(Method(Tally, "add_later"), 1, actor=with_state(added.state))
+        assert (first[0], second[0]) == (7, 8)
+        assert first[1] == second[1]
+
+    def test_a_state_is_given_once(self, bench: Bench) -> None:
+        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        bench.act(Method(Tally, "add"), 1, actor=with_state(created.state))
+        again = bench.run(Method(Tally, "add"), 1, actor=with_state(created.state))
+        assert isinstance(again, Vanished)
+        assert again.lost == LOST_STATE
+
+    def test_an_error_leaves_the_state_as_it_is_then(self, bench: Bench) -> None:
+        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        error, failed = bench.act(Method(Tally, "add_and_fail"), 5, actor=with_state(created.state))
+        assert isinstance(error, ArithmeticError)
+        assert bench.act(Method(Tally, "add"), 1, actor=with_state(failed.state))[0][0] == 6
+
+    def test_a_snapshot_is_stored_by_the_attempt_and_restored_into_a_new_actor(self, bench: Bench) -> None:
+        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        _, added = bench.act(Method(Tally, "add"), 9, actor=with_state(created.state, snapshot_to="values/state"))
+        assert isinstance(added.snapshot, Stored)
+        bench.executor.release(added.state)
+        assert bench.act(Method(Tally, "add"), 1, actor=from_snapshot(added.snapshot))[0][0] == 10
+
+    def test_a_state_can_be_saved_between_two_attempts(self, bench: Bench) -> None:
+        _, created = bench.act(Creation(Tally), 2, actor=ActorPart(TALLY))
+        saved = bench.save(created.state, "values/between")
+        assert isinstance(saved, Stored)
+        assert bench.act(Method(Tally, "add"), 1, actor=with_state(created.state))[0][0] == 3
+        assert bench.act(Method(Tally, "add"), 5, actor=from_snapshot(saved))[0][0] == 7
+
+    @pytest.mark.parametrize("lose", ["release", "drop"])
+    def test_a_state_that_is_gone_is_named_and_nothing_is_run(self, bench: Bench, lose: str) -> None:
+        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        getattr(bench.executor, lose)(created.state)
+        outcome = bench.run(Method(Tally, "add"), 1, actor=with_state(created.state))
+        assert isinstance(outcome, Vanished)
+        assert outcome.lost == LOST_STATE
+        assert isinstance(bench.save(created.state, "values/gone"), KeyError)
+
+    def test_an_attempt_that_cannot_begin_gives_the_state_back(self, bench: Bench) -> None:
+        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        lost = bench.compute(large, 1)
+        assert isinstance(lost, Held)
+        bench.executor.drop(lost)
+        source = CallId("source#0")
+        taken = bench.run(
+            Method(Tally, "add"), make_reference(source), inputs={source: lost}, actor=with_state(created.state)
+        )
+        assert isinstance(taken, Vanished)
+        assert taken.lost == (source,)
+        assert bench.act(Method(Tally, "add"), 1, actor=with_state(taken.state))[0][0] == 1
+
+    def test_actors_do_not_wait_for_each_other(self, bench: Bench, tmp_path: Path) -> None:
+        parts = [bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))[1].state for _ in range(3)]
+        for number, state in enumerate(parts):
+            started, gate = str(tmp_path / f"started-{number}"), str(tmp_path / f"gate-{number}")
+            bench.start(Method(Tally, "add_when"), number, started, gate, actor=with_state(state))
+        for number in reversed(range(3)):
+            wait_for_line(tmp_path / f"started-{number}")
+            (tmp_path / f"gate-{number}").touch()
+        outcomes = [bench.outcome() for _ in parts]
+        assert all(isinstance(outcome, Computed) for outcome in outcomes), outcomes
+
     def test_nothing_starts_after_close(self, bench: Bench) -> None:
         bench.executor.close()
         with pytest.raises(ExecutorError):
@@ -482,11 +622,21 @@ class ExecutorConformance:
         gate.touch()
 
     def _has_ended(self, started: Path) -> None:
-        """A body that left its process id there runs no more, if the executor can end one at all."""
+        """No body that has left its line there runs any more, if the executor can end one at all."""
         if self.kills:
-            for pid in map(int, lines(started)):
-                with pytest.raises(ProcessLookupError):
-                    os.kill(pid, 0)
+            deadline = time.monotonic() + WAIT_S
+            with open(started, "rb") as file:
+                while not _is_free(file.fileno()):  # its threads have ended; the system may still be clearing up
+                    assert time.monotonic() < deadline, "a body runs on"
+                    time.sleep(_POLL_S)
+
+
+def _is_free(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _held(value: Value) -> Held:

@@ -6,6 +6,7 @@ In README.md and docs/**/*.md each page is tried in a folder of its own, block b
 * ``console``: each line after ``$ `` is run; lines below it are its whole standard output (``...``: any lines), and
   ``exit="1"`` is the status of the last command, 0 if not given;
 * ``python``: all blocks without a title are one program, run last;
+* ``<!-- needs: ray, dask -->`` in its first line names modules without which the page is skipped;
 * ``py reason="why"`` and ``console reason="why"`` are shown only. Without a reason they are an error.
 """
 
@@ -49,8 +50,15 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def needed(page: Path) -> list[str]:
+    found = re.match(r"<!-- needs: (.*) -->", page.read_text())
+    return found[1].split(", ") if found else []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    for module in needed(page):
+        pytest.importorskip(module)
     if page.stem == "object-stores":
         request.getfixturevalue("s3_environment")  # there is a bucket named `bucket`
     program: list[Block] = []

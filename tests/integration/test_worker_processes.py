@@ -344,7 +344,7 @@ def test_a_function_that_does_not_load_is_an_error_of_the_attempt(bench):
 
 def test_a_value_of_another_executor_is_fetched_from_there():
     encoded = encode([b"x" * LARGE])
-    executor = ProcessExecutor(1, elsewhere=lambda held: encoded)
+    executor = ProcessExecutor(1, elsewhere=lambda held, name: encoded)
     bench = Bench(executor)
     inputs = {CallId("a"): Held("ray", "handle", LARGE)}
     assert bench.result(lambda values: len(values[0]), make_reference(CallId("a")), inputs=inputs) == LARGE
@@ -372,8 +372,8 @@ def test_a_worker_can_be_killed_at_each_point(tmp_path, monkeypatch, point, stor
 
 
 def test_a_spec_that_does_not_exist_is_told_with_what_does():
-    for spec in ("ray", "dask", "local:0", "processes:x", "tcp://scheduler:8786"):
-        with pytest.raises(ExecutorError, match=r"'local' \(threads\) or 'processes'"):
+    for spec in ("rai", "local:0", "processes:x", "dask:", "ray:-1", "http://scheduler:8786", "tcp://"):
+        with pytest.raises(ExecutorError, match=r"'local' \(threads\), 'processes', 'ray' or 'dask'"):
             open_executor(spec)
     executor = open_executor("local:3")
     assert open_executor(executor) is executor

@@ -122,7 +122,7 @@ def test_other_processes_cannot_use_a_store_in_memory(store: str) -> None:
 
 
 def test_an_unknown_executor_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(ExecutorError, match="no executor 'cluster' in this version: write 'local'"):
+    with pytest.raises(ExecutorError, match="no executor 'cluster': write 'local'"):
         same.options(executor="cluster").run(1)
 
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import pickle
 import shutil
 from pathlib import Path
 
@@ -197,3 +198,13 @@ def test_an_object_of_many_megabytes_is_written_whole(tmp_path: Path) -> None:
     parts = [b"head", block * 9, b"", b"between", block * 3, *[b"x" * 100] * 2000, block, b"end"]
     assert store.create("values/large", *parts)
     assert store.read("values/large") == b"".join(parts)
+
+
+def test_a_folder_of_another_machine_is_refused_where_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = pickle.dumps(LocalStore(str(tmp_path)))
+    assert pickle.loads(arrived).root == str(tmp_path)
+    monkeypatch.setattr("exoflow.storage.local.this_machine", lambda: "other/1")
+    with pytest.raises(UnsupportedStore, match=r"is a folder of the machine .*, and this is other/1: with workers on"):
+        pickle.loads(arrived)

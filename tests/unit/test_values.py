@@ -44,7 +44,7 @@ def saved(values: Values, id: CallId) -> Stored:
 
 def is_held(held: Held) -> bool:
     assert isinstance(held.handle, LocalHandle)
-    return held.handle.encoded is not None
+    return held.handle.made is not None
 
 
 def test_a_saved_value_is_given_from_where_it_was_made(values: Values) -> None:

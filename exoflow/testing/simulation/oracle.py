@@ -53,7 +53,9 @@ class Sink:
             self.applied[attempt.key] = Applied(attempt.call, note, set(made_from), value)
             return False
         if known.made_from != made_from:
-            raise Violation(f"{attempt.call} was repeated under one key with other inputs")
+            raise Violation(
+                f"{attempt.call} was repeated under one key with other inputs: {known.made_from ^ made_from}"
+            )
         if note.effect == "irrevocable" and note.on_doubt != "retry":
             known.times += 1
             if known.times > 1:

@@ -14,7 +14,7 @@ from exoflow.driver import notes
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
 from exoflow.driver.handle import Handle
-from exoflow.driver.spec import Backoff, FlowSpec, TaskSpec
+from exoflow.driver.spec import Backoff, Chain, FlowSpec, TaskSpec
 from exoflow.model import Annotations, CallId, Kind
 
 UNDO_RETRIES = 3
@@ -26,8 +26,15 @@ Pair = tuple[str, int, int]
 
 Provenance = tuple[Pair, ...]
 
-Made = list[Handle | None]
-"""What a body has called, in order; None: a plain call, to which nobody has a Ref."""
+
+class Made(list[Handle | None]):
+    """What a body has called, in order; None: a plain call, to which nobody has a Ref."""
+
+    def __init__(self, before: Sequence[Handle | None] = ()) -> None:
+        super().__init__(before)
+        self.actors: list[Chain] = []
+        self.acted: list[Handle] = []
+        """Calls of actors, and what was called with them."""
 
 
 class SimulatedError(Exception):
@@ -39,7 +46,7 @@ class Step:
     """One line of a body."""
 
     kind: str
-    """submit, call, read, branch, child, choose, note, event, deadline or gather."""
+    """submit, call, read, branch, child, choose, note, event, deadline, gather; create, act or feed."""
     task: int = 0
     inputs: tuple[int, ...] = ()
     passed: bool = False
@@ -48,6 +55,10 @@ class Step:
     """Of a child flow, or the steps that a branch may take."""
     strands: tuple[tuple[Step, ...], ...] = ()
     """What goes on side by side, each in an asyncio task; they share what they have seen."""
+    actor: int = -1
+    """To act on: of those that the body has created, or one that this step creates."""
+    reads: bool = False
+    """It reads what the actor's call returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,9 @@ class Program:
     steps: tuple[Step, ...]
     plain: bool = False
     """Its calls are plain ones: there is no Ref to them, and steps that would take it do without."""
+    methods: tuple[TaskSpec, ...] = ()
+    """Of its actors; the first one creates them."""
+    snapshots_every: int = 1
 
 
 class SimulatedRef:
@@ -82,6 +96,54 @@ def write_program(
     tasks = tuple(_task(chance, n, run, undo, probe) for n in range(chance.randint(3, 8)))
     count = chance.choice((3, 6, 8, 10, 10, 12, 14, 20))
     return Program(tasks, _steps(chance, tasks, count, depth=0, strands=chance.random() < 0.3))
+
+
+def with_actors(program: Program, chance: random.Random) -> Program:
+    """The same program, and actors in some of its bodies. They have results of their own, so that nothing moves."""
+    if chance.random() < 0.55:
+        return program
+    run = program.tasks[0].function
+    methods = tuple(_method(chance, n, run) for n in range(chance.randint(2, 4)))
+    steps = _with_actors(program.steps, chance, program, len(methods))
+    return replace(program, methods=methods, steps=steps, snapshots_every=chance.choice((1, 2, 3, 3, 100)))
+
+
+def _method(chance: random.Random, n: int, run: Callable[..., object]) -> TaskSpec:
+    note = Annotations(
+        deterministic=n > 0 and chance.random() < 0.5,
+        checkpoint=chance.choice(CHECKPOINTS) if n else "auto",  # type: ignore[arg-type]  # as above
+        effect="idempotent" if n and chance.random() < 0.15 else None,
+        retries=chance.choice((0, 1, 3)) if n else 3,
+        losses=8,
+        actor=True,
+    )
+    return TaskSpec(f"m{n}", run, note, backoff=Backoff(initial_s=0.01, jitter=0.0), code=b"c", executor="sim")
+
+
+def _with_actors(
+    steps: Sequence[Step], chance: random.Random, program: Program, methods: int, depth: int = 0
+) -> tuple[Step, ...]:
+    mixed: list[Step] = []
+    created = made = 0
+    for step in (*steps, None):
+        for _ in range(chance.choice((0, 0, 1, 1, 2, 3)) if depth < 2 else 0):
+            inputs = tuple(sorted(chance.sample(range(made), min(made, chance.choice((0, 0, 1))))))
+            roll = chance.random()
+            if not created or roll < 0.1:
+                mixed.append(Step("create", 0, inputs))
+                created += 1
+            elif roll < 0.8:
+                method = chance.randrange(1, methods)
+                mixed.append(Step("act", method, inputs, actor=chance.randrange(created), reads=chance.random() < 0.4))
+            else:
+                mixed.append(Step("feed", chance.randrange(len(program.tasks)), reads=chance.random() < 0.3))
+        if step is None:
+            return tuple(mixed)
+        if step.kind == "child":
+            step = replace(step, body=_with_actors(step.body, chance, program, methods, depth + 1))
+        made += step.kind in ("submit", "call", "child", "event")
+        mixed.append(step)
+    raise AssertionError
 
 
 def _task(
@@ -154,13 +216,14 @@ def flow_of(program: Program) -> FlowSpec:
 async def _perform(program: Program, steps: Sequence[Step], given: Provenance) -> object:
     """Run the steps; what a body has read goes into everything that it calls later, as in a real one."""
     seen = set(given)
-    made: Made = []
+    made = Made()
     for step in steps:
         await _step(program, step, seen, made)
-    return [tuple(sorted(seen)), [SimulatedRef(handle.call_id) for handle in made[-2:] if handle]]
+    last = [*(handle for handle in made[-2:] if handle), *made.acted[-2:]]
+    return [tuple(sorted(seen)), [SimulatedRef(handle.call_id) for handle in last]]
 
 
-async def _step(program: Program, step: Step, seen: set[Pair], made: Made) -> None:
+async def _step(program: Program, step: Step, seen: set[Pair], made: Made) -> None:  # noqa: C901 -- one line a kind
     body = current_body()
     assert isinstance(body, AsyncBody)
     taken = [handle for i in step.inputs if (handle := made[i])]
@@ -183,6 +246,8 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: Made) -> No
             for inner in step.body:
                 if all(i < len(made) for i in inner.inputs):
                     await _step(program, inner, seen, made)
+    elif step.kind in ("create", "act", "feed"):
+        await _act(program, step, seen, made, arguments)
     elif step.kind == "child":
         made.append(body.submit_child(_child(program, step), arguments, {}))
     elif step.kind == "gather":
@@ -196,6 +261,23 @@ async def _step(program: Program, step: Step, seen: set[Pair], made: Made) -> No
             await _see(body.value(taken[index]), seen)
     else:
         await _outside(body, step, seen, made)
+
+
+async def _act(program: Program, step: Step, seen: set[Pair], made: Made, arguments: tuple[Any, ...]) -> None:
+    """A step that is about an actor."""
+    body = current_body()
+    assert isinstance(body, AsyncBody)
+    if step.kind == "feed":
+        refs = [SimulatedRef(handle.call_id) for handle in made.acted[-1:]]
+        handle = body.submit(program.tasks[step.task], (refs, tuple(sorted(seen))), {})
+    else:
+        if step.kind == "create":
+            made.actors.append(Chain(program.snapshots_every))
+        handle = body.submit(replace(program.methods[step.task], actor=made.actors[step.actor]), arguments, {})
+    if step.kind != "create":
+        made.acted.append(handle)
+    if step.reads:
+        await _see(body.value(handle), seen)
 
 
 async def _outside(body: AsyncBody, step: Step, seen: set[Pair], made: Made) -> None:
@@ -219,11 +301,11 @@ def event_name(number: int) -> str:
 
 
 async def _side(program: Program, steps: Sequence[Step], seen: set[Pair], before: Made) -> Made:
-    made = list(before)
+    made = Made(before)
     for step in steps:
         if all(i < len(made) for i in step.inputs):
             await _step(program, step, seen, made)
-    return made[len(before) :]
+    return Made(made[len(before) :])
 
 
 def _child(program: Program, step: Step) -> FlowSpec:

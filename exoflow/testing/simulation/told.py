@@ -8,7 +8,7 @@ from exoflow.kernel import reference as rules
 from exoflow.kernel.commands import Stop
 from exoflow.kernel.facts import BodyFacts, CallFacts
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import Call, Scope
+from exoflow.kernel.state import Call, Scope, Turn
 from exoflow.model import Annotations, CallId, Version
 from exoflow.testing.simulation.mirror import LOST, NONE, Mirror
 
@@ -76,8 +76,9 @@ class Told(Kernel):
         return super().reference(id)
 
     def called(
-        self, scope: Scope, id: CallId, note: Annotations, inputs: tuple[Call, ...] = (), passes: tuple[Call, ...] = ()
-    ) -> Call:
+        self, scope: Scope, id: CallId, note: Annotations, inputs: tuple[Call, ...] = (), passes: tuple[Call, ...] = (),
+        turn: Turn | None = None,
+    ) -> Call:  # fmt: skip
         self._changed = True
         body = self.mirror.bodies[scope.path]
         self.mirror.set(
@@ -86,7 +87,7 @@ class Told(Kernel):
         )  # fmt: skip
         if not self.mirror.history_left() and not note.may_be_left:
             self.mirror.body(scope.path, demanded=body.demanded | {id})
-        return super().called(scope, id, note, inputs, passes)
+        return super().called(scope, id, note, inputs, passes, turn)
 
     def wants(self, call: Call) -> None:
         self._changed = True
@@ -132,21 +133,21 @@ class Told(Kernel):
             self.mirror.set(id, **LOST | result)
         return accepted
 
-    def failed(self, id: CallId, version: Version, *, did_not_happen: bool = False) -> bool:
+    def failed(self, id: CallId, version: Version, *, did_not_happen: bool = False, **what: Any) -> bool:
         counts = self._ended_attempt(id, version)
         if counts:
             self.mirror.tries[id] = self.mirror.tries.get(id, 0) + 1
             self._give_up(id, self.mirror.tries[id] > self.mirror.calls[id].note.retries, did_not_happen)
-        accepted = super().failed(id, version, did_not_happen=did_not_happen)
+        accepted = super().failed(id, version, did_not_happen=did_not_happen, **what)
         self.agreed("whether an error counts", id, accepted, counts)
         return accepted
 
-    def vanished(self, id: CallId, version: Version) -> bool:
+    def vanished(self, id: CallId, version: Version, *, began: bool = True) -> bool:
         counts = self._ended_attempt(id, version)
         if counts:
             self.mirror.losses[id] = self.mirror.losses.get(id, 0) + 1
             self._give_up(id, self.mirror.losses[id] > self.mirror.calls[id].note.losses, False)
-        accepted = super().vanished(id, version)
+        accepted = super().vanished(id, version, began=began)
         self.agreed("whether a loss counts", id, accepted, counts)
         return accepted
 

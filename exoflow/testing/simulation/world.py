@@ -18,9 +18,10 @@ from exoflow.errors import Corrupt, DidNotHappen, RunError, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import State
-from exoflow.model import Happened, Held, Inline, Kind, RunId, Stored, Value, Version
+from exoflow.kernel.state import Call, State as CallState
+from exoflow.model import CallId, Happened, Held, Inline, Kind, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
+from exoflow.states import STATE
 from exoflow.testing.simulation.oracle import Sink, Violation, check, check_stuck
 from exoflow.testing.simulation.program import (
     UNDO_RETRIES,
@@ -29,6 +30,7 @@ from exoflow.testing.simulation.program import (
     SimulatedRef,
     flow_of,
     provenance,
+    with_actors,
     write_program,
 )
 
@@ -122,6 +124,10 @@ class SimulatedStore:
         return memoryview(self.objects[name])
 
 
+State = tuple[tuple[CallId, ...], tuple[Any, ...]]
+"""Of an actor: the calls that have changed it, and all the choices that it was made from."""
+
+
 class SimulatedExecutor:
     """Attempts that end when, and as, the world decides. Values over a few bytes are held here, and can be lost."""
 
@@ -134,6 +140,10 @@ class SimulatedExecutor:
         """Attempts that were to be ended and could not."""
         self.saves: list[tuple[Held, str, Callable[[Stored | BaseException], None]]] = []
         self.held: dict[int, Encoded] = {}
+        self.actors: dict[int, State] = {}
+        """Live ones, until an attempt takes them."""
+        self.given: dict[Version, State | None] = {}
+        """What attempts have taken; None: it was gone."""
         self._ids = 0
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
@@ -142,7 +152,24 @@ class SimulatedExecutor:
             self.world.rolling_back = True
         if self.world.rolling_back and attempt.function is _body:
             raise Violation(f"{attempt.call} is run though the run has failed, and is being rolled back")
+        if attempt.actor is not None:
+            self.given[attempt.version] = self._taken(attempt)
         self.pending.append((attempt, report))
+
+    def _taken(self, attempt: Attempt) -> State | None:
+        assert attempt.actor is not None
+        if attempt.actor.state is not None:
+            found: State | None = self.actors.pop(attempt.actor.state.handle, None)  # type: ignore[call-overload]
+            return found
+        if attempt.actor.snapshot is None:
+            return (), ()
+        taken: State = codec.decode(self.world.encoded(attempt.actor.snapshot))
+        return taken
+
+    def keep(self, state: State) -> Held:
+        self._ids += 1
+        self.actors[self._ids] = state
+        return Held("sim", self._ids, 0)
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         if self.world.chance.random() < 0.25:
@@ -160,6 +187,8 @@ class SimulatedExecutor:
         return Held("sim", self._ids, encoded.size)
 
     def fetch(self, value: Held) -> object:
+        if value.handle in self.actors:
+            return codec.encode(self.actors[value.handle])
         return self.held[value.handle]  # type: ignore[index]
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
@@ -167,6 +196,7 @@ class SimulatedExecutor:
 
     def release(self, value: Held) -> None:
         self.held.pop(value.handle, None)  # type: ignore[call-overload]
+        self.actors.pop(value.handle, None)  # type: ignore[call-overload]
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -187,6 +217,8 @@ class _Traced(Execution):
 class World:
     """One seed: a program, its runs from crash to crash, and the outside that its effects are seen in."""
 
+    has_actors = True
+
     def __init__(
         self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool, plain: bool = False
     ) -> None:
@@ -197,7 +229,11 @@ class World:
         self.log_type = log
         self.tracing = trace
         self.sink = Sink()
-        self.program: Program = replace(write_program(self.chance, _body, _undo, _probe), plain=plain)
+        self.actor_chance = random.Random(f"{seed}/actors")  # likewise
+        program = write_program(self.chance, _body, _undo, _probe)
+        if self.has_actors:
+            program = with_actors(program, self.actor_chance)
+        self.program: Program = replace(program, plain=plain)
         self.flow: FlowSpec = replace(flow_of(self.program), undo_on_failure=self.undo_chance.random() < 0.7)
         self.undo_faults_left = self.undo_chance.choice((0, 0, 1, 2, 4))
         self.undo_crashes_left = self.undo_chance.choice((0, 1, 1, 2))
@@ -380,14 +416,16 @@ class World:
     def _losable(self, execution: Execution) -> list[int]:
         """What is held nowhere else."""
         kept = {value.handle for value in execution.values.kept.values()}
-        return sorted(set(self.executor.held) - kept)
+        return sorted({*self.executor.held, *self.executor.actors} - kept)
 
     def _lose(self, execution: Execution) -> None:
         id = self.chance.choice(self._losable(execution))
         for kept in execution.values.kept.values():
             self.executor.drop(kept)  # nobody need notice: the store has it, too
-        del self.executor.held[id]
+        self.executor.held.pop(id, None)
+        self.executor.actors.pop(id, None)
         owner = [call for call, value in execution.values.at.items() if isinstance(value, Held) and value.handle == id]
+        owner += [CallId(f"{call}{STATE}") for call, held in execution.values.states.items() if held.handle == id]
         self.trace(f"lose {owner}")
         if owner and self.chance.random() < 0.6:
             execution.value_lost(owner[0])
@@ -398,10 +436,12 @@ class World:
             self.faults_left -= 1
             report(OSError("the store hiccups"))
             return
-        encoded = self.executor.held.get(value.handle)  # type: ignore[call-overload]
-        if encoded is None:
-            report(KeyError(value))
+        try:
+            encoded = self.executor.fetch(value)
+        except KeyError as error:
+            report(error)
             return
+        assert isinstance(encoded, Encoded)
         self.store.create(name, *codec.to_parts(encoded))
         report(Stored(name, encoded.size))
 
@@ -414,9 +454,11 @@ class World:
     def _end_attempt(self, execution: Execution) -> None:
         attempt, report = self.executor.pending.pop(self._next_to_end())
         lost = tuple(id for id, value in attempt.inputs.items() if not self._is_there(value))
-        if lost:
-            self.trace(f"lost inputs of {attempt.call}: {lost}")
-            report(Vanished("inputs lost", lost=lost))
+        part = attempt.actor
+        gone = part is not None and self.executor.given[attempt.version] is None
+        if lost or gone:
+            self.trace(f"lost inputs of {attempt.call}: {lost} {gone}")
+            report(self._not_begun(attempt, lost, gone))
             return
         if self.faults_left > 0 and self.chance.random() < 0.15:
             self.faults_left -= 1
@@ -431,6 +473,18 @@ class World:
             return
         self.trace(f"end {attempt.call} {attempt.version:x}")
         report(self._act(attempt))
+
+    def _not_begun(self, attempt: Attempt, lost: tuple[CallId, ...], gone: bool) -> Vanished:
+        part = attempt.actor
+        if part is None:
+            return Vanished("inputs lost", lost=lost)
+        if gone:
+            return Vanished("state lost", lost=(*lost, CallId(f"{part.holder}{STATE}")))
+        state = self.executor.given.pop(attempt.version)
+        if part.state is None or state is None:
+            return Vanished("inputs lost", lost=lost)
+        self.executor.actors[part.state.handle] = state  # type: ignore[index]  # as above
+        return Vanished("inputs lost", lost=lost, state=part.state)
 
     def _undo_fails(self, key: str) -> bool:
         """Whether this try of an undo fails: of the few that do, some do so a few times, and some for good."""
@@ -452,15 +506,18 @@ class World:
     def _fail(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         acted = self.chance.random() < 0.5
         if acted:
-            self._act(attempt)
+            self._act(_leaves_nothing(attempt))
         self.trace(f"fail {attempt.call} {attempt.version:x} acted={acted}")
         if self.chance.random() < 0.5:
-            if not acted and self.chance.random() < 0.4 and attempt.function is _body:
+            if not acted and self.chance.random() < 0.4 and self._may_haunt(attempt):
                 self.zombies.append(self._portable(attempt))
             report(Vanished("its worker died"))
         elif acted or attempt.function is not _body or self.chance.random() < 0.7:
-            error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
-            report(Raised(codec.encode_error(error), 0.0))
+            choice = (f"error {attempt.call}", int(attempt.version), 0)
+            outcome = Raised(codec.encode_error(SimulatedError([choice])), 0.0)
+            report(self._leave(attempt, outcome, {choice}) if attempt.actor is not None else outcome)
+        elif attempt.actor is not None:
+            report(Vanished("its worker died"))
         else:
             self.sink.refuse(attempt.key)
             report(
@@ -485,8 +542,12 @@ class World:
             )
             return Computed(Inline(codec.to_bytes(codec.encode(answer))), 0.0)
         name, _, _ = attempt.call.rpartition("/")[2].partition("#")
-        note = self.program.tasks[int(name.rpartition(":")[2][1:])].note
+        name = name.rpartition(":")[2]
+        kind, number = name[0], int(name[1:])
+        note = (self.program.methods if kind == "m" else self.program.tasks)[number].note
         made_from = self._provenance(attempt)
+        if attempt.actor is not None:
+            made_from |= self._state_before(attempt)
         own = set() if note.deterministic else {(str(attempt.call), int(attempt.version), 0)}
         value = tuple(sorted(made_from | own))
         if note.effect is not None or note.rollback:
@@ -494,7 +555,33 @@ class World:
             if refused:
                 error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
                 return Raised(codec.encode_error(error), 0.0, True)
-        return Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
+        computed = Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
+        return self._leave(attempt, computed, set(value)) if attempt.actor is not None else computed
+
+    def _state_before(self, attempt: Attempt) -> set[Any]:
+        """The choices in the state that the attempt was given, which is that of the call before it."""
+        state = self.executor.given[attempt.version]
+        assert state is not None
+        turns, choices = state
+        before = _turns_before(self.execution.kernel.calls[attempt.call])
+        surely = tuple(call for call, ran in before.items() if ran or call in turns)
+        if turns != surely:
+            raise Violation(f"{attempt.call} got a state that {turns} have left, and {surely} come before it")
+        return set(choices)
+
+    def _leave(self, attempt: Attempt, outcome: Any, choices: set[Any]) -> Any:
+        """The outcome, with the state that the attempt leaves."""
+        assert attempt.actor is not None
+        before = self.executor.given[attempt.version]
+        assert before is not None
+        state = (*before[0], attempt.call), tuple(sorted({*before[1], *choices}))
+        snapshot: Value | None = None
+        if attempt.actor.snapshot_to is not None and self.actor_chance.random() < 0.8:
+            snapshot = Inline(codec.to_bytes(codec.encode(state)))
+            if self.actor_chance.random() < 0.5:
+                self.store.create(attempt.actor.snapshot_to, *codec.to_parts(codec.encode(state)))
+                snapshot = Stored(attempt.actor.snapshot_to, 0)
+        return replace(outcome, state=self.executor.keep(state), snapshot=snapshot)
 
     def _place(self, value: object) -> Value:
         encoded = codec.encode(value)
@@ -507,14 +594,14 @@ class World:
             value = attempt.inputs.get(id)
             if value is None:
                 return SimulatedRef(id)
-            encoded = self._encoded(value)
+            encoded = self.encoded(value)
             return codec.decode(encoded, lookup=lookup)
 
         assert isinstance(attempt.encoded, Encoded)
         args, _ = codec.decode(attempt.encoded, lookup=lookup)
         return provenance(list(args))
 
-    def _encoded(self, value: Value) -> Encoded:
+    def encoded(self, value: Value) -> Encoded:
         if isinstance(value, Held):
             return self.executor.held[value.handle]  # type: ignore[index]  # a handle is whatever its executor makes it
         if isinstance(value, Inline):
@@ -528,9 +615,12 @@ class World:
         for attempt, _ in self.executor.pending:
             if self.chance.random() < 0.4:
                 self._act(attempt) if self._readable(attempt) else None
-            elif self.chance.random() < 0.2 and attempt.function is _body and self._readable(attempt):
+            elif self.chance.random() < 0.2 and self._may_haunt(attempt):
                 self.zombies.append(self._portable(attempt))
         return list(log.records[:kept])
+
+    def _may_haunt(self, attempt: Attempt) -> bool:
+        return attempt.function is _body and attempt.actor is None and self._readable(attempt)
 
     def _portable(self, attempt: Attempt) -> Attempt:
         """A zombie has its inputs with it."""
@@ -541,6 +631,8 @@ class World:
         return replace(attempt, inputs=inputs)
 
     def _readable(self, attempt: Attempt) -> bool:
+        if attempt.actor is not None and self.executor.given[attempt.version] is None:
+            return False
         return all(map(self._is_there, attempt.inputs.values()))
 
     def _is_there(self, value: Value) -> bool:
@@ -560,7 +652,9 @@ def _waiting_events(execution: Execution) -> list[str]:
     if execution.over():
         return []
     calls = (call for call in execution.kernel.calls.values() if call.note.kind is Kind.EVENT)
-    return [execution.handles[call.id].event_name for call in calls if call.attached and call.state is State.RUNNING]
+    return [
+        execution.handles[call.id].event_name for call in calls if call.attached and call.state is CallState.RUNNING
+    ]
 
 
 def _unfinished(execution: Execution) -> list[object]:
@@ -574,6 +668,21 @@ def _unfinished(execution: Execution) -> list[object]:
         state,
         *(call for call in execution.kernel.calls.values() if call.attached and call.state.name != "DONE"),
     ]
+
+
+def _turns_before(call: Call) -> dict[CallId, bool]:
+    """The calls of its actor before this one, and whether they surely ran. Who stands aside may be known only later."""
+    found: dict[CallId, bool] = {}
+    before = call.before
+    while before is not None:
+        found[before.id] = before.state is CallState.DONE and not before.skipped
+        before = before.before
+    return dict(reversed(found.items()))
+
+
+def _leaves_nothing(attempt: Attempt) -> Attempt:
+    """The attempt without the snapshot that it would take in the end."""
+    return attempt if attempt.actor is None else replace(attempt, actor=replace(attempt.actor, snapshot_to=None))
 
 
 def _body(refs: object, given: object) -> None: ...

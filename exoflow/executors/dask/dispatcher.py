@@ -1,0 +1,300 @@
+"""Dispatches attempts to Dask's workers, one worker for each, and tells what became of them.
+
+All of it happens on the loop of one Dask client, so that nothing here needs a lock. ADR 0020 says what Dask would do by
+itself, and why the worker is chosen here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import sys
+import uuid
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from distributed import Future, as_completed
+
+from exoflow.errors import ExecutorError, UnsupportedStore
+from exoflow.executors.dask import worker
+from exoflow.executors.dask.connection import Connection
+from exoflow.executors.dask.ending import Endings, Tell
+from exoflow.executors.dask.entry import Entry
+from exoflow.executors.dask.holdings import Holdings
+from exoflow.executors.dask.placing import Pace, Seat, Waiting, nearest, show_needs
+from exoflow.executors.dask.roster import Roster, until_gone
+from exoflow.executors.dask.stopping import Stops
+from exoflow.protocols import Computed
+
+_LEAVE_S = 5.0
+_IDLE_S = 0.3
+"""How long a worker idles before it gets what lies unbegun with others: what they do takes longer than was expected."""
+
+_log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Attempts of one executor on one cluster. ``put``, ``cancel``, ``wait_for`` and ``close`` are for other threads.
+
+    Args:
+        connection: To the cluster.
+        name: The executor's.
+        store: Its code, for the workers.
+        tell: Is told of outcomes, on the loop; it must not block.
+    """
+
+    def __init__(self, connection: Connection, name: str, store: bytes | None, tell: Tell) -> None:
+        client = connection.client
+        assert client.loop is not None
+        self._connection = connection
+        self._client = client
+        self._patron = worker.Patron(uuid.uuid4().hex, name, client.id, store, tuple(sys.path))
+        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        self._inbox: deque[Entry] = deque()
+        self._inbox_is_called = False
+        self._serials = itertools.count(1)
+        self._waiting = Waiting()
+        self._pace = Pace()
+        self.holdings = Holdings(client, direct=True if connection.is_own else None)
+        self._roster = Roster(
+            client,
+            self._patron,
+            self._spawn,
+            came=self._place,
+            gone=self._worker_gone,
+            lost_values=self._values_lost,
+            ended=self._scheduler_gone,
+        )
+        self._endings = Endings(name, self.holdings, tell)
+        self._stops = Stops(connection, self._roster, self._endings, self._place)
+        self._ended: list[tuple[Entry, Future[bytes]]] = []
+        self._is_collecting = False
+        self._is_balancing = False
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._said: set[str] = set()
+        self._call(self._open)
+
+    @property
+    def is_over(self) -> bool:
+        return self._roster.is_over
+
+    def put(self, entry: Entry) -> None:
+        """Dispatch it when there is a place."""
+        self._inbox.append(entry)
+        if not self._inbox_is_called:  # waking the loop costs a system call
+            self._inbox_is_called = True
+            self._call(self._take_in)
+
+    def cancel(self, entry: Entry, reason: str) -> None:
+        self._call(lambda: self._spawn(self._stops.stop(entry, reason)))
+
+    def wait_for(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        self._call(self._spawn, work)
+
+    def close(self) -> None:
+        if self._client.status == "running":
+            with contextlib.suppress(OSError, TimeoutError):
+                self.wait_for(asyncio.wait_for(self._leave(), _LEAVE_S))
+        self._connection.close()
+
+    async def _leave(self) -> None:
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await self._roster.leave()
+
+    def _call(self, function: Callable[..., object], *args: Any) -> None:
+        self._loop.call_soon_threadsafe(function, *args)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work, loop=self._loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.is_over:
+            _log.error("the Dask executor failed", exc_info=error)
+
+    def _open(self) -> None:
+        self._client.subscribe_topic(self._patron.id, self._stops.overdue)
+        self._roster.open()
+
+    def _take_in(self) -> None:
+        self._inbox_is_called = False  # before the look: what comes after it calls again
+        while self._inbox:
+            self._waiting.put(self._inbox.popleft())
+        self._place()
+
+    def _place(self) -> None:
+        """Give the waiting to workers that have room."""
+        if self.is_over:
+            self._scheduler_gone()
+            return
+        batches: defaultdict[Seat, list[Entry]] = defaultdict(list)
+        for entry, seat in self._waiting.take(self._nearest):
+            entry.seat, entry.serial = seat, next(self._serials)
+            entry.expected_s = self._pace.of(entry.attempt.task)
+            seat.take(entry)
+            if not all(self.holdings.has(key) for key in entry.held):
+                self._endings.vanished([entry], "it was lost while the attempt waited")
+            elif entry.sent:
+                self._spawn(self._send(entry, seat))
+            else:
+                batches[seat].append(entry)
+        for seat, entries in batches.items():
+            by_resources: defaultdict[tuple[tuple[str, float], ...], list[Entry]] = defaultdict(list)
+            for entry in entries:
+                by_resources[seat.dask_resources(entry.needs)].append(entry)
+            for resources, alike in by_resources.items():
+                self._submit(seat, alike, dict(resources))
+        if self._roster.is_known:
+            for needs in self._waiting.needs():
+                if not any(seat.can_ever(needs) for seat in self._roster.seats.values()):
+                    self._no_place_for(needs)
+
+    def _nearest(self, entry: Entry) -> Seat | None:
+        expected_s = self._pace.of(entry.attempt.task)
+        return nearest(self._roster.seats.values(), entry, expected_s, self.holdings.lies_at)
+
+    def _no_place_for(self, needs: dict[str, float]) -> None:
+        """No worker can ever have them: an error, where there will be no others."""
+        error: BaseException | None = None
+        if not self._roster.seats and self._roster.unusable:
+            error = _unusable(next(iter(self._roster.unusable.values())))
+        elif self._roster.seats and self._connection.is_own:
+            error = ExecutorError(f"no worker of the cluster on this machine has {show_needs(needs)}")
+        if error is not None:
+            self._endings.refused(self._waiting.take_all(needs), error)
+        elif (text := show_needs(needs)) not in self._said:
+            self._said.add(text)
+            _log.warning("attempts wait for a Dask worker that has %s: there is none now", text)
+
+    async def _send(self, entry: Entry, seat: Seat) -> None:
+        """Bring its large arguments to the worker first."""
+        with contextlib.suppress(OSError, TimeoutError):  # the worker has gone; we are told of that, too
+            await self.holdings.send(entry.sent, seat.address)
+        if entry.settled:
+            self._endings.release_sent(entry)
+        elif entry.seat is seat and all(self.holdings.has(key) for key in entry.sent):
+            self._submit(seat, [entry], dict(seat.dask_resources(entry.needs)))
+
+    def _submit(self, seat: Seat, entries: list[Entry], resources: dict[str, float]) -> None:
+        futures = self._client.map(
+            worker.perform,
+            [entry.serial for entry in entries],
+            [entry.order for entry in entries],
+            [entry.attempt.timeout_s for entry in entries],
+            [self.holdings.lend([*entry.held, *entry.sent], seat.address) for entry in entries],
+            seat=seat.place.seat,
+            floor=seat.floor,
+            key=[f"{entry.attempt.task}-{self._patron.id}-{entry.serial}" for entry in entries],
+            workers=[seat.address],
+            allow_other_workers=False,
+            retries=0,
+            pure=False,
+            resources=resources or None,
+        )
+        for entry, future in zip(entries, futures, strict=True):
+            entry.future = future
+        self._spawn(self._watch(dict(zip(futures, entries, strict=True))))
+
+    async def _watch(self, entries: dict[Future[bytes], Entry]) -> None:
+        async for future in as_completed(list(entries), loop=self._client.loop, raise_errors=False):
+            self._ended.append((entries[future], future))
+            if not self._is_collecting:
+                self._is_collecting = True
+                self._spawn(self._collect())
+
+    async def _collect(self) -> None:
+        """Take what ended, in as few requests as there can be."""
+        try:
+            while self._ended:
+                ended, self._ended = self._ended, []
+                done = {str(future.key): future for _, future in ended if future.status == "finished"}
+                packed = await self._client.gather(done, errors="skip") if done else {}
+                told = []
+                for entry, future in ended:
+                    why_lost = self._why_lost(future.status)
+                    outcome = self._endings.outcome_of(entry, future, packed.get(str(future.key)), why_lost)
+                    if isinstance(outcome, Computed):
+                        self._pace.took(entry.attempt.task, outcome.seconds)
+                    if outcome is not None:
+                        told.append((entry, outcome))
+                self._place()
+                self._endings.tell(told)
+        finally:
+            self._is_collecting = False
+        if not self._waiting and not self._is_balancing:
+            self._is_balancing = True
+            self._spawn(self._balance())
+
+    def _why_lost(self, status: str | None) -> str:
+        if self.is_over or self._client.status != "running":
+            return "the connection to Dask's scheduler was lost"
+        if status == "finished":
+            return "Dask lost what became of it, and was not let run it again"
+        return f"Dask did not run it to its end ({status})"
+
+    async def _balance(self) -> None:
+        """Give workers that idle what has not begun with others."""
+        await asyncio.sleep(_IDLE_S)
+        self._is_balancing = False
+        seats = list(self._roster.seats.values())
+        if self._waiting or all(seat.placed for seat in seats):
+            return
+        for seat in seats:
+            later = [entry for entry in seat.behind() if entry.future is not None]
+            withdrawn = await self._stops.withdraw(seat, later, None) if later else []
+            if self._roster.has(seat):  # else what has become of them was decided when it went
+                for entry in withdrawn:
+                    self._place_again(entry)
+        self._place()
+
+    def _place_again(self, entry: Entry) -> None:
+        if not entry.settled:
+            self._endings.take_off(entry)
+            entry.seat = None
+            self._waiting.put(entry, first=True)
+
+    def _worker_gone(self, seat: Seat, was_there: set[str], expected: bool) -> None:
+        """What it had not been given yet goes to others."""
+        gone: list[Entry] = []
+        for entry in list(seat.placed.values()):
+            future = entry.future
+            if future is not None and future.key in was_there:
+                gone.append(entry)
+                self._endings.take_off(entry)  # at once: whoever gathers it waits for what nobody has any more
+            elif future is None or future.status not in ("finished", "error"):
+                self._place_again(entry)
+        self._spawn(self._lose(seat, gone, expected))
+
+    async def _lose(self, seat: Seat, entries: list[Entry], expected: bool) -> None:
+        await until_gone(seat, kill=self._connection.is_own)  # first: they have ended when they are reported (V10)
+        how = "left the cluster" if expected else "died"
+        self._endings.vanished(entries, f"its worker {seat.address} (process {seat.place.pid}) {how}")
+        self._place()
+
+    def _values_lost(self, keys: set[str]) -> None:
+        for key in keys:
+            self.holdings.release(key)
+
+    def _scheduler_gone(self) -> None:
+        """And with it all that it knew of."""
+        self.holdings.clear()
+        reason = "the connection to Dask's scheduler was lost"
+        self._endings.vanished([e for seat in self._roster.seats.values() for e in seat.placed.values()], reason)
+        waiting = [entry for needs in self._waiting.needs() for entry in self._waiting.take_all(needs)]
+        self._endings.refused(waiting, ExecutorError(reason))
+
+
+def _unusable(error: BaseException) -> BaseException:
+    if isinstance(error, UnsupportedStore):
+        return error
+    return ExecutorError(f"no Dask worker can be used; the first says: {type(error).__name__}: {error}")

@@ -1,0 +1,211 @@
+"""Attempts on a Dask cluster."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distributed import Client
+
+from exoflow.attempts import raised
+from exoflow.codec import Encoded, Live, as_encoded
+from exoflow.errors import CodecError, ExecutorError, StorageError
+from exoflow.executors.dask.connection import Connection
+from exoflow.executors.dask.dispatcher import Dispatcher
+from exoflow.executors.dask.entry import Entry, Key
+from exoflow.executors.dask.parcel import FUTURES
+from exoflow.executors.ordering import Carrier, Elsewhere, Functions, carried, order_of
+from exoflow.executors.reading import StoredValues
+from exoflow.executors.threads import Take, Threads
+from exoflow.executors.wire import pack_order
+from exoflow.model import CallId, Held, RunId, Stored, Value, Version
+from exoflow.protocols import Attempt, Outcome, Store, Vanished
+
+_PREPARERS = 2  # one may wait for what another executor holds
+_SAVERS = 2
+
+
+class DaskExecutor:
+    """Runs attempts in the threads of Dask's workers, each on one worker and never again by Dask itself.
+
+    What timed out or is cancelled gets ``errors.Interruption`` thrown into it. A body that does not end for that costs
+    its worker, in a cluster of this executor's own; in another's it is reported, and may still run.
+
+    Args:
+        cluster: The scheduler's address, or a client, whose cluster is used and never shut down; None: the cluster that
+            this process is connected to, else one of its own on this machine, closed with the executor.
+        workers: Processes of a cluster of its own.
+        store: Where values are saved to and read from.
+        elsewhere: Gets what other executors hold.
+    """
+
+    remote = True
+
+    def __init__(
+        self,
+        cluster: str | Client | None = None,
+        workers: int | None = None,
+        *,
+        store: Store | None = None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
+        self.name = cluster if isinstance(cluster, str) else "dask"
+        self._cluster = cluster
+        self._workers = workers
+        self._carrier = Carrier(self.name, store, elsewhere)
+        self._stored = StoredValues(store)
+        self._functions = Functions()
+        self._preparers: Threads[Entry] = Threads(_PREPARERS, self._prepare_all, "exoflow-dask-prepare")
+        self._reporters: Threads[Sequence[tuple[Entry, Outcome]]] = Threads(1, self._report_all, "exoflow-dask-report")
+        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
+        self._live: dict[Key, Entry] = {}
+        self._lock = threading.Lock()
+        self._connecting = threading.Lock()
+        self._dispatcher: Dispatcher | None = None
+        self._closed = False
+
+    def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        if self._closed:
+            raise ExecutorError("the executor is closed")
+        entry = Entry(attempt, report)
+        self._live[entry.key] = entry
+        self._preparers.put(entry)
+
+    def cancel(self, version: Version, run_id: RunId) -> None:
+        with self._lock:
+            entry = self._live.get((run_id, version))
+            if entry is None:
+                return
+            entry.reason = "cancelled"
+            dispatcher = self._dispatcher if entry.order else None
+        if dispatcher is not None:
+            dispatcher.cancel(entry, "cancelled")
+        else:
+            self._settle(entry, Vanished("cancelled"))
+
+    def fetch(self, value: Held) -> Encoded | Live:
+        holder = self._holder(value)
+        found: Encoded | Live = holder.wait_for(holder.holdings.fetch(str(value.handle)))
+        return found
+
+    def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        try:
+            holder = self._holder(value)
+        except KeyError as error:
+            report(error)
+            return
+        code = self._carrier.store_code
+        if code is not None:
+
+            def done(size: int | BaseException) -> None:  # on the loop, which the report must not hold up
+                self._savers.put(lambda: report(Stored(name, size) if isinstance(size, int) else size))
+
+            holder.begin(holder.holdings.save(str(value.handle), code, name, done))
+            return
+
+        def write() -> None:
+            try:
+                saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
+            except (StorageError, ExecutorError, KeyError) as error:
+                saved = error
+            report(saved)
+
+        self._savers.put(write)
+
+    def release(self, value: Held) -> None:
+        dispatcher = self._dispatcher
+        if dispatcher is not None:
+            dispatcher.holdings.release(str(value.handle))
+
+    def drop(self, value: Held) -> None:
+        self.release(value)
+
+    def close(self) -> None:
+        """Attempts that still run are not reported any more; those in a cluster of its own are killed."""
+        with self._lock:
+            self._closed = True
+            self._live.clear()
+        for pool in (self._preparers, self._reporters, self._savers):
+            pool.close()
+        with self._connecting:
+            dispatcher, self._dispatcher = self._dispatcher, None
+        if dispatcher is not None:
+            dispatcher.close()
+
+    def _holder(self, value: Held) -> Dispatcher:
+        dispatcher = self._dispatcher
+        if dispatcher is None or not dispatcher.holdings.has(str(value.handle)):
+            raise KeyError(f"{value.handle}: the value was released or lost")
+        return dispatcher
+
+    def _connected(self) -> Dispatcher:
+        """Raises ExecutorError."""
+        with self._connecting:
+            dispatcher = self._dispatcher
+            if dispatcher is not None and dispatcher.is_over:
+                dispatcher.close()
+                dispatcher = self._dispatcher = None
+            if self._closed:
+                raise ExecutorError("the executor is closed")
+            if dispatcher is None:
+                connection = Connection(self._cluster, self._workers)
+                dispatcher = Dispatcher(connection, self.name, self._carrier.store_code, self._reporters.put)
+                self._dispatcher = dispatcher
+            return dispatcher
+
+    def _prepare_all(self, take: Take[Entry]) -> None:
+        while (entry := take()) is not None:
+            try:
+                dispatcher = self._connected()
+                order = self._order(entry)
+            except KeyError as error:
+                call = CallId(str(error.args[0]))
+                self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
+            except (CodecError, StorageError, ExecutorError, OSError) as error:
+                self._settle(entry, raised(error, 0.0, rolled_back=True))  # it did not begin
+            else:
+                with self._lock:
+                    wanted = self._live.get(entry.key) is entry and entry.reason is None
+                    entry.order = order
+                if wanted:
+                    dispatcher.put(entry)
+            del entry
+
+    def _order(self, entry: Entry) -> bytes:
+        attempt = entry.attempt
+
+        def send(found: Encoded | Live) -> Held:
+            encoded = as_encoded(found)
+            key = f"exoflow-sent-{uuid.uuid4().hex}"
+            entry.sent[key] = encoded
+            return Held(self.name, key, encoded.size)
+
+        inputs: dict[CallId, Value] = {}
+        for call, value in attempt.inputs.items():
+            if isinstance(value, Stored) and not self._carrier.workers_read_store:
+                inputs[call] = carried(self._stored.read(value), send)
+            else:
+                inputs[call] = self._carrier.input(attempt, call, value, send)
+            if isinstance(value, Held) and value.executor == self.name and not str(value.handle).startswith(FUTURES):
+                entry.held[str(value.handle)] = value.size
+        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send))
+
+    def _report_all(self, take: Take[Sequence[tuple[Entry, Outcome]]]) -> None:
+        while (told := take()) is not None:
+            for entry, outcome in told:
+                self._settle(entry, outcome)
+            del told
+
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        with self._lock:
+            if self._live.get(entry.key) is not entry:  # an undo has the key of the attempt that it undoes
+                return
+            del self._live[entry.key]
+        entry.report(outcome)
+
+
+def _run_all(take: Take[Callable[[], Any]]) -> None:
+    while (work := take()) is not None:
+        work()

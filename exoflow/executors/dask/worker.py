@@ -1,0 +1,251 @@
+"""A Dask worker's end. It performs an order that is meant for this very process, and once, whatever Dask does."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from distributed import Worker, get_worker
+
+from exoflow.codec import Encoded, Live, as_encoded, decode, encode, from_bytes
+from exoflow.errors import Interruption
+from exoflow.executors.dask.parcel import FUTURES, Parcel
+from exoflow.executors.dask.pinning import future_of, pin, put
+from exoflow.executors.performing import Performer
+from exoflow.executors.reading import StoredValues
+from exoflow.executors.threads import Deadlines
+from exoflow.executors.wire import pack_outcome, unpack_order
+from exoflow.model import Held
+from exoflow.protocols import Outcome, Vanished
+
+GRACE_S = 3.0
+"""How long a body that was told to stop may take to end."""
+
+_FLOOR_STEP = 1000
+
+
+class Stopped(Interruption):
+    """Thrown into the thread of a body that was cancelled or has timed out."""
+
+
+@dataclass(frozen=True)
+class Patron:
+    """An executor, to a worker."""
+
+    id: str
+    name: str
+    client: str
+    """The client that what is held is held for."""
+    store: bytes | None
+    path: tuple[str, ...]
+    """Where its process finds modules."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A worker process, to an executor."""
+
+    seat: str
+    pid: int
+    began: float
+    """When the process did, which tells it from one of another machine, or a later one, of that id."""
+    threads: int
+    memory: float
+    resources: dict[str, float]
+
+
+def take_seat(patron: Patron, dask_worker: Worker) -> Place:
+    """Make this process perform the executor's orders; the same seat, if it does already.
+
+    Raises:
+        UnsupportedStore: the store cannot be reached from here.
+    """
+    seat = next((seat for seat in list(_seats.values()) if seat.patron == patron), None)
+    if seat is None:
+        seat = _Seat(patron, _performer(patron.store))
+        sys.path += [place for place in patron.path if place not in sys.path and os.path.exists(place)]
+        _seats[seat.id] = seat
+    memory = dask_worker.memory_manager.memory_limit
+    resources = dict(dask_worker.state.total_resources)
+    process = psutil.Process()
+    return Place(
+        seat=seat.id,
+        pid=process.pid,
+        began=process.create_time(),
+        threads=dask_worker.state.nthreads,
+        memory=float(memory or float("inf")),
+        resources=resources,
+    )
+
+
+def leave(patron: str) -> None:
+    """The executor is closed."""
+    for seat in list(_seats.values()):
+        if seat.patron.id == patron:
+            del _seats[seat.id]
+            for running in list(seat.running.values()):
+                running.stop("the executor was closed")
+
+
+def perform(serial: int, order: bytes, timeout_s: float | None, parcels: list[Parcel], seat: str, floor: int) -> Any:
+    """The packed outcome; None: it is not for this process, or has begun before, and does not begin.
+
+    Args:
+        serial: Of the order, on this seat.
+        order: Packed.
+        timeout_s: Of the body.
+        parcels: The held values that the order names.
+        seat: The process that it is for.
+        floor: Orders with lower serials have been settled.
+    """
+    here = _seats.get(seat)
+    running = None if here is None else here.begin(serial, timeout_s, floor)
+    if here is None or running is None:
+        return None
+    try:
+        try:
+            outcome = here.perform(order, parcels, running)
+        finally:
+            running.end()
+    except Stopped:
+        outcome = Vanished(str(running.reason))
+    here.running.pop(serial, None)
+    return pack_outcome(outcome)
+
+
+def withdraw(seat: str, serials: list[int], reason: str | None) -> list[int]:
+    """Those of the orders that have not begun: they will not. The bodies of the others are stopped, for a reason."""
+    here = _seats.get(seat)
+    return [] if here is None else [serial for serial in serials if here.withdraw(serial, reason)]
+
+
+def save(store: bytes, name: str, held: object) -> int:
+    """Write a held value to the store. Done twice, it is done once: names hold versions."""
+    encoded = held.encoded if isinstance(held, Parcel) else encode(held, what=name, own=True)
+    return _stored(store).write(encoded, name).size
+
+
+class _Seat:
+    """What one executor runs here."""
+
+    def __init__(self, patron: Patron, performer: Performer) -> None:
+        self.id = uuid.uuid4().hex
+        self.patron = patron
+        self.running: dict[int, _Running] = {}
+        self._performer = performer
+        self._begun: set[int] = set()
+        self._floor = 0
+        self._lock = threading.Lock()
+
+    def begin(self, serial: int, timeout_s: float | None, floor: int) -> _Running | None:
+        """Let an order begin that never has."""
+        with self._lock:
+            if floor > self._floor + _FLOOR_STEP:
+                self._floor = floor
+                self._begun = {serial for serial in self._begun if serial >= floor}
+            if serial < self._floor or serial in self._begun:
+                return None
+            self._begun.add(serial)
+            running = self.running[serial] = _Running(self, serial, timeout_s)
+        return running
+
+    def withdraw(self, serial: int, reason: str | None) -> bool:
+        with self._lock:
+            running = self.running.get(serial)
+            begun = serial < self._floor or serial in self._begun
+            self._begun.add(serial)
+        if running is not None and reason is not None:
+            running.stop(reason)
+        return not begun
+
+    def perform(self, packed: bytes, parcels: list[Parcel], running: _Running) -> Outcome:
+        order = unpack_order(packed)
+        there = {parcel.key: parcel.encoded for parcel in parcels}
+
+        def read(held: Held) -> Encoded | Live:
+            key = str(held.handle)
+            return future_of(key) if key.startswith(FUTURES) else there[key]
+
+        def hold(made: Encoded | Live) -> Held:
+            running.end()  # the body has returned: what it made counts
+            if isinstance(made, Live) and made.engine == "distributed":
+                return Held(self.patron.name, pin(made.thing, self.patron.client), 0)
+            encoded = as_encoded(made)
+            key = f"exoflow-value-{uuid.uuid4().hex}"
+            put(get_worker(), key, Parcel(key, encoded), encoded.size, self.patron.client)
+            return Held(self.patron.name, key, encoded.size)
+
+        outcome = self._performer.perform(order, read, hold, begins=running.begin)
+        if isinstance(outcome, Vanished) and running.reason is not None:
+            return Vanished(running.reason, outcome.seconds)
+        return outcome
+
+
+class _Running:
+    """A body and its thread."""
+
+    def __init__(self, seat: _Seat, serial: int, timeout_s: float | None) -> None:
+        self.reason: str | None = None
+        self.over = False
+        self._seat = seat
+        self._serial = serial
+        self._timeout_s = timeout_s
+        self._thread = threading.get_ident()
+        self._worker = get_worker()
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        if self._timeout_s is not None:
+            _deadlines.add(self._timeout_s, self)
+
+    def stop(self, reason: str) -> None:
+        """Throw ``Stopped`` into the body, once. It is noticed when the body is next at Python code."""
+        with self._lock:
+            if not self.over and self.reason is None:
+                self.reason = reason
+                _throw(self._thread, ctypes.py_object(Stopped))
+
+    def end(self) -> None:
+        """Nothing is thrown from here on.
+
+        Raises:
+            Stopped: it was, in this moment.
+        """
+        with self._lock:
+            self.over = True
+        if self.reason is not None:
+            for _ in range(2):  # what was thrown and has not been noticed yet is noticed at a jump back
+                pass
+
+    def expire(self) -> None:
+        """Its time is up; or it has not ended for that."""
+        if self.reason is None:
+            self.stop(f"timed out after {self._timeout_s} s")
+            _deadlines.add(GRACE_S, self)
+        else:
+            self._worker.log_event(self._seat.patron.id, {"seat": self._seat.id, "overdue": self._serial})
+
+
+def _throw(thread: int, error: Any) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
+
+
+@functools.lru_cache(maxsize=16)
+def _stored(store: bytes | None) -> StoredValues:
+    return StoredValues(None if store is None else decode(from_bytes(store)))
+
+
+@functools.lru_cache(maxsize=16)
+def _performer(store: bytes | None) -> Performer:
+    return Performer(_stored(store))
+
+
+_seats: dict[str, _Seat] = {}
+_deadlines: Deadlines[_Running] = Deadlines(_Running.expire, lambda running: not running.over, "exoflow-dask-deadlines")

@@ -1,0 +1,160 @@
+"""The connection of this process to Ray: made, shared by the executors of a process, watched, given up."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import ray
+from ray.exceptions import RayError
+from ray.util.client import ray as ray_client
+
+from exoflow.errors import ExecutorError
+
+_WATCH_S = 1.0
+_PROBE_TIMEOUT_S = 5.0
+_MISSES = 2
+_MISSES_OF_GCS = 30
+"""One that is made to survive failures starts again; Ray itself waits 60 s, and then ends the program."""
+_NODE_WORDS = {"num_cpus": "CPU", "num_gpus": "GPU"}
+
+_lock = threading.Lock()
+_users: set[Cluster] = set()
+"""Who uses the connection that one of them has made. The last one to leave closes it; the program's own, nobody."""
+_log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """A Ray cluster, as one executor uses it.
+
+    Args:
+        address: ``ray://host:port``; None: where the program is connected to, else what ``ray.init()`` finds or starts.
+        workers: CPUs of a cluster that is started.
+        lost: Called, from a thread of its own, when a session is over, with why, and after its end if it was ours.
+    """
+
+    def __init__(self, address: str | None, workers: int | None, lost: Callable[[int, str], None]) -> None:
+        self._address = address
+        self._workers = workers
+        self._lost = lost
+        self._node: str | None = None
+        self._dead: str | None = None
+        self._left = threading.Event()
+        self.session = 0
+        """Which connection this is; what was in a cluster is gone with it."""
+
+    def has(self, session: int) -> bool:
+        """Whether this is still the cluster of that connection."""
+        return self._node is not None and session == self.session
+
+    def join(self) -> None:
+        """Connect to the cluster, unless that is done.
+
+        Raises:
+            ExecutorError: that is impossible.
+        """
+        if self._joined():
+            return
+        with _lock:
+            if self._joined():
+                return
+            if not ray.is_initialized():
+                self._connect()
+                _users.clear()
+                _users.add(self)
+            else:
+                self._check_theirs()
+                if _users:
+                    _users.add(self)
+            self.session += 1
+            self._node = _node_id()
+            self._left.clear()
+        threading.Thread(target=self._watch, name="exoflow-ray-watch", daemon=True).start()
+
+    def _joined(self) -> bool:
+        return self._node is not None
+
+    def leave(self) -> None:
+        """Close the connection if it is ours alone; a cluster that was started with it ends."""
+        self._left.set()
+        with _lock:
+            self._node = None
+            if self in _users:
+                _users.discard(self)
+                if not _users and ray.is_initialized():
+                    ray.shutdown()
+
+    def check(self, task: str, resources: Mapping[str, float]) -> None:
+        """Say so if no node can run the task: Ray lets it wait, for one that may come."""
+        wanted = {_NODE_WORDS.get(kind, kind): amount for kind, amount in resources.items()}
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+        alive: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
+        if not any(all(node.get(kind, 0) >= amount for kind, amount in wanted.items()) for node in alive):
+            _log.warning("no node of the Ray cluster has %s, which %s asks for: it waits until one joins", wanted, task)
+
+    def _connect(self) -> None:
+        try:
+            ray.init(self._address, num_cpus=self._workers)
+        except (RayError, ImportError, OSError, ValueError, RuntimeError) as error:
+            where = self._address or "on this machine"
+            raise ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}") from error
+
+    def _check_theirs(self) -> None:
+        if self._dead is not None and self._dead == _node_id():
+            raise ExecutorError(
+                "the Ray cluster that this program is connected to has died: connect to another one, by ray.shutdown() "
+                "and ray.init(...) or in a new process, and go on with exoflow.resume(run_id)"
+            )
+        if not _users and self._workers is not None:
+            raise ExecutorError(
+                f"executor='ray:{self._workers}' would start a Ray cluster, and this program is connected to one "
+                "already: write executor='ray'"
+            )
+
+    def _watch(self) -> None:
+        node, misses = self._node, 0
+        places = list(self._places())
+        while not self._left.wait(_WATCH_S):
+            if self._node != node:
+                return
+            silent = next(((what, limit) for what, place, limit in places if not _answers(place)), None)
+            misses = misses + 1 if silent else 0
+            if not ray.is_initialized():
+                self._lose("this process has left it")
+            elif silent and misses >= silent[1]:
+                self._lose(f"its {silent[0]} does not answer")
+
+    def _places(self) -> Iterator[tuple[str, tuple[str, int], int]]:
+        """What has to answer, where, and how often it may fail to."""
+        if ray_client.is_connected():  # type: ignore[no-untyped-call]  # Ray's; it watches its server itself
+            return
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        yield "head (the GCS)", (host, int(port)), _MISSES if self in _users else _MISSES_OF_GCS
+        for node in ray.nodes():  # type: ignore[no-untyped-call]  # Ray's
+            if node["NodeID"] == self._node:
+                yield "node of this process", (node["NodeManagerAddress"], node["NodeManagerPort"]), _MISSES
+
+    def _lose(self, why: str) -> None:
+        with _lock:
+            if self._node is None:
+                return
+            session, self._dead, self._node = self.session, self._node, None
+            if self in _users:  # what is left of it ends, and the next attempt starts another
+                _users.clear()
+                ray.shutdown()
+        self._lost(session, why)
+
+
+def _node_id() -> str:
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def _answers(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, timeout=_PROBE_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""Dask's own objects in results: tracked, pinned to the value that they had, saved, restored."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+from distributed import Client, Future, LocalCluster, get_client
+
+import exoflow
+from exoflow import flow, task
+from exoflow.testing.executors import lines
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Client]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
+        yield client
+
+
+def chance(log: str, size: int) -> bytes:
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return os.urandom(size)
+
+
+@task
+def spreads(log: str) -> dict[str, Any]:
+    """Futures that the user's own code made: Dask could make another value of each."""
+    client = get_client()
+    return {"parts": [client.submit(chance, log, 10, pure=False, key=f"chance-{n}") for n in range(3)], "name": "x"}
+
+
+@task
+def joins(made: dict[str, Any]) -> list[bytes]:
+    client: Client = get_client()
+    return list(client.gather(made["parts"]))
+
+
+def test_futures_in_a_result_reach_their_consumer_as_futures_of_the_same_values(
+    cluster: Client, tmp_path: Path
+) -> None:
+    log = str(tmp_path / "log")
+
+    @flow(executor="dask")
+    def both() -> list[list[bytes]]:
+        made = spreads.submit(log)
+        return [joins(made), joins(made)]
+
+    first, second = both.options(store=tmp_path / "store").run()
+    assert first == second
+    assert len(lines(tmp_path / "log")) == 3
+
+
+def test_a_flow_sees_a_future_that_it_can_ask(cluster: Client, tmp_path: Path) -> None:
+    @flow(executor="dask")
+    def asks() -> int:
+        made = spreads(str(tmp_path / "log"))
+        assert isinstance(made["parts"][0], Future)
+        return len(made["parts"][0].result())
+
+    assert asks.options(store=tmp_path / "store").run() == 10
+
+
+def test_dask_makes_no_other_value_of_what_a_result_was_committed_with(cluster: Client, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    gate = tmp_path / "gate"
+
+    @task(checkpoint="sync")
+    def made_once(log: str) -> dict[str, Any]:
+        return dict(spreads(log))
+
+    @task
+    def passes(made: dict[str, Any]) -> list[bytes]:
+        if not gate.exists():
+            gate.touch()
+            for pid in lines(log):
+                if int(pid) != os.getpid():
+                    os.kill(int(pid), signal.SIGKILL)
+        return list(joins(made))
+
+    @flow(executor="dask")
+    def kept() -> list[list[bytes]]:
+        made = made_once.submit(str(log))
+        return [joins(made), passes(made), joins(made)]
+
+    first, second, third = kept.options(store=tmp_path / "store").run()
+    assert first == second == third
+    assert gate.exists()
+
+
+def test_a_persisted_collection_is_saved_with_its_result_and_restored_on_another_cluster(tmp_path: Path) -> None:
+    pytest.importorskip("dask.bag")
+    gate = tmp_path / "gate"
+
+    @task(checkpoint="sync")
+    def reads() -> Any:
+        import dask.bag as bag
+
+        with open(tmp_path / "log", "a") as file:
+            file.write("read\n")
+        return get_client().persist(bag.from_sequence(range(10), npartitions=2).map(_square))
+
+    @task
+    def sums(squares: Any) -> int:
+        assert gate.exists(), "not yet"
+        with get_client().as_current():
+            return int(squares.sum().compute())
+
+    @flow(name="squares", executor="dask")
+    def squares() -> int:
+        return sums(reads.submit())
+
+    for attempt in range(2):
+        with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster, Client(cluster):
+            if attempt == 0:
+                with pytest.raises(AssertionError, match="not yet"):
+                    squares.options(store=tmp_path / "store", run_id="r").run()
+                gate.touch()
+            else:
+                assert exoflow.resume("r", store=tmp_path / "store", executor="dask") == 285
+    assert lines(tmp_path / "log") == ["read"]
+
+
+def _square(number: int) -> int:
+    return number * number
+
+
+def test_what_is_lazy_is_an_ordinary_value(cluster: Client, tmp_path: Path) -> None:
+    @task
+    def plans() -> Any:
+        return dask.delayed(sum)([1, 2, dask.delayed(len)("abc")])
+
+    @task
+    def computes(plan: Any) -> int:
+        return int(get_client().compute(plan).result())
+
+    @flow(executor="dask")
+    def lazy() -> int:
+        return computes(plans())
+
+    assert lazy.options(store=tmp_path / "store").run() == 6

@@ -1,0 +1,174 @@
+"""Programs that start a Ray of their own: what reaches the user, and what becomes of a run when parts are killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from exoflow.testing.executors import WAIT_S
+
+BESIDE = """
+    class Own:
+        def __init__(self, number):
+            self.number = number
+
+    def fails():
+        raise LookupError("no such row")
+"""
+
+PROGRAM = """
+    import os, sys, time
+    from pathlib import Path
+    import beside
+    import exoflow
+    from exoflow import flow, task
+
+    FOLDER = Path(sys.argv[1])
+
+    class Here(beside.Own):
+        pass
+
+    def note(name):
+        with open(FOLDER / "log", "a") as file:
+            file.write(f"{name} {os.getpid()}\\n")
+
+    @task
+    def owns(number):
+        print("printed by a task", flush=True)
+        return [beside.Own(number), Here(number)]
+
+    @task
+    def fails():
+        beside.fails()
+
+    @flow(executor="ray:2")
+    def look():
+        own, here = owns(5)
+        print(type(own) is beside.Own, type(here) is Here, own.number + here.number, flush=True)
+        fails()
+
+    @task
+    def first():
+        note("first")
+        return os.urandom(300_000)
+
+    @task
+    def second(value):
+        note("second")
+        while not (FOLDER / "gate").exists():
+            time.sleep(0.01)
+        return len(value)
+
+    @flow(executor="ray:2")
+    def chain():
+        return second(first.submit())
+
+    if __name__ == "__main__":
+        if sys.argv[2] == "look":
+            look.options(store=FOLDER / "store").run()
+        elif sys.argv[2] == "chain":
+            print(chain.options(store=FOLDER / "store", run_id="r").run())
+        else:
+            print(exoflow.resume("r", store=FOLDER / "store", executor="ray"))
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    (tmp_path / "beside.py").write_text(textwrap.dedent(BESIDE))
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    paths = [path for path in sys.path if path and os.path.isdir(path)]
+    settings = {"PYTHONPATH": os.pathsep.join(paths), "RAY_TMPDIR": "/tmp", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    started = []
+
+    def start(mode):
+        process = subprocess.Popen(
+            [sys.executable, tmp_path / "program.py", tmp_path, mode],
+            env={**os.environ, **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ():
+            child.kill()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def notes(folder):
+    return [line.split()[0] for line in (folder / "log").read_text().splitlines()]
+
+
+def ray_of(process):
+    """The processes of Ray that belong to a program, by name."""
+    found = {}
+    for child in psutil.Process(process.pid).children(recursive=True):
+        found.setdefault(child.name(), []).append(child)
+    return found
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def is_gone(process):
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_prints_errors_and_types_of_tasks_reach_the_program(start):
+    out, err = start("look").communicate(timeout=2 * WAIT_S)
+    assert "True True 10" in out
+    assert "printed by a task" in out + err
+    assert "LookupError: no such row" in err
+    assert "in fails" in err
+    assert "beside.py" in err
+
+
+def test_a_killed_program_is_resumed_on_another_cluster(start, tmp_path):
+    program = start("chain")
+    wait_until((tmp_path / "log").exists, "nothing began")
+    wait_until(lambda: notes(tmp_path) == ["first", "second"], "the second task did not begin")
+    body = psutil.Process(int((tmp_path / "log").read_text().split()[3]))
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    wait_until(lambda: is_gone(body), "the body outlived its program")
+    (tmp_path / "gate").touch()
+    out, err = start("resume").communicate(timeout=2 * WAIT_S)
+    assert "300000" in out, err
+    assert notes(tmp_path)[-1] == "second"
+    assert notes(tmp_path).count("second") == 2
+
+
+def test_a_run_goes_on_when_the_cluster_that_it_has_started_dies(start, tmp_path):
+    program = start("chain")
+    wait_until((tmp_path / "log").exists, "nothing began")
+    wait_until(lambda: notes(tmp_path) == ["first", "second"], "the second task did not begin")
+    body = psutil.Process(int((tmp_path / "log").read_text().split()[3]))
+    for name in ("raylet", "gcs_server"):
+        for process in ray_of(program)[name]:
+            process.kill()
+    wait_until(lambda: notes(tmp_path)[2:], "nothing was run again")
+    assert is_gone(body)
+    (tmp_path / "gate").touch()
+    out, err = program.communicate(timeout=2 * WAIT_S)
+    assert "300000" in out, err
+    assert "the Ray cluster is gone" in err
+    assert notes(tmp_path)[-1] == "second"

@@ -1,0 +1,260 @@
+"""Workers of Ray that are killed: which bodies run again, counted outside of any store; and what Ray is not to do."""
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from exoflow import flow, gather, put, resume, task
+from exoflow.codec import decode, from_bytes, make_reference
+from exoflow.errors import ExecutorError, RunCancelled, TaskFailed
+from exoflow.executors.ray import RayExecutor
+from exoflow.model import CallId, Held
+from exoflow.protocols import Computed, Vanished
+from exoflow.testing.executors import LARGE, WAIT_S, Bench, array, returned, wait_for_line, waits
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def note(log, name):
+    with open(log, "a") as file:
+        file.write(f"{name} {os.getpid()}\n")
+
+
+def counts(log):
+    lines = [line.split()[0] for line in Path(log).read_text().splitlines()]
+    return {name: lines.count(name) for name in sorted(set(lines))}
+
+
+def strike(log, *, once):
+    """End this worker, in its first life only."""
+    mark = Path(f"{log}.{once}")
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def is_gone(pid):
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+@task
+def first(log):
+    note(log, "A")
+    return os.urandom(LARGE)
+
+
+@task
+def second(value, log, dies):
+    note(log, "B")
+    if dies == "B":
+        strike(log, once="B")
+    return bytes(value[::-1])
+
+
+@task
+def third(value, log, dies):
+    note(log, "C")
+    if dies == "C":
+        strike(log, once="C")
+    return len(value)
+
+
+@flow
+def chain(log, dies, saved, losses=3):
+    a = first.options(checkpoint=saved).submit(log)
+    b = second.options(checkpoint=saved, losses=losses).submit(a, log, dies)
+    return third.submit(b, log, dies).result()
+
+
+@pytest.fixture
+def log(tmp_path):
+    return str(tmp_path / "log")
+
+
+@pytest.fixture
+def run_chain(tmp_path, log):
+    def run(*args, **options):
+        return chain.options(store=tmp_path / "store", executor="ray", **options).run(log, *args)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("dies", "saved", "expected"),
+    [
+        ("B", "sync", {"A": 1, "B": 2, "C": 1}),  # 13
+        ("B", "async", {"A": 1, "B": 2, "C": 1}),
+        ("C", "never", {"A": 1, "B": 1, "C": 2}),  # 18
+    ],
+)
+def test_a_worker_that_dies_costs_its_own_attempt_and_no_resume_is_needed(run_chain, log, dies, saved, expected):
+    assert run_chain(dies, saved) == LARGE
+    assert counts(log) == expected
+
+
+def test_14_without_losses_left_the_run_fails_and_resume_goes_on(run_chain, tmp_path, log):
+    with pytest.raises(TaskFailed, match="its worker died"):
+        run_chain("B", "sync", 0, run_id="r")
+    assert counts(log) == {"A": 1, "B": 1}
+    assert resume("r", store=tmp_path / "store") == LARGE
+    assert counts(log) == {"A": 1, "B": 2, "C": 1}
+
+
+def test_20_what_was_lost_is_made_again_by_our_recovery_and_by_nobody_else(tmp_path, log):
+    """B's only copy is lost; A's is still live."""
+    executor = RayExecutor()
+    lost = []
+
+    @task
+    def loses(value, log):
+        note(log, "C")
+        return len(value)
+
+    @flow(executor=executor)
+    def trial(log):
+        a = first.options(checkpoint="never").submit(log)
+        b = second.options(checkpoint="never").submit(a, log, None)
+        assert loses(b, log) == LARGE
+        if not lost:
+            held = values_of(executor)[-1]
+            lost.append(held)
+            executor.drop(held)
+        return loses(b, log)
+
+    kept = []
+    named = executor._values.named
+    executor._values.named = lambda *args: keep(kept, named(*args))
+    values_of = lambda _: [outcome.value for outcome in kept if isinstance(outcome.value, Held)]  # noqa: E731
+    assert trial.options(store=tmp_path).run(log) == LARGE
+    assert counts(log) == {"A": 1, "B": 2, "C": 3}
+    executor.close()
+
+
+def keep(kept, outcome):
+    if isinstance(outcome, Computed):
+        kept.append(outcome)
+    return outcome
+
+
+@pytest.fixture
+def bench():
+    executor = RayExecutor()
+    yield Bench(executor)
+    executor.close()
+
+
+def made_by(number, log):
+    note(log, "made")
+    return [os.getpid(), bytes([number]) * LARGE]
+
+
+def puts_by(log):
+    note(log, "put")
+    return [os.getpid(), put(os.urandom(LARGE))]
+
+
+def test_values_and_puts_outlive_the_worker_that_made_them(bench, log):
+    """They belong to this process: Ray loses what a worker owns together with the worker."""
+    held = bench.compute(made_by, 7, log)
+    outcome = bench.run(puts_by, log)
+    for pid in {int(line.split()[1]) for line in Path(log).read_text().splitlines()}:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: is_gone(pid), "the worker lives")
+    assert decode(bench.executor.fetch(held))[1] == bytes([7]) * LARGE
+    assert len(decode(bench.executor.fetch(outcome.puts[0][1]))) == LARGE
+    inputs = {CallId("a"): held}
+    refs = [make_reference(CallId("a"))]
+    while not isinstance(outcome := bench.run(lambda value: len(value[1]), *refs, inputs=inputs), Computed):
+        assert "its worker died" in outcome.reason  # Ray has not noticed yet
+    assert decode(from_bytes(outcome.value)) == LARGE
+    assert counts(log) == {"made": 1, "put": 1}
+
+
+def test_what_a_body_has_started_ends_with_it(bench, tmp_path):
+    child = tmp_path / "child"
+
+    def body():
+        process = subprocess.Popen(["sleep", "1000"])
+        child.write_text(f"{process.pid}\n")
+        process.wait()
+
+    attempt = bench.start(body)
+    pid = int(wait_for_line(child))
+    bench.executor.cancel(attempt.version, attempt.run_id)
+    assert bench.outcome().reason == "cancelled"
+    wait_until(lambda: is_gone(pid), "the child of a cancelled body runs on")
+
+
+def test_a_cancelled_run_ends_the_bodies_that_run(tmp_path):
+    started = tmp_path / "started"
+    wait = task(waits)
+
+    @flow(executor="ray")
+    def trial():
+        gather(*[wait.submit(str(started), str(tmp_path / "gate")) for _ in range(5)]).result()
+
+    run = trial.options(store=tmp_path / "store").start()
+    pid = int(wait_for_line(started))
+    run.cancel()
+    with pytest.raises(RunCancelled):
+        run.result()
+    wait_until(lambda: is_gone(pid), "a cancelled body runs on")
+
+
+def test_large_values_do_not_come_to_this_process(tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(RayExecutor, "fetch", lambda executor, value: fetched.append(value))
+    make, measure = task(checkpoint="async")(array), task(lambda values: values.size)
+
+    @flow(executor="ray")
+    def trial():
+        return sum(measure.map([make.submit(LARGE) for _ in range(3)]).result())
+
+    assert trial.options(store=tmp_path).run() == 3 * LARGE
+    assert fetched == []
+
+
+def test_memory_of_released_values_is_given_back(bench, ray_cluster):
+    """Three times as much as Ray has room for: it would write what is held to its disk."""
+    for _ in range(10):
+        bench.executor.release(bench.compute(array, 4_000_000))
+    assert not [path for path in ray_cluster.glob("session*/**/ray_spilled_objects*/*") if path.is_file()]
+
+
+def test_resources_are_rays_and_what_nobody_has_is_told(bench, caplog):
+    assert bench.result(returned, 1, resources={"num_cpus": 0.5, "memory": 1e6, "scale": 1}) == 1
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        attempt = bench.start(returned, 1, resources={"num_cpus": 1, "rocket": 2})
+        wait_until(lambda: caplog.records, "nothing was said")
+    assert "no node of the Ray cluster has {'CPU': 1, 'rocket': 2}, which returned asks for" in caplog.text
+    bench.executor.cancel(attempt.version, attempt.run_id)
+    assert isinstance(bench.outcome(), Vanished)
+
+
+def test_a_cluster_of_the_programs_own_is_left_as_it_is(bench):
+    assert bench.result(returned, 1) == 1
+    bench.executor.close()
+    assert ray.is_initialized()
+    other = RayExecutor(workers=8)
+    error, _ = Bench(other).error(returned, 1)
+    other.close()
+    assert isinstance(error, ExecutorError)
+    assert "write executor='ray'" in str(error)
