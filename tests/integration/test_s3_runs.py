@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,7 +207,6 @@ def test_requests_are_batches_and_large_values_and_two_a_run(s3_url: str, proxy:
         thread.join()
     weighs.options(store=store)()
     counts = Counter(proxy.counts)
-    print(counts, sorted(proxy.keys.items()))
     batches, sources = slots(store), len(store.list("code"))
     values, chosen, probes = len(store.list("values")), 3, 2
     assert counts["PUT"] <= batches + values + sources + chosen + probes
@@ -230,7 +228,8 @@ def test_a_takeover_is_a_few_requests_and_its_slots(s3_url: str, proxy: Any) -> 
     adopted = new.adopt("mine", takeover=True)
     assert [record[2] for record in adopted.records[1:]] == [f"m{n}" for n in range(20)]
     assert proxy.counts["PUT"] == 3, "seal, claim, adopted"
-    assert proxy.counts["LIST"] <= 2, proxy.counts
+    print(proxy.counts)
+    assert proxy.counts["LIST"] == 0
     with pytest.raises(exoflow.errors.Fenced):
         old.wait(old.append((Kind.SAVED, claimed.run, "late")))
 
@@ -260,13 +259,13 @@ def test_a_damaged_object_is_said_as_for_files(s3_url: str) -> None:
     journal.wait(journal.append((Kind.SAVED, claimed.run, "c")))
     store.delete(name)
     store.create(name, whole[:-4])
-    found = Journal(store).find("mine")
+    found = Journal(store).find("mine", listens=False)
     assert len(found.damaged) == 1
     owner = next(each for each in store.list("owners"))
     store.delete(owner)
     store.create(owner, b"rubbish")
     with pytest.raises(Corrupt):
-        Journal(store).find("mine")
+        Journal(store).find("mine", listens=False)
 
 
 def test_a_live_run_is_said_to_be_live(s3_url: str) -> None:

@@ -25,7 +25,7 @@ class Exchange:
 
     @property
     def kind(self) -> str:
-        path, _, query = self.handler.path.partition("?")
+        query = self.handler.path.partition("?")[2]
         if self.handler.command == "GET" and "list-type" in query:
             return "LIST"
         return self.handler.command
