@@ -21,6 +21,7 @@ class TestProcesses(ExecutorConformance):
 
 class TestRay(ExecutorConformance):
     kills = True
+    has_actors = False
 
     @pytest.fixture(autouse=True)
     def cluster(self, ray_cluster: object) -> None: ...
@@ -33,6 +34,7 @@ class TestRay(ExecutorConformance):
 
 class TestDask(ExecutorConformance):
     kills = True
+    has_actors = False
 
     def open(self, store: Store) -> Executor:
         return DaskExecutor(workers=2, store=store)

@@ -92,6 +92,7 @@ class RayExecutor:
     """
 
     remote = True
+    has_actors = False
 
     def __init__(
         self,
