@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import engine_bodies as bodies
 
 CORES = os.cpu_count() or 1
-STORE_BYTES = 6_000_000_000
-"""Of Ray's object store: no work here needs to spill."""
+LARGE, SMALL = 6_000_000_000, 1_000_000_000
+"""Of Ray's object store, so that no work here needs to spill."""
 
 
 class Engine(Protocol):
@@ -38,10 +38,11 @@ class OnRay:
 
     name = "ray"
 
-    def __init__(self) -> None:
+    def __init__(self, store_bytes: int) -> None:
         import ray
 
         self.ray = ray
+        self.store_bytes = store_bytes
         self.remote = {body: ray.remote(body) for body in (bodies.noop, bodies.nap, bodies.make, bodies.total)}
 
     def fan(self, body: Callable[[int], int], count: int) -> int:
@@ -75,7 +76,7 @@ class OnRay:
 
     def held_bytes(self) -> float:
         # A node tells what its store has left every 100 ms.
-        return float(STORE_BYTES - self.ray.available_resources().get("object_store_memory", 0.0))
+        return float(self.store_bytes - self.ray.available_resources().get("object_store_memory", 0.0))
 
     def _total(self, size: int) -> Any:
         return self.remote[bodies.total].remote(self.remote[bodies.make].remote(size))
@@ -133,8 +134,12 @@ def _held_by_workers(dask_scheduler: Any) -> int:
 
 
 @contextlib.contextmanager
-def ray_cluster(_directory: Path) -> Iterator[Engine]:
-    """Ray with a worker a core, as long as the block runs."""
+def ray_cluster(_directory: Path, store_bytes: int) -> Iterator[Engine]:
+    """Ray with a worker a core, as long as the block runs.
+
+    The store's memory is taken at once, as a cluster has it that has run for a while: else an array now and then costs
+    five times as much, for pages that nobody has touched before.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # or it warns of a change to come
     import ray
@@ -146,17 +151,18 @@ def ray_cluster(_directory: Path) -> Iterator[Engine]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            object_store_memory=STORE_BYTES,
+            object_store_memory=store_bytes,
+            _system_config={"preallocate_plasma_memory": True},
             _temp_dir=short,
         )
         try:
-            yield OnRay()
+            yield OnRay(store_bytes)
         finally:
             ray.shutdown()
 
 
 @contextlib.contextmanager
-def dask_cluster(directory: Path) -> Iterator[Engine]:
+def dask_cluster(directory: Path, _store_bytes: int) -> Iterator[Engine]:
     """A LocalCluster with a worker process of one thread a core, as long as the block runs."""
     from distributed import Client, LocalCluster
 

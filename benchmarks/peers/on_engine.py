@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import engine_bodies as bodies
 import engine_flows as flows
 import psutil
-from engines import CLUSTERS, Engine
+from engines import CLUSTERS, LARGE, SMALL, Engine
 from limits import write_durably
 from measure import Figures, Options, program, seconds
 from sampling import sampled
@@ -28,6 +29,8 @@ PARTS = 50
 """Maps, and reduces, of the shuffle."""
 ARRAY_BYTES = 100_000_000
 WATCH_S = 0.05
+HEAVY = ("array_1gb", "by_reference", "shuffle")
+"""What needs a large store."""
 
 Work = Callable[[], dict[str, Any]]
 
@@ -48,28 +51,28 @@ def take_turns(works: Mapping[str, Work], turns: int, warm: Mapping[str, Work] |
     return figures
 
 
-def processor_s(processes: list[psutil.Process]) -> float:
-    """What these processes have had of the processor."""
-    spent = 0.0
+def processor_s(processes: list[psutil.Process]) -> dict[int, float]:
+    """What each of these processes has had of the processor."""
+    spent = {}
     for process in processes:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        spent += times.user + times.system
+            spent[process.pid] = times.user + times.system
     return spent
 
 
 def rated(count: int, run: Callable[[], int]) -> dict[str, float]:
     """Tasks a second, and the microseconds of processor a task: of this process, and of the engine's others."""
     driver = psutil.Process()
-    others = driver.children(recursive=True)
-    before = processor_s([driver]), processor_s(others)
+    before = processor_s([driver, *driver.children(recursive=True)])
     taken_s = seconds(run)
+    after = processor_s([driver, *driver.children(recursive=True)])
+    spent = {pid: spent_s - before.get(pid, 0.0) for pid, spent_s in after.items()}
+    own_s = spent.pop(driver.pid)
     return {
         "tasks_per_s": count / taken_s,
-        "driver_us": 1e6 * (processor_s([driver]) - before[0]) / count,
-        "others_us": 1e6 * (processor_s(others) - before[1]) / count,
+        "driver_us": 1e6 * own_s / count,
+        "others_us": 1e6 * sum(spent.values()) / count,
     }
 
 
@@ -244,8 +247,8 @@ def of_ours(work: Callable[[Engine, Options], dict[str, Work]], engine: Engine, 
 
 def main() -> None:
     directory = Path(sys.argv[sys.argv.index("--dir") + 1])
-    name = sys.argv[1].partition(".")[0]
-    with CLUSTERS[name](directory) as engine:
+    name, _, work = sys.argv[1].partition(".")
+    with CLUSTERS[name](directory, LARGE if work in HEAVY else SMALL) as engine:
         exoflow.configure(store=(directory / "store").as_uri(), executor=name)
         known = {f"{name}.{work}": functools.partial(of_all, make, engine) for work, make in WORKS.items()}
         known |= {f"{name}.{work}.ours": functools.partial(of_ours, make, engine) for work, make in WORKS.items()}

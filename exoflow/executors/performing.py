@@ -36,8 +36,23 @@ class Performer:
         self._stored = stored
         self._functions: dict[bytes, Any] = {}
 
-    def perform(self, order: Order, read: Read, hold: Hold, states: States | None = None) -> Outcome:
-        """Run the order's body to its end. ``states``: the actors of this worker, if it may have any.
+    def perform(
+        self,
+        order: Order,
+        read: Read,
+        hold: Hold,
+        *,
+        begins: Callable[[], None] | None = None,
+        states: States | None = None,
+    ) -> Outcome:
+        """Run the order's body to its end.
+
+        Args:
+            order: The attempt.
+            read: Reads what the executor holds.
+            hold: Keeps what is large.
+            begins: Called before the body, when the user's module has been loaded.
+            states: The actors of this worker, if it may have any.
 
         Raises:
             KeyboardInterrupt, SystemExit: as ``run_attempt``.
@@ -59,7 +74,7 @@ class Performer:
                 encoded=self._fetch(order.arguments, read),
                 actor=None if order.actor is None else self._actor_part(order.actor, read),
             )
-            return self._run(attempt, read, hold, states)
+            return self._run(attempt, read, hold, begins, states)
         except Interruption as error:
             return Vanished(f"its body ended with {type(error).__name__}", perf_counter() - started)
         except BaseException as error:  # noqa: BLE001 -- the attempt boundary: loading the user's module raised
@@ -81,7 +96,9 @@ class Performer:
             create = Creating(self._function(digest, code), (), {}, self._fetch(arguments, read))
         return ActorPart(part.origin, part.holder, part.state, part.snapshot, create, part.snapshot_to)
 
-    def _run(self, attempt: Attempt, read: Read, hold: Hold, states: States | None) -> Outcome:
+    def _run(
+        self, attempt: Attempt, read: Read, hold: Hold, begins: Callable[[], None] | None, states: States | None
+    ) -> Outcome:
         returned = False
 
         def fetch(value: Value) -> Encoded | Live:
@@ -97,6 +114,8 @@ class Performer:
             return value
 
         reach("worker.pre")
+        if begins is not None:
+            begins()
         if attempt.actor is not None:
             assert states is not None, "an attempt at an actor's call is sent to a worker that has actors"
             outcome = _run_actor(attempt, fetch, keep, states)

@@ -45,7 +45,7 @@ def main(socket: int, parent: int) -> None:
         if saving is not None:
             connection.send_bytes(pack_saved(performer.save_state(*saving, actors)))
             continue
-        outcome = performer.perform(unpack_order(message), _read, functools.partial(_hold, folders), actors)
+        outcome = performer.perform(unpack_order(message), _read, functools.partial(_hold, folders), states=actors)
         connection.send_bytes(pack_outcome(outcome))
 
 
