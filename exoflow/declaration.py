@@ -292,10 +292,10 @@ def _check_function(function: object, kind: str) -> None:
         raise TypeError(f"@{kind} goes below @{type(function).__name__}, next to the function")
     if not inspect.isfunction(function):
         raise TypeError(f"@{kind} goes on a function, not on {function!r}")
-    if kind == "flow" and is_method(function):
+    if is_method(function) and (kind == "flow" or function.__code__.co_varnames[0] == "cls"):
         raise TypeError(
-            f"{function.__qualname__} is a method, and a flow is a function: a replay in another process has no "
-            f"object to call it on. Write it outside the class, or as a @staticmethod (above @flow), and give it "
+            f"{function.__qualname__} is a method, and a {kind} is a function: a replay in another process has no "
+            f"object to call it on. Write it outside the class, or as a @staticmethod (above @{kind}), and give it "
             "what it needs"
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -227,6 +227,8 @@ class Executor(Protocol):
     """By which ``open_executor`` opens it again, in the process that resumes."""
     remote: bool
     """Whether its values may lie on other machines: others get large ones by way of the store, not of this process."""
+    has_actors: bool
+    """Whether it runs attempts that have an ``actor``; it is given none otherwise."""
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         """Queue the attempt; returns at once.

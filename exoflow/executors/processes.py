@@ -72,6 +72,7 @@ class ProcessExecutor:
 
     name = EXECUTOR
     remote = False
+    has_actors = True
 
     def __init__(
         self,

@@ -292,6 +292,8 @@ class Bench:
 class ExecutorConformance:
     """Every MUST of ``protocols.Executor``."""
 
+    has_actors = True
+    """Whether it runs attempts at the calls of actors."""
     kills = False
     """Whether it can end a running body, so that a vanished one has ended when it is reported."""
 
@@ -541,71 +543,77 @@ class ExecutorConformance:
 
     # -- actors ----------------------------------------------------------------------------------------------------
 
-    def test_a_state_is_left_and_given_to_the_next_attempt_where_it_is(self, bench: Bench) -> None:
-        _, created = bench.act(Creation(Tally), 3, actor=ActorPart(TALLY))
-        first, added = bench.act(Method(Tally, "add"), 4, actor=with_state(created.state))
-        second, _ = bench.act(Method(Tally, "add_later"), 1, actor=with_state(added.state))
+    @pytest.fixture
+    def actors(self, bench: Bench) -> Bench:
+        if not self.has_actors:
+            pytest.skip("it has no actors")
+        return bench
+
+    def test_a_state_is_left_and_given_to_the_next_attempt_where_it_is(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 3, actor=ActorPart(TALLY))
+        first, added = actors.act(Method(Tally, "add"), 4, actor=with_state(created.state))
+        second, _ = actors.act(Method(Tally, "add_later"), 1, actor=with_state(added.state))
         assert (first[0], second[0]) == (7, 8)
         assert first[1] == second[1]
 
-    def test_a_state_is_given_once(self, bench: Bench) -> None:
-        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
-        bench.act(Method(Tally, "add"), 1, actor=with_state(created.state))
-        again = bench.run(Method(Tally, "add"), 1, actor=with_state(created.state))
+    def test_a_state_is_given_once(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        actors.act(Method(Tally, "add"), 1, actor=with_state(created.state))
+        again = actors.run(Method(Tally, "add"), 1, actor=with_state(created.state))
         assert isinstance(again, Vanished)
         assert again.lost == LOST_STATE
 
-    def test_an_error_leaves_the_state_as_it_is_then(self, bench: Bench) -> None:
-        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
-        error, failed = bench.act(Method(Tally, "add_and_fail"), 5, actor=with_state(created.state))
+    def test_an_error_leaves_the_state_as_it_is_then(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        error, failed = actors.act(Method(Tally, "add_and_fail"), 5, actor=with_state(created.state))
         assert isinstance(error, ArithmeticError)
-        assert bench.act(Method(Tally, "add"), 1, actor=with_state(failed.state))[0][0] == 6
+        assert actors.act(Method(Tally, "add"), 1, actor=with_state(failed.state))[0][0] == 6
 
-    def test_a_snapshot_is_stored_by_the_attempt_and_restored_into_a_new_actor(self, bench: Bench) -> None:
-        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
-        _, added = bench.act(Method(Tally, "add"), 9, actor=with_state(created.state, snapshot_to="values/state"))
+    def test_a_snapshot_is_stored_by_the_attempt_and_restored_into_a_new_actor(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        _, added = actors.act(Method(Tally, "add"), 9, actor=with_state(created.state, snapshot_to="values/state"))
         assert isinstance(added.snapshot, Stored)
-        bench.executor.release(added.state)
-        assert bench.act(Method(Tally, "add"), 1, actor=from_snapshot(added.snapshot))[0][0] == 10
+        actors.executor.release(added.state)
+        assert actors.act(Method(Tally, "add"), 1, actor=from_snapshot(added.snapshot))[0][0] == 10
 
-    def test_a_state_can_be_saved_between_two_attempts(self, bench: Bench) -> None:
-        _, created = bench.act(Creation(Tally), 2, actor=ActorPart(TALLY))
-        saved = bench.save(created.state, "values/between")
+    def test_a_state_can_be_saved_between_two_attempts(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 2, actor=ActorPart(TALLY))
+        saved = actors.save(created.state, "values/between")
         assert isinstance(saved, Stored)
-        assert bench.act(Method(Tally, "add"), 1, actor=with_state(created.state))[0][0] == 3
-        assert bench.act(Method(Tally, "add"), 5, actor=from_snapshot(saved))[0][0] == 7
+        assert actors.act(Method(Tally, "add"), 1, actor=with_state(created.state))[0][0] == 3
+        assert actors.act(Method(Tally, "add"), 5, actor=from_snapshot(saved))[0][0] == 7
 
     @pytest.mark.parametrize("lose", ["release", "drop"])
-    def test_a_state_that_is_gone_is_named_and_nothing_is_run(self, bench: Bench, lose: str) -> None:
-        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
-        getattr(bench.executor, lose)(created.state)
-        outcome = bench.run(Method(Tally, "add"), 1, actor=with_state(created.state))
+    def test_a_state_that_is_gone_is_named_and_nothing_is_run(self, actors: Bench, lose: str) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        getattr(actors.executor, lose)(created.state)
+        outcome = actors.run(Method(Tally, "add"), 1, actor=with_state(created.state))
         assert isinstance(outcome, Vanished)
         assert outcome.lost == LOST_STATE
-        assert isinstance(bench.save(created.state, "values/gone"), KeyError)
+        assert isinstance(actors.save(created.state, "values/gone"), KeyError)
 
-    def test_an_attempt_that_cannot_begin_gives_the_state_back(self, bench: Bench) -> None:
-        _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
-        lost = bench.compute(large, 1)
+    def test_an_attempt_that_cannot_begin_gives_the_state_back(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        lost = actors.compute(large, 1)
         assert isinstance(lost, Held)
-        bench.executor.drop(lost)
+        actors.executor.drop(lost)
         source = CallId("source#0")
-        taken = bench.run(
+        taken = actors.run(
             Method(Tally, "add"), make_reference(source), inputs={source: lost}, actor=with_state(created.state)
         )
         assert isinstance(taken, Vanished)
         assert taken.lost == (source,)
-        assert bench.act(Method(Tally, "add"), 1, actor=with_state(taken.state))[0][0] == 1
+        assert actors.act(Method(Tally, "add"), 1, actor=with_state(taken.state))[0][0] == 1
 
-    def test_actors_do_not_wait_for_each_other(self, bench: Bench, tmp_path: Path) -> None:
-        parts = [bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))[1].state for _ in range(3)]
+    def test_actors_do_not_wait_for_each_other(self, actors: Bench, tmp_path: Path) -> None:
+        parts = [actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))[1].state for _ in range(3)]
         for number, state in enumerate(parts):
             started, gate = str(tmp_path / f"started-{number}"), str(tmp_path / f"gate-{number}")
-            bench.start(Method(Tally, "add_when"), number, started, gate, actor=with_state(state))
+            actors.start(Method(Tally, "add_when"), number, started, gate, actor=with_state(state))
         for number in reversed(range(3)):
             wait_for_line(tmp_path / f"started-{number}")
             (tmp_path / f"gate-{number}").touch()
-        outcomes = [bench.outcome() for _ in parts]
+        outcomes = [actors.outcome() for _ in parts]
         assert all(isinstance(outcome, Computed) for outcome in outcomes), outcomes
 
     def test_nothing_starts_after_close(self, bench: Bench) -> None:

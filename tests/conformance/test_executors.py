@@ -25,6 +25,7 @@ class TestProcesses(ExecutorConformance):
 
 class TestRay(ExecutorConformance):
     kills = True
+    has_actors = False
 
     @pytest.fixture(autouse=True)
     def cluster(self, ray_cluster: object, request: pytest.FixtureRequest) -> None:
@@ -39,6 +40,7 @@ class TestRay(ExecutorConformance):
 
 class TestDask(ExecutorConformance):
     kills = True
+    has_actors = False
 
     @pytest.fixture(autouse=True)
     def cluster(self, dask_cluster: "Client") -> None:

@@ -82,6 +82,7 @@ class RayExecutor:
     """
 
     remote = True
+    has_actors = False
 
     def __init__(
         self,

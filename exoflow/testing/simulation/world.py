@@ -132,6 +132,7 @@ class SimulatedExecutor:
     """Attempts that end when, and as, the world decides. Values over a few bytes are held here, and can be lost."""
 
     name = "sim"
+    has_actors = True
 
     def __init__(self, world: World) -> None:
         self.world = world
