@@ -23,6 +23,7 @@ Numbers = dict[str, float]
 def trainings(bench: Bench, engine: str, epochs: int) -> Iterator[tuple[str, Numbers | Broken]]:
     """One turn: each mode and each accident, and its figures or why there are none."""
     os.environ["PYTHONPATH"] = str(HERE.parent)  # the programs find this checkout before an installed package
+    os.environ["RAY_ADDRESS"] = "local"  # a cluster of their own, whatever else runs on the machine
     words = ["--epochs", str(epochs), "--prepare-on", engine, "--train-on", engine, "--checkpoint"]
     calm: Told | None = None
     for mode in MODES:

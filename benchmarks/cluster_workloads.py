@@ -42,12 +42,18 @@ class Bound:
     """How a figure of ours should be."""
 
     system: str
-    bound: float
+    bound: float | None
+    """None: nobody has set a goal, the ratio is told."""
     against: tuple[str, ...] = (BARE,)
     """Times the sum of what these have in the same turn; nothing: the figure itself."""
 
 
 OURS_BOTH = (ALONE, AGAIN)
+
+
+def told(against: str, *systems: str) -> tuple[Bound, ...]:
+    """How these stand to another, without a goal."""
+    return tuple(Bound(system, None, (against,)) for system in systems)
 
 
 def rate_figures(bound: float) -> tuple[Figure, ...]:
@@ -131,8 +137,8 @@ WORKLOADS = {
                 ),
                 Figure("least_mb", "the driver's resident set, at least", "MB"),
                 Figure("most_mb", "the driver's resident set, at most", "MB"),
-                Figure("held_mb", "held by the engine, at most", "MB"),
-                Figure("s", "time", "s"),
+                Figure("held_mb", "held by the engine, at most", "MB", told(BARE, *OURS_BOTH)),
+                Figure("s", "time", "s", told(BARE, *OURS_BOTH)),
                 Figure("stored_mb", "written to the store", "MB"),
             ),
             (BARE, ALONE, AGAIN),
@@ -146,7 +152,7 @@ WORKLOADS = {
             "50 tasks make 50 arrays of 1 MB each, 50 tasks add up one of each; the sum is checked. Ray: "
             "`num_returns=50`; Dask: a `getitem` for each part; ours: `exoflow.put` of each part, Refs in the map's "
             "result.",
-            (Figure("s", "time", "s"), Figure("stored_mb", "written to the store", "MB")),
+            (Figure("s", "time", "s", told(BARE, *OURS_BOTH)), Figure("stored_mb", "written to the store", "MB")),
             (BARE, ALONE, AGAIN),
             size=1_000_000,
             quick_size=20_000,
@@ -158,7 +164,7 @@ WORKLOADS = {
             "100 no-ops one after another. The bare engine: a `ray.get` for each. Ray Workflows: each step bound to "
             "the one before it, saved before the next one begins. Ours: a call for each, all durable when the flow "
             "returns.",
-            (Figure("step_ms", "a step", "ms"),),
+            (Figure("step_ms", "a step", "ms", told(BARE, ALONE) + told(WORKFLOWS.name, ALONE)),),
             (BARE, ALONE, WORKFLOWS.name),
             quick_size=30,
             times=5,
@@ -167,7 +173,15 @@ WORKLOADS = {
             "reduce",
             "Fan-out of 1,000 tasks and reduce, beside Ray Workflows",
             "1,000 no-ops, and one task that adds up their results.",
-            (Figure("tasks_per_s", "tasks", "tasks/s", larger_is_better=True),),
+            (
+                Figure(
+                    "tasks_per_s",
+                    "tasks",
+                    "tasks/s",
+                    told(BARE, ALONE) + told(WORKFLOWS.name, ALONE),
+                    larger_is_better=True,
+                ),
+            ),
             (BARE, ALONE, WORKFLOWS.name),
             size=1000,
             quick_size=200,
@@ -177,7 +191,10 @@ WORKLOADS = {
             "array_steps",
             "100 MB between two tasks, beside Ray Workflows",
             "As above, in turns with Ray Workflows, which saves the array before the next step begins.",
-            (Figure("s", "time", "s"), Figure("stored_mb", "written to the store", "MB")),
+            (
+                Figure("s", "time", "s", told(WORKFLOWS.name, *OURS_BOTH)),
+                Figure("stored_mb", "written to the store", "MB"),
+            ),
             (BARE, ALONE, AGAIN, WORKFLOWS.name),
             size=100_000_000,
             quick_size=100_000_000,
