@@ -228,7 +228,6 @@ def test_a_takeover_is_a_few_requests_and_its_slots(s3_url: str, proxy: Any) -> 
     adopted = new.adopt("mine", takeover=True)
     assert [record[2] for record in adopted.records[1:]] == [f"m{n}" for n in range(20)]
     assert proxy.counts["PUT"] == 3, "seal, claim, adopted"
-    print(proxy.counts)
     assert proxy.counts["LIST"] == 0
     with pytest.raises(exoflow.errors.Fenced):
         old.wait(old.append((Kind.SAVED, claimed.run, "late")))
