@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exoflow import codec
 from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
+from exoflow.driver.letting_go import let_go, note_end, note_value
 from exoflow.errors import TaskFailed
 from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
@@ -26,6 +27,10 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
         execution.values.end_turn(version, given_back=given_back)
     if isinstance(outcome, Computed):
         take_value(execution, handle, version, outcome)
+        if call.inputs:
+            note_end(execution, call)
+        if execution.unreferenced:
+            let_go(execution)
         return
     if call.attempt == version:
         _timed(execution, handle, outcome.seconds)
@@ -101,6 +106,8 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
         handle.put_ids = tuple(id for id, _ in outcome.puts)
         for id, put in outcome.puts:
             values.place(id, put)
+    if held:
+        note_value(execution, handle)
 
 
 def forget_value(execution: Execution, id: CallId) -> None:
