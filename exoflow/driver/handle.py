@@ -38,6 +38,10 @@ class Handle:
     may_go = Rarely[bool](False)
     """Its value is large and can be made again: it is let go when nobody has a Ref to it and nobody is to take it."""
     put_ids = Rarely[tuple[CallId, ...]](())
+    ref_ids = Rarely[tuple[CallId, ...]](())
+    """Refs inside of its value."""
+    linked = Rarely[bool](False)
+    """Whether some of them stand in what it put."""
     _fingerprint = Rarely[object | None](None)
 
     def __init__(

@@ -102,6 +102,8 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     values.place(call.id, value)
     if call.note.actor:
         values.place_state(call.id, outcome.state, outcome.snapshot)
+    if outcome.refs or handle.rare:
+        handle.ref_ids, handle.linked = outcome.refs, outcome.linked
     if outcome.puts:
         handle.put_ids = tuple(id for id, _ in outcome.puts)
         for id, put in outcome.puts:
