@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import ray
@@ -11,10 +12,11 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskEr
 
 from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import StorageError
-from exoflow.executors.ordering import Carrier, Functions, order_of
+from exoflow.executors.living import is_state
+from exoflow.executors.ordering import Carrier, Functions, actor_order, order_of
 from exoflow.executors.ray.cluster import Cluster
 from exoflow.executors.ray.tasks import boxed, setup_of, unboxed, write
-from exoflow.executors.wire import pack_order
+from exoflow.executors.wire import ActorOrder, pack_order, unpack_saved
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Stored, Value
 from exoflow.protocols import Attempt, Computed, Outcome
 
@@ -45,9 +47,10 @@ class Values:
 
     def must_be_carried(self, attempt: Attempt) -> bool:
         """Whether something large has to be brought to the cluster for it."""
-        encoded = cast(Encoded | None, attempt.encoded)
-        if encoded is not None and encoded.size > INLINE_MAX_BYTES:
-            return True
+        creating = None if attempt.actor is None else attempt.actor.create
+        for encoded in (attempt.encoded, None if creating is None else creating.encoded):
+            if encoded is not None and cast(Encoded, encoded).size > INLINE_MAX_BYTES:
+                return True
         return any(isinstance(value, Held) and value.executor != self.name for value in attempt.inputs.values())
 
     def order(self, attempt: Attempt, lenders: dict[str, CallId]) -> tuple[bytes, list[ObjectRef[Any]]]:
@@ -83,7 +86,10 @@ class Values:
         inputs = {
             call: lent(call, self._carrier.input(attempt, call, value, send)) for call, value in attempt.inputs.items()
         }
-        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send)), boxes
+        actor: ActorOrder | None = None
+        if attempt.actor is not None:
+            actor = actor_order(attempt, self._functions, set(), send, partial(lent, attempt.call))
+        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send, actor)), boxes
 
     def named(self, outcome: Outcome, values: ObjectRef[Any] | None) -> Outcome:
         """The outcome, its large values by handle."""
@@ -102,6 +108,8 @@ class Values:
 
     def fetch(self, value: Held) -> Encoded | Live:
         """As the executor's."""
+        if is_state(value):
+            raise KeyError("the state of an actor is in its process: it can be saved")
         handle = cast(RayHandle, value.handle)
         ref = self._ref_of(handle)
         if ref is None:
@@ -126,6 +134,15 @@ class Values:
         except RayError as error:
             return StorageError(f"cannot save {name}: the worker that was to write it died: {summary(error)}")
         return Stored(name, size) if failure is None else decode_error(failure)
+
+    def saved_state(self, answer: ObjectRef[Any] | None) -> Stored | BaseException:
+        """What became of saving a state, which is under way; None: it was gone."""
+        if answer is None:
+            return KeyError("the state was released or lost")
+        try:
+            return unpack_saved(self._got(answer))
+        except RayError as error:
+            return KeyError(f"the state is lost: {summary(error)}")
 
     def _ref_of(self, handle: RayHandle) -> ObjectRef[Any] | None:
         """The object that the value lies in, if it is there still."""
