@@ -114,16 +114,20 @@ class Journal(GroupCommit):
             if found.state != "absent":
                 return Claimed(False, found=found)
             newest = found.claim
-            if newest is not None and parse_id(run_id) == newest:
+            if newest is not None and parse_id(run_id) is not None and (newest.epoch == 1 or newest.is_grave):
                 raise self.not_found(run_id, "it looks like an id that ExoFlow makes itself; choose another form")
-            if newest is not None and newest.journal != self.name and not self._seal(newest.journal, force=False):
+            written = newest is not None and not newest.is_grave
+            if newest is not None and written and not self._is_ours_or_sealed(newest.journal):
                 continue
-            if newest is not None and self.find(run_id).state != "absent":
+            if written and self.find(run_id).state != "absent":
                 continue
             epoch = max(newest.epoch if newest is not None else 0, last_buried(self.store, run_id)) + 1
             run = self._create_claim(run_id, epoch)
             if run is not None:
                 return Claimed(True, epoch, run)
+
+    def _is_ours_or_sealed(self, journal: str) -> bool:
+        return journal == self.name or self._seal(journal, force=False)
 
     def _create_claim(self, run_id: str, epoch: int) -> int | None:
         """The index of the run that is ours now; None: somebody else has the epoch."""
@@ -181,6 +185,8 @@ class Journal(GroupCommit):
         if not known:
             raise self.not_found(run_id)
         newest = known[0]
+        if newest.is_grave:
+            raise self.not_found(run_id, "gc has deleted it")
         alive = owner_processes(self.store, newest, self._own(), listens=not takeover)
         if alive:
             found = self.find(run_id, listens=not takeover)

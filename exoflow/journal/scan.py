@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from exoflow.journal import frames, numbered
+from exoflow.journal.ends import end_of
 from exoflow.journal.frames import NOWHERE, Batch, Entry, Gap
 from exoflow.journal.records import IN_DOUBT, OWNERSHIP, Kind, decode, decode_all, decode_as_far, encode
 from exoflow.protocols import Record, Store
@@ -53,13 +54,20 @@ def slot_name(journal: str, number: int) -> str:
 
 
 def slot_numbers(store: Store, journal: str) -> list[int]:
-    return numbered.numbers(store, f"journals/{journal}", 0)
+    folder = f"journals/{journal}"
+    if not numbered.in_bucket(store):
+        return numbered.numbers(store, folder, 0)
+    newest = numbered.newest(store, folder, 0)
+    end = end_of(store, journal)
+    return list(range(newest + 1)) if end is None else [end]
 
 
 def newest_slot(store: Store, journal: str, known: int | None = None) -> int:
     """The number of the newest slot, -1 where there is none; ``known`` is one that is there."""
     if numbered.in_bucket(store):
-        return numbered.newest(store, f"journals/{journal}", 0, known)
+        newest = numbered.newest(store, f"journals/{journal}", 0, known)
+        end = end_of(store, journal)
+        return newest if end is None else end
     return max(slot_numbers(store, journal), default=-1)
 
 

@@ -37,9 +37,8 @@ def play(seed: int, *, grows: bool, bucket: bool = False, drop: bool = False) ->
         if world.random.random() < world.power:
             world.fail_power()
         known = sorted(world.acked) or ["a"]
-        world.play(
-            [sim.adopts(world, known), sim.adopts(world, known), sim.starts(world, "a"), sim.collects(world, drop=drop)]
-        )
+        scripts = [sim.adopts(world, known), sim.adopts(world, known), sim.starts(world, "a")]
+        world.play([*scripts, *(sim.collects(world, drop=drop) for _ in range(1 + bucket))])
     sim.check(world)
     return world
 
@@ -53,8 +52,8 @@ def listening_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.sim
 @pytest.mark.parametrize(
     ("grows", "bucket", "drop"),
-    [(True, False, False), (True, False, True), (False, False, False), (False, True, False)],
-    ids=["local", "local with gc", "memory", "bucket"],
+    [(True, False, False), (True, False, True), (False, False, False), (False, True, False), (False, True, True)],
+    ids=["local", "local with gc", "memory", "bucket", "bucket with gc"],
 )
 def test_nothing_acknowledged_is_lost_and_no_epoch_has_two_owners(grows: bool, bucket: bool, drop: bool) -> None:
     acknowledged = takeovers = 0
