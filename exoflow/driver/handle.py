@@ -40,6 +40,8 @@ class Handle:
     put_ids = Rarely[tuple[CallId, ...]](())
     ref_ids = Rarely[tuple[CallId, ...]](())
     """Refs inside of its value."""
+    passing = Rarely[bool](False)
+    """It has not ended, and may return the Refs that it was passed."""
     linked = Rarely[bool](False)
     """Whether some of them stand in what it put."""
     _fingerprint = Rarely[object | None](None)

@@ -6,11 +6,12 @@ is dropped, as if its executor had lost it; should somebody need it all the same
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from exoflow.driver.handle import Handle
 from exoflow.kernel.state import Call, State
-from exoflow.model import Kind
+from exoflow.model import CallId, Kind
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -25,12 +26,43 @@ def note_value(execution: Execution, handle: Handle) -> None:
             execution.unreferenced.append(handle)
 
 
-def note_end(execution: Execution, call: Call) -> None:
+def note_refs(execution: Execution, handle: Handle) -> None:
+    """A call's value refers to others: whoever is given it wants them, too."""
+    for owner in _referred(execution, handle):
+        owner.refs += 1
+
+
+def _referred(execution: Execution, handle: Handle) -> list[Handle]:
+    owners = {ref.partition("!")[0] for ref in handle.ref_ids} - {handle.call.id}
+    found = (execution.handles.get(CallId(owner)) for owner in owners)
+    return [owner for owner in found if owner is not None]
+
+
+def note_passes(execution: Execution, handle: Handle) -> None:
+    """A call is passed Refs, which it may return."""
+    handle.passing = True
+    for call in handle.call.passes:
+        if (owner := execution.handles.get(call.id)) is not None:
+            owner.refs += 1
+
+
+def _unpinned(execution: Execution, owners: Iterable[Handle]) -> None:
+    for owner in owners:
+        owner.refs -= 1
+        if not owner.refs and owner.may_go:
+            execution.unreferenced.append(owner)
+
+
+def note_end(execution: Execution, handle: Handle) -> None:
     """A call has ended: it may have been the last one that took its inputs."""
-    for source in call.inputs:
-        handle = execution.handles.get(source.id)
-        if handle is not None and handle.may_go and not handle.refs:
-            execution.unreferenced.append(handle)
+    owners = execution.handles
+    for source in handle.call.inputs:
+        owner = owners.get(source.id)
+        if owner is not None and owner.may_go and not owner.refs:
+            execution.unreferenced.append(owner)
+    if handle.passing:
+        handle.passing = False
+        _unpinned(execution, [owners[call.id] for call in handle.call.passes if call.id in owners])
 
 
 def let_go(execution: Execution) -> None:
@@ -45,6 +77,7 @@ def let_go(execution: Execution) -> None:
         call.why = "let go"
         for id in (call.id, *handle.put_ids):
             execution.values.release(execution.values.at.get(id))
+        _unpinned(execution, _referred(execution, handle))
 
 
 def is_needed(call: Call) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from exoflow import codec
 from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
-from exoflow.driver.letting_go import let_go, note_end, note_value
+from exoflow.driver.letting_go import let_go, note_end, note_refs, note_value
 from exoflow.errors import TaskFailed
 from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
@@ -27,8 +27,8 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
         execution.values.end_turn(version, given_back=given_back)
     if isinstance(outcome, Computed):
         take_value(execution, handle, version, outcome)
-        if call.inputs:
-            note_end(execution, call)
+        if call.inputs or call.passes:
+            note_end(execution, handle)
         if execution.unreferenced:
             let_go(execution)
         return
@@ -104,6 +104,7 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
         values.place_state(call.id, outcome.state, outcome.snapshot)
     if outcome.refs or handle.rare:
         handle.ref_ids, handle.linked = outcome.refs, outcome.linked
+        note_refs(execution, handle)
     if outcome.puts:
         handle.put_ids = tuple(id for id, _ in outcome.puts)
         for id, put in outcome.puts:
