@@ -80,6 +80,7 @@ class Graph(Closing):
                 self._leave(taker, holder)
                 self._take_from(taker, call)
         call.skipped = skipped
+        self._recovered = bool(self._covers)
         if taker is not None and not taker.open:
             self._opened(taker)
 
@@ -190,6 +191,7 @@ class Graph(Closing):
         if owner.holds:
             owner.holds = False
             owner.open -= 1
+            self._recovered = bool(self._covers)
 
 
 def states(call: Call) -> tuple[Call, ...]:

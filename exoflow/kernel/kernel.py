@@ -117,7 +117,9 @@ class Kernel(History):
         if self._sought:
             self._found(call)
         owner = scope.owner
-        if owner is not None and owner.forced and owner.names and _is_named(call.id, owner.names):
+        named = owner is not None and owner.forced and owner.names and _is_named(call.id, owner.names)
+        if named or call.forced:
+            call.forced = False  # as if it began now: what is behind the call was not known before
             self._force(call)
         return call
 

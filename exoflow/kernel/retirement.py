@@ -208,12 +208,12 @@ class Retirement(Needs):
     def _take_back(self, effect: Call) -> tuple[CallId, ...]:
         """What an effect that did not happen had released can be undone again, unless another one has begun since."""
         self._holding.discard(effect)
+        taken, effect.releases = effect.releases, ()
         for other in self.calls.values():
             if other.note.effect is None or other is effect:
                 continue
             if max(other.intent, other.attempt, other.version) > effect.intent:
-                return ()  # it may stand on the same
-        taken, effect.releases = effect.releases, ()
+                return ()  # it may stand on the same, which stays released
         for id in taken:
             if id in self.calls:
                 self.calls[id].released = False
