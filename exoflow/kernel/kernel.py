@@ -36,7 +36,7 @@ class Kernel(History):
         """The commands that the last events gave rise to, in order."""
         if self._ready or self._ending or self._held_back or self._misled or self._to_undo or self.finishing:
             self._conclude()
-        if self._uncovered or self._recovered:
+        if self._uncovered or self._hopeless or self._recovered:
             self._conclude()
         out = self.out
         if out:
@@ -57,6 +57,8 @@ class Kernel(History):
                 ready, self._ready = self._ready, []
                 for call in ready:
                     self._start(call)
+            elif self._hopeless:
+                self._cover(self._hopeless.pop(0), in_vain=True)
             elif self._held_back and not self._is_blocked():
                 self._ready.extend(self._held_back)
                 self._held_back.clear()
@@ -160,6 +162,11 @@ class Kernel(History):
         elif call.snapped and (holder := self.holder(call)) is not None and not holder.closed:
             self._covers[call] = None
             self._recovered = True  # what it covers is committed, though no record becomes durable now
+        if call.state is State.DONE:
+            before = call.before
+            while before is not None and before.state is State.IDLE and not before.version:
+                self._need(before)  # it had stood aside: no record says so
+                before = before.before
         if call.forced and call.is_choice and not call.committed:
             self._uncovered.append(call)  # it was not the body's when something began to wait for it
 

@@ -102,9 +102,7 @@ class Needs(Lineage):
 
     def _state_there(self, call: Call) -> None:
         """Let the call behind it look whether it may start."""
-        taker = call.after
-        while taker is not None and taker.skipped:
-            taker = taker.after
+        taker = self.taker(call)
         if taker is not None and taker.awaits_state:
             taker.awaits_state = False
             if taker.state is State.NEEDED:

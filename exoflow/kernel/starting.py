@@ -219,22 +219,21 @@ class Starting(Outcomes):
             return
         last = call
         while not (last.has_state or last.snapping):
-            taker = last.after
-            while taker is not None and taker.skipped:
-                taker = taker.after
-            if taker is not None and taker.state in (State.NEEDED, State.RUNNING):
+            taker = self.taker(last)
+            if taker is not None and taker.state is State.DONE:
+                last = taker
+                continue
+            if taker is not None and taker.state is State.RUNNING:
                 assert call.origin is not None
                 call.origin.cover_wanted = True  # between two calls
-                if taker.state is State.NEEDED:
-                    self._need_state(last)
-                return
-            if taker is None or taker.state is not State.DONE:
-                if self.unattached and not in_vain:
-                    self._hoping.append(call)
-                else:
-                    self._need_state(last)
-                return
-            last = taker
+            elif not in_vain and (self.unattached or taker is not None and not taker.version):
+                hoping = self._hoping if self.unattached else self._hopeless
+                hoping.append(call)  # it may stand aside, as it did before, and a snapshot be behind it
+            else:
+                assert call.origin is not None
+                call.origin.cover_wanted = taker is not None and taker.state is State.NEEDED
+                self._need_state(last)
+            return
         self._force(last)  # the snapshot counts once all that it stands on is committed
         if not last.snapshot or last.snapshot != last.version:
             self._snapshot(last)

@@ -21,6 +21,8 @@ ONCE_WRONG = {
     33529: "G6: two intents of one effect; the second takes back what the first had released, and another stands on",
     16100: "V13: a probe that fails for good stops the run, which can be resumed",
     34656: "V13: likewise, of a lost result",
+    52042: "V7: a call that had stood aside is not known to, and what is behind it is made again for a snapshot",
+    59872: "V7: likewise",
     21227: "V7: a replay that never ended",
 }
 """Each broke a rule when it was found; a change to what a seed writes makes other histories of them."""
