@@ -66,8 +66,12 @@ class Starting(Outcomes):
         """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""
         if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
-            if not call.attached:
-                return False  # its own body is among what fell
+            if not call.attached:  # its own body is among what fell
+                call.state = State.IDLE
+                call.held = call.saved = call.committed = call.failed = False
+                if not call.intent:
+                    self.unattached.discard(call)
+                return False
         if call.note.rollback and call.intent and (call.attempt == call.intent or call.recalled):
             if call.released:
                 raise Corrupt(
