@@ -174,6 +174,7 @@ class Kernel(History):
         """The body can do nothing before it gets something. ``settled``: it surely made every call that it could."""
         if settled and self.unattached and not self.cancelling:
             self._check_all_made(scope)
+        scope.idle = True
         self._start_deferred(scope)
 
     def made_before(self, scope: Scope) -> list[Call]:
@@ -209,7 +210,7 @@ class Kernel(History):
     def read(self, scope: Scope, call: Call) -> None:
         """The body has been given the call's value or error: lineage of every later call of this body (G10)."""
         call.seen = True
-        call.wanted = False
+        call.wanted = scope.idle = False
         if call.failed and call.propagated:
             self.read(scope, call.refs[0])  # the error itself is what has to be durable
         at = len(scope.reads)
@@ -244,7 +245,7 @@ class Kernel(History):
 
     def returned(self, scope: Scope, refs: tuple[Call, ...] = (), *, raised: bool = False) -> None:
         """The body has ended; ``refs`` stand in what it returned."""
-        scope.returned = True
+        scope.returned = scope.idle = True
         scope.raised = raised
         scope.result_refs = refs
         for call in refs:

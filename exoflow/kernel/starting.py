@@ -230,9 +230,10 @@ class Starting(Outcomes):
             if taker is not None and taker.state is State.RUNNING:
                 assert call.origin is not None
                 call.origin.cover_wanted = True  # between two calls
-            elif not in_vain and (self.unattached or taker is not None and not taker.version):
-                hoping = self._hoping if self.unattached else self._hopeless
-                hoping.append(call)  # it may stand aside, as it did before, and a snapshot be behind it
+            elif not in_vain and self.unattached and not (last.scope and last.scope.idle):
+                self._hoping.append(call)
+            elif not in_vain and taker is not None and not taker.version:
+                self._hopeless.append(call)  # it may stand aside, as it did before, and a snapshot be behind it
             else:
                 assert call.origin is not None
                 call.origin.cover_wanted = taker is not None and taker.state is State.NEEDED

@@ -230,6 +230,7 @@ class Scope:
         "closed_reads",
         "deferred",
         "ended",
+        "idle",
         "incarnation",
         "owner",
         "path",
@@ -259,6 +260,7 @@ class Scope:
         self.stamp = Version(0)  # newest version among the choices behind what was read
         self.active = 0  # calls that are needed and have not ended
         self.deferred: list[Call] = []
+        self.idle = False  # it can do nothing before it reads something
         self.returned = False
         self.raised = False
         self.ended = False

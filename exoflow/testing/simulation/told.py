@@ -45,7 +45,12 @@ class Told(Kernel):
         known = self.mirror.calls.get(id)
         rollback = known is not None and known.note.rollback
         deterministic = not what["choice"] and not what["failed"]
-        return Annotations(deterministic, effect="irrevocable" if what["effect"] else None, rollback=rollback, actor=what.get("actor", False))
+        return Annotations(
+            deterministic,
+            effect="irrevocable" if what["effect"] else None,
+            rollback=rollback,
+            actor=what.get("actor", False),
+        )
 
     def recall_intent(self, id: CallId, path: str, version: Version, **what: Any) -> None:
         note = Annotations(rollback=True) if what["rollback"] else Annotations(effect="irrevocable")
