@@ -97,6 +97,7 @@ class History(Ending):
         if call.intent and call.intent <= version:
             call.intent = Version(0)
             call.intent_durable = False
+            call.releases = ()
         if call.version <= version:
             call.state = State.IDLE
             call.saved = False

@@ -230,6 +230,7 @@ class Scope:
         "closed_reads",
         "deferred",
         "ended",
+        "idle",
         "incarnation",
         "owner",
         "path",
@@ -259,6 +260,7 @@ class Scope:
         self.stamp = Version(0)  # newest version among the choices behind what was read
         self.active = 0  # calls that are needed and have not ended
         self.deferred: list[Call] = []
+        self.idle = False  # it can do nothing before it reads something
         self.returned = False
         self.raised = False
         self.ended = False
@@ -310,6 +312,7 @@ class RunState:
         self._unsure: set[CallId] = set()  # intents whose completion may have been a damaged record
         self._uncovered: list[Call] = []  # actors' calls for whose sake a snapshot is to be taken
         self._hoping: list[Call] = []  # ... unless a recorded call of the actor, that has one, is made again
+        self._hopeless: list[Call] = []  # ... and it has not been, or is about to stand aside
         self._recovered = False  # one of a recorded call is among those below
         self._covers: dict[Call, None] = {}  # durable snapshots that may commit calls before them
         self._sought: set[Call] = set()  # in child flows whose bodies have not been replayed
