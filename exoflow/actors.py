@@ -55,7 +55,7 @@ class Actor:
         if name.startswith("__") or not hasattr(cls, name) and not made.methods:
             raise AttributeError(f"{cls.__qualname__} has no attribute {name!r}")
         raise AttributeError(
-            f"{self!r}.{name}: the state of an actor is where its process is, and can only be had by its tasks. Write a "
+            f"{self!r}.{name}: the state of an actor is where its process is, and is had by its tasks alone. Write a "
             f"method that returns it, with @task, and call that"
         )
 
@@ -67,8 +67,8 @@ class Actor:
 
     def __reduce__(self) -> Any:
         raise TypeError(
-            f"{self!r} cannot be passed to a task or a child flow, nor be returned from a flow: its calls are ordered as "
-            f"this flow makes them. Pass what its methods return"
+            f"{self!r} cannot be passed to a task or a child flow, nor be returned from a flow: its calls are ordered "
+            f"as this flow makes them. Pass what its methods return"
         )
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ def _create(cls: type, made: _Cast, body: Body, args: tuple[Any, ...], kwargs: M
     try:
         made.signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise TypeError(f"{cls.__qualname__}{made.signature}: {error}") from None
+        raise TypeError(f"{cls.__name__}{made.signature}: {error}") from None
     chain = Chain(made.snapshot_every)
     handle = body.submit(replace(made.creates, actor=chain), args, kwargs)
     return Actor(cls, made, chain, handle.call_id)
@@ -122,19 +122,30 @@ def actor(
     def decorate(cls: type[T]) -> type[T]:
         if not isinstance(cls, type):
             raise TypeError(f"@exoflow.actor goes on a class, not on {cls!r}")
-        creates, methods = actor_specs(cls, _tasks_of(cls), executor, dict(resources or {}))
+        made = _with_actor_type(cls)
+        creates, methods = actor_specs(made, _tasks_of(made), executor, dict(resources or {}))
         signature = cast(Any, creates.function).__signature__
-        cls.__exoflow_actor__ = _Cast(snapshot_every, creates, methods, signature)  # type: ignore[attr-defined]
-        meta = type(cls)
-        if not issubclass(meta, ActorType):
-            cls.__class__ = ActorType if meta is type else type(f"Actor{meta.__name__}", (ActorType, meta), {})
-        return cls
+        made.__exoflow_actor__ = _Cast(snapshot_every, creates, methods, signature)  # type: ignore[attr-defined]
+        return made
 
     if snapshot_every == 0:
         raise ValueError("snapshot_every=0: a snapshot is taken behind every n-th call, so n is at least 1")
     count("snapshot_every", snapshot_every)
     check_executor(executor)
     return decorate if cls is None else decorate(cls)
+
+
+def _with_actor_type(cls: type[T]) -> type[T]:
+    """The class under its own name, with nothing added but what calling it does: no class can be given another type."""
+    meta = type(cls)
+    kind = ActorType if meta is type else type(f"Actor{meta.__name__}", (ActorType, meta), {})
+    namespace = {
+        "__slots__": (),
+        "__doc__": cls.__doc__,
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+    }
+    return cast("type[T]", kind(cls.__name__, (cls,), namespace))
 
 
 def _tasks_of(cls: type) -> dict[str, AnyTask[..., Any, Any]]:

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from types import FunctionType
 from typing import Any, NamedTuple, get_args
 
 from exoflow.attempts import is_async, wants_refs
@@ -130,7 +129,7 @@ def _method_spec(
     if note.rollback or note.effect == "irrevocable":
         what = "has a rollback" if note.rollback else "has an irrevocable effect"
         raise ValueError(
-            f"{owner}.{name} {what}: what an actor's call changes outside must bear being repeated from an older state. "
+            f"{owner}.{name} {what}: what an actor's call changes outside must bear being done again. "
             f"Return the decision, and act on it in a task that is no actor's; or use effect='idempotent'"
         )
     for option, value in (("executor", spec.executor), ("resources", spec.resources)):
@@ -293,10 +292,10 @@ def _check_function(function: object, kind: str) -> None:
         raise TypeError(f"@{kind} goes below @{type(function).__name__}, next to the function")
     if not inspect.isfunction(function):
         raise TypeError(f"@{kind} goes on a function, not on {function!r}")
-    if kind == "flow" and is_method(function):
+    if is_method(function) and (kind == "flow" or function.__code__.co_varnames[0] == "cls"):
         raise TypeError(
-            f"{function.__qualname__} is a method, and a flow is a function: a replay in another process has no "
-            f"object to call it on. Write it outside the class, or as a @staticmethod (above @flow), and give it "
+            f"{function.__qualname__} is a method, and a {kind} is a function: a replay in another process has no "
+            f"object to call it on. Write it outside the class, or as a @staticmethod (above @{kind}), and give it "
             "what it needs"
         )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -219,14 +219,16 @@ class Executor(Protocol):
 
     Actors: an attempt with a state MUST run where that is, and nowhere else. A state MUST be given to one attempt only:
     one that vanishes takes it along, unless its body did not begin, which it MUST say. A state that is gone MUST be
-    reported as ``Vanished(lost=...)``, and nothing be run. Actors MUST NOT wait for each other. ``save``, ``release`` and
-    ``drop`` take states too; nobody asks for a ``save`` while an attempt has the state.
+    reported as ``Vanished(lost=...)``, and nothing be run. Actors MUST NOT wait for each other. ``save``, ``release``
+    and ``drop`` take states too; nobody asks for a ``save`` while an attempt has the state.
     """
 
     name: str
     """By which ``open_executor`` opens it again, in the process that resumes."""
     remote: bool
     """Whether its values may lie on other machines: others get large ones by way of the store, not of this process."""
+    has_actors: bool
+    """Whether it runs attempts that have an ``actor``; it is given none otherwise."""
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         """Queue the attempt; returns at once.

@@ -57,7 +57,7 @@ def send(
     opened = settings.store_of(store)
     live = Runtime.of(opened).executions.get(run_id)
     if live is None:
-        found = _known(opened, run_id)
+        found = _known(opened, run_id, listens=False)
         if found.state == "ended":
             if id is not None and any(
                 each.id == id and each.name == event for each in messages_after(opened, run_id, 0)
@@ -149,7 +149,7 @@ def _tell(store: Store, run_id: str, message: Message) -> None:
         look(live)
         return
     try:
-        owner = runtime.journal.find(run_id)
+        owner = runtime.journal.find(run_id, listens=False)
         if owner.state == "live":
             ring(store, owner.claim.journal if owner.claim is not None else owner.journal, run_id, number)
     except StorageError as error:  # the message is durable: its owner finds it later, too
@@ -167,10 +167,10 @@ def _has_ended(run_id: str, what: str) -> RunError:
     return _about(run_id, f"the run {run_id} has ended: one cannot {what} any more")
 
 
-def _known(store: Store, run_id: str) -> Found:
+def _known(store: Store, run_id: str, *, listens: bool = True) -> Found:
     journal = Runtime.of(store).journal
     journal.flush()  # it may have broken off in this very process, a moment ago
-    found = journal.find(run_id)
+    found = journal.find(run_id, listens=listens)
     if found.state == "absent":
         raise journal.not_found(run_id)
     return found

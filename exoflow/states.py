@@ -67,7 +67,7 @@ class Creation:
     def __signature__(self) -> inspect.Signature:
         """As its callers see it: without the object."""
         signature = inspect.signature(self.function)
-        return signature.replace(parameters=list(signature.parameters.values())[1:])
+        return signature.replace(parameters=list(signature.parameters.values())[1:], return_annotation=signature.empty)
 
 
 class Method(Creation):
@@ -87,6 +87,11 @@ class Method(Creation):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.owner, self.name)
+
+    @cached_property
+    def __signature__(self) -> inspect.Signature:
+        signature = inspect.signature(self.function)
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def run_actor(attempt: Attempt, fetch: Fetch, keep: Keep, states: States) -> Outcome:
@@ -222,13 +227,13 @@ def snapshot_of(actor: object) -> Encoded:
     Raises:
         CodecError: a part of it cannot be pickled; the message names the way to it.
     """
-    name = type(actor).__qualname__
+    name = type(actor).__name__
     try:
         encoded = encode(actor.__getstate__(), what=f"the state of {name}")
     except CodecError as error:
         raise CodecError(
-            f"{error}. A snapshot of an actor is its pickle: leave such an attribute out in {name}.__getstate__, and "
-            f"make it in __init__, which runs again before a snapshot is restored"
+            f"{error}. A snapshot is the actor's pickle, and __init__ runs again before it is restored: what that "
+            f"makes may be left out"
         ) from error
     if encoded.refs:
         raise CodecError(f"the state of {name} holds the Ref to {encoded.refs[0]}: keep its value instead")
@@ -246,7 +251,7 @@ def restore(actor: Any, state: Any) -> None:
         state, slots = state[0], state[1] or {}
     plain = getattr(type(actor), "__getstate__", None) is object.__getstate__
     if plain and hasattr(actor, "__dict__"):
-        actor.__dict__.clear()  # the state is all that there is; one that leaves something out adds to what __init__ made
+        actor.__dict__.clear()  # the state is all that there is, and what __init__ made is not
     if state:
         actor.__dict__.update(state)
     for name, value in slots.items():

@@ -106,8 +106,8 @@ class AnyTask(Callee[P, R, X]):
                 else f"this {cls}, which was made outside of the flow's body or is no actor,"
             )
             raise TypeError(
-                f"{self._function.__qualname__} is a method, and a replay in another process has no object like {what} to "
-                f"call it on: put @exoflow.actor on the class, and create it in the flow; or write a function"
+                f"{self._function.__qualname__} is a method, and a replay in another process has no {what} to call it "
+                f"on: put @exoflow.actor on the class, and create it in the flow; or write a function"
             )
 
     def options(self, **options: Unpack[CallOptions]) -> Self:

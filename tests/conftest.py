@@ -9,9 +9,13 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 # Deadlines measure the machine, not the code. A failure prints the blob that repeats it; chance is not taken away,
 # so that a hundred runs see a hundred times as much.
@@ -85,3 +89,14 @@ def ray_cluster() -> Iterator[Path]:
     yield Path(folder)
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def dask_cluster() -> Iterator["Client"]:
+    """A client of a Dask of two workers, one thread each, for all tests of a module that leave it as it was."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

@@ -16,6 +16,11 @@ def kind_of(thing: type) -> str | None:
     return FUTURE if issubclass(thing, Future) else None
 
 
+def changes(kind: str) -> bool:
+    """See ``engines.EngineObjects``."""
+    return False
+
+
 def load(thing: Any) -> object:
     """See ``engines.EngineObjects``."""
     if is_lost(thing):

@@ -25,6 +25,9 @@ class EngineObjects(Protocol):
     def kind_of(self, thing: type) -> str | None:
         """The name of the kind, if objects of this type stand for something on the cluster."""
 
+    def changes(self, kind: str) -> bool:
+        """Whether what an object of the kind stands for may change: then its content is taken when it is told."""
+
     def load(self, thing: Any) -> object:
         """What the object stands for, brought here.
 
@@ -61,6 +64,10 @@ class Live:
     def engine(self) -> str:
         """``ray`` or ``distributed``."""
         return self.kind.partition(".")[0]
+
+    def changes(self) -> bool:
+        """Whether what it stands for may change."""
+        return engine_objects(self.engine).changes(self.kind)
 
     def content(self) -> object:
         """What it stands for, brought here.

@@ -18,6 +18,7 @@ from exoflow.driver.outcomes import take_outcome
 from exoflow.driver.spec import pause_s
 from exoflow.driver.strands import current
 from exoflow.driver.sync_body import SyncBody
+from exoflow.errors import ExecutorError
 from exoflow.kernel import commands as do
 from exoflow.model import Inline, Kind, Version
 from exoflow.protocols import Computed, Vanished
@@ -103,6 +104,11 @@ def _launch_task(execution: Execution, handle: Handle, version: Version) -> None
         lost = undo.lost_input(execution, handle)
         take_outcome(execution, handle, version, Vanished("an input is lost", lost=lost))
         return
+    if spec.actor is not None and not executor_of(execution, spec).has_actors:
+        raise ExecutorError(
+            f"the executor {executor_of(execution, spec).name!r} has no actors, and {handle.call.id} is one's: write "
+            f"@exoflow.actor(executor='processes') or 'local', and resume"
+        )
     if spec.actor is not None and (ended := lost_state(execution, handle, version)) is not None:
         take_outcome(execution, handle, version, ended)
         return

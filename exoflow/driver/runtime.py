@@ -306,7 +306,7 @@ class Runtime:
         accept: Sequence[str],
     ) -> Execution:
         self.journal.flush()  # it may have broken off in this very process, a moment ago
-        found = self.journal.find(run_id)
+        found = self.journal.find(run_id, listens=not takeover)
         if accept and (found.state in ("ended", "broken_off") or (takeover and found.state == "live")):
             check_accepted(run_id, accept, recorded_results(found.records))
         if found.state == "ended":

@@ -89,6 +89,11 @@ class WorkerActors:
         self._actors.pop(key_of(state), None)
 
 
+def is_state(value: Held) -> bool:
+    """Whether a worker's value is the state of an actor, rather than bytes."""
+    return isinstance(value.handle, tuple | list)
+
+
 def key_of(state: Held) -> str:
     """What a worker calls a state."""
     return cast(tuple[str, str], state.handle)[1]

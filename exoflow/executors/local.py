@@ -63,6 +63,7 @@ class LocalExecutor:
 
     name = "local"
     remote = False
+    has_actors = True
 
     def __init__(
         self, max_workers: int | None = None, *, store: Store | None = None, elsewhere: Elsewhere | None = None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from exoflow.codec import Encoded, Live, encode, encode_arguments, to_bytes
-from exoflow.executors.wire import Order
+from exoflow.executors.wire import ActorOrder, Order
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value
 from exoflow.protocols import Attempt, Store
 
@@ -21,6 +21,9 @@ Send = Callable[[Encoded | Live], Value]
 """Makes a value over 64 KiB, or an engine's object, reach the worker: a Held that the worker can read."""
 
 
+Readable = Callable[[Value], Value]
+
+
 class Functions:
     """The functions of tasks as code, encoded once."""
 
@@ -29,18 +32,26 @@ class Functions:
         self._lock = threading.Lock()
 
     def code_of(self, attempt: Attempt) -> tuple[bytes, bytes]:
+        """The digest of the code of the attempt's function, and the code.
+
+        Raises:
+            CodecError: it cannot be pickled.
+        """
+        return self.code(attempt.function, attempt.task)
+
+    def code(self, function: Callable[..., Any], task: str) -> tuple[bytes, bytes]:
         """The digest of the function's code, and the code.
 
         Raises:
             CodecError: it cannot be pickled.
         """
         with self._lock:
-            known = self._codes.get(attempt.function)
+            known = self._codes.get(function)
         if known is None:
-            code = to_bytes(encode(attempt.function, what=f"the function of {attempt.task}"))
+            code = to_bytes(encode(function, what=f"the function of {task}"))
             known = (hashlib.blake2b(code, digest_size=16).digest(), code)
             with self._lock:
-                self._codes[attempt.function] = known
+                self._codes[function] = known
         return known
 
 
@@ -84,7 +95,13 @@ def carried(found: Encoded | Live, send: Send) -> Value:
     return send(found)
 
 
-def order_of(attempt: Attempt, function: tuple[bytes, bytes | None], inputs: dict[CallId, Value], send: Send) -> Order:
+def order_of(
+    attempt: Attempt,
+    function: tuple[bytes, bytes | None],
+    inputs: dict[CallId, Value],
+    send: Send,
+    actor: ActorOrder | None = None,
+) -> Order:
     """The attempt as it can be sent.
 
     Raises:
@@ -106,4 +123,34 @@ def order_of(attempt: Attempt, function: tuple[bytes, bytes | None], inputs: dic
         arguments=carried(arguments, send),
         inputs=inputs,
         save_to=attempt.save_to,
+        actor=actor,
     )
+
+
+def actor_order(
+    attempt: Attempt, functions: Functions, known: set[bytes], send: Send, readable: Readable
+) -> ActorOrder:
+    """What an attempt at an actor's call has beside its arguments, as it can be sent.
+
+    Args:
+        attempt: At an actor's call.
+        functions: The executor's.
+        known: Digests of the code that the worker has; that of what is sent now is added.
+        send: As of ``order_of``.
+        readable: Makes a saved state one that the worker can read.
+
+    Raises:
+        CodecError: the class cannot be pickled.
+    """
+    part = attempt.actor
+    assert part is not None
+    create: tuple[bytes, bytes | None, Value] | None = None
+    if part.create is not None:
+        digest, code = functions.code(part.create.function, attempt.task)
+        arguments = cast(Encoded | None, part.create.encoded)
+        if arguments is None:
+            arguments = encode_arguments(part.create.args, part.create.kwargs, task=attempt.task)
+        create = digest, None if digest in known else code, carried(arguments, send)
+        known.add(digest)
+    snapshot = None if part.snapshot is None else readable(part.snapshot)
+    return ActorOrder(part.origin, part.holder, part.state, snapshot, create, part.snapshot_to)

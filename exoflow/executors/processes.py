@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from time import monotonic
 from typing import cast
 
@@ -14,11 +16,13 @@ from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live, as_encoded
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.child import Worker, WorkerDied
-from exoflow.executors.ordering import Carrier, Elsewhere, Functions, Send, carried, order_of
+from exoflow.executors.lanes import Lanes
+from exoflow.executors.living import is_state
+from exoflow.executors.ordering import Carrier, Elsewhere, Functions, Send, actor_order, carried, order_of
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.spool import EXECUTOR, Spool, delete_spool, read_spool, write_spool
 from exoflow.executors.threads import Take, Threads
-from exoflow.executors.wire import pack_order, unpack_outcome
+from exoflow.executors.wire import ActorOrder, pack_order, pack_saving, unpack_outcome, unpack_saved
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
 
@@ -32,7 +36,7 @@ _Key = tuple[RunId, Version]
 class _Entry:
     """An attempt between ``start`` and its report."""
 
-    __slots__ = ("attempt", "key", "reason", "report", "spooled", "worker")
+    __slots__ = ("attempt", "key", "place", "reason", "report", "spooled", "worker")
 
     def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         self.attempt = attempt
@@ -41,6 +45,19 @@ class _Entry:
         self.worker: Worker | None = None
         self.reason: str | None = None
         self.spooled: list[str] = []
+        self.place = ""
+        """Of an actor's attempt: the lane of its worker."""
+
+
+class _Saving:
+    """A state that is to be saved by the worker that has it."""
+
+    __slots__ = ("name", "report", "state")
+
+    def __init__(self, state: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        self.state = state
+        self.name = name
+        self.report = report
 
 
 class ProcessExecutor:
@@ -55,6 +72,7 @@ class ProcessExecutor:
 
     name = EXECUTOR
     remote = False
+    has_actors = True
 
     def __init__(
         self,
@@ -68,7 +86,9 @@ class ProcessExecutor:
         self._carrier = Carrier(self.name, store, elsewhere)
         self._functions = Functions()
         self._inherit = inherit
-        self._threads: Threads[_Entry] = Threads(max_workers or os.cpu_count() or 1, self._serve, "exoflow-processes")
+        limit = max_workers or os.cpu_count() or 1
+        self._threads: Threads[_Entry | _Saving] = Threads(limit, partial(self._serve, ""), "exoflow-processes")
+        self._lanes: Lanes[_Entry | _Saving] = Lanes(self._serve, "exoflow-processes")
         self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
         self._live: dict[_Key, _Entry] = {}
         self._workers: set[Worker] = set()
@@ -81,7 +101,10 @@ class ProcessExecutor:
             raise ExecutorError("the executor is closed")
         entry = _Entry(attempt, report)
         self._live[entry.key] = entry
-        self._threads.put(entry)
+        if attempt.actor is None:
+            self._threads.put(entry)
+        else:
+            self._lanes.put(attempt.actor, entry)
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         with self._lock:
@@ -96,12 +119,19 @@ class ProcessExecutor:
         entry.report(Vanished("cancelled"))
 
     def fetch(self, value: Held) -> Encoded:
+        if is_state(value):
+            raise KeyError("the state of an actor is in its worker: it can be saved")
         try:
             return read_spool(cast(str, value.handle))
         except FileNotFoundError as error:
             raise KeyError(f"{value.handle}: the value was released or lost") from error
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        if is_state(value):
+            if not self._lanes.put_behind(value, _Saving(value, name, report)):
+                self._savers.put(lambda: report(KeyError(f"{value.handle}: its worker is gone")))
+            return
+
         def write() -> None:
             try:
                 saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
@@ -112,7 +142,10 @@ class ProcessExecutor:
         self._savers.put(write)
 
     def release(self, value: Held) -> None:
-        delete_spool(cast(str, value.handle))
+        if is_state(value):
+            self._lanes.release(value)
+        else:
+            delete_spool(cast(str, value.handle))
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -128,16 +161,21 @@ class ProcessExecutor:
         self._savers.close()
         self._threads.join(_CLOSE_TIMEOUT_S)
         self._savers.join(_CLOSE_TIMEOUT_S)
+        self._lanes.close(_CLOSE_TIMEOUT_S)
         with self._lock:
             spool, self._spool = self._spool, None
         if spool is not None:
             spool.close()
 
-    def _serve(self, take: Take[_Entry]) -> None:
+    def _serve(self, place: str, take: Take[_Entry | _Saving]) -> None:
         """The life of a thread: it owns one worker, which the kernel ends if this thread should."""
         worker: Worker | None = None
         while (entry := take()) is not None:
-            worker = self._serve_one(entry, worker)
+            if isinstance(entry, _Saving):
+                self._save_state(entry, worker)
+            else:
+                entry.place = place
+                worker = self._serve_one(entry, worker)
             del entry
         if worker is not None:
             self._end(worker)
@@ -147,7 +185,7 @@ class ProcessExecutor:
         try:
             for _ in range(_STARTS):
                 if worker is None or worker.is_dead():
-                    worker = self._replaced(worker)
+                    worker = self._replaced(worker, entry.place)
                 if worker is None:
                     continue
                 order = self._order(entry, worker)
@@ -160,9 +198,9 @@ class ProcessExecutor:
             self._settle(entry, Vanished(f"no worker process could be started ({_STARTS} tries)"))
         except KeyError as error:
             call = CallId(str(error.args[0]))
-            self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
+            self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,), state=_untouched(entry)))
         except (CodecError, StorageError, OSError) as error:  # its arguments cannot be sent
-            self._settle(entry, raised(error, 0.0))
+            self._settle(entry, replace(raised(error, 0.0), state=_untouched(entry)))
         finally:
             for path in entry.spooled:
                 delete_spool(path)
@@ -203,16 +241,31 @@ class ProcessExecutor:
 
     def _settle(self, entry: _Entry, outcome: Outcome) -> None:
         with self._lock:
-            if self._live.get(entry.key) is not entry:  # cancelled; an undo has the key of the attempt that it undoes
-                return
-            del self._live[entry.key]
-        entry.report(outcome)
+            is_live = self._live.get(entry.key) is entry  # else cancelled; an undo has the key of what it undoes
+            if is_live:
+                del self._live[entry.key]
+        if entry.place:
+            self._lanes.left(entry.place, outcome.state if is_live else None)
+        if is_live:
+            entry.report(outcome)
 
-    def _replaced(self, worker: Worker | None) -> Worker | None:
+    def _save_state(self, saving: _Saving, worker: Worker | None) -> None:
+        saved: Stored | BaseException = KeyError(f"{saving.state.handle}: its worker has died")
+        if worker is not None:
+            try:
+                worker.send(pack_saving(saving.state, saving.name))
+                reply = worker.receive(None)
+                assert reply is not None
+                saved = unpack_saved(reply)
+            except WorkerDied:
+                pass
+        saving.report(saved)
+
+    def _replaced(self, worker: Worker | None, place: str) -> Worker | None:
         """A new worker in the place of a dead one or none; None: it does not start, or the executor is closed."""
         if worker is not None:
             self._end(worker)
-        setup = msgpack.packb((self._folders(), self._carrier.store_code))
+        setup = msgpack.packb((self._folders(), self._carrier.store_code, place))
         fresh = Worker(setup, self._inherit())
         with self._lock:
             self._workers.add(fresh)
@@ -244,14 +297,24 @@ class ProcessExecutor:
 
         digest, code = self._functions.code_of(attempt)
         inputs = {call: self._input(attempt, call, value, send) for call, value in attempt.inputs.items()}
-        order = order_of(attempt, (digest, None if digest in worker.known else code), inputs, send)
+        sent = digest, None if digest in worker.known else code
         worker.known.add(digest)
+        actor: ActorOrder | None = None
+        if attempt.actor is not None:
+            readable = partial(self._input, attempt, attempt.call, send=send)
+            actor = actor_order(attempt, self._functions, worker.known, send, readable)
+        order = order_of(attempt, sent, inputs, send, actor)
         return pack_order(order)
 
     def _input(self, attempt: Attempt, call: CallId, value: Value, send: Send) -> Value:
         if isinstance(value, Stored) and not self._carrier.workers_read_store:
             return carried(self._stored.read(value), send)
         return self._carrier.input(attempt, call, value, send)
+
+
+def _untouched(entry: _Entry) -> Held | None:
+    """The state of an attempt that was not sent."""
+    return None if entry.attempt.actor is None else entry.attempt.actor.state
 
 
 def _run_all(take: Take[Callable[[], None]]) -> None:

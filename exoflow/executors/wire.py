@@ -7,11 +7,25 @@ from typing import Any
 
 import msgspec
 
+from exoflow.codec import decode_error
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class ActorOrder:
+    """``ActorPart``, as a worker gets it."""
+
+    origin: CallId
+    holder: CallId | None
+    state: Held | None
+    snapshot: Value | None
+    create: tuple[bytes, bytes | None, Value] | None
+    """The digest of the function's code; the code, for a worker that has not seen it yet; the arguments."""
+    snapshot_to: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class Order:
     arguments: Value
     inputs: dict[CallId, Value]
     save_to: str | None
+    actor: ActorOrder | None = None
 
 
 def pack_order(order: Order) -> bytes:
@@ -48,37 +63,72 @@ def pack_order(order: Order) -> bytes:
             _pack_value(order.arguments),
             inputs,
             order.save_to,
+            None if order.actor is None else _pack_actor(order.actor),
         )
     )
 
 
 def unpack_order(data: bytes) -> Order:
-    function, code, run_id, call, version, number, key, task, arguments, inputs, save_to = _decode(data)
+    function, code, run_id, call, version, number, key, task, *rest = _decode(data)
+    arguments, inputs, save_to, actor = rest
     values = {CallId(name): _unpack_value(value) for name, value in inputs.items()}
-    return Order(function, code, run_id, call, version, number, key, task, _unpack_value(arguments), values, save_to)
+    part = None if actor is None else _unpack_actor(actor)
+    given = _unpack_value(arguments)
+    return Order(function, code, run_id, call, version, number, key, task, given, values, save_to, part)
+
+
+def _pack_actor(part: ActorOrder) -> tuple[Any, ...]:
+    create = part.create
+    packed = None if create is None else (create[0], create[1], _pack_value(create[2]))
+    return part.origin, part.holder, _pack_or_none(part.state), _pack_or_none(part.snapshot), packed, part.snapshot_to
+
+
+def _unpack_actor(fields: list[Any]) -> ActorOrder:
+    origin, holder, state, snapshot, create, snapshot_to = fields
+    made = None if create is None else (create[0], create[1], _unpack_value(create[2]))
+    return ActorOrder(origin, holder, _state_or_none(state), _unpack_or_none(snapshot), made, snapshot_to)
 
 
 def pack_outcome(outcome: Outcome) -> bytes:
     fields: tuple[Any, ...]
     match outcome:
-        case Computed(value, seconds, refs, puts):
-            fields = ("c", _pack_value(value), seconds, refs, [(c, _pack_value(v)) for c, v in puts])
-        case Raised(error, seconds, did_not_happen):
-            fields = ("r", error, seconds, did_not_happen)
-        case Vanished(reason, seconds, lost):
-            fields = ("v", reason, seconds, lost)
+        case Computed(value, seconds, refs, puts, state, snapshot):
+            packed_puts = [(c, _pack_value(v)) for c, v in puts]
+            left = _pack_or_none(state), _pack_or_none(snapshot)
+            fields = ("c", _pack_value(value), seconds, refs, packed_puts, *left)
+        case Raised(error, seconds, did_not_happen, state, snapshot):
+            fields = ("r", error, seconds, did_not_happen, _pack_or_none(state), _pack_or_none(snapshot))
+        case Vanished(reason, seconds, lost, state):
+            fields = ("v", reason, seconds, lost, _pack_or_none(state))
     return _encode(fields)
 
 
 def unpack_outcome(data: bytes) -> Outcome:
     kind, *fields = _decode(data)
     if kind == "c":
-        value, seconds, refs, puts = fields
-        return Computed(_unpack_value(value), seconds, tuple(refs), tuple((c, _unpack_value(v)) for c, v in puts))
+        value, seconds, refs, puts, state, snapshot = fields
+        made = tuple((c, _unpack_value(v)) for c, v in puts)
+        left = _state_or_none(state), _unpack_or_none(snapshot)
+        return Computed(_unpack_value(value), seconds, tuple(refs), made, *left)
     if kind == "r":
-        return Raised(*fields)
-    reason, seconds, lost = fields
-    return Vanished(reason, seconds, tuple(lost))
+        error, seconds, did_not_happen, state, snapshot = fields
+        return Raised(error, seconds, did_not_happen, _state_or_none(state), _unpack_or_none(snapshot))
+    reason, seconds, lost, state = fields
+    return Vanished(reason, seconds, tuple(lost), _state_or_none(state))
+
+
+def _pack_or_none(value: Value | None) -> tuple[Any, ...] | None:
+    return None if value is None else _pack_value(value)
+
+
+def _unpack_or_none(fields: list[Any] | None) -> Value | None:
+    return None if fields is None else _unpack_value(fields)
+
+
+def _state_or_none(fields: list[Any] | None) -> Held | None:
+    state = _unpack_or_none(fields)
+    assert state is None or isinstance(state, Held)
+    return state
 
 
 def _pack_value(value: Value) -> tuple[Any, ...]:
@@ -96,3 +146,34 @@ def _unpack_value(fields: list[Any]) -> Value:
         return Inline(fields[0])
     kind, *rest = fields
     return Stored(*rest) if kind == "s" else Held(*rest)
+
+
+def pack_saving(state: Held, name: str) -> bytes:
+    """An order to save the state of an actor."""
+    return _encode((None, _pack_value(state), name))
+
+
+def unpack_saving(data: bytes) -> tuple[Held, str] | None:
+    """The other way round; None: it is the order of an attempt."""
+    fields = _decode(data)
+    if fields[0] is not None:
+        return None
+    state = _state_or_none(fields[1])
+    assert state is not None
+    return state, fields[2]
+
+
+def pack_saved(saved: Stored | bytes | None) -> bytes:
+    """What came of it: an encoded error, or None where the state is gone."""
+    return _encode(_pack_value(saved) if isinstance(saved, Stored) else saved)
+
+
+def unpack_saved(data: bytes) -> Stored | BaseException:
+    fields = _decode(data)
+    if fields is None:
+        return KeyError("the state is gone")
+    if isinstance(fields, bytes):
+        return decode_error(fields)
+    saved = _unpack_value(fields)
+    assert isinstance(saved, Stored)
+    return saved

@@ -15,10 +15,11 @@ from typing import cast
 import msgpack
 
 from exoflow.codec import Encoded, Live, as_encoded, decode, from_bytes
+from exoflow.executors.living import WorkerActors
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.spool import EXECUTOR, read_spool, write_spool
-from exoflow.executors.wire import pack_outcome, unpack_order
+from exoflow.executors.wire import pack_outcome, pack_saved, unpack_order, unpack_saving
 from exoflow.model import Held
 
 _PR_SET_PDEATHSIG = 1
@@ -31,13 +32,20 @@ def main(socket: int, parent: int) -> None:
     signal.signal(signal.SIGTERM, _leave_it_to_the_flow)
     _die_with(parent)
     connection = Connection(socket)
-    folders, store = msgpack.unpackb(connection.recv_bytes())
-    performer = Performer(StoredValues(None if store is None else decode(from_bytes(store))))
+    folders, store, place = msgpack.unpackb(connection.recv_bytes())
+    stored = StoredValues(None if store is None else decode(from_bytes(store)))
+    performer = Performer(stored)
+    actors = WorkerActors(EXECUTOR, place, stored)
     orders: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
     connection.send_bytes(b"ready")
     while True:
-        outcome = performer.perform(unpack_order(orders.get()), _read, functools.partial(_hold, folders))
+        message = orders.get()
+        saving = unpack_saving(message)
+        if saving is not None:
+            connection.send_bytes(pack_saved(performer.save_state(*saving, actors)))
+            continue
+        outcome = performer.perform(unpack_order(message), _read, functools.partial(_hold, folders), states=actors)
         connection.send_bytes(pack_outcome(outcome))
 
 

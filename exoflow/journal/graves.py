@@ -22,7 +22,7 @@ def alone(store: Store) -> Iterator[None]:
     """A second gc is refused: it would take the first one's tombs for those of a dead one."""
     if not isinstance(store, SlotStore):
         if store.shared:
-            raise UnsupportedStore(f"{store.url}: gc needs a store with locks; nothing was deleted")
+            raise UnsupportedStore(f"{store.url}: gc needs locks, which a bucket has not: nothing was deleted")
         with _one_process:
             yield
         return

@@ -140,9 +140,9 @@ class Journal(GroupCommit):
         with self._lock:
             self._claimed_runs.discard(run)
 
-    def find(self, run_id: str) -> Found:
-        """What the store says of a run now."""
-        return find(self.store, run_id, self._own())
+    def find(self, run_id: str, *, listens: bool = True) -> Found:
+        """What the store says of a run now; ``listens``: see ``takeover.find``."""
+        return find(self.store, run_id, self._own(), listens=listens)
 
     def adopt(self, run_id: str, takeover: bool = False) -> Adopted:
         """Take over a run whose owner is gone, or, with ``takeover``, from one that lives: it can record nothing more.
@@ -181,9 +181,9 @@ class Journal(GroupCommit):
         if not known:
             raise self.not_found(run_id)
         newest = known[0]
-        alive = owner_processes(self.store, newest, self._own())
+        alive = owner_processes(self.store, newest, self._own(), listens=not takeover)
         if alive:
-            found = self.find(run_id)
+            found = self.find(run_id, listens=not takeover)
             if found.state == "live":
                 if not takeover or newest.journal == self.name:
                     raise _is_live(found)

@@ -58,7 +58,7 @@ def claims(store: Store, run_id: str) -> list[Claim]:
     """All claims of a run, the newest first; the first of a generated id may never have begun."""
     folder = f"owners/{hashed(run_id)}"
     first = parse_id(run_id)
-    found = []
+    found: list[Claim] = []
     if numbered.in_bucket(store):
         for epoch, data in numbered.read_on(store, folder, 1 if first is None else 2):
             found.insert(0, _parse(store, f"{folder}/{epoch}", epoch, data))

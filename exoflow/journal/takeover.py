@@ -77,35 +77,37 @@ class Own:
     """Runs that it has claimed or begun, and that have not ended."""
 
 
-def find(store: Store, run_id: str, own: Own | None = None) -> Found:
+def find(store: Store, run_id: str, own: Own | None = None, *, listens: bool = True) -> Found:
     """Look for a run. Changes nothing.
+
+    Without ``listens`` a run in a bucket counts as live if its owner may live: nobody waits for its next beat.
 
     Raises:
         StorageError: the store failed, or changes faster than it can be read.
     """
     for _ in range(_TRIES):
         try:
-            return _find(store, run_id, own)
+            return _find(store, run_id, own, listens)
         except FileNotFoundError:
             continue  # gc moved what we read into a pack
     raise StorageError(f"{store.url}: what belongs to run {run_id!r} vanishes as often as it is read; try again")
 
 
-def _find(store: Store, run_id: str, own: Own | None) -> Found:
+def _find(store: Store, run_id: str, own: Own | None, listens: bool) -> Found:
     known = claims(store, run_id)
     newest = known[0] if known else None
     for claim in known:
         ours = own is not None and own.journal == claim.journal
         history = history_of(store, run_id, claim, own)
         if history is None:
-            processes = owner_processes(store, claim, own) if claim is newest else ()
+            processes = owner_processes(store, claim, own, listens=listens) if claim is newest else ()
             if processes:
                 return Found(run_id, "live", 0, claim.journal, claim.run, newest, processes)
             continue
         if claim.epoch <= last_buried(store, run_id):
             break  # gc is deleting it
         over = history.ended or history.released  # whoever has released a run records nothing more of it
-        processes = () if over or claim is not newest else owner_processes(store, claim, own)
+        processes = () if over or claim is not newest else owner_processes(store, claim, own, listens=listens)
         state: State = "ended" if history.ended else "live" if processes else "broken_off"
         if ours and own is not None and claim.run not in own.busy_runs and state == "live":
             state = "broken_off"
@@ -128,14 +130,14 @@ def history_of(store: Store, run_id: str, claim: Claim, own: Own | None = None) 
     return history if history.entries else None
 
 
-def owner_processes(store: Store, claim: Claim, own: Own | None) -> tuple[int, ...]:
+def owner_processes(store: Store, claim: Claim, own: Own | None, *, listens: bool = True) -> tuple[int, ...]:
     """Who keeps the owner of a claim alive; empty: nobody."""
     if own is not None and own.journal == claim.journal:
         return (os.getpid(),) if claim.run in own.busy_runs else ()
-    return journal_processes(store, claim.journal)
+    return journal_processes(store, claim.journal, listens=listens)
 
 
-def journal_processes(store: Store, journal: str) -> tuple[int, ...]:
+def journal_processes(store: Store, journal: str, *, listens: bool = True) -> tuple[int, ...]:
     """Who keeps a journal alive. Decides only when to try, never who is right."""
     while isinstance(store, SlotStore):
         numbers = slot_numbers(store, journal)
@@ -148,7 +150,7 @@ def journal_processes(store: Store, journal: str) -> tuple[int, ...]:
         return ()
     if not store.shared:
         return (os.getpid(),) if lives_here(store, journal) else ()
-    return (-1,) if hears_beat(store, journal) else ()
+    return (-1,) if not listens or hears_beat(store, journal) else ()
 
 
 def hears_beat(
@@ -162,7 +164,7 @@ def hears_beat(
     What this process has seen before counts: whoever asks twice waits once.
     """
     newest, since_s = listen(store, journal, monotonic)
-    if since_s is None:
+    if since_s is None or (store.url, journal) in _moved and monotonic() < since_s + BEAT_S:
         return not is_sealed(store, journal)
     while monotonic() < since_s + _BEATS * BEAT_S:
         sleep(BEAT_S / 5)
@@ -174,6 +176,9 @@ def hears_beat(
 
 _heard: dict[tuple[str, str], tuple[int, float]] = {}
 """The newest slot of a journal, and since when it has been that, as far as this process saw."""
+
+_moved: set[tuple[str, str]] = set()
+"""Journals that were seen to grow."""
 
 
 def listen(store: Store, journal: str, monotonic: Callable[[], float] = time.monotonic) -> tuple[int, float | None]:
@@ -190,6 +195,8 @@ def note(store: Store, journal: str, newest: int, monotonic: Callable[[], float]
     if newest == known:
         return since_s
     _heard[key] = newest, now_s
+    if known is not None:
+        _moved.add(key)
     return None if known is not None and now_s - since_s < _BEATS * BEAT_S else now_s
 
 

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from exoflow.errors import ExoFlowError, Fenced, Interruption, StorageError
@@ -67,6 +68,7 @@ class GroupCommit:
         self._parked = True
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._wrote_s = 0.0
         self._claimed_runs: set[int] = set()
         self._open_runs: set[int] = set()
         living.add(self)
@@ -168,6 +170,7 @@ class GroupCommit:
             return
         try:
             self._slots.write(queue, last - len(queue) + 1)
+            self._wrote_s = time.monotonic()
         except (StorageError, Fenced) as failure:
             self._stop(failure)
             raise
@@ -250,7 +253,7 @@ class GroupCommit:
         while True:
             timeout = -1.0 if idle_ticks > _IDLE_TICKS else self._linger_s
             if timeout < 0 and self._beat_s is not None:
-                timeout = self._beat_s
+                timeout = self._until_beat_s()
             woken = self._wake.acquire(timeout=timeout)
             with self._lock:
                 pending, failed = len(self._queue), self._failure is not None
@@ -263,7 +266,7 @@ class GroupCommit:
                     self._parked = idle_ticks > _IDLE_TICKS
             if pending and not failed and (urgent or oldest == seen):
                 self._flush_quietly()
-            elif not woken and timeout == self._beat_s and not failed and self._open_runs:
+            elif self._beat_s is not None and self._open_runs and not failed and self._until_beat_s() == 0:
                 self._beat()
             seen = oldest if pending else 0
             self._call_back()
@@ -280,7 +283,15 @@ class GroupCommit:
             failure.__cause__ = error
             self._stop(failure)
 
+    def _until_beat_s(self) -> float:
+        """How long the journal may still be silent."""
+        assert self._beat_s is not None
+        if not self._open_runs or self._failure is not None:
+            return self._beat_s
+        return max(0.0, self._wrote_s + self._beat_s - time.monotonic())
+
     def _beat(self) -> None:
+        self._wrote_s = time.monotonic()  # also if it fails: the next one is due a beat later
         try:
             with self._io:
                 self._slots.write([(encode((Kind.BEAT, 0)), 0, Kind.BEAT)], NOWHERE)

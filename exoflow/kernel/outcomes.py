@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from exoflow.errors import Corrupt, RunError
 from exoflow.kernel.commands import Deliver, Doubt, Make, Probe, RecordSnapshot, Save, Snapshot, Upload
+from exoflow.kernel.graph import states
 from exoflow.kernel.retirement import Retirement
 from exoflow.kernel.state import NOBODY, Call, State
 from exoflow.model import CallId, Kind, Version
@@ -168,10 +169,7 @@ class Outcomes(Retirement):
                 f"value stays true, so the run stops here: mend what makes it fail, then resume."
             )
         call.fail_after_undo = False
-        if call.closed:  # as a function of its inputs it was no choice; an error is one
-            call.closed = False
-            for taker in (*call.takers, *call.late_takers):
-                taker.open += 1
+        self._open_up(call)
         call.failed = True
         call.version = call.attempt
         if call.note.kind is Kind.FLOW:
@@ -183,6 +181,19 @@ class Outcomes(Retirement):
         if not self.cancelling:
             self._append_save(call)
         self._done(call, failed=True)
+
+    def _open_up(self, call: Call) -> None:
+        """As a function of its inputs it was no choice; an error is one, and its actor may go on."""
+        stack = [call]
+        while stack:
+            source = stack.pop()
+            if not source.closed:
+                continue
+            source.closed = False
+            for taker in (*source.takers, *source.late_takers):
+                taker.open += 1
+                if taker.note.actor and source in states(taker):
+                    stack.append(taker)
 
     def _fail_with(self, call: Call, source: Call) -> None:
         """An input's error is the call's own."""

@@ -238,3 +238,4 @@ class Starting(Outcomes):
         self._force(last)  # the snapshot counts once all that it stands on is committed
         if not last.snapshot or last.snapshot != last.version:
             self._snapshot(last)
+        self.urgent = self.seq

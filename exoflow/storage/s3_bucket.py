@@ -317,11 +317,12 @@ def _total(answer: Mapping[str, Any], otherwise: int) -> int:
 
 async def _repeated(get: Callable[[], Awaitable[T]]) -> T:
     """Read again what broke off in the middle of an answer: botocore retries only until the answer begins."""
+    from aiohttp import ClientPayloadError
     from botocore.exceptions import HTTPClientError, IncompleteReadError
 
     for pause_s in _PAUSES_S:
         try:
             return await get()
-        except (HTTPClientError, IncompleteReadError):
+        except (ClientPayloadError, HTTPClientError, IncompleteReadError):
             await asyncio.sleep(pause_s)
     return await get()

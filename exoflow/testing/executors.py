@@ -28,8 +28,10 @@ from exoflow.attempts import current_attempt
 from exoflow.codec import Encoded, decode, decode_error, encode_arguments, from_bytes, make_reference
 from exoflow.errors import DidNotHappen, ExecutorError
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version, version
-from exoflow.protocols import Attempt, Computed, Executor, Outcome, Raised, Store, Vanished
+from exoflow.protocols import ActorPart, Attempt, Computed, Creating, Executor, Outcome, Raised, Store, Vanished
+from exoflow.states import STATE, Creation, Method
 from exoflow.storage import LocalStore
+from exoflow.tasks import task
 
 LARGE = 300_000
 """Bytes; more than fit into a record."""
@@ -160,6 +162,48 @@ def wait_for_line(path: Path) -> str:
     return lines(path)[0]
 
 
+class Tally:
+    """An actor: counts, and says in which process."""
+
+    def __init__(self, start: int) -> None:
+        self.count = start
+        self.zeros = bytearray(LARGE)
+
+    @task
+    def add(self, amount: int) -> tuple[int, int]:
+        self.count += amount
+        return self.count, os.getpid()
+
+    @task
+    async def add_later(self, amount: int) -> tuple[int, int]:
+        return self.add(amount)
+
+    @task
+    def add_and_fail(self, amount: int) -> None:
+        self.count += amount
+        raise ArithmeticError(self.count)
+
+    @task
+    def add_when(self, amount: int, started: str, gate: str) -> int:
+        self.count += amount
+        waits(started, gate)
+        return self.count
+
+
+TALLY = CallId("tally#0")
+HOLDER = CallId("holder#0")
+LOST_STATE = (CallId(f"{HOLDER}{STATE}"),)
+
+
+def with_state(state: Held | None, snapshot_to: str | None = None) -> ActorPart:
+    assert state is not None
+    return ActorPart(TALLY, HOLDER, state, snapshot_to=snapshot_to)
+
+
+def from_snapshot(snapshot: Value) -> ActorPart:
+    return ActorPart(TALLY, HOLDER, None, snapshot, Creating(Creation(Tally), (0,), {}, None))
+
+
 class Bench:
     """An executor with what its attempts report."""
 
@@ -178,6 +222,7 @@ class Bench:
         timeout_s: float | None = None,
         save_to: str | None = None,
         undoes: Attempt | None = None,
+        actor: ActorPart | None = None,
         resources: dict[str, float] | None = None,
     ) -> Attempt:
         self._number += 1
@@ -187,7 +232,7 @@ class Bench:
             version=version(1, self._number) if undoes is None else undoes.version,
             number=number,
             key=f"run/call#{self._number}",
-            task=function.__name__,
+            task=getattr(function, "name", "actor") if actor else function.__name__,
             function=function,
             args=args,
             kwargs={},
@@ -196,6 +241,7 @@ class Bench:
             timeout_s=timeout_s,
             save_to=save_to,
             encoded=encoded,
+            actor=actor,
         )
         serial = self._number
         self.executor.start(attempt, lambda outcome: self.reports.put((serial, outcome)))
@@ -223,6 +269,15 @@ class Bench:
         assert isinstance(outcome, Raised), outcome
         return decode_error(outcome.error), outcome.did_not_happen
 
+    def act(self, function: Callable[..., Any], *args: Any, actor: ActorPart, **options: Any) -> tuple[Any, Any]:
+        """What an actor's call gave, and the outcome, which has the state that it left."""
+        outcome = self.run(function, *args, actor=actor, **options)
+        if isinstance(outcome, Raised):
+            return decode_error(outcome.error), outcome
+        assert isinstance(outcome, Computed), outcome
+        assert isinstance(outcome.value, Inline)
+        return decode(from_bytes(outcome.value)), outcome
+
     def save(self, value: Held, name: str) -> Stored | BaseException:
         saved: SimpleQueue[Stored | BaseException] = SimpleQueue()
         self.executor.save(value, name, saved.put)
@@ -237,6 +292,8 @@ class Bench:
 class ExecutorConformance:
     """Every MUST of ``protocols.Executor``."""
 
+    has_actors = True
+    """Whether it runs attempts at the calls of actors."""
     kills = False
     """Whether it can end a running body, so that a vanished one has ended when it is reported."""
 
@@ -483,6 +540,81 @@ class ExecutorConformance:
         for _ in range(2):
             answer = bench.result(written_to, make_reference(CallId("a")), inputs={CallId("a"): held})
             assert answer.startswith("refused")
+
+    # -- actors ----------------------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def actors(self, bench: Bench) -> Bench:
+        if not self.has_actors:
+            pytest.skip("it has no actors")
+        return bench
+
+    def test_a_state_is_left_and_given_to_the_next_attempt_where_it_is(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 3, actor=ActorPart(TALLY))
+        first, added = actors.act(Method(Tally, "add"), 4, actor=with_state(created.state))
+        second, _ = actors.act(Method(Tally, "add_later"), 1, actor=with_state(added.state))
+        assert (first[0], second[0]) == (7, 8)
+        assert first[1] == second[1]
+
+    def test_a_state_is_given_once(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        actors.act(Method(Tally, "add"), 1, actor=with_state(created.state))
+        again = actors.run(Method(Tally, "add"), 1, actor=with_state(created.state))
+        assert isinstance(again, Vanished)
+        assert again.lost == LOST_STATE
+
+    def test_an_error_leaves_the_state_as_it_is_then(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        error, failed = actors.act(Method(Tally, "add_and_fail"), 5, actor=with_state(created.state))
+        assert isinstance(error, ArithmeticError)
+        assert actors.act(Method(Tally, "add"), 1, actor=with_state(failed.state))[0][0] == 6
+
+    def test_a_snapshot_is_stored_by_the_attempt_and_restored_into_a_new_actor(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        _, added = actors.act(Method(Tally, "add"), 9, actor=with_state(created.state, snapshot_to="values/state"))
+        assert isinstance(added.snapshot, Stored)
+        actors.executor.release(added.state)
+        assert actors.act(Method(Tally, "add"), 1, actor=from_snapshot(added.snapshot))[0][0] == 10
+
+    def test_a_state_can_be_saved_between_two_attempts(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 2, actor=ActorPart(TALLY))
+        saved = actors.save(created.state, "values/between")
+        assert isinstance(saved, Stored)
+        assert actors.act(Method(Tally, "add"), 1, actor=with_state(created.state))[0][0] == 3
+        assert actors.act(Method(Tally, "add"), 5, actor=from_snapshot(saved))[0][0] == 7
+
+    @pytest.mark.parametrize("lose", ["release", "drop"])
+    def test_a_state_that_is_gone_is_named_and_nothing_is_run(self, actors: Bench, lose: str) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        getattr(actors.executor, lose)(created.state)
+        outcome = actors.run(Method(Tally, "add"), 1, actor=with_state(created.state))
+        assert isinstance(outcome, Vanished)
+        assert outcome.lost == LOST_STATE
+        assert isinstance(actors.save(created.state, "values/gone"), KeyError)
+
+    def test_an_attempt_that_cannot_begin_gives_the_state_back(self, actors: Bench) -> None:
+        _, created = actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+        lost = actors.compute(large, 1)
+        assert isinstance(lost, Held)
+        actors.executor.drop(lost)
+        source = CallId("source#0")
+        taken = actors.run(
+            Method(Tally, "add"), make_reference(source), inputs={source: lost}, actor=with_state(created.state)
+        )
+        assert isinstance(taken, Vanished)
+        assert taken.lost == (source,)
+        assert actors.act(Method(Tally, "add"), 1, actor=with_state(taken.state))[0][0] == 1
+
+    def test_actors_do_not_wait_for_each_other(self, actors: Bench, tmp_path: Path) -> None:
+        parts = [actors.act(Creation(Tally), 0, actor=ActorPart(TALLY))[1].state for _ in range(3)]
+        for number, state in enumerate(parts):
+            started, gate = str(tmp_path / f"started-{number}"), str(tmp_path / f"gate-{number}")
+            actors.start(Method(Tally, "add_when"), number, started, gate, actor=with_state(state))
+        for number in reversed(range(3)):
+            wait_for_line(tmp_path / f"started-{number}")
+            (tmp_path / f"gate-{number}").touch()
+        outcomes = [actors.outcome() for _ in parts]
+        assert all(isinstance(outcome, Computed) for outcome in outcomes), outcomes
 
     def test_nothing_starts_after_close(self, bench: Bench) -> None:
         bench.executor.close()

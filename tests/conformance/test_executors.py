@@ -1,10 +1,14 @@
+from typing import TYPE_CHECKING
+
 import pytest
 
 from exoflow.executors import LocalExecutor
-from exoflow.executors.dask import DaskExecutor
 from exoflow.executors.processes import ProcessExecutor
 from exoflow.protocols import Executor, Store
 from exoflow.testing.executors import ExecutorConformance
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 class TestLocal(ExecutorConformance):
@@ -21,9 +25,12 @@ class TestProcesses(ExecutorConformance):
 
 class TestRay(ExecutorConformance):
     kills = True
+    has_actors = False
 
     @pytest.fixture(autouse=True)
-    def cluster(self, ray_cluster: object) -> None: ...
+    def cluster(self, ray_cluster: object, request: pytest.FixtureRequest) -> None:
+        if any(word in request.node.name for word in ("state", "actor", "snapshot")):
+            pytest.skip("actors do not run on Ray")
 
     def open(self, store: Store) -> Executor:
         from exoflow.executors.ray import RayExecutor
@@ -33,6 +40,13 @@ class TestRay(ExecutorConformance):
 
 class TestDask(ExecutorConformance):
     kills = True
+    has_actors = False
+
+    @pytest.fixture(autouse=True)
+    def cluster(self, dask_cluster: "Client") -> None:
+        self.client = dask_cluster
 
     def open(self, store: Store) -> Executor:
-        return DaskExecutor(workers=2, store=store)
+        from exoflow.executors.dask import DaskExecutor
+
+        return DaskExecutor(self.client, store=store)

@@ -56,9 +56,11 @@ def needed(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_of_the_page_runs(page: Path, tmp_path: Path) -> None:
+def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     for module in needed(page):
         pytest.importorskip(module)
+    if page.stem == "object-stores":
+        request.getfixturevalue("s3_environment")  # there is a bucket named `bucket`
     program: list[Block] = []
     for block in blocks(page):
         place = f"{page.name}:{block.line}"

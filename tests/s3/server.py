@@ -5,6 +5,7 @@ moto looks for the object and then writes it, without a lock: of 1,500 races of 
 that writes at a time.
 """
 
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -33,6 +34,8 @@ class OneWriter:
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Answer:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return self.app(environ, start_response)
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(size))  # a client may be stopped while it sends
         with self.writing:
             return list(self.app(environ, start_response))
 

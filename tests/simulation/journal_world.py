@@ -36,13 +36,22 @@ class Actor:
     gate: threading.Lock = field(default_factory=threading.Lock)
     alive: bool = True
     done: bool = False
+    stopped: int = 0
+    """SIGSTOP: others act for so many steps, and may take it for dead."""
     journal: Journal | None = None
 
 
 class World:
-    def __init__(self, seed: int, *, grows: bool, kill: float = 0.004, power: float = 0.3) -> None:
+    def __init__(
+        self, seed: int, *, grows: bool, bucket: bool = False, kill: float = 0.004, power: float = 0.3
+    ) -> None:
         self.random = random.Random(seed)
         self.grows = grows
+        self.bucket = bucket
+        self.clock_s = 0.0
+        self.flying: list[tuple[str, bytes]] = []
+        """Writes whose senders were told that they failed, and that may still land."""
+        self.late = 0
         self.kill = kill
         self.power = power
         self.things: dict[str, Thing] = {}
@@ -93,19 +102,28 @@ class World:
         if not waiting:
             self.finished.release()
             return
-        self.current = self.random.choice(waiting)
+        self.current = self._choose(waiting)
         self.current.gate.release()
+
+    def _choose(self, waiting: list[Actor]) -> Actor:
+        for actor in waiting:
+            actor.stopped = max(0, actor.stopped - 1)
+        awake = [actor for actor in waiting if not actor.stopped]
+        return self.random.choice(awake or waiting)
 
     def step(self) -> Actor:
         """Somebody else may act here; whoever acts may die here."""
         actor = self.current
         assert actor is not None
+        self.land()
         self.budget -= 1
         if self.budget < 0:
             raise Killed
-        if self.random.random() < 0.5:
+        if self.bucket and self.random.random() < 0.02:
+            actor.stopped = self.random.randint(20, 200)
+        if actor.stopped or self.random.random() < 0.5:
             waiting = [each for each in self.actors if not each.done]
-            other = self.random.choice(waiting)
+            other = self._choose(waiting)
             if other is not actor:
                 self.current = other
                 other.gate.release()
@@ -114,6 +132,20 @@ class World:
             actor.alive = False
             raise Killed
         return actor
+
+    def sleep(self, seconds: float) -> None:
+        """Others act for a while: whoever listens for a beat may hear one, or sleep through a zombie's silence."""
+        self.clock_s += seconds
+        for _ in range(3):
+            self.step()
+
+    def land(self) -> None:
+        """A write that was on its way arrives now, or never."""
+        if self.flying and self.random.random() < 0.3:
+            name, data = self.flying.pop(self.random.randrange(len(self.flying)))
+            if name not in self.things:
+                self.things[name] = Thing(data, len(data))
+                self.late += 1
 
     def fail_power(self) -> None:
         for thing in self.things.values():
@@ -163,11 +195,13 @@ class SimStore:
         world = self.world
         world.step()
         fate = world.random.random()
-        if fate < 0.01:
+        data = b"".join(parts)
+        if fate < (0.03 if world.bucket else 0.01):
+            if world.bucket and world.random.random() < 0.7:
+                world.flying.append((name, data))
             raise StorageError("the request was lost")
         if name in world.things:
             return False
-        data = b"".join(parts)
         world.things[name] = Thing(data, len(data))
         if fate > 0.99 and not world.grows:
             raise StorageError("the response was lost")
@@ -193,6 +227,12 @@ class SimStore:
     def delete(self, name: str) -> None:
         self.world.step()
         self.world.things.pop(name, None)
+
+
+class SimBucket(SimStore):
+    """The same for processes that share no memory: they hear of each other by beats, and name objects in order."""
+
+    shared = True
 
 
 class SimSlot:
@@ -247,8 +287,12 @@ class SimSlotStore(SimStore):
         return (thing.holder.number,) if held else ()
 
 
+def open_store(world: World) -> SimStore:
+    return (SimSlotStore if world.grows else SimBucket if world.bucket else SimStore)(world)
+
+
 def open_journal(world: World, actor: Actor) -> Journal:
-    store = (SimSlotStore if world.grows else SimStore)(world)
+    store = open_store(world)
     entropy = random.Random(world.random.getrandbits(64)).getrandbits
     size = world.random.choice([600, 64 << 20])
     actor.journal = Journal(store, process_info=actor.number, entropy=entropy, linger_s=None, slot_max_bytes=size)
@@ -272,6 +316,8 @@ def work(world: World, actor: Actor, run_id: str, run: int, first: tuple[object,
             world.droppable.add(run_id)
         position = journal.append((kind, run, mark, "x" * world.random.choice([0, 5, 700])))
         queued.append(mark)
+        if world.bucket and world.random.random() < 0.3:
+            beat(world, journal)
         if n == count - 1 or world.random.random() < 0.5:
             journal.wait(position)
             world.acked[run_id] += queued
@@ -280,6 +326,12 @@ def work(world: World, actor: Actor, run_id: str, run: int, first: tuple[object,
             check_unsealed(world, actor)
     if world.random.random() < 0.3:
         journal.close()
+
+
+def beat(world: World, journal: Journal) -> None:
+    """What the background thread does. A zombie that wakes hears here that it was fenced, or when it next writes."""
+    world.clock_s += 1.0
+    journal._beat()
 
 
 def check_unsealed(world: World, actor: Actor) -> None:
@@ -320,6 +372,9 @@ def adopts(world: World, run_ids: list[str]) -> Callable[[Actor], None]:
             world.takeovers += 1
             world.owned(run_id, adopted.epoch, actor)
             marks = [str(record[2]) for record in adopted.records if record[0] != Kind.START]
+            if world.bucket and any(run == run_id and epoch > adopted.epoch for run, epoch in world.owners):
+                # Its Adopted lies below a seal; it hears so late that another goes on already. Its next write fails
+                marks = world.acked[run_id]
             world.check_complete(run_id, marks, f"epoch {adopted.epoch}")
             work(world, actor, run_id, adopted.run, None)
 
@@ -328,9 +383,9 @@ def adopts(world: World, run_ids: list[str]) -> Callable[[Actor], None]:
 
 def collects(world: World, *, drop: bool) -> Callable[[Actor], None]:
     def script(actor: Actor) -> None:
-        store = (SimSlotStore if world.grows else SimStore)(world)
         if not world.grows:
             return
+        store = open_store(world)
         try:
             collect(store, lambda run: not drop)
         except Conflict:
@@ -342,6 +397,7 @@ def collects(world: World, *, drop: bool) -> Callable[[Actor], None]:
 def check(world: World) -> None:
     """At the end, all that was acknowledged must be found."""
     world.kill, world.budget = 0.0, 1_000_000
+    world.clock_s += 60.0  # whoever was heard a moment ago, and is dead, is silent now
 
     def look(actor: Actor) -> None:
         journal = open_journal(world, actor)

@@ -2,10 +2,12 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from exoflow.journal import journal as journal_module, packs, slots
+from exoflow.errors import Fenced
+from exoflow.journal import journal as journal_module, numbered, owners, packs, slots, takeover
 
 _spec = importlib.util.spec_from_file_location("journal_world", Path(__file__).with_name("journal_world.py"))
 assert _spec is not None
@@ -18,9 +20,17 @@ SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "120"))
 """For each variant. 20,000 take some minutes."""
 
 
-def play(seed: int, *, grows: bool, drop: bool = False) -> "sim.World":
+hears_beat = takeover.hears_beat
+
+
+def play(seed: int, *, grows: bool, bucket: bool = False, drop: bool = False) -> "sim.World":
     """Three generations of processes that start, adopt and collect the same runs; the power may fail between."""
-    world = sim.World(seed, grows=grows)
+    world = sim.World(seed, grows=grows, bucket=bucket)
+    if bucket:
+        numbered.read_each = lambda store, names: map(store.read, names)  # an actor is one thread
+        takeover._heard.clear()  # what another world's processes saw
+        takeover._moved.clear()
+        takeover.hears_beat = lambda store, journal: hears_beat(store, journal, lambda: world.clock_s, world.sleep)
     scripts = [sim.starts(world, "a"), sim.starts(world, "a"), sim.starts(world, None), sim.adopts(world, ["a"])]
     world.play(scripts)
     for _ in range(2):
@@ -34,12 +44,22 @@ def play(seed: int, *, grows: bool, drop: bool = False) -> "sim.World":
     return world
 
 
+@pytest.fixture(autouse=True)
+def listening_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "hears_beat", hears_beat)
+    monkeypatch.setattr(numbered, "read_each", numbered.read_each)
+
+
 @pytest.mark.sim
-@pytest.mark.parametrize(("grows", "drop"), [(True, False), (True, True), (False, False)])
-def test_nothing_acknowledged_is_lost_and_no_epoch_has_two_owners(grows: bool, drop: bool) -> None:
+@pytest.mark.parametrize(
+    ("grows", "bucket", "drop"),
+    [(True, False, False), (True, False, True), (False, False, False), (False, True, False)],
+    ids=["local", "local with gc", "memory", "bucket"],
+)
+def test_nothing_acknowledged_is_lost_and_no_epoch_has_two_owners(grows: bool, bucket: bool, drop: bool) -> None:
     acknowledged = takeovers = 0
     for seed in range(SEEDS):
-        world = play(seed, grows=grows, drop=drop)
+        world = play(seed, grows=grows, bucket=bucket, drop=drop)
         assert not world.broken, f"seed {seed}: {world.broken}"
         acknowledged += world.acknowledged
         takeovers += world.takeovers
@@ -57,8 +77,8 @@ def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
     assert trace(7) != trace(8)
 
 
-def found_within(seeds: int) -> bool:
-    return any(play(seed, grows=True).broken for seed in range(seeds))
+def found_within(seeds: int, *, bucket: bool = False) -> bool:
+    return any(play(seed, grows=not bucket, bucket=bucket).broken for seed in range(seeds))
 
 
 def test_an_owner_that_does_not_look_at_the_next_slot_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +99,44 @@ def test_a_taker_that_does_not_create_its_epoch_is_caught(monkeypatch: pytest.Mo
 def test_a_gc_that_deletes_before_it_packs_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "write_pack", lambda *args: None)
     assert found_within(100)
+
+
+def test_in_a_bucket_writes_land_after_their_senders_were_told_that_they_failed() -> None:
+    assert sum(play(seed, grows=False, bucket=True).late for seed in range(30)) > 5
+
+
+def test_in_a_bucket_a_taker_that_does_not_seal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "seal", lambda *args, **kwargs: True)
+    assert found_within(100, bucket=True)
+
+
+def test_in_a_bucket_an_owner_that_does_not_look_at_what_exists_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def created(store: Any, name: str, data: bytes, tries: int = 1) -> bool:
+        store.create(name, data)
+        return True  # whoever made it
+
+    monkeypatch.setattr(slots, "created", created)
+    assert found_within(100, bucket=True)
+
+
+def test_in_a_bucket_a_claim_that_is_not_looked_at_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def created(store: Any, name: str, data: bytes) -> bool:
+        store.create(name, data)
+        return True
+
+    monkeypatch.setattr(owners, "created", created)
+    assert found_within(100, bucket=True)
+
+
+def test_in_a_bucket_an_owner_that_goes_on_behind_a_seal_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = slots.CreatedSlots.write
+
+    def on_and_on(self: slots.CreatedSlots, entries: Any, first: int) -> None:
+        while True:
+            try:
+                return write(self, entries, first)
+            except Fenced:
+                self.number += 1
+
+    monkeypatch.setattr(slots.CreatedSlots, "write", on_and_on)
+    assert found_within(100, bucket=True)

@@ -10,7 +10,7 @@ from exoflow.testing.simulation import Violation, simulate
 from exoflow.testing.simulation.world import SimulatedLog
 from exoflow.testing.simulation.zoo import ANIMALS
 
-SEEDS = 2500
+SEEDS = 3500
 
 
 @pytest.fixture(scope="module")

@@ -199,6 +199,57 @@ assert_type(exoflow.runs(status="failed"), list[Run[object]])
 assert_type(exoflow.get("x").labels, Mapping[str, str])
 exoflow.configure(store="memory://", executor="local")
 
+
+@exoflow.actor(snapshot_every=3, executor="processes", resources={"gpu": 1})
+class Trainer:
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    @task(deterministic=True)
+    def step(self, batch: int, scale: float = 1.0) -> float:
+        return batch * scale
+
+    @task
+    async def fetch(self, url: str) -> bytes:
+        return b""
+
+    @task
+    def weights(self) -> list[float]:
+        return []
+
+
+@exoflow.actor
+class Plain:
+    @task
+    def go(self) -> int:
+        return 1
+
+
+@flow
+def trains() -> list[float]:
+    trainer = Trainer(0.1)
+    assert_type(trainer, Trainer)
+    assert_type(trainer.step(1), float)
+    assert_type(trainer.step.submit(1, 2.0), Ref[float])
+    assert_type(trainer.step.submit(number.submit()), Ref[float])
+    assert_type(trainer.step.map([1, 2]), Refs[float])
+    assert_type(trainer.fetch.submit("x"), Ref[bytes])
+    assert_type(Plain().go(), int)
+    return trainer.weights()
+
+
+@task
+def number() -> int:
+    return 1
+
+
+@flow
+async def trains_async() -> bytes:
+    return await Trainer(0.1).fetch("x")
+
+
+assert_type(Trainer(0.1).step(1), float)
+
 a_flow: Flow[[int], int] = week
 an_async_flow: AsyncFlow[[list[str]], int] = crawl
 a_task: Task[[str], int] = reserve

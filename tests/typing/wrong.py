@@ -80,6 +80,22 @@ def iterates() -> None:
         pass
 
 
+@exoflow.actor
+class Counter:
+    @task
+    def count(self, by: int) -> int:
+        return by
+
+
+@flow
+def misuses_an_actor() -> None:
+    counter = Counter()
+    counter.count("x")  # type: ignore[call-overload]
+    counter.count.submit()  # type: ignore[call-overload]
+    counter.missing()  # type: ignore[attr-defined]
+    Counter(1)  # type: ignore[call-arg]
+
+
 @flow
 async def forgets_to_await() -> None:
     fetch("x")  # type: ignore[unused-coroutine]

@@ -48,6 +48,7 @@ class Wrapped:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     module = types.ModuleType("fake_engine_objects")
     module.kind_of = lambda kind: "fake_engine.Thing" if kind is Thing else None  # type: ignore[attr-defined]
+    module.changes = lambda kind: False  # type: ignore[attr-defined]
     module.load = lambda thing: thing.get()  # type: ignore[attr-defined]
     module.is_lost = lambda thing: thing.number not in cluster  # type: ignore[attr-defined]
     module.make = lambda kind, content: Thing(content)  # type: ignore[attr-defined]

@@ -42,6 +42,7 @@ class DaskExecutor:
     """
 
     remote = True
+    has_actors = False
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class Roster:
         self._patron = patron
         self._spawn = spawn
         self._came, self._gone, self._lost_values, self._ended = came, gone, lost_values, ended
+        self._joined: set[str] = set()
         self.seats: dict[str, Seat] = {}
         self.unusable: dict[str, BaseException] = {}
         """Workers that cannot perform for this executor, and why."""
@@ -65,6 +66,9 @@ class Roster:
         self._spawn(self._greet(None))
         self._spawn(self._watch_scheduler())
 
+    def has(self, seat: Seat) -> bool:
+        return self.seats.get(seat.address) is seat
+
     async def leave(self) -> None:
         self._client.unsubscribe_topic("all")
         await self._client.run(worker.leave, self._patron.id, workers=list(self.seats), on_error="ignore")
@@ -73,8 +77,10 @@ class Roster:
         message = event[1]
         action = message.get("action") if isinstance(message, dict) else None
         if action == "add-worker":
+            self._joined.add(message["worker"])
             self._spawn(self._greet([message["worker"]]))
         elif action == "remove-worker":
+            self._joined.discard(message["worker"])
             self.unusable.pop(message["worker"], None)
             self._lost_values(set(message["lost-scattered-tasks"]))
             seat = self.seats.pop(message["worker"], None)
@@ -82,8 +88,9 @@ class Roster:
                 was_there = {*message["processing-tasks"], *message["lost-computed-tasks"]}
                 self._gone(seat, was_there, message["expected"])
 
-    async def _greet(self, addresses: list[str] | None) -> None:
+    async def _greet(self, addresses: list[str] | None, after_s: float = 0.0) -> None:
         """Make workers known; all of them for None."""
+        await asyncio.sleep(after_s)
         try:
             places = await self._client.run(worker.take_seat, self._patron, workers=addresses, on_error="return")
         except OSError:  # the scheduler is gone, which is noticed elsewhere
@@ -91,7 +98,10 @@ class Roster:
         for address, place in places.items():
             if isinstance(place, worker.Place):
                 self._seat(address, place)
-            elif not isinstance(place, OSError):  # else it has gone again
+            elif isinstance(place, OSError):  # it could not be reached
+                if address in self._joined:
+                    self._spawn(self._greet([address], after_s=_LOOK_S))
+            else:
                 self.unusable[address] = place
                 _log.warning("the Dask worker %s cannot be used: %s: %s", address, type(place).__name__, place)
         self.is_known = True

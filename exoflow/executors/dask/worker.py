@@ -90,6 +90,8 @@ def leave(patron: str) -> None:
     for seat in list(_seats.values()):
         if seat.patron.id == patron:
             del _seats[seat.id]
+            for running in list(seat.running.values()):
+                running.stop("the executor was closed")
 
 
 def perform(serial: int, order: bytes, timeout_s: float | None, parcels: list[Parcel], seat: str, floor: int) -> Any:
@@ -98,7 +100,7 @@ def perform(serial: int, order: bytes, timeout_s: float | None, parcels: list[Pa
     Args:
         serial: Of the order, on this seat.
         order: Packed.
-        timeout_s: From now on.
+        timeout_s: Of the body.
         parcels: The held values that the order names.
         seat: The process that it is for.
         floor: Orders with lower serials have been settled.
@@ -152,8 +154,6 @@ class _Seat:
                 return None
             self._begun.add(serial)
             running = self.running[serial] = _Running(self, serial, timeout_s)
-        if timeout_s is not None:
-            _deadlines.add(timeout_s, running)
         return running
 
     def withdraw(self, serial: int, reason: str | None) -> bool:
@@ -182,7 +182,7 @@ class _Seat:
             put(get_worker(), key, Parcel(key, encoded), encoded.size, self.patron.client)
             return Held(self.patron.name, key, encoded.size)
 
-        outcome = self._performer.perform(order, read, hold)
+        outcome = self._performer.perform(order, read, hold, begins=running.begin)
         if isinstance(outcome, Vanished) and running.reason is not None:
             return Vanished(running.reason, outcome.seconds)
         return outcome
@@ -200,6 +200,10 @@ class _Running:
         self._thread = threading.get_ident()
         self._worker = get_worker()
         self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        if self._timeout_s is not None:
+            _deadlines.add(self._timeout_s, self)
 
     def stop(self, reason: str) -> None:
         """Throw ``Stopped`` into the body, once. It is noticed when the body is next at Python code."""

@@ -32,10 +32,10 @@ class Cluster:
     Args:
         address: ``ray://host:port``; None: where the program is connected to, else what ``ray.init()`` finds or starts.
         workers: CPUs of a cluster that is started.
-        lost: Called, from a thread of its own, with why the cluster is gone, and after its end if it was ours.
+        lost: Called, from a thread of its own, when a session is over, with why, and after its end if it was ours.
     """
 
-    def __init__(self, address: str | None, workers: int | None, lost: Callable[[str], None]) -> None:
+    def __init__(self, address: str | None, workers: int | None, lost: Callable[[int, str], None]) -> None:
         self._address = address
         self._workers = workers
         self._lost = lost
@@ -97,7 +97,7 @@ class Cluster:
     def _connect(self) -> None:
         try:
             ray.init(self._address, num_cpus=self._workers)
-        except (RayError, OSError, ValueError, RuntimeError) as error:
+        except (RayError, ImportError, OSError, ValueError, RuntimeError) as error:
             where = self._address or "on this machine"
             raise ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}") from error
 
@@ -140,11 +140,11 @@ class Cluster:
         with _lock:
             if self._node is None:
                 return
-            self._dead, self._node = self._node, None
+            session, self._dead, self._node = self.session, self._node, None
             if self in _users:  # what is left of it ends, and the next attempt starts another
                 _users.clear()
                 ray.shutdown()
-        self._lost(why)
+        self._lost(session, why)
 
 
 def _node_id() -> str:

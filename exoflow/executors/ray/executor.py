@@ -8,45 +8,33 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.experimental import internal_kv
 
 from exoflow.attempts import raised
-from exoflow.codec import Encoded, Live, as_encoded, decode_error
+from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, StorageError
-from exoflow.executors.ordering import Carrier, Elsewhere, Functions, order_of
+from exoflow.executors.ordering import Carrier, Elsewhere
 from exoflow.executors.ray.cluster import Cluster
-from exoflow.executors.ray.tasks import NAMESPACE, boxed, message_of, perform, setup_of, write
+from exoflow.executors.ray.tasks import NAMESPACE, message_of, perform
+from exoflow.executors.ray.values import RayHandle, Values, summary
 from exoflow.executors.threads import Take, Threads
-from exoflow.executors.wire import pack_order, unpack_outcome
-from exoflow.model import INLINE_MAX_BYTES, CallId, Held, RunId, Stored, Value, Version
-from exoflow.protocols import Attempt, Computed, Outcome, Store, Vanished
+from exoflow.executors.wire import unpack_outcome
+from exoflow.model import CallId, Held, RunId, Stored, Version
+from exoflow.protocols import Attempt, Outcome, Store, Vanished
 
 _CARRIERS = 4
 _CLOSE_TIMEOUT_S = 10.0
-_LOOK_S = 5.0
 _OPTIONS = ("num_cpus", "num_gpus", "memory")
 """The resources that Ray has options for; the others are the user's own."""
 
 _Key = tuple[RunId, Version]
 _log = logging.getLogger(__name__)
-
-
-class RayHandle:
-    """One of the values in an object of Ray's; freed when the last handle to the object has been released."""
-
-    __slots__ = ("place", "ref", "session")
-
-    def __init__(self, ref: ObjectRef[Any], place: int, session: int) -> None:
-        self.ref: ObjectRef[Any] | None = ref
-        self.place = place
-        self.session = session
 
 
 class _Entry:
@@ -60,6 +48,7 @@ class _Entry:
         "lenders",
         "reason",
         "report",
+        "session",
         "started",
         "submitted",
         "values",
@@ -71,6 +60,7 @@ class _Entry:
         self.key: _Key = (attempt.run_id, attempt.version)
         self.deadline = None if attempt.timeout_s is None else (attempt.timeout_s, secrets.token_bytes(12))
         self.submitted = False
+        self.session: int | None = None
         self.reason: str | None = None
         self.lenders: dict[str, CallId] = {}
         """By the id of the object that holds an input: whose value it is."""
@@ -92,6 +82,7 @@ class RayExecutor:
     """
 
     remote = True
+    has_actors = False
 
     def __init__(
         self,
@@ -103,9 +94,7 @@ class RayExecutor:
     ) -> None:
         self.name = address or ("ray" if workers is None else f"ray:{workers}")
         self._cluster = Cluster(address, workers, self._lose)
-        self._carrier = Carrier(self.name, store, elsewhere)
-        self._setup = setup_of(self._carrier.store_code)
-        self._functions = Functions()
+        self._values = Values(self.name, self._cluster, Carrier(self.name, store, elsewhere))
         self._tasks: dict[tuple[str, frozenset[tuple[str, float]] | None], Any] = {}
         # One thread alone starts tasks and reports them: of two, each waits for the interpreter that the other holds.
         self._threads: Threads[Callable[[], None]] = Threads(1, _run_all, "exoflow-ray")
@@ -119,7 +108,7 @@ class RayExecutor:
             raise ExecutorError("the executor is closed")
         entry = _Entry(attempt, report)
         self._live[entry.key] = entry
-        threads = self._carriers if self._needs_carrying(attempt) else self._threads
+        threads = self._carriers if self._values.must_be_carried(attempt) else self._threads
         threads.put(functools.partial(self._submit, entry))
 
     def cancel(self, version: Version, run_id: RunId) -> None:
@@ -136,17 +125,10 @@ class RayExecutor:
             _kill(entry.answer)
 
     def fetch(self, value: Held) -> Encoded | Live:
-        handle = cast(RayHandle, value.handle)
-        ref = self._ref_of(handle)
-        if ref is None:
-            raise KeyError("the value was released or lost")
-        try:
-            return cast(list[Encoded | Live], self._got(ref))[handle.place]
-        except RayError as error:
-            raise KeyError(f"the value is lost: {_summary(error)}") from error
+        return self._values.fetch(value)
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
-        self._carriers.put(lambda: report(self._saved(value, name)))
+        self._carriers.put(lambda: report(self._values.save(value, name)))
 
     def release(self, value: Held) -> None:
         cast(RayHandle, value.handle).ref = None
@@ -169,23 +151,19 @@ class RayExecutor:
         self._carriers.join(_CLOSE_TIMEOUT_S)
         self._cluster.leave()
 
-    def _needs_carrying(self, attempt: Attempt) -> bool:
-        """Whether something large has to be brought to the cluster first."""
-        encoded = cast(Encoded | None, attempt.encoded)
-        if encoded is not None and encoded.size > INLINE_MAX_BYTES:
-            return True
-        return any(isinstance(value, Held) and value.executor != self.name for value in attempt.inputs.values())
-
     def _submit(self, entry: _Entry) -> None:
         with self._lock:
             if self._live.get(entry.key) is not entry:  # cancelled while it waited
                 return
             entry.submitted = True
         try:
+            if entry.attempt.actor is not None:
+                raise ExecutorError(f"{entry.attempt.task}: actors do not run on Ray: give theirs executor='processes'")
             self._cluster.join()
-            order, boxes = self._order(entry)
+            entry.session = self._cluster.session
+            order, boxes = self._values.order(entry.attempt, entry.lenders)
             task = self._task(entry.attempt.task, entry.attempt.resources)
-            answer, entry.values = task.remote(message_of(self._setup, order, entry.deadline), *boxes)
+            answer, entry.values = task.remote(message_of(self._values.setup, order, entry.deadline), *boxes)
         except KeyError as error:
             call = CallId(str(error.args[0]))
             self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
@@ -195,7 +173,7 @@ class RayExecutor:
             return
         with self._lock:
             entry.answer = answer
-            unwanted = entry.reason is not None or self._closed
+            unwanted = entry.reason is not None or self._live.get(entry.key) is not entry
         if unwanted:
             _kill(answer)
         answer._on_completed(functools.partial(self._completed, entry))
@@ -208,7 +186,7 @@ class RayExecutor:
         if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
             self._settle(entry, Vanished(entry.reason, monotonic() - entry.started))
         elif isinstance(answer, bytes):
-            self._settle(entry, self._named(unpack_outcome(answer), entry.values))
+            self._settle(entry, self._values.named(unpack_outcome(answer), entry.values))
         else:
             assert isinstance(answer, BaseException)
             self._settle(entry, self._failed(entry, answer))
@@ -222,10 +200,10 @@ class RayExecutor:
         with self._threads.spare():
             entry.report(outcome)
 
-    def _lose(self, why: str) -> None:
-        """The cluster is gone, and with it whatever ran there."""
+    def _lose(self, session: int, why: str) -> None:
+        """A cluster is gone, and with it whatever ran there."""
         with self._lock:
-            lost = [entry for entry in self._live.values() if entry.submitted]
+            lost = [entry for entry in self._live.values() if entry.session == session]
             for entry in lost:
                 del self._live[entry.key]
         if lost:
@@ -233,35 +211,6 @@ class RayExecutor:
         for entry in lost:
             seconds = monotonic() - entry.started
             entry.report(Vanished(entry.reason or f"the Ray cluster is gone: {why}", seconds))
-
-    def _ref_of(self, handle: RayHandle) -> ObjectRef[Any] | None:
-        """The object that the value lies in, if it is there still."""
-        return handle.ref if self._cluster.has(handle.session) else None
-
-    def _got(self, ref: ObjectRef[Any]) -> Any:
-        """``ray.get`` that ends when the cluster does."""
-        session = self._cluster.session
-        while True:
-            try:
-                return ray.get(ref, timeout=_LOOK_S)
-            except GetTimeoutError:
-                if not self._cluster.has(session):
-                    raise
-
-    def _named(self, outcome: Outcome, values: ObjectRef[Any] | None) -> Outcome:
-        """The outcome, its large values by handle."""
-        session = self._cluster.session
-
-        def named(value: Value) -> Value:
-            if not isinstance(value, Held):
-                return value
-            assert values is not None
-            return Held(self.name, RayHandle(values, cast(int, value.handle), session), value.size)
-
-        if not isinstance(outcome, Computed):
-            return outcome
-        puts = tuple((call, named(value)) for call, value in outcome.puts) if outcome.puts else ()
-        return replace(outcome, value=named(outcome.value), puts=puts)
 
     def _failed(self, entry: _Entry, error: BaseException) -> Outcome:
         """What became of an attempt whose worker has not answered."""
@@ -275,38 +224,12 @@ class RayExecutor:
         if isinstance(cause, ObjectLostError):
             lost = entry.lenders.get(cause.object_ref_hex)
             calls = tuple(entry.lenders.values()) if lost is None else (lost,)
-            return Vanished(f"its input {calls[0]} is lost: {_summary(cause)}", seconds, calls)
+            return Vanished(f"its input {calls[0]} is lost: {summary(cause)}", seconds, calls)
         if cause is not None:
             return raised(cause, seconds)
         if entry.deadline is not None and _take_key(entry.deadline[1]):
             return Vanished(f"timed out after {entry.attempt.timeout_s} s; its worker was killed", seconds)
-        return Vanished(f"its worker died: {_summary(error)}", seconds)
-
-    def _order(self, entry: _Entry) -> tuple[bytes, list[ObjectRef[Any]]]:
-        attempt = entry.attempt
-        boxes: list[ObjectRef[Any]] = []
-
-        def send(found: Encoded | Live) -> Held:
-            if isinstance(found, Live) and found.engine != "ray":
-                found = as_encoded(found)
-            boxes.append(ray.put([boxed(found)]))
-            return Held(self.name, (len(boxes) - 1, 0), found.size)
-
-        def lent(call: CallId, value: Value) -> Value:
-            if not isinstance(value, Held) or not isinstance(value.handle, RayHandle):
-                return value
-            handle = value.handle
-            ref = self._ref_of(handle)
-            if ref is None:
-                raise KeyError(call)
-            entry.lenders[ref.hex()] = call
-            boxes.append(ref)
-            return Held(self.name, (len(boxes) - 1, handle.place), value.size)
-
-        inputs = {
-            call: lent(call, self._carrier.input(attempt, call, value, send)) for call, value in attempt.inputs.items()
-        }
-        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send)), boxes
+        return Vanished(f"its worker died: {summary(error)}", seconds)
 
     def _task(self, name: str, resources: Mapping[str, float]) -> Any:
         key = (name, frozenset(resources.items()) if resources else None)
@@ -320,22 +243,6 @@ class RayExecutor:
             task = self._tasks[key] = remote.options(name=name)
         return task
 
-    def _saved(self, value: Held, name: str) -> Stored | BaseException:
-        handle = cast(RayHandle, value.handle)
-        ref = self._ref_of(handle)
-        if ref is None:
-            return KeyError("the value was released or lost")
-        task = ray.remote(max_retries=0, num_cpus=0)(write)
-        try:
-            size, failure = self._got(task.remote(self._setup, name, handle.place, ref))
-        except RayTaskError as error:
-            if isinstance(error.cause, ObjectLostError):
-                return KeyError(f"the value is lost: {_summary(error.cause)}")
-            return StorageError(f"cannot save {name}: {_summary(error.cause)}")
-        except RayError as error:
-            return StorageError(f"cannot save {name}: the worker that was to write it died: {_summary(error)}")
-        return Stored(name, size) if failure is None else decode_error(failure)
-
 
 def _run_all(take: Take[Callable[[], None]]) -> None:
     while (work := take()) is not None:
@@ -344,7 +251,7 @@ def _run_all(take: Take[Callable[[], None]]) -> None:
 
 
 def _kill(answer: ObjectRef[Any]) -> None:
-    with contextlib.suppress(RayError):  # the cluster is gone, and the worker with it
+    with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and the worker with it
         ray.cancel(answer, force=True)
 
 
@@ -354,8 +261,3 @@ def _take_key(key: bytes) -> bool:
     if found:
         internal_kv._internal_kv_del(key, namespace=NAMESPACE)
     return found
-
-
-def _summary(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from pickle import PickleBuffer
@@ -16,7 +17,7 @@ from typing import Any, cast
 import msgspec
 from ray.experimental import internal_kv
 
-from exoflow.codec import Encoded, Live, decode, encode_error, from_bytes
+from exoflow.codec import Encoded, Live, as_encoded, decode, encode_error, from_bytes
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
@@ -55,9 +56,28 @@ def _unboxed(refs: tuple[Any, ...], head: Buffer, *buffers: Buffer) -> Encoded:
     return Encoded(head, tuple(memoryview(buffer).toreadonly() for buffer in buffers), refs)
 
 
-def boxed(made: Encoded | Live) -> Box | Live:
-    """As it is to be given to Ray, which turns it into the same again."""
-    return Box(made) if isinstance(made, Encoded) else made
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An engine's object whose content may change, and the content that it had when it was told."""
+
+    live: Live
+    content: Box | Encoded
+
+
+Boxed = Box | Live | Snapshot
+Unboxed = Encoded | Live | Snapshot
+
+
+def boxed(made: Encoded | Live) -> Boxed:
+    """As it is to be given to Ray, which turns a Box into what is in it."""
+    if isinstance(made, Encoded):
+        return Box(made)
+    return Snapshot(made, Box(as_encoded(made))) if made.changes() else made
+
+
+def unboxed(found: Unboxed) -> Encoded | Live:
+    """What was boxed."""
+    return found.live if isinstance(found, Snapshot) else found
 
 
 def setup_of(store_code: bytes | None) -> bytes:
@@ -76,7 +96,7 @@ def message_of(setup: bytes, order: bytes, deadline: tuple[float, bytes] | None)
     return _encode((setup, order, deadline))
 
 
-def perform(message: bytes, *boxes: list[Encoded | Live]) -> tuple[bytes, list[Box | Live] | None]:
+def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] | None]:
     """Run an attempt: the outcome, and apart from it, for it stays on the cluster, what is too large to be told.
 
     Args:
@@ -84,27 +104,28 @@ def perform(message: bytes, *boxes: list[Encoded | Live]) -> tuple[bytes, list[B
         boxes: What came of earlier attempts; Ray has brought it here.
     """
     setup, order, deadline = _decode(message)
-    kept: list[Box | Live] = []
+    kept: list[Boxed] = []
 
     def read(value: Held) -> Encoded | Live:
         box, place = cast(list[int], value.handle)
-        return boxes[box][place]
+        return unboxed(boxes[box][place])
 
     def hold(made: Encoded | Live) -> Held:
         kept.append(boxed(made))
         return Held("", len(kept) - 1, made.size)
 
     performer, _ = _tools(setup)
-    with contextlib.nullcontext() if deadline is None else _ending_after(*deadline):
-        outcome = performer.perform(unpack_order(order), read, hold)
+    with contextlib.nullcontext() if deadline is None else _ending_after(*deadline) as begin:
+        outcome = performer.perform(unpack_order(order), read, hold, begins=begin)
     return pack_outcome(outcome), kept or None
 
 
-def write(setup: bytes, name: str, place: int, box: list[Encoded | Live]) -> tuple[int, bytes | None]:
+def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
     """Save a value to the store under the name: its size, and the error if that failed."""
     _, stored = _tools(setup)
+    found = box[place]
     try:
-        return stored.write(box[place], name).size, None
+        return stored.write(cast(Encoded, found.content) if isinstance(found, Snapshot) else found, name).size, None
     except (CodecError, StorageError, ExecutorError, KeyError) as error:
         return 0, encode_error(error)
 
@@ -129,8 +150,8 @@ def _end_with_the_node() -> None:
 
 
 @contextlib.contextmanager
-def _ending_after(seconds: float, key: bytes) -> Iterator[None]:
-    """A block that ends this process if it takes longer."""
+def _ending_after(seconds: float, key: bytes) -> Iterator[Callable[[], None]]:
+    """A block that ends this process if it takes longer, from when it calls what it is given."""
     over = False
     lock = threading.Lock()
 
@@ -143,10 +164,13 @@ def _ending_after(seconds: float, key: bytes) -> Iterator[None]:
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
-    timer.start()
-    signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_S)  # for a body that lets no thread run
+
+    def begin() -> None:
+        timer.start()
+        signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE_S)  # for a body that lets no thread run
+
     try:
-        yield
+        yield begin
     finally:
         with lock:
             over = True

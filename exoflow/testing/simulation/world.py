@@ -132,6 +132,7 @@ class SimulatedExecutor:
     """Attempts that end when, and as, the world decides. Values over a few bytes are held here, and can be lost."""
 
     name = "sim"
+    has_actors = True
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -217,6 +218,8 @@ class _Traced(Execution):
 class World:
     """One seed: a program, its runs from crash to crash, and the outside that its effects are seen in."""
 
+    has_actors = True
+
     def __init__(
         self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool, plain: bool = False
     ) -> None:
@@ -228,7 +231,9 @@ class World:
         self.tracing = trace
         self.sink = Sink()
         self.actor_chance = random.Random(f"{seed}/actors")  # likewise
-        program = with_actors(write_program(self.chance, _body, _undo, _probe), self.actor_chance)
+        program = write_program(self.chance, _body, _undo, _probe)
+        if self.has_actors:
+            program = with_actors(program, self.actor_chance)
         self.program: Program = replace(program, plain=plain)
         self.flow: FlowSpec = replace(flow_of(self.program), undo_on_failure=self.undo_chance.random() < 0.7)
         self.undo_faults_left = self.undo_chance.choice((0, 0, 1, 2, 4))

@@ -220,6 +220,29 @@ class OlderUndoneAllTheSame(Kernel):
         return bool(self._undoing) or super()._is_at_work()
 
 
+class CommittedWithoutASnapshot(Kernel):
+    """Breaks V7: the choice of an actor's call is committed with its own record, whatever becomes of the actor."""
+
+    def _is_committed(self, call: Call) -> bool:
+        super()._is_committed(call)
+        return True
+
+
+class SnapshotOfARetiredVersion(Kernel):
+    """Breaks V7: a call that is made again keeps the snapshot of the version that was retired."""
+
+    def _forget_state(self, call: Call) -> None:
+        had = call.snapshot
+        super()._forget_state(call)
+        call.snapshot = had
+
+    def _left(self, call: Call, *, state: bool, snapshot: bool) -> None:
+        had = call.snapshot
+        super()._left(call, state=state, snapshot=snapshot)
+        if had and not snapshot:
+            call.snapshot = call.version
+
+
 class DeadAttemptsCount(Kernel):
     """Breaks V10: the result of an attempt that was declared dead is taken for that of the next one."""
 
@@ -241,5 +264,5 @@ ANIMALS: tuple[type[Kernel] | type[SimulatedLog], ...] = (
     ReadsAreNoLineage, AppendedIsEnough, IntentAfterTheBody, AcknowledgedEarly, OldestRecordWins, NoAgreementCheck,
     VersionsReused, LostChoicesNotMadeAgain, RetiredChoicesStillUsed, OnlyConsumersFall, UndoSkipped,
     NotUndoneBeforeRetry, OldestUndoneFirst, FailedAndForgotten, UndoneBeforeItHasFailed, GivenUpIsUndone,
-    OlderUndoneAllTheSame, DeadAttemptsCount, NoDoubt,
+    OlderUndoneAllTheSame, CommittedWithoutASnapshot, SnapshotOfARetiredVersion, DeadAttemptsCount, NoDoubt,
 )  # fmt: skip

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from distributed import Client
 
@@ -145,14 +147,22 @@ def test_a_worker_that_retires_hands_on_its_values_and_what_it_ran_is_lost_once(
     pid = int(wait_for_line(started))
     assert pid == int(lines(made)[0])
     address = next(address for address, each in workers(client).items() if each == pid)
-    client.retire_workers([address])
+    retiring = threading.Thread(target=client.retire_workers, args=([address],))
+    retiring.start()
+    until(lambda: address not in client.run_on_scheduler(addresses), "it has not retired")
+    assert bench.reports.empty(), "it was reported before it had ended"
+    gate.touch()
     outcome = bench.outcome()
     assert outcome == Vanished(f"its worker {address} (process {pid}) left the cluster")
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    retiring.join()
     assert decode(bench.executor.fetch(held)) == before  # type: ignore[arg-type]  # it is one
     assert bench.has_nothing_more()
     assert (lines(made), lines(started)) == ([str(pid)], [str(pid)])
+
+
+def addresses(dask_scheduler: Any) -> list[str]:
+    return list(dask_scheduler.workers)
 
 
 def test_under_imbalance_what_has_not_begun_moves_and_nothing_begins_twice(bench: Bench, tmp_path: Path) -> None:
@@ -196,16 +206,29 @@ def cluster_of_fixed_ports(tmp_path: Path) -> Iterator[tuple[str, list[subproces
 
 def test_a_worker_that_returns_under_its_address_does_not_get_its_attempt_again(tmp_path: Path) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
-    with cluster_of_fixed_ports(tmp_path) as (address, _):
+    with cluster_of_fixed_ports(tmp_path) as (address, _), Client(address, set_as_default=False) as other:
         executor = DaskExecutor(address)
         bench = Bench(executor)
         bench.start(waits, str(started), str(gate))
         pid = int(wait_for_line(started))
+        key = other.run_on_scheduler(wanted_by_others)
         os.kill(pid, signal.SIGKILL)
         assert isinstance(bench.outcome(), Vanished)
+        until(lambda: other.run_on_scheduler(is_done, key), "Dask has not run it again")  # as it saw it
         assert bench.result(counted, str(tmp_path / "log")) != pid
         assert lines(started) == [str(pid)]
         executor.close()
+
+
+def wanted_by_others(dask_scheduler: Any) -> str:
+    """So that Dask does not forget it when we release it."""
+    (key,) = (key for key in dask_scheduler.tasks if key.startswith("waits-"))
+    dask_scheduler.client_desires_keys([key], "others")
+    return str(key)
+
+
+def is_done(key: str, dask_scheduler: Any) -> bool:
+    return dask_scheduler.tasks[key].state == "memory"
 
 
 def test_a_cluster_that_dies_is_told_and_another_goes_on(tmp_path: Path) -> None:

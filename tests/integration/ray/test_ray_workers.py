@@ -139,8 +139,8 @@ def test_20_what_was_lost_is_made_again_by_our_recovery_and_by_nobody_else(tmp_p
         return loses(b, log)
 
     kept = []
-    named = executor._named
-    executor._named = lambda *args: keep(kept, named(*args))
+    named = executor._values.named
+    executor._values.named = lambda *args: keep(kept, named(*args))
     values_of = lambda _: [outcome.value for outcome in kept if isinstance(outcome.value, Held)]  # noqa: E731
     assert trial.options(store=tmp_path).run(log) == LARGE
     assert counts(log) == {"A": 1, "B": 2, "C": 3}

@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import counting
 import world
 
 import exoflow
 from exoflow import Ref
+
+COUNTS = ("counts", "chooses", "settles", "publishes")
 
 Tasks = dict[str, Any]
 Body = Callable[..., object]
@@ -148,6 +151,43 @@ def nested(tasks: Tasks) -> Body:
     return body_reads if reads else body
 
 
+def counts(tasks: Tasks) -> Body:
+    """64, 65: an actor counts to as many as there are letters; then its state is read."""
+    made = {"each": counting.Every, "fifth": counting.Fifth, "once": counting.Once}[world.plan["form"].split()[1]]
+
+    def body() -> object:
+        counter = made(0)
+        for number in range(len(tasks)):
+            name = counting.LETTERS[number]
+            world.strike("call", name)
+            counter.inc(number)
+        return counter.get()
+
+    def chooses() -> object:
+        counter = made(0)
+        for number in range(len(tasks)):
+            world.strike("call", counting.LETTERS[number])
+            last = counter.choose(number)
+        return last
+
+    def settles() -> object:
+        counter = made(0)
+        for number in range(len(tasks)):
+            world.strike("call", counting.LETTERS[number])
+            last = counter.settle(number)
+        return last
+
+    def publishes() -> object:
+        counter = made(0)
+        for number in range(len(tasks) - 1):
+            last = counter.choose(number)
+        published = counting.publish(last)
+        return f"{published} then {counter.choose(len(tasks) - 1)}"
+
+    kinds: dict[str, Body] = {"chooses": chooses, "settles": settles, "publishes": publishes}
+    return kinds.get(world.plan["form"].split()[0], body)
+
+
 def plan_words(name: str) -> list[str]:
     words: list[str] = world.plan["notes"][name]
     return words
@@ -167,4 +207,5 @@ PROGRAMS: dict[str, Callable[[Tasks], Body]] = {
     "pair in one Ref": pair,
     "passes": passes,
     "passes and reads": passes,
+    **{f"{what} {often}": counts for what in COUNTS for often in ("each", "fifth", "once")},
 }

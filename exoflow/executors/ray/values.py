@@ -1,0 +1,148 @@
+"""Values on a Ray cluster: how they get there, where they lie, and how to get at them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import ray
+from ray import ObjectRef
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
+
+from exoflow.codec import Encoded, Live, as_encoded, decode_error
+from exoflow.errors import StorageError
+from exoflow.executors.ordering import Carrier, Functions, order_of
+from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.tasks import boxed, setup_of, unboxed, write
+from exoflow.executors.wire import pack_order
+from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Stored, Value
+from exoflow.protocols import Attempt, Computed, Outcome
+
+_LOOK_S = 5.0
+
+
+class RayHandle:
+    """One of the values in an object of Ray's; freed when the last handle to the object has been released."""
+
+    __slots__ = ("place", "ref", "session")
+
+    def __init__(self, ref: ObjectRef[Any], place: int, session: int) -> None:
+        self.ref: ObjectRef[Any] | None = ref
+        self.place = place
+        self.session = session
+
+
+class Values:
+    """The values of one executor."""
+
+    def __init__(self, name: str, cluster: Cluster, carrier: Carrier) -> None:
+        self.name = name
+        self.setup = setup_of(carrier.store_code)
+        self._cluster = cluster
+        self._carrier = carrier
+        self._functions = Functions()
+        self._write = ray.remote(max_retries=0, num_cpus=0)(write)
+
+    def must_be_carried(self, attempt: Attempt) -> bool:
+        """Whether something large has to be brought to the cluster for it."""
+        encoded = cast(Encoded | None, attempt.encoded)
+        if encoded is not None and encoded.size > INLINE_MAX_BYTES:
+            return True
+        return any(isinstance(value, Held) and value.executor != self.name for value in attempt.inputs.values())
+
+    def order(self, attempt: Attempt, lenders: dict[str, CallId]) -> tuple[bytes, list[ObjectRef[Any]]]:
+        """The attempt as its worker gets it, and the objects that it needs.
+
+        Args:
+            attempt: What to send.
+            lenders: Is told, by the id of each object, whose value lies there.
+
+        Raises:
+            KeyError: an input is lost; the call is its argument.
+            CodecError, StorageError: it cannot be sent.
+        """
+        boxes: list[ObjectRef[Any]] = []
+
+        def send(found: Encoded | Live) -> Held:
+            if isinstance(found, Live) and found.engine != "ray":
+                found = as_encoded(found)
+            boxes.append(ray.put([boxed(found)]))
+            return Held(self.name, (len(boxes) - 1, 0), found.size)
+
+        def lent(call: CallId, value: Value) -> Value:
+            if not isinstance(value, Held) or not isinstance(value.handle, RayHandle):
+                return value
+            handle = value.handle
+            ref = self._ref_of(handle)
+            if ref is None:
+                raise KeyError(call)
+            lenders[ref.hex()] = call
+            boxes.append(ref)
+            return Held(self.name, (len(boxes) - 1, handle.place), value.size)
+
+        inputs = {
+            call: lent(call, self._carrier.input(attempt, call, value, send)) for call, value in attempt.inputs.items()
+        }
+        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send)), boxes
+
+    def named(self, outcome: Outcome, values: ObjectRef[Any] | None) -> Outcome:
+        """The outcome, its large values by handle."""
+        session = self._cluster.session
+
+        def named(value: Value) -> Value:
+            if not isinstance(value, Held):
+                return value
+            assert values is not None
+            return Held(self.name, RayHandle(values, cast(int, value.handle), session), value.size)
+
+        if not isinstance(outcome, Computed):
+            return outcome
+        puts = tuple((call, named(value)) for call, value in outcome.puts) if outcome.puts else ()
+        return replace(outcome, value=named(outcome.value), puts=puts)
+
+    def fetch(self, value: Held) -> Encoded | Live:
+        """As the executor's."""
+        handle = cast(RayHandle, value.handle)
+        ref = self._ref_of(handle)
+        if ref is None:
+            raise KeyError("the value was released or lost")
+        try:
+            return unboxed(self._got(ref)[handle.place])
+        except RayError as error:
+            raise KeyError(f"the value is lost: {summary(error)}") from error
+
+    def save(self, value: Held, name: str) -> Stored | BaseException:
+        """Have a worker write the value to the store, from where it lies; what became of it."""
+        handle = cast(RayHandle, value.handle)
+        ref = self._ref_of(handle)
+        if ref is None:
+            return KeyError("the value was released or lost")
+        try:
+            size, failure = self._got(self._write.remote(self.setup, name, handle.place, ref))
+        except RayTaskError as error:
+            if isinstance(error.cause, ObjectLostError):
+                return KeyError(f"the value is lost: {summary(error.cause)}")
+            return StorageError(f"cannot save {name}: {summary(error.cause)}")
+        except RayError as error:
+            return StorageError(f"cannot save {name}: the worker that was to write it died: {summary(error)}")
+        return Stored(name, size) if failure is None else decode_error(failure)
+
+    def _ref_of(self, handle: RayHandle) -> ObjectRef[Any] | None:
+        """The object that the value lies in, if it is there still."""
+        return handle.ref if self._cluster.has(handle.session) else None
+
+    def _got(self, ref: ObjectRef[Any]) -> Any:
+        """``ray.get`` that ends when the cluster does."""
+        session = self._cluster.session
+        while True:
+            try:
+                return ray.get(ref, timeout=_LOOK_S)
+            except GetTimeoutError:
+                if not self._cluster.has(session):
+                    raise
+
+
+def summary(error: BaseException) -> str:
+    """The error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
