@@ -214,6 +214,11 @@ class Starting(Outcomes):
             stack.extend(source.late)
             stack.extend(self._behind(source))
 
+    def _give_up_hope(self) -> None:
+        """No recorded call will be made again that has a snapshot."""
+        self._hopeless += self._hoping
+        self._hoping.clear()
+
     def _cover(self, call: Call, *, in_vain: bool = False) -> None:
         """Something waits for an actor's call: have a snapshot taken that is at it, or behind it (V7).
 
