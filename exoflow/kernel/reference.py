@@ -20,7 +20,7 @@ def is_choice(call: CallFacts) -> bool:
     """Another attempt may give another result. Errors are choices (L7); a child flow follows its reads (V17)."""
     if call.failed:
         return not call.inherited
-    return not call.note.deterministic and call.note.kind is not Kind.FLOW
+    return call.fickle or not call.note.deterministic and call.note.kind is not Kind.FLOW
 
 
 def taken(facts: Facts, call: CallFacts) -> Iterator[CallId]:

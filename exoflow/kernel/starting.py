@@ -64,6 +64,8 @@ class Starting(Outcomes):
 
     def _makes_way(self, call: Call) -> bool:
         """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""
+        if call.failed:
+            call.fickle = True
         if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
             if not call.attached:  # its own body is among what fell

@@ -191,7 +191,7 @@ class Mirror:
         for id in rules.to_remake(self.facts()):
             path = self.calls[id].path
             self.body(path, demanded=self.bodies[path].demanded | {id})
-            self.set(id, **LOST)  # it has one still if it is only its state that is made again
+            self.set(id, **LOST, fickle=self.calls[id].fickle or self.calls[id].failed)
         while fallen := rules.to_retire(self.facts()):
             for id in fallen:
                 self.set(id, **LOST)
