@@ -8,7 +8,7 @@ other after every event of random histories. The rules' names are those of ``doc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from exoflow.kernel.facts import NO_VERSION, CallFacts, Facts
 from exoflow.model import CallId, Kind, Version
@@ -20,7 +20,7 @@ def is_choice(call: CallFacts) -> bool:
     """Another attempt may give another result. Errors are choices (L7); a child flow follows its reads (V17)."""
     if call.failed:
         return not call.inherited
-    return not call.note.deterministic and call.note.kind is not Kind.FLOW
+    return call.fickle or not call.note.deterministic and call.note.kind is not Kind.FLOW
 
 
 def taken(facts: Facts, call: CallFacts) -> Iterator[CallId]:
@@ -339,17 +339,21 @@ def has_state_before(facts: Facts, call: CallFacts) -> bool:
     return source is None or has_state(source) and not source.snapshotting
 
 
+def history_left(calls: Iterable[CallFacts]) -> bool:
+    """Whether a body may still make a call whose result, or intent, is known."""
+    return any(not call.attached and (call.has_result or call.intent) for call in calls)
+
+
 def to_cover(facts: Facts, call: CallFacts) -> list[CallFacts]:
-    """V7: the newest state from which a snapshot would commit an actor's call, unless a call behind it runs."""
+    """V7: whose state, in a snapshot, would commit an actor's call; nobody's, if one behind it may have one soon."""
     if not call.note.actor or not is_choice(call) or not call.has_result:
         return []
     last = call
     while not has_state(last) and not last.snapshotting:
         taker = after(facts, last)
-        if taker is not None and taker.running:
-            return []
         if taker is None or not taker.has_result:
-            break
+            waits = taker is not None and taker.running or history_left(facts.calls.values())
+            return [] if waits else [last]
         last = taker
     return [last]
 
