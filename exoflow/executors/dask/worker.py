@@ -204,6 +204,8 @@ class Seat:
 
         def hold(made: Encoded | Live) -> Held:
             running.end()  # the body has returned: what it made counts
+            if seat_of(self.id) is not self:
+                raise Stopped("the executor has left: nobody would ever release the value")
             if isinstance(made, Live) and made.engine == "distributed":
                 return Held(self.patron.name, pin(made.thing, self.patron.client), 0)
             encoded = as_encoded(made)
