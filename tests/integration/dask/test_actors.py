@@ -1,6 +1,7 @@
 """Actors whose worker, or whose whole cluster, is killed. Bodies are counted outside."""
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -242,3 +243,38 @@ def test_an_actor_for_which_no_worker_has_the_resources_is_an_error_that_says_so
     with pytest.raises(ExecutorError, match="no worker of the cluster on this machine has GPU: 2"):
         run.result()
     executor.close()
+
+
+class Leaves:
+    """An actor that leaves a line when it is freed."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    @task
+    def stays(self, started: str, gate: str) -> str:
+        return waits(started, gate)
+
+    def __del__(self) -> None:
+        with open(self.log, "a") as file:
+            file.write("freed\n")
+
+
+def test_what_a_killed_driver_leaves_on_a_cluster_is_stopped_and_freed(client: Client, tmp_path: Path) -> None:
+    log, started, gate = (str(tmp_path / name) for name in ("log", "started", "gate"))
+    driver = multiprocessing.get_context("spawn").Process(
+        target=drives, args=(client.scheduler.address, log, started, gate)
+    )
+    driver.start()
+    wait_for_line(tmp_path / "started")
+    driver.kill()
+    driver.join()
+    wait_for_line(tmp_path / "log")
+    assert is_free(tmp_path / "started")
+
+
+def drives(address: str, log: str, started: str, gate: str) -> None:
+    bench = Bench(DaskExecutor(address))
+    _, _idle = bench.act(Creation(Leaves), log, actor=ActorPart(TALLY))
+    _, made = bench.act(Creation(Leaves), os.devnull, actor=ActorPart(TALLY))
+    bench.run(Method(Leaves, "stays"), started, gate, actor=with_state(made.state))
