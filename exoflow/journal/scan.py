@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from exoflow.journal import frames, numbered
@@ -268,13 +268,19 @@ def _add_adopted(history: History, journal: str, data: bytes) -> None:
         history.damaged.append(Damaged(journal, -1, 0, len(data), ()))
 
 
-def owned(store: Store, journal: str, kinds: frozenset[Kind]) -> Iterator[tuple[int, frames.Found]]:
+def owned(
+    store: Store, journal: str, kinds: frozenset[Kind], slots: Sequence[int] | None = None
+) -> Iterator[tuple[int, frames.Found]]:
     """Every good record of some kinds in a journal, with its slot; other records are skipped without a look at them.
+
+    Args:
+        slots: those that are to be read; None: all.
 
     Raises:
         FileNotFoundError: a slot vanished while it was read.
     """
-    slots = slot_numbers(store, journal)
+    if slots is None:
+        slots = slot_numbers(store, journal)
     contents = numbered.read_each(store, [slot_name(journal, number) for number in slots])
     for number, data in zip(slots, contents, strict=True):
         for piece in frames.batches(data):
