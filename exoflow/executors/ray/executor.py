@@ -33,6 +33,7 @@ from exoflow.protocols import Attempt, Outcome, Store, Vanished
 from exoflow.states import STATE
 
 _CARRIERS = 4
+_LOOK_S = 1.0
 _CLOSE_TIMEOUT_S = 10.0
 
 _Key = tuple[RunId, Version]
@@ -128,7 +129,7 @@ class RayExecutor:
         if not entry.submitted:
             entry.report(Vanished("cancelled", state=_untouched(entry)))
         elif entry.answer is not None:
-            _kill(entry.answer, entry.home)
+            self._kill(entry.answer, entry.home)
 
     def fetch(self, value: Held) -> Encoded | Live:
         return self._values.fetch(value)
@@ -142,8 +143,8 @@ class RayExecutor:
     def release(self, value: Held) -> None:
         if not is_state(value):
             cast(RayHandle, value.handle).ref = None
-        elif (home := self._homes.take(value)) is not None and self._cluster.has(home.session):
-            self._carriers.put(home.kill)
+        elif (home := self._homes.take(value)) is not None:
+            self._carriers.put(functools.partial(self._homes.kill, home))
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -158,7 +159,7 @@ class RayExecutor:
         self._carriers.close()
         if running and self._cluster.has(self._cluster.session):
             for answer, home in running:
-                _kill(answer, home)
+                self._kill(answer, home)
             answers = [answer for answer, _ in running]
             ray.wait(answers, num_returns=len(answers), timeout=_CLOSE_TIMEOUT_S, fetch_local=False)
             for _, home in running:
@@ -193,7 +194,7 @@ class RayExecutor:
             entry.answer = answer
             unwanted = entry.reason is not None or self._live.get(entry.key) is not entry
         if unwanted:
-            _kill(answer, entry.home)
+            self._kill(answer, entry.home)
         answer._on_completed(functools.partial(self._completed, entry))
 
     def _sent(self, entry: _Entry, message: bytes, boxes: list[ObjectRef[Any]]) -> tuple[ObjectRef[Any], ...]:
@@ -258,9 +259,10 @@ class RayExecutor:
         if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
             return Vanished(entry.reason, seconds)
         assert isinstance(error, BaseException)
-        for ref in (entry.answer, entry.values):  # Ray logs an error that nobody looks at
-            with contextlib.suppress(RayError):
-                ray.get(cast(ObjectRef[Any], ref))
+        with self._cluster.kept(entry.session) as there_is:
+            for ref in (entry.answer, entry.values) if there_is else ():  # Ray logs an error that nobody looks at
+                with contextlib.suppress(RayError):
+                    ray.get(cast(ObjectRef[Any], ref), timeout=_LOOK_S)
         cause = error.cause if isinstance(error, RayTaskError) else None
         if isinstance(cause, ObjectLostError):
             lost = entry.lenders.get(cause.object_ref_hex)
@@ -271,6 +273,13 @@ class RayExecutor:
         if entry.deadline is not None and _take_key(entry.deadline[1]):
             return Vanished(f"timed out after {entry.attempt.timeout_s} s; its worker was killed", seconds)
         return Vanished(f"its worker died: {summary(error)}", seconds)
+
+    def _kill(self, answer: ObjectRef[Any], home: Home | None) -> None:
+        if home is not None:
+            self._homes.kill(home)
+            return
+        with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and the worker with it
+            ray.cancel(answer, force=True)
 
     def _task(self, name: str, resources: Mapping[str, float]) -> Any:
         key = (name, frozenset(resources.items()) if resources else None)
@@ -287,14 +296,6 @@ def _run_all(take: Take[Callable[[], None]]) -> None:
     while (work := take()) is not None:
         work()
         del work  # an idle thread must not keep a value alive
-
-
-def _kill(answer: ObjectRef[Any], home: Home | None) -> None:
-    if home is not None:
-        home.kill()
-        return
-    with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and the worker with it
-        ray.cancel(answer, force=True)
 
 
 def _untouched(entry: _Entry) -> Held | None:

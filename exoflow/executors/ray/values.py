@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import StorageError
@@ -20,8 +20,6 @@ from exoflow.executors.ray.tasks import boxed, setup_of, unboxed
 from exoflow.executors.wire import ActorOrder, pack_order, unpack_saved
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Stored, Value
 from exoflow.protocols import Attempt, Computed, Outcome
-
-_LOOK_S = 5.0
 
 
 class RayHandle:
@@ -116,7 +114,7 @@ class Values:
         if ref is None:
             raise KeyError("the value was released or lost")
         try:
-            return unboxed(self._got(ref)[handle.place])
+            return unboxed(self._cluster.get(ref)[handle.place])
         except RayError as error:
             raise KeyError(f"the value is lost: {summary(error)}") from error
 
@@ -128,7 +126,7 @@ class Values:
             return KeyError("the value was released or lost")
         try:
             answer = self._savers.write(handle.session, self.setup, name, handle.place, ref)
-            size, failure = self._got(answer)
+            size, failure = self._cluster.get(answer)
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 return KeyError(f"the value is lost: {summary(error.cause)}")
@@ -147,23 +145,13 @@ class Values:
         if answer is None:
             return KeyError("the state was released or lost")
         try:
-            return unpack_saved(self._got(answer))
+            return unpack_saved(self._cluster.get(answer))
         except RayError as error:
             return KeyError(f"the state is lost: {summary(error)}")
 
     def _ref_of(self, handle: RayHandle) -> ObjectRef[Any] | None:
         """The object that the value lies in, if it is there still."""
         return handle.ref if self._cluster.has(handle.session) else None
-
-    def _got(self, ref: ObjectRef[Any]) -> Any:
-        """``ray.get`` that ends when the cluster does."""
-        session = self._cluster.session
-        while True:
-            try:
-                return ray.get(ref, timeout=_LOOK_S)
-            except GetTimeoutError:
-                if not self._cluster.has(session):
-                    raise
 
 
 def summary(error: BaseException) -> str:
