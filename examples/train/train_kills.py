@@ -103,7 +103,8 @@ def train(folder: Path, words: list[str], at: str | None = None) -> Told:
         life = training.begin()
         lives += 1
     bodies = Counter(name for name, _, _ in training.entered())
-    return Told(at, round(time.monotonic() - began, 2), lives, dict(bodies), json.loads(output))
+    result = ("\n" + output).rpartition("\n{\n")[2]  # Ray may have told of the accident before it
+    return Told(at, round(time.monotonic() - began, 2), lives, dict(bodies), json.loads("{" + result))
 
 
 def strike(at: str, pid: int, life: subprocess.Popen[str], training: Training) -> None:
