@@ -24,9 +24,10 @@ from exoflow.executors.dask.connection import Connection
 from exoflow.executors.dask.ending import Endings, Tell
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.holdings import Holdings
-from exoflow.executors.dask.placing import Pace, Seat, Waiting, nearest, show_needs
+from exoflow.executors.dask.placing import Seat, Waiting, nearest, show_needs
 from exoflow.executors.dask.roster import Roster, until_gone
 from exoflow.executors.dask.stopping import Stops
+from exoflow.executors.pace import Pace
 from exoflow.protocols import Computed
 
 _LEAVE_S = 5.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from time import monotonic
@@ -20,7 +19,9 @@ from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.ordering import Carrier, Elsewhere
+from exoflow.executors.ray.batching import Batches
 from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.entry import Entry, Key
 from exoflow.executors.ray.tasks import NAMESPACE, message_of, perform
 from exoflow.executors.ray.values import RayHandle, Values, summary
 from exoflow.executors.threads import Take, Threads
@@ -33,40 +34,7 @@ _CLOSE_TIMEOUT_S = 10.0
 _OPTIONS = ("num_cpus", "num_gpus", "memory")
 """The resources that Ray has options for; the others are the user's own."""
 
-_Key = tuple[RunId, Version]
 _log = logging.getLogger(__name__)
-
-
-class _Entry:
-    """An attempt between ``start`` and its report."""
-
-    __slots__ = (
-        "answer",
-        "attempt",
-        "deadline",
-        "key",
-        "lenders",
-        "reason",
-        "report",
-        "session",
-        "started",
-        "submitted",
-        "values",
-    )
-
-    def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        self.attempt = attempt
-        self.report = report
-        self.key: _Key = (attempt.run_id, attempt.version)
-        self.deadline = None if attempt.timeout_s is None else (attempt.timeout_s, secrets.token_bytes(12))
-        self.submitted = False
-        self.session: int | None = None
-        self.reason: str | None = None
-        self.lenders: dict[str, CallId] = {}
-        """By the id of the object that holds an input: whose value it is."""
-        self.started = monotonic()
-        self.answer: ObjectRef[Any] | None = None
-        self.values: ObjectRef[Any] | None = None
 
 
 class RayExecutor:
@@ -99,17 +67,32 @@ class RayExecutor:
         # One thread alone starts tasks and reports them: of two, each waits for the interpreter that the other holds.
         self._threads: Threads[Callable[[], None]] = Threads(1, _run_all, "exoflow-ray")
         self._carriers: Threads[Callable[[], None]] = Threads(_CARRIERS, _run_all, "exoflow-carry")
-        self._live: dict[_Key, _Entry] = {}
+        self._live: dict[Key, Entry] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._batches = Batches(
+            self._cluster,
+            self._values,
+            self._threads,
+            claim=self._claim,
+            unclaim=self._unclaim,
+            alone=self._submit,
+            settle=self._settle,
+            failed=self._failed,
+            kill=_kill,
+        )
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         if self._closed:
             raise ExecutorError("the executor is closed")
-        entry = _Entry(attempt, report)
+        entry = Entry(attempt, report)
         self._live[entry.key] = entry
-        threads = self._carriers if self._values.must_be_carried(attempt) else self._threads
-        threads.put(functools.partial(self._submit, entry))
+        if self._values.must_be_carried(attempt):
+            self._carriers.put(functools.partial(self._submit, entry))
+        elif self._batches.take(attempt):
+            self._batches.put(entry)
+        else:
+            self._threads.put(functools.partial(self._submit, entry))
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         with self._lock:
@@ -121,8 +104,10 @@ class RayExecutor:
                 del self._live[entry.key]
         if not entry.submitted:
             entry.report(Vanished("cancelled"))
-        elif entry.answer is not None:
-            _kill(entry.answer)
+        elif entry.batch is not None:
+            self._batches.cancel(entry)
+        elif (answer := entry.answer) is not None:
+            _kill(answer)
 
     def fetch(self, value: Held) -> Encoded | Live:
         return self._values.fetch(value)
@@ -140,8 +125,9 @@ class RayExecutor:
         """Attempts that still run are killed and not reported any more. A cluster that was started here ends."""
         with self._lock:
             self._closed = True
-            answers = [entry.answer for entry in self._live.values() if entry.answer is not None]
+            answers = list({entry.answer for entry in self._live.values() if entry.answer is not None})
             self._live.clear()
+        self._batches.close()
         self._threads.close()
         self._carriers.close()
         if answers and self._cluster.has(self._cluster.session):
@@ -151,11 +137,24 @@ class RayExecutor:
         self._carriers.join(_CLOSE_TIMEOUT_S)
         self._cluster.leave()
 
-    def _submit(self, entry: _Entry) -> None:
+    def _claim(self, entry: Entry) -> bool:
+        """Whether it is still wanted, and not cancelled while it waited; it counts as submitted from now on."""
         with self._lock:
-            if self._live.get(entry.key) is not entry:  # cancelled while it waited
-                return
-            entry.submitted = True
+            entry.submitted = self._live.get(entry.key) is entry
+            return entry.submitted
+
+    def _unclaim(self, entry: Entry) -> bool:
+        """Whether it is wanted, though it did not begin; it waits again, then."""
+        with self._lock:
+            if entry.reason is not None:
+                return False
+            entry.submitted = False
+            entry.batch = entry.answer = entry.values = None
+            return True
+
+    def _submit(self, entry: Entry) -> None:
+        if not self._claim(entry):
+            return
         try:
             if entry.attempt.actor is not None:
                 raise ExecutorError(f"{entry.attempt.task}: actors do not run on Ray: give theirs executor='processes'")
@@ -178,11 +177,11 @@ class RayExecutor:
             _kill(answer)
         answer._on_completed(functools.partial(self._completed, entry))
 
-    def _completed(self, entry: _Entry, answer: object) -> None:
+    def _completed(self, entry: Entry, answer: object) -> None:
         """In a thread of Ray's, which must not wait for anything."""
         self._threads.put(functools.partial(self._answered, entry, answer))
 
-    def _answered(self, entry: _Entry, answer: object) -> None:
+    def _answered(self, entry: Entry, answer: object) -> None:
         if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
             self._settle(entry, Vanished(entry.reason, monotonic() - entry.started))
         elif isinstance(answer, bytes):
@@ -191,12 +190,14 @@ class RayExecutor:
             assert isinstance(answer, BaseException)
             self._settle(entry, self._failed(entry, answer))
 
-    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
         with self._lock:
             if self._live.get(entry.key) is not entry:  # the executor was closed
                 return
             del self._live[entry.key]
         entry.answer = entry.values = None
+        if entry.attempt.batchable:
+            self._batches.learn(entry.attempt, outcome)
         with self._threads.spare():
             entry.report(outcome)
 
@@ -206,13 +207,14 @@ class RayExecutor:
             lost = [entry for entry in self._live.values() if entry.session == session]
             for entry in lost:
                 del self._live[entry.key]
+        self._batches.forget()
         if lost:
             _log.warning("the Ray cluster is gone (%s), and %d attempts with it", why, len(lost))
         for entry in lost:
             seconds = monotonic() - entry.started
             entry.report(Vanished(entry.reason or f"the Ray cluster is gone: {why}", seconds))
 
-    def _failed(self, entry: _Entry, error: BaseException) -> Outcome:
+    def _failed(self, entry: Entry, error: BaseException) -> Outcome:
         """What became of an attempt whose worker has not answered."""
         seconds = monotonic() - entry.started
         for ref in (entry.answer, entry.values):  # Ray logs an error that nobody looks at

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from pickle import PickleBuffer
+from time import perf_counter
 from typing import Any, cast
 
 import msgspec
@@ -27,6 +28,9 @@ from exoflow.protocols import Buffer
 
 NAMESPACE = b"exoflow"
 """Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""
+
+TOGETHER_S = 0.1
+"""After which no other attempt begins in a Ray task."""
 
 _GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -118,6 +122,34 @@ def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] |
     with contextlib.nullcontext() if deadline is None else _ending_after(*deadline) as begin:
         outcome = performer.perform(unpack_order(order), read, hold, begins=begin)
     return pack_outcome(outcome), kept or None
+
+
+def message_for_all(setup: bytes, orders: list[bytes]) -> bytes:
+    """What ``perform_all`` gets: orders of ``pack_order``, without a Held in them."""
+    return _encode((setup, orders))
+
+
+def perform_all(message: bytes) -> tuple[bytes, list[Boxed] | None]:
+    """Run short attempts one after another, as ``perform``; those that get no outcome have not begun."""
+    setup, orders = _decode(message)
+    kept: list[Boxed] = []
+
+    def read(value: Held) -> Encoded | Live:
+        raise KeyError(value.handle)
+
+    def hold(made: Encoded | Live) -> Held:
+        kept.append(boxed(made))
+        return Held("", len(kept) - 1, made.size)
+
+    performer, _ = _tools(setup)
+    outcomes: list[bytes] = []
+    size, started = 0, perf_counter()
+    for order in orders:
+        outcomes.append(pack_outcome(performer.perform(unpack_order(order), read, hold)))
+        size += len(outcomes[-1])
+        if kept or size > INLINE_MAX_BYTES // 2 or perf_counter() - started > TOGETHER_S:
+            break  # they are not what they were believed to be
+    return _encode(outcomes), kept or None
 
 
 def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
