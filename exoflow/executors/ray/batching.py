@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import threading
@@ -30,11 +31,11 @@ WORK_S = 0.03
 """What the attempts of a Ray task are expected to take together: so much later may the first of them be told."""
 COUNT_MAX = 32
 AHEAD = 2
-"""Batches that Ray is given for each CPU; what comes after them waits here, and grows into larger ones."""
+"""Batches that Ray is given for each CPU of the cluster, so that none idles."""
 GRACE_S = 1.0
 """A cancelled attempt whose Ray task has not ended by then is killed, with the others in there."""
 
-_CPUS_FOR_S = 5.0
+_LOOK_S = 5.0
 _decode = msgspec.msgpack.Decoder().decode
 
 
@@ -45,6 +46,7 @@ class Batches:
         cluster: Where they run.
         values: Of the executor.
         threads: The one thread that starts attempts and reports them.
+        background: Others.
         claim: Whether the attempt is still wanted; from then on a cancel concerns its Ray task.
         unclaim: Whether it is, after it has turned out that it did not begin.
         alone: Sends one by itself.
@@ -58,6 +60,7 @@ class Batches:
         cluster: Cluster,
         values: Values,
         threads: Threads[Callable[[], None]],
+        background: Threads[Callable[[], None]],
         *,
         claim: Callable[[Entry], bool],
         unclaim: Callable[[Entry], bool],
@@ -68,7 +71,7 @@ class Batches:
     ) -> None:
         self._cluster = cluster
         self._values = values
-        self._threads = threads
+        self._threads, self._background = threads, background
         self._claim, self._unclaim, self._alone = claim, unclaim, alone
         self._settle, self._failed, self._kill = settle, failed, kill
         self._overdue: Deadlines[list[Entry]] = Deadlines(self._end, _is_live, "exoflow-ray-cancel")
@@ -81,7 +84,8 @@ class Batches:
         self._under_way: set[int] = set()
         self._serials = itertools.count()
         self._tasks: dict[str, Any] = {}
-        self._cpus = (0.0, 1)
+        self._cpus = 1
+        self._look_at = 0.0
 
     def take(self, attempt: Attempt) -> bool:
         """Whether it may share a Ray task, by what is known of it now."""
@@ -156,11 +160,17 @@ class Batches:
         return self._pace.of(entry.attempt.task) <= WORK_S / 2
 
     def _room(self) -> int:
-        seen, cpus = self._cpus
-        if monotonic() - seen > _CPUS_FOR_S:
-            cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))  # type: ignore[no-untyped-call]  # Ray's
-            self._cpus = (monotonic(), cpus)
-        return AHEAD * cpus
+        """How many batches may be under way: what waits beyond them grows into larger ones."""
+        if monotonic() > self._look_at:
+            self._look_at = monotonic() + _LOOK_S
+            self._background.put(self._look)
+        return AHEAD * self._cpus
+
+    def _look(self) -> None:
+        """Where it may take its time: a cluster that has died lets one wait."""
+        with contextlib.suppress(RayError):
+            resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray's
+            self._cpus = max(1, int(resources.get("CPU", 1)))
 
     def _submit(self, line: deque[Entry], count: int) -> None:
         batch: list[Entry] = []

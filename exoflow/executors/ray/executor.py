@@ -74,6 +74,7 @@ class RayExecutor:
             self._cluster,
             self._values,
             self._threads,
+            self._carriers,
             claim=self._claim,
             unclaim=self._unclaim,
             alone=self._submit,
