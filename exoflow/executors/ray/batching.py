@@ -27,7 +27,7 @@ from exoflow.executors.wire import unpack_outcome
 from exoflow.model import INLINE_MAX_BYTES, Held
 from exoflow.protocols import Attempt, Computed, Outcome, Vanished
 
-WORK_S = 0.03
+WORK_S = 0.06
 """What the attempts of a Ray task are expected to take together: so much later may the first of them be told."""
 COUNT_MAX = 32
 AHEAD = 2
