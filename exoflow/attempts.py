@@ -244,7 +244,9 @@ def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Comput
     value = Inline(to_bytes(encoded)) if encoded.size <= INLINE_MAX_BYTES else keep(encoded, attempt.save_to)
     if not context.puts:
         return Computed(value, seconds, encoded.refs)
-    return Computed(value, seconds, encoded.refs, tuple(_kept_puts(context, keep)))
+    inside = dict.fromkeys(ref for _, put in context.puts if isinstance(put, Encoded) for ref in put.refs)
+    refs = tuple(dict.fromkeys((*encoded.refs, *inside)))
+    return Computed(value, seconds, refs, tuple(_kept_puts(context, keep)), linked=bool(inside))
 
 
 def _kept_puts(context: AttemptContext, keep: Keep) -> Iterator[tuple[CallId, Value]]:

@@ -228,7 +228,8 @@ def test_a_takeover_is_a_few_requests_and_its_slots(s3_url: str, proxy: Any) -> 
     adopted = new.adopt("mine", takeover=True)
     assert [record[2] for record in adopted.records[1:]] == [f"m{n}" for n in range(20)]
     assert proxy.counts["PUT"] == 3, "seal, claim, adopted"
-    print(proxy.counts)
+    asked = proxy.counts["GET"] + proxy.counts["HEAD"]
+    assert asked <= 22 + 26, (proxy.counts, "its slots, one request each, and what does not grow with them")
     assert proxy.counts["LIST"] == 0
     with pytest.raises(exoflow.errors.Fenced):
         old.wait(old.append((Kind.SAVED, claimed.run, "late")))

@@ -66,8 +66,8 @@ class Batches:
         unclaim: Callable[[Entry], bool],
         alone: Callable[[Entry], None],
         settle: Callable[[Entry, Outcome], None],
-        failed: Callable[[Entry, BaseException], Outcome],
-        kill: Callable[[ray.ObjectRef[Any]], None],
+        failed: Callable[[Entry, object], Outcome],
+        kill: Callable[[ray.ObjectRef[Any], None], None],
     ) -> None:
         self._cluster = cluster
         self._values = values
@@ -224,7 +224,6 @@ class Batches:
         self._under_way.discard(serial)
         self._send()  # a worker waits
         if not isinstance(answer, bytes):
-            assert isinstance(answer, BaseException)
             for entry in batch:
                 self._settle(entry, self._failed(entry, answer))
             return
@@ -245,7 +244,7 @@ class Batches:
     def _end(self, batch: list[Entry]) -> None:
         answer = next((entry.answer for entry in batch if entry.answer is not None), None)
         if answer is not None:
-            self._kill(answer)
+            self._kill(answer, None)
 
     def _task(self, name: str) -> Any:
         task = self._tasks.get(name)

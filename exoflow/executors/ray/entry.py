@@ -13,6 +13,8 @@ from exoflow.protocols import Attempt, Outcome
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+    from exoflow.executors.ray.actors import Home
+
 Key = tuple[RunId, Version]
 
 
@@ -24,6 +26,7 @@ class Entry:
         "attempt",
         "batch",
         "deadline",
+        "home",
         "key",
         "lenders",
         "reason",
@@ -40,6 +43,8 @@ class Entry:
         self.key: Key = (attempt.run_id, attempt.version)
         self.deadline = None if attempt.timeout_s is None else (attempt.timeout_s, secrets.token_bytes(12))
         self.submitted = False
+        self.home: Home | None = None
+        """Of an actor's attempt: where it has been sent."""
         self.session: int | None = None
         self.reason: str | None = None
         self.lenders: dict[str, CallId] = {}

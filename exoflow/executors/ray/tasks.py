@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
 from exoflow.model import INLINE_MAX_BYTES, Held
 from exoflow.protocols import Buffer
+from exoflow.states import States
 
 NAMESPACE = b"exoflow"
 """Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""
@@ -106,6 +107,13 @@ def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] |
         message: Of ``message_of``.
         boxes: What came of earlier attempts; Ray has brought it here.
     """
+    return perform_as(message, boxes, None)
+
+
+def perform_as(
+    message: bytes, boxes: Sequence[list[Unboxed]], states: States | None
+) -> tuple[bytes, list[Boxed] | None]:
+    """``perform``, in a process that has these actors."""
     setup, order, deadline = _decode(message)
     kept: list[Boxed] = []
 
@@ -117,9 +125,9 @@ def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] |
         kept.append(boxed(made))
         return Held("", len(kept) - 1, made.size)
 
-    performer, _ = _tools(setup)
+    performer, _ = tools(setup)
     with contextlib.nullcontext() if deadline is None else _ending_after(*deadline) as begin:
-        outcome = performer.perform(unpack_order(order), read, hold, begins=begin)
+        outcome = performer.perform(unpack_order(order), read, hold, begins=begin, states=states)
     return pack_outcome(outcome), kept or None
 
 
@@ -140,7 +148,7 @@ def perform_all(message: bytes) -> tuple[bytes, list[Boxed] | None]:
         kept.append(boxed(made))
         return Held("", len(kept) - 1, made.size)
 
-    performer, _ = _tools(setup)
+    performer, _ = tools(setup)
     outcomes: list[bytes] = []
     size, seconds = 0, 0.0
     for order in orders:
@@ -155,7 +163,7 @@ def perform_all(message: bytes) -> tuple[bytes, list[Boxed] | None]:
 
 def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
     """Save a value to the store under the name: its size, and the error if that failed."""
-    _, stored = _tools(setup)
+    _, stored = tools(setup)
     found = box[place]
     try:
         return stored.write(cast(Encoded, found.content) if isinstance(found, Snapshot) else found, name).size, None
@@ -164,7 +172,8 @@ def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int,
 
 
 @lru_cache(maxsize=16)
-def _tools(setup: bytes) -> tuple[Performer, StoredValues]:
+def tools(setup: bytes) -> tuple[Performer, StoredValues]:
+    """What performs orders here, and the store."""
     path, sys.argv, store_code = _decode(setup)  # a program that is imported may look at its arguments
     # Ray itself passes on the folder of the script and the current one. Another machine may have none of them.
     sys.path += [place for place in path if place not in sys.path and os.path.exists(place)]
