@@ -162,6 +162,9 @@ class Attempt:
     crossing: Mapping[CallId, str] = field(default_factory=dict)
     """Inputs that lie on another executor's cluster: the objects under which they may be saved, to be read there."""
     actor: ActorPart | None = None
+    batchable: bool = False
+    """It may run in one process after others, be reported when they have ended, and vanish with them: it is pure, its
+    first try, has no time limit and may be lost. (A MUST NOT otherwise; nobody has to.)"""
 
 
 @dataclass(frozen=True, slots=True)
