@@ -288,7 +288,7 @@ def needed(facts: Facts) -> set[CallId]:
         call = facts.calls[id]
         if not call.attached and not has_value(call):  # V6: inside a child flow, which is replayed to make it again
             pending.extend((id, False) for owner in owners(facts, call) for id in taken(facts, owner))
-        there = agrees(facts, call) and has_value(call) and (has_state(call) or not for_state)
+        there = agrees(facts, call) and (has_state(call) if for_state else has_value(call))
         if call.id in found or not call.attached or there:
             continue
         found.add(call.id)
@@ -362,8 +362,8 @@ def is_wanted(facts: Facts, call: CallFacts) -> bool:
     """V1: somebody waits for its value, or it has never run, and is to be run for its own sake."""
     if call.id in facts.awaited:
         return True
-    if call.note.actor and call.attached and not call.made and (taker := after(facts, call)) and taker.has_result:
-        return True  # V7: it stood aside, and no record says so
+    if call.note.actor and call.attached and not call.made and (taker := after(facts, call)):
+        return taker.has_result and taker.made > NO_VERSION  # V7: it stood aside, and no record says so
     return call.attached and call.id in facts.bodies[call.path].demanded and not agrees(facts, call)
 
 
