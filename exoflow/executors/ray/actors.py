@@ -152,7 +152,9 @@ class Homes:
     def _new(self, attempt: Attempt) -> Home:
         self._cluster.check(attempt.task, attempt.resources)
         place = f"actor-{next(self._numbers)}"
-        process = self._residence.options(**options_of(attempt.resources)).remote(self._setup, self._executor, place)
+        process: Any = self._residence.options(**options_of(attempt.resources)).remote(
+            self._setup, self._executor, place
+        )
         home = Home(place, process, self._cluster.session)
         if self._told != home.session:
             self._told = home.session
