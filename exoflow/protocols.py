@@ -171,13 +171,15 @@ class Computed:
     value: Value
     seconds: float
     refs: tuple[CallId, ...] = ()
-    """Refs inside the value."""
+    """Refs inside the value, and inside of what was put."""
     puts: tuple[tuple[CallId, Value], ...] = ()
     """What the body ``put``: Refs to them may stand in the value."""
     state: Held | None = None
     """What the attempt has left of an actor: the live object, wherever that is."""
     snapshot: Value | None = None
     """The same as bytes, small or in the store; None: none was to be taken, or it could not be stored."""
+    linked: bool = False
+    """Whether there are Refs inside of what was put."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,7 @@ class Ending(Forsaking):
 
     def _start_deferred(self, scope: Scope) -> None:
         """V1: what no committed call has taken, near or far, starts now; the rest when something that runs needs it."""
-        if self._hoping:
-            hoping, self._hoping = self._hoping, []
-            for call in hoping:
-                self._cover(call, in_vain=True)
+        self._give_up_hope()
         deferred, scope.deferred = scope.deferred, []
         spared: set[Call] = set()
         alone: list[Call] = []

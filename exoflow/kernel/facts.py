@@ -41,6 +41,13 @@ class CallFacts:
     holds: tuple[CallId, ...] = ()  # what its own intent has released
     given_up: bool = False  # no attempt is left: once nothing of it stands, its error is told
     in_doubt: bool = False
+    before: CallId | None = None  # of an actor: the call before it
+    live: bool = False  # the state that it has left is in memory, and nobody has taken it
+    snapshot: bool = False  # ... is in a record
+    snapshot_durable: bool = False  # ... which is durable
+    snapshotting: bool = False
+    fickle: bool = False  # it had failed, and was made again for its state
+    dead: bool = False  # it has failed and left none
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +81,5 @@ class Facts:
     stuck: bool = False  # an undo has failed for good
     outcome: str = ""  # "failed" or "done", once the root body's result is settled
     undo_on_failure: bool = False
+    lineages: dict[CallId, set[CallId]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Found already. They follow from the rest, but are asked for thousands of times."""

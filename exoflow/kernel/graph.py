@@ -55,7 +55,8 @@ class Graph(Closing):
         call.cover_wanted = call.skipped = False
         if call.before is not None:
             call.before.after = call
-        self._take_from(call, self.holder(call))
+        for source in states(call):
+            self._take_from(call, source)
 
     def holder(self, call: Call) -> Call | None:
         """Whose state the call begins with: that of the call before it, those apart that never begin."""
@@ -64,36 +65,40 @@ class Graph(Closing):
             source = source.before
         return source
 
-    def _skip(self, call: Call, *, skipped: bool) -> None:
-        """The call does not take the state, and who takes the state does not stand on it; or it does again."""
-        holder, taker = self.holder(call), call.after
+    def taker(self, call: Call) -> Call | None:
+        """Who begins with the state that the call has left."""
+        taker = call.after
         while taker is not None and taker.skipped:
             taker = taker.after
-        if skipped:
-            self._leave(call, holder)
-            if taker is not None:
-                self._leave(taker, call)
-                self._take_from(taker, holder)
-        else:
-            self._take_from(call, holder)
-            if taker is not None:
-                self._leave(taker, holder)
-                self._take_from(taker, call)
+        return taker
+
+    def _skip(self, call: Call, *, skipped: bool) -> None:
+        """The call does not take the state, and does not stand on it: who does take it does; or it is as it was."""
+        call.skipped = False
+        taker = self.taker(call)
+        for source in states(call):
+            if skipped:
+                self._leave(call, source)
+                if taker is not None:
+                    self._take_from(taker, source)
+            else:
+                self._take_from(call, source)
+                if taker is not None:
+                    self._leave(taker, source)
         call.skipped = skipped
+        self._recovered = bool(self._covers)
         if taker is not None and not taker.open:
             self._opened(taker)
 
-    def _take_from(self, call: Call, holder: Call | None) -> None:
-        if holder is not None:
-            holder.takers = joined(holder.takers, call)
-            if not holder.closed:
-                call.open += 1
+    def _take_from(self, call: Call, source: Call) -> None:
+        source.takers = joined(source.takers, call)
+        if not source.closed:
+            call.open += 1
 
-    def _leave(self, call: Call, holder: Call | None) -> None:
-        if holder is not None:
-            holder.takers.remove(call)
-            if not holder.closed:
-                call.open -= 1
+    def _leave(self, call: Call, source: Call) -> None:
+        source.takers.remove(call)
+        if not source.closed:
+            call.open -= 1
 
     def _link_content(self, call: Call, source: Call) -> None:
         """A Ref to ``source`` stands in the value of an input: the call takes its value too."""
@@ -190,13 +195,17 @@ class Graph(Closing):
         if owner.holds:
             owner.holds = False
             owner.open -= 1
+            self._recovered = bool(self._covers)
 
 
 def states(call: Call) -> tuple[Call, ...]:
-    """Whose state an attempt at the call would begin with: ``holder``."""
-    source = call.before
-    if source is None or call.skipped:
-        return ()
-    while source is not None and source.skipped:
-        source = source.before
-    return () if source is None else (source,)
+    """Where the state that an attempt at the call would begin with comes from: ``holder``, and who stood aside since.
+
+    That those did is their arguments' error, and part of its lineage.
+    """
+    found: list[Call] = []
+    source = None if call.skipped else call.before
+    while source is not None:
+        found.append(source)
+        source = source.before if source.skipped else None
+    return tuple(found)

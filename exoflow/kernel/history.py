@@ -35,6 +35,7 @@ class History(Ending):
         call = self._recalled(id, path)
         if actor and call.version != version:
             call.snapshot, call.snapped = NO_VERSION, False
+            call.fickle = call.fickle or call.failed
         call.version = version
         call.state = State.DONE if saved else State.IDLE
         call.saved = saved
@@ -97,6 +98,7 @@ class History(Ending):
         if call.intent and call.intent <= version:
             call.intent = Version(0)
             call.intent_durable = False
+            call.releases = ()
         if call.version <= version:
             call.state = State.IDLE
             call.saved = False

@@ -36,7 +36,7 @@ class Kernel(History):
         """The commands that the last events gave rise to, in order."""
         if self._ready or self._ending or self._held_back or self._misled or self._to_undo or self.finishing:
             self._conclude()
-        if self._uncovered or self._recovered:
+        if self._uncovered or self._hopeless or self._recovered:
             self._conclude()
         out = self.out
         if out:
@@ -57,6 +57,8 @@ class Kernel(History):
                 ready, self._ready = self._ready, []
                 for call in ready:
                     self._start(call)
+            elif self._hopeless:
+                self._cover(self._hopeless.pop(0), in_vain=True)
             elif self._held_back and not self._is_blocked():
                 self._ready.extend(self._held_back)
                 self._held_back.clear()
@@ -100,6 +102,8 @@ class Kernel(History):
         else:
             assert not call.attached, id
             self.unattached.discard(call)
+            if self._hoping and not self.unattached:
+                self._give_up_hope()
             call.note = note
         if turn is not None:
             call.before, call.due = turn
@@ -117,7 +121,9 @@ class Kernel(History):
         if self._sought:
             self._found(call)
         owner = scope.owner
-        if owner is not None and owner.forced and owner.names and _is_named(call.id, owner.names):
+        named = owner is not None and owner.forced and owner.names and _is_named(call.id, owner.names)
+        if named or call.forced:
+            call.forced = False  # as if it began now: what is behind the call was not known before
             self._force(call)
         return call
 
@@ -158,6 +164,11 @@ class Kernel(History):
         elif call.snapped and (holder := self.holder(call)) is not None and not holder.closed:
             self._covers[call] = None
             self._recovered = True  # what it covers is committed, though no record becomes durable now
+        if call.state is State.DONE:
+            before = call.before
+            while before is not None and before.state is State.IDLE and not before.version:
+                self._need(before)  # it had stood aside: no record says so
+                before = before.before
         if call.forced and call.is_choice and not call.committed:
             self._uncovered.append(call)  # it was not the body's when something began to wait for it
 
@@ -165,6 +176,7 @@ class Kernel(History):
         """The body can do nothing before it gets something. ``settled``: it surely made every call that it could."""
         if settled and self.unattached and not self.cancelling:
             self._check_all_made(scope)
+        scope.idle = True
         self._start_deferred(scope)
 
     def made_before(self, scope: Scope) -> list[Call]:
@@ -200,7 +212,7 @@ class Kernel(History):
     def read(self, scope: Scope, call: Call) -> None:
         """The body has been given the call's value or error: lineage of every later call of this body (G10)."""
         call.seen = True
-        call.wanted = False
+        call.wanted = scope.idle = False
         if call.failed and call.propagated:
             self.read(scope, call.refs[0])  # the error itself is what has to be durable
         at = len(scope.reads)
@@ -235,7 +247,7 @@ class Kernel(History):
 
     def returned(self, scope: Scope, refs: tuple[Call, ...] = (), *, raised: bool = False) -> None:
         """The body has ended; ``refs`` stand in what it returned."""
-        scope.returned = True
+        scope.returned = scope.idle = True
         scope.raised = raised
         scope.result_refs = refs
         for call in refs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exoflow.kernel.commands import Deliver, Run
 from exoflow.kernel.lineage import Lineage
-from exoflow.kernel.state import Call, State, joined
+from exoflow.kernel.state import NOBODY, Call, State, joined
 from exoflow.model import CallId, Kind
 
 
@@ -28,6 +28,30 @@ class Needs(Lineage):
         if call.failed:
             return True
         return (call.held or call.saved) and (call.note.saves != "sync" or call.committed or self._is_whole(call))
+
+    def _announce(self, call: Call) -> None:
+        """Tell whoever waits for the value, if it may be used."""
+        if not self._available(call):
+            return
+        if call.wanted:
+            self.out.append(Deliver(call.id))
+            root = self.scopes[""]
+            if root.returned:
+                self._ending.append(root)
+            if call.note.kind is Kind.EVENT:  # a child flow may have returned it
+                self._ending.extend(scope for scope in self.scopes.values() if scope.returned and scope is not root)
+        waiters, call.waiters = call.waiters, NOBODY
+        if waiters and not call.failed:
+            for ref in call.refs:  # they take what it refers to: have it made while they wait for their other inputs
+                if not self._available(ref):
+                    self._need(ref)
+        for waiter in waiters:
+            if waiter.missing:
+                waiter.missing -= 1
+                if not waiter.missing and waiter.state is State.DONE:
+                    self._open_again(waiter)
+                elif not waiter.missing:
+                    self._ready.append(waiter)
 
     def _is_whole(self, call: Call) -> bool:
         """Whether an actor's call is durable, itself and the state that it has left: nobody asks what is behind it."""
@@ -78,9 +102,7 @@ class Needs(Lineage):
 
     def _state_there(self, call: Call) -> None:
         """Let the call behind it look whether it may start."""
-        taker = call.after
-        while taker is not None and taker.skipped:
-            taker = taker.after
+        taker = self.taker(call)
         if taker is not None and taker.awaits_state:
             taker.awaits_state = False
             if taker.state is State.NEEDED:
@@ -130,6 +152,7 @@ class Needs(Lineage):
             self._sought.discard(call)
             if call.waiters or call.wanted:
                 self._need(call)
+                self._announce(call)  # by its own annotations it may be there all the same
         elif call.note.kind is Kind.FLOW and any(sought.id.startswith(f"{call.id}/") for sought in self._sought):
             self._open_again(call)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt, RunError
-from exoflow.kernel.commands import Deliver, Doubt, Make, Probe, RecordSnapshot, Save, Snapshot, Upload
+from exoflow.kernel.commands import Doubt, Make, Probe, RecordSnapshot, Save, Snapshot, Upload
 from exoflow.kernel.graph import states
 from exoflow.kernel.retirement import Retirement
-from exoflow.kernel.state import NOBODY, Call, State
+from exoflow.kernel.state import Call, State
 from exoflow.model import CallId, Kind, Version
 
 
@@ -233,30 +233,6 @@ class Outcomes(Retirement):
         ]
         if older:
             self._fall([], older)
-
-    def _announce(self, call: Call) -> None:
-        """Tell whoever waits for the value, if it may be used."""
-        if not self._available(call):
-            return
-        if call.wanted:
-            self.out.append(Deliver(call.id))
-            root = self.scopes[""]
-            if root.returned:
-                self._ending.append(root)
-            if call.note.kind is Kind.EVENT:  # a child flow may have returned it
-                self._ending.extend(scope for scope in self.scopes.values() if scope.returned and scope is not root)
-        waiters, call.waiters = call.waiters, NOBODY
-        if waiters and not call.failed:
-            for ref in call.refs:  # they take what it refers to: have it made while they wait for their other inputs
-                if not self._available(ref):
-                    self._need(ref)
-        for waiter in waiters:
-            if waiter.missing:
-                waiter.missing -= 1
-                if not waiter.missing and waiter.state is State.DONE:
-                    self._open_again(waiter)
-                elif not waiter.missing:
-                    self._ready.append(waiter)
 
     def _ended(self, call: Call) -> None:
         scope = call.scope

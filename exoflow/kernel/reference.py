@@ -8,7 +8,7 @@ other after every event of random histories. The rules' names are those of ``doc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from exoflow.kernel.facts import NO_VERSION, CallFacts, Facts
 from exoflow.model import CallId, Kind, Version
@@ -20,7 +20,7 @@ def is_choice(call: CallFacts) -> bool:
     """Another attempt may give another result. Errors are choices (L7); a child flow follows its reads (V17)."""
     if call.failed:
         return not call.inherited
-    return not call.note.deterministic and call.note.kind is not Kind.FLOW
+    return call.fickle or not call.note.deterministic and call.note.kind is not Kind.FLOW
 
 
 def taken(facts: Facts, call: CallFacts) -> Iterator[CallId]:
@@ -53,17 +53,21 @@ def stands_on(facts: Facts, call: CallFacts) -> set[CallId]:
         owner = facts.calls[body.owner]
         found.update(taken(facts, owner))
         body, reads_at = facts.bodies.get(owner.path), owner.reads_at
+    found.update(states(facts, call))
     return {id for id in found if id != call.id and not is_sealed(facts.calls[id])}
 
 
 def is_sealed(call: CallFacts) -> bool:
     """Inside a child flow whose body is not replayed: the record of the child flow, or its own, stands for it (V17)."""
-    return not call.attached and call.durable
+    return not call.attached and is_whole(call)
 
 
 def lineage(facts: Facts, call: CallFacts) -> set[CallId]:
     """Everything that a call stands on, at any distance."""
-    found: set[CallId] = set()
+    known = facts.lineages.get(call.id)
+    if known is not None:
+        return known
+    found = facts.lineages[call.id] = set()
     pending = stands_on(facts, call)
     while pending:
         id = pending.pop()
@@ -71,6 +75,21 @@ def lineage(facts: Facts, call: CallFacts) -> set[CallId]:
             found.add(id)
             pending |= stands_on(facts, facts.calls[id])
     return found
+
+
+def states(facts: Facts, call: CallFacts) -> list[CallId]:
+    """V7: the call whose state an attempt takes, at the end, and those that stood aside since: why they did counts."""
+    found: list[CallId] = []
+    id = None if stands_aside(facts, call) else call.before
+    while id is not None:
+        found.append(id)
+        id = facts.calls[id].before if stands_aside(facts, facts.calls[id]) else None
+    return found
+
+
+def stands_aside(facts: Facts, call: CallFacts) -> bool:
+    """V7: an argument has failed, so it never begins; the state goes on to the next call of the actor."""
+    return call.before is not None and call.inherited and any(facts.calls[id].failed for id in taken(facts, call))
 
 
 def newest(call: CallFacts) -> Version:
@@ -90,20 +109,73 @@ def agrees(facts: Facts, call: CallFacts) -> bool:
     V5: a deterministic call that is made again is no choice, and takes nothing with it.
     """
     if call.inherited:
-        return any(facts.calls[id].failed and agrees(facts, facts.calls[id]) for id in taken(facts, call))
+        sources = (facts.calls[id] for id in (*taken(facts, call), *states(facts, call)))
+        return any(source.failed and agrees(facts, source) for source in sources)
     return call.has_result and call.made > stamp(facts, call)
 
 
 def committed(facts: Facts, call: CallFacts) -> bool:
     """It cannot change, as far as it is a choice itself; G6: nor be undone."""
+    return is_committed_alone(facts, call) or is_covered(facts, call)
+
+
+def is_committed_alone(facts: Facts, call: CallFacts) -> bool:
+    """By its own record, and for a choice of an actor by its own snapshot."""
     if call.note.kind is Kind.FLOW:
         own = facts.bodies.get(f"{call.id}/")
-        unsaved = any(not facts.calls[id].durable for id in call.open_names)
+        unsaved = any(not is_whole(facts.calls[id]) for id in call.open_names)
         if not call.has_result or unsaved and not (own and own.ended):
             return False  # its body has not read all that it will, or which choices are behind it is not known yet
-    if is_choice(call) or call.note.rollback and not call.inherited:
-        return call.has_result and call.durable
+    if call.inherited:
+        return True
+    if is_choice(call) or call.note.rollback or not is_restorable(facts, call.before):
+        return call.has_result and is_whole(call)
     return True
+
+
+def is_whole(call: CallFacts) -> bool:
+    """L2: its record is durable; V7: for a choice of an actor, a snapshot too."""
+    return call.durable and (not call.note.actor or call.snapshot_durable or not is_choice(call))
+
+
+def is_restorable(facts: Facts, id: CallId | None) -> bool:
+    """V7: whether the state before a call can be had again without a choice of the actor's being made again."""
+    while id is not None:
+        call = facts.calls[id]
+        if not stands_aside(facts, call) and (call.snapshot_durable or is_choice(call)):
+            return call.snapshot_durable
+        id = call.before
+        if id is None:
+            return False
+    return True
+
+
+def is_covered(facts: Facts, call: CallFacts) -> bool:
+    """V7: a later snapshot commits it, once all that this one stands on is committed, or covered in the same way."""
+    found: set[CallId] = set()
+    pending = [call]
+    while pending:
+        source = pending.pop()
+        cover = next_snapshot(facts, source)
+        if not source.note.actor or not source.durable or cover is None:
+            return False
+        found.add(source.id)
+        behind = (facts.calls[id] for id in lineage(facts, cover) | {cover.id})
+        pending += [each for each in behind if each.id not in found and not is_committed_alone(facts, each)]
+    return True
+
+
+def next_snapshot(facts: Facts, call: CallFacts) -> CallFacts | None:
+    """The first call of the actor, from this one on, whose state is in a durable snapshot."""
+    at: CallFacts | None = call
+    while at is not None and at.has_result and not at.snapshot_durable:
+        at = after(facts, at)
+    return at if at is not None and at.has_result else None
+
+
+def after(facts: Facts, call: CallFacts) -> CallFacts | None:
+    """The next call of an actor."""
+    return next((other for other in facts.calls.values() if other.attached and other.before == call.id), None)
 
 
 def closed(facts: Facts, call: CallFacts) -> bool:
@@ -122,7 +194,7 @@ def available(facts: Facts, call: CallFacts) -> bool:
         return False
     if call.failed:
         return True
-    return (call.held or call.recorded) and (call.note.saves != "sync" or call.durable)
+    return (call.held or call.recorded) and (call.note.saves != "sync" or call.durable and committed(facts, call))
 
 
 # -- what falls --------------------------------------------------------------------------------------------------------
@@ -210,30 +282,88 @@ def needed(facts: Facts) -> set[CallId]:
     found: set[CallId] = set()
     if facts.outcome or is_unwinding(facts):
         return found  # V15, V16
-    pending = [id for id, call in facts.calls.items() if is_wanted(facts, call)]
+    pending = [(id, False) for id, call in facts.calls.items() if is_wanted(facts, call)]
     while pending:
-        call = facts.calls[pending.pop()]
+        id, for_state = pending.pop()
+        call = facts.calls[id]
         if not call.attached and not has_value(call):  # V6: inside a child flow, which is replayed to make it again
-            pending.extend(id for owner in owners(facts, call) for id in taken(facts, owner))
-        if call.id in found or not call.attached or agrees(facts, call) and has_value(call):
+            pending.extend((id, False) for owner in owners(facts, call) for id in taken(facts, owner))
+        there = agrees(facts, call) and has_value(call) and (has_state(call) or not for_state)
+        if call.id in found or not call.attached or there:
             continue
         found.add(call.id)
         if call.running or call.in_doubt or is_doubtful(call) and call.note.on_doubt == "stop":
             continue  # it has had its inputs, or nobody knows yet whether it needs them
-        pending.extend(taken(facts, call))
+        pending.extend((id, False) for id in made_from(facts, call))
+        if has_values(facts, call):
+            pending.extend((id, True) for id in states(facts, call)[-1:])  # V7: the state is asked for last
         if call.note.effect is not None and has_inputs(facts, call):
-            pending.extend(id for id in lineage(facts, call) if not committed(facts, facts.calls[id]))
+            behind = [id for id in lineage(facts, call) if not committed(facts, facts.calls[id])]
+            pending.extend((id, False) for id in behind)
+            pending.extend((last.id, True) for id in behind for last in to_cover(facts, facts.calls[id]))
     return found
 
 
 def has_inputs(facts: Facts, call: CallFacts) -> bool:
-    return all(available(facts, facts.calls[id]) for id in taken(facts, call))
+    return has_values(facts, call) and has_state_before(facts, call)
+
+
+def has_values(facts: Facts, call: CallFacts) -> bool:
+    return all(available(facts, facts.calls[id]) for id in made_from(facts, call))
+
+
+def made_from(facts: Facts, call: CallFacts) -> set[CallId]:
+    """The values that an attempt needs: from a snapshot, an actor is first created again, from what it was created."""
+    found = set(taken(facts, call))
+    source = holder(facts, call)
+    if source is not None and has_state(source) and not source.live:
+        while source.before is not None:
+            source = facts.calls[source.before]
+        found.update(taken(facts, source))
+    return found
+
+
+def holder(facts: Facts, call: CallFacts) -> CallFacts | None:
+    """V7: whose state an attempt takes."""
+    found = states(facts, call)
+    return facts.calls[found[-1]] if found else None
+
+
+def has_state(call: CallFacts) -> bool:
+    """V7: the state that it has left can be had."""
+    return call.has_result and (call.live or call.snapshot)
+
+
+def has_state_before(facts: Facts, call: CallFacts) -> bool:
+    source = holder(facts, call)
+    return source is None or has_state(source) and not source.snapshotting
+
+
+def history_left(calls: Iterable[CallFacts]) -> bool:
+    """Whether a body may still make a call whose result, or intent, is known."""
+    return any(not call.attached and (call.has_result or call.intent) for call in calls)
+
+
+def to_cover(facts: Facts, call: CallFacts) -> list[CallFacts]:
+    """V7: whose state, in a snapshot, would commit an actor's call; nobody's, if one behind it may have one soon."""
+    if not call.note.actor or not is_choice(call) or not call.has_result:
+        return []
+    last = call
+    while not has_state(last) and not last.snapshotting:
+        taker = after(facts, last)
+        if taker is None or not taker.has_result:
+            waits = taker is not None and taker.running or history_left(facts.calls.values())
+            return [] if waits else [last]
+        last = taker
+    return [last]
 
 
 def is_wanted(facts: Facts, call: CallFacts) -> bool:
     """V1: somebody waits for its value, or it has never run, and is to be run for its own sake."""
     if call.id in facts.awaited:
         return True
+    if call.note.actor and call.attached and not call.made and (taker := after(facts, call)) and taker.has_result:
+        return True  # V7: it stood aside, and no record says so
     return call.attached and call.id in facts.bodies[call.path].demanded and not agrees(facts, call)
 
 
@@ -247,7 +377,7 @@ def untaken(facts: Facts, path: str) -> set[CallId]:
     made = {call.id for call in calls if not call.note.may_be_left}
     takers = [call for call in facts.calls.values() if call.attached]
     used: set[CallId] = set()
-    while more := {id for taker in takers if has_served(facts, taker, used) for id in taker.inputs} - used:
+    while more := {id for taker in takers if has_served(facts, taker, used) for id in served_by(facts, taker)} - used:
         used |= more
     return {id for id in made if id not in used or facts.calls[id].note.effect is not None}
 
@@ -255,6 +385,11 @@ def untaken(facts: Facts, path: str) -> set[CallId]:
 def has_served(facts: Facts, call: CallFacts, used: set[CallId]) -> bool:
     """Its result is there, or was used, near or far: for its sake no input has to be made."""
     return agrees(facts, call) or call.id in used and call.note.effect is None
+
+
+def served_by(facts: Facts, call: CallFacts) -> list[CallId]:
+    """What has been of use for the call."""
+    return [*call.inputs, *states(facts, call)]
 
 
 def has_value(call: CallFacts) -> bool:
@@ -266,8 +401,10 @@ def has_value(call: CallFacts) -> bool:
 
 def gate(facts: Facts, call: CallFacts) -> str | None:
     """Why an attempt may not start yet; None: it may."""
-    if not has_inputs(facts, call) and not (is_doubtful(call) and call.note.on_doubt == "stop"):
+    if not has_values(facts, call) and not (is_doubtful(call) and call.note.on_doubt == "stop"):
         return "G1: an input is not there, or its record is not durable"
+    if not has_state_before(facts, call):
+        return "V7: the state that it takes is not there"
     acts = call.note.effect is not None
     if acts and not is_grounded(facts, call):
         return "G3, G6: a choice or a rollback-able call behind the effect is not committed"
@@ -335,6 +472,7 @@ def due(facts: Facts) -> set[Due]:
             found.add(("Probe", id))
     for id in to_save(facts, wanted):
         found.add(("Upload", id))
+    found |= {("Snapshot", id) for id in to_snapshot(facts, wanted)}
     if undo and (order := next_undo(facts)):
         found |= {(order, call.id) for call in facts.calls.values() if call.intent == undo[0]}
     return found
@@ -352,14 +490,21 @@ def next_undo(facts: Facts) -> str:
     return "Undo" if facts.failing_durable else ""
 
 
-def to_save(facts: Facts, wanted: set[CallId]) -> set[CallId]:
-    """G4: choices that a waiting effect stands on are saved now, whatever their checkpoint says."""
+def gated(facts: Facts, wanted: set[CallId]) -> Iterator[CallFacts]:
+    """What stands behind effects that wait for it to be committed."""
     waiting = (facts.calls[id] for id in wanted if facts.calls[id].note.effect is not None)
     gated = [call for call in waiting if not call.running and (gate(facts, call) or "").startswith("G3")]
     behind = (facts.calls[id] for call in gated for id in lineage(facts, call))
-    return {
-        source.id
-        for source in behind
-        if source.attached and not committed(facts, source) and agrees(facts, source)
-        and source.held and not source.recorded and not source.uploading
-    }  # fmt: skip
+    return (source for source in behind if source.attached and not committed(facts, source) and agrees(facts, source))
+
+
+def to_save(facts: Facts, wanted: set[CallId]) -> set[CallId]:
+    """G4: choices that a waiting effect stands on are saved now, whatever their checkpoint says."""
+    behind = gated(facts, wanted)
+    return {call.id for call in behind if call.held and not call.recorded and not call.uploading}
+
+
+def to_snapshot(facts: Facts, wanted: set[CallId]) -> set[CallId]:
+    """V7: a snapshot is taken for them, of the newest state that is at rest."""
+    last = (last for call in gated(facts, wanted) for last in to_cover(facts, call))
+    return {call.id for call in last if call.live and not call.snapshot and not call.snapshotting}

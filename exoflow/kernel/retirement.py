@@ -70,7 +70,8 @@ class Retirement(Needs):
             call.forced = False  # the effect that waited for it may not be made again
             at_once = call.note.kind is Kind.FLOW or call.note.may_be_left
             if call.state is State.NEEDED or call.state is State.RUNNING and at_once:
-                call.state = State.IDLE
+                only_its_state_was = call.state is State.NEEDED and self._has_value(call)
+                call.state = State.DONE if only_its_state_was else State.IDLE
                 self.fallen += 1
             if call.state is State.DONE or call.intent:
                 self._detached(call)
@@ -131,10 +132,8 @@ class Retirement(Needs):
 
     def _forget_state(self, call: Call) -> None:
         """The state that an actor's call has left is that of no version any more."""
-        call.live = call.snapped = call.written = call.dead = False
+        call.live = call.snapped = call.written = call.dead = call.committed = False
         call.snapshot = call.snapping = call.took = Version(0)
-        if call.is_choice:
-            call.committed = False
 
     def _renew(self, call: Call) -> None:
         """A result was taken back: have it made again if somebody still needs it."""
@@ -208,12 +207,12 @@ class Retirement(Needs):
     def _take_back(self, effect: Call) -> tuple[CallId, ...]:
         """What an effect that did not happen had released can be undone again, unless another one has begun since."""
         self._holding.discard(effect)
+        taken, effect.releases = effect.releases, ()
         for other in self.calls.values():
             if other.note.effect is None or other is effect:
                 continue
             if max(other.intent, other.attempt, other.version) > effect.intent:
-                return ()  # it may stand on the same
-        taken, effect.releases = effect.releases, ()
+                return ()  # it may stand on the same, which stays released
         for id in taken:
             if id in self.calls:
                 self.calls[id].released = False

@@ -64,10 +64,16 @@ class Starting(Outcomes):
 
     def _makes_way(self, call: Call) -> bool:
         """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""
+        if call.failed:
+            call.fickle = True
         if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
-            if not call.attached:
-                return False  # its own body is among what fell
+            if not call.attached:  # its own body is among what fell
+                call.state = State.IDLE
+                call.held = call.saved = call.committed = call.failed = False
+                if not call.intent:
+                    self.unattached.discard(call)
+                return False
         if call.note.rollback and call.intent and (call.attempt == call.intent or call.recalled):
             if call.released:
                 raise Corrupt(
@@ -210,6 +216,11 @@ class Starting(Outcomes):
             stack.extend(source.late)
             stack.extend(self._behind(source))
 
+    def _give_up_hope(self) -> None:
+        """No recorded call will be made again that has a snapshot."""
+        self._hopeless += self._hoping
+        self._hoping.clear()
+
     def _cover(self, call: Call, *, in_vain: bool = False) -> None:
         """Something waits for an actor's call: have a snapshot taken that is at it, or behind it (V7).
 
@@ -219,22 +230,22 @@ class Starting(Outcomes):
             return
         last = call
         while not (last.has_state or last.snapping):
-            taker = last.after
-            while taker is not None and taker.skipped:
-                taker = taker.after
-            if taker is not None and taker.state in (State.NEEDED, State.RUNNING):
+            taker = self.taker(last)
+            if taker is not None and taker.state is State.DONE:
+                last = taker
+                continue
+            if taker is not None and taker.state is State.RUNNING:
                 assert call.origin is not None
                 call.origin.cover_wanted = True  # between two calls
-                if taker.state is State.NEEDED:
-                    self._need_state(last)
-                return
-            if taker is None or taker.state is not State.DONE:
-                if self.unattached and not in_vain:
-                    self._hoping.append(call)
-                else:
-                    self._need_state(last)
-                return
-            last = taker
+            elif not in_vain and self.unattached and not (last.scope and last.scope.idle):
+                self._hoping.append(call)
+            elif not in_vain and taker is not None and not taker.version:
+                self._hopeless.append(call)  # it may stand aside, as it did before, and a snapshot be behind it
+            else:
+                assert call.origin is not None
+                call.origin.cover_wanted = taker is not None and taker.state is State.NEEDED
+                self._need_state(last)
+            return
         self._force(last)  # the snapshot counts once all that it stands on is committed
         if not last.snapshot or last.snapshot != last.version:
             self._snapshot(last)

@@ -119,6 +119,7 @@ class Call:
     snapping = Rarely[Version](Version(0))  # the version whose state is on its way to the store
     written = Rarely[bool](False)  # the record of its result is durable
     dead = Rarely[bool](False)  # it has failed and left no state: nor will any call behind it
+    fickle = Rarely[bool](False)  # it had failed, and was made again for its state: deterministic or not
     skipped = Rarely[bool](False)  # an argument has failed: it never begins, and the state goes on to the next call
     awaits_state = Rarely[bool](False)  # it cannot start before the state is there
     took = Rarely[Version](Version(0))  # of a running one: the version whose live state it was given
@@ -170,7 +171,9 @@ class Call:
     @property
     def is_choice(self) -> bool:
         """Another attempt may give another result, or another error (L7)."""
-        return not self.propagated if self.failed else self.note.chooses
+        if self.failed:
+            return not self.propagated
+        return self.note.chooses or self.note.actor and self.fickle
 
     @property
     def must_commit(self) -> bool:
@@ -230,6 +233,7 @@ class Scope:
         "closed_reads",
         "deferred",
         "ended",
+        "idle",
         "incarnation",
         "owner",
         "path",
@@ -259,6 +263,7 @@ class Scope:
         self.stamp = Version(0)  # newest version among the choices behind what was read
         self.active = 0  # calls that are needed and have not ended
         self.deferred: list[Call] = []
+        self.idle = False  # it can do nothing before it reads something
         self.returned = False
         self.raised = False
         self.ended = False
@@ -310,6 +315,7 @@ class RunState:
         self._unsure: set[CallId] = set()  # intents whose completion may have been a damaged record
         self._uncovered: list[Call] = []  # actors' calls for whose sake a snapshot is to be taken
         self._hoping: list[Call] = []  # ... unless a recorded call of the actor, that has one, is made again
+        self._hopeless: list[Call] = []  # ... and it has not been, or is about to stand aside
         self._recovered = False  # one of a recorded call is among those below
         self._covers: dict[Call, None] = {}  # durable snapshots that may commit calls before them
         self._sought: set[Call] = set()  # in child flows whose bodies have not been replayed

@@ -37,7 +37,6 @@ class TestRay(ExecutorConformance):
 
 class TestDask(ExecutorConformance):
     kills = True
-    has_actors = False
 
     @pytest.fixture(autouse=True)
     def cluster(self, dask_cluster: "Client") -> None:

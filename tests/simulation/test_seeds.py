@@ -14,6 +14,23 @@ from exoflow.testing.simulation import Report, Violation, simulate
 SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "2500"))
 """How many; 200,000 were run before the first release."""
 
+ONCE_WRONG = {
+    34550: "V7: a child flow that is replayed closes, and the snapshots that wait for it are not looked at again",
+    13650: "V6: a value is there as soon as its body says what it is, and who waits for it is not told",
+    12696: "V2: what stands behind a waiting effect shows in a replayed child flow only, and is not saved",
+    33529: "G6: two intents of one effect; the second takes back what the first had released, and another stands on",
+    16100: "V13: a probe that fails for good stops the run, which can be resumed",
+    34656: "V13: likewise, of a lost result",
+    52042: "V7: a call that had stood aside is not known to, and what is behind it is made again for a snapshot",
+    59872: "V7: likewise",
+    72062: "V7: a snapshot is hoped for of a body that waits already",
+    74668: "V7: likewise",
+    89718: "V7: likewise",
+    101172: "V7: a call that had failed is made again for its state, and is no choice once it succeeds",
+    21227: "V7: a replay that never ended",
+}
+"""Each broke a rule when it was found; a change to what a seed writes makes other histories of them."""
+
 
 @pytest.fixture(scope="module")
 def reports() -> list[Report]:
@@ -38,6 +55,11 @@ def reports() -> list[Report]:
 
 def test_every_seed_ends_in_a_history_that_one_failure_free_execution_explains(reports: list[Report]) -> None:
     assert len(reports) == SEEDS
+
+
+@pytest.mark.parametrize("seed", ONCE_WRONG)
+def test_what_was_wrong_once_stays_right(seed: int) -> None:
+    simulate(seed)
 
 
 def test_the_median_seed_has_ten_calls_and_two_faults(reports: list[Report]) -> None:

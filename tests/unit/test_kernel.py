@@ -4,7 +4,7 @@ import pytest
 
 from exoflow.kernel.commands import Command, Intend
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import Call, Scope
+from exoflow.kernel.state import Call, Scope, Turn
 from exoflow.model import Annotations, CallId, Kind, version
 
 NEVER = Annotations(checkpoint="never")
@@ -275,3 +275,28 @@ def test_an_effect_releases_what_is_committed_inside_a_child_flow_that_is_not_re
     assert [(command.call, command.releases) for command in intends] == [(A, (inner,))]
     kernel.cancel()
     assert orders(kernel.take()) == [("Finish", "")], "an effect may stand on it: it is not undone"
+
+
+def test_an_effect_waits_for_what_made_a_call_of_its_actor_stand_aside() -> None:
+    method = Annotations(actor=True)
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    b = kernel.called(root, B, Annotations(), (a,))
+    origin = kernel.called(root, CallId("m#0"), method, turn=Turn(None, True))
+    aside = kernel.called(root, CallId("m#1"), method, (b,), turn=Turn(origin, True))
+    last = kernel.called(root, CallId("m#2"), method, turn=Turn(aside, True))
+    charge = kernel.called(root, C, Annotations(effect="irrevocable"), (last,))
+    assert orders(kernel.take()) == [("Run", A), ("Run", origin.id)]
+    kernel.computed(origin.id, origin.attempt, size=10, inline=True, state=True, snapshot=True)
+    made(kernel, a)
+    kernel.failed(B, b.attempt)
+    assert ("Run", last.id) in orders(kernel.take()), "it takes the state that the first call has left"
+    assert aside.skipped
+    kernel.computed(last.id, last.attempt, size=10, inline=True, state=True, snapshot=True)
+    kernel.durable(kernel.seq)
+    assert ("Upload", A) in orders(kernel.take()), "with another a, b would not fail, and the call not stand aside"
+    kernel.uploaded(A, a.version)
+    kernel.take()
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Intend", charge.id)]

@@ -166,6 +166,7 @@ class RayExecutor:
                 if home is not None:
                     self._homes.end(home)
         self._carriers.join(_CLOSE_TIMEOUT_S)
+        self._values.close()
         self._homes.close()
         self._cluster.leave()
 

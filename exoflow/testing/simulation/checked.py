@@ -13,7 +13,7 @@ from exoflow.kernel.state import State
 from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
 from exoflow.testing.simulation.told import Told
-from exoflow.testing.simulation.world import Report, World, simulate
+from exoflow.testing.simulation.world import Report, simulate
 
 
 class FormsDiffer(BaseException):
@@ -62,7 +62,7 @@ class Checked(Told):
             if call.state is not State.DONE or not call.failed or known.failed or not call.attached:
                 continue
             if call.propagated:
-                sources = (facts.calls[id] for id in rules.taken(facts, known))
+                sources = (facts.calls[id] for id in (*rules.taken(facts, known), *rules.states(facts, known)))
                 may = any(self.calls[source.id].failed for source in sources)
             else:
                 may = known.given_up and (not known.note.rollback or not known.intent or call.id in undone)
@@ -71,6 +71,8 @@ class Checked(Told):
                 "has_result": True, "failed": True, "inherited": call.propagated, "given_up": False,
                 "made": known.made if call.propagated else call.version,
                 "recorded": not call.propagated and known.recorded or call.saved,
+                "live": not call.propagated and self.left_states.get(call.id, False),
+                "dead": known.note.actor and not self.left_states.get(call.id, False),
             }  # fmt: skip
             self.mirror.set(call.id, **LOST | error)
 
@@ -90,6 +92,8 @@ class Checked(Told):
                 has_value = call.state is State.DONE and self._has_value(call)
                 if self._waits_first() and has_value and not known.has_result:
                     continue  # it falls when the choice behind it may be made again: the reference knows that before
+                if call.state is State.NEEDED and call.why == "state lost" and known.has_result:
+                    continue  # it is made again for its state; what it had returned is true as long as nobody does
                 self.agreed("has a usable result", id, has_value, known.has_result and rules.has_value(known))
                 self.agreed("available", id, self._available(call), rules.available(facts, known))
                 if known.has_result and call.closed:  # an effect that waits too long is seen below
@@ -122,7 +126,10 @@ class Checked(Told):
         call = facts.calls[command.call]
         if not call.running or call.started != command.version or self._heir(facts, call):
             return
-        before = replace(facts, calls={**facts.calls, call.id: replace(call, running=False, started=NONE)})
+        again = {call.id: replace(call, running=False, started=NONE)}
+        if source := self.mirror.took.get(command.version):
+            again[source] = replace(facts.calls[source], live=True)
+        before = replace(facts, calls={**facts.calls, **again})
         reason = rules.gate(before, before.calls[call.id])
         if reason is not None and not (reason.startswith("V4") and self._is_apart(before, call)):
             self._differ(f"{command} was ordered, but {reason}: {self._show(call.id)}")
@@ -152,12 +159,6 @@ class Checked(Told):
         return f"\n  running:   {self.calls[id]!r}\n  reference: {known}\n  stands on: {behind}"
 
 
-class _WithoutActors(World):
-    """The reference does not know of them yet (ADR 0018)."""
-
-    has_actors = False
-
-
 def compare_forms(seed: int, *, loop: asyncio.AbstractEventLoop | None = None, trace: bool = False) -> Report:
     """Live through one seed with both forms.
 
@@ -168,7 +169,7 @@ def compare_forms(seed: int, *, loop: asyncio.AbstractEventLoop | None = None, t
     differences: list[FormsDiffer] = []
     kernel = type("Comparing", (Checked,), {"differences": differences})
     try:
-        report = simulate(seed, kernel=kernel, loop=loop, trace=trace, world=_WithoutActors)
+        report = simulate(seed, kernel=kernel, loop=loop, trace=trace)
     except BaseException as error:
         if differences:  # it may have been raised in a child flow's task, where nobody looks
             raise differences[0] from error

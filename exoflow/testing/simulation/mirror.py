@@ -14,11 +14,13 @@ from exoflow.kernel.commands import (
     Make,
     Probe,
     RecordFailing,
+    RecordSnapshot,
     RecordUndoFailed,
     RecordUndone,
     Replay,
     Run,
     Save,
+    Snapshot,
     Stop,
     Undo,
     Upload,
@@ -29,7 +31,8 @@ from exoflow.model import CallId, Kind, Version
 NONE = Version(0)
 LOST: dict[str, Any] = {
     "has_result": False, "held": False, "recorded": False, "durable": False, "uploading": False, "failed": False,
-    "inherited": False, "refs": (),
+    "inherited": False, "refs": (), "live": False, "snapshot": False, "snapshot_durable": False, "snapshotting": False,
+    "dead": False,
 }  # fmt: skip
 
 
@@ -42,6 +45,8 @@ class Mirror:
         self.awaited: set[CallId] = set()
         self.retired_attempts: set[Version] = set()
         self.ended: set[Version] = set()
+        self.took: dict[Version, CallId] = {}
+        """Attempts of actors, and whose live state they were given."""
         self.tries: dict[CallId, int] = {}
         self.losses: dict[CallId, int] = {}
         self.undoing = NONE
@@ -50,14 +55,18 @@ class Mirror:
         self.failing_seq = 0
         self.outcome = ""
         self.undo_on_failure = False
+        self._facts = Facts()
         self.records: list[tuple[int, CallId, Version, str]] = []
 
     def facts(self) -> Facts:
-        return Facts(
+        now = Facts(
             dict(self.calls), dict(self.bodies), frozenset(self.awaited), frozenset(self.retired_attempts),
             self.undoing, self.durable_seq >= self.undone_seq, self.durable_seq >= self.start_seq, self.cancelled,
             self.failing, self.durable_seq >= self.failing_seq, self.stuck, self.outcome, self.undo_on_failure,
         )  # fmt: skip
+        if now != self._facts:
+            self._facts = now
+        return self._facts
 
     def set(self, id: CallId, **changes: Any) -> None:
         self.calls[id] = replace(self.calls.get(id) or CallFacts(id), **changes)
@@ -66,12 +75,13 @@ class Mirror:
         self.bodies[path] = replace(self.bodies[path], **changes)
 
     def history_left(self) -> bool:
-        return any(not call.attached and (call.has_result or call.intent) for call in self.calls.values())
+        return rules.history_left(self.calls.values())
 
     def given(self, command: Command) -> None:
         """A command is a fact as well."""
         match command:
             case Run(id, version, _, why) if why != "reopened":
+                self._take_state(id, version)
                 self.set(id, running=True, started=version, **LOST)
             case Stop(id, version):
                 self.set(id, running=False)
@@ -106,7 +116,29 @@ class Mirror:
             case RecordFailing() | RecordUndoFailed():
                 self._note(failing=isinstance(command, RecordFailing))
             case _:
+                self._given_of_states(command)
+
+    def _given_of_states(self, command: Command) -> None:
+        match command:
+            case Snapshot(id, _):
+                self.set(id, snapshotting=True)
+            case RecordSnapshot(id, version):
+                self._append(id, version, "snapshot")
+                self.set(id, snapshotting=False, snapshot=True)
+            case _:
                 pass
+
+    def _take_state(self, id: CallId, version: Version) -> None:
+        source = rules.holder(self.facts(), self.calls[id])
+        if source is not None and source.live:
+            self.set(source.id, live=False)
+            self.took[version] = source.id
+
+    def give_back(self, version: Version) -> None:
+        """An attempt of an actor did not begin."""
+        id = self.took.pop(version, None)
+        if id is not None and self.calls[id].has_result:
+            self.set(id, live=True)
 
     def _note(self, *, failing: bool) -> None:
         self.seq += 1
@@ -149,6 +181,8 @@ class Mirror:
             call = self.calls[id]
             if what == "result" and call.made == version and call.recorded:
                 self.set(id, durable=True)
+            elif what == "snapshot" and call.made == version and call.snapshot:
+                self.set(id, snapshot_durable=True)
             elif what == "intent" and call.intent == version:
                 self.set(id, intent_durable=True)
 
@@ -157,6 +191,7 @@ class Mirror:
         for id in rules.to_remake(self.facts()):
             path = self.calls[id].path
             self.body(path, demanded=self.bodies[path].demanded | {id})
+            self.set(id, **LOST, fickle=self.calls[id].fickle or self.calls[id].failed)
         while fallen := rules.to_retire(self.facts()):
             for id in fallen:
                 self.set(id, **LOST)

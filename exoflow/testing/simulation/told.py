@@ -21,15 +21,20 @@ class Told(Kernel):
         self.mirror = Mirror()
         self.mirror.undo_on_failure = undo_on_failure
         self._changed = False
+        self.left_states: dict[CallId, bool] = {}
+        """Whether the last attempt of an actor that failed has left a state."""
 
     def agreed(self, what: str, id: CallId, running: bool, reference: bool) -> None:
         """Both forms answer this question about a call; ``Checked`` compares."""
 
     def recall_result(self, id: CallId, path: str, version: Version, **what: Any) -> None:
         saved, note = what["saved"], self._recalled_note(id, what)
+        known = self.mirror.calls.get(id)
+        if known is not None and known.note.actor and known.made != version:
+            self.mirror.set(id, snapshot=False, snapshot_durable=False, fickle=known.fickle or known.failed)
         self.mirror.set(
             id, path=path, made=version, has_result=saved, held=False, recorded=saved, durable=saved, note=note,
-            failed=what["failed"], refs=what["refs"], open_names=what["names"],
+            failed=what["failed"], refs=what["refs"], open_names=what["names"], dead=what.get("dead", False),
         )  # fmt: skip
         for ref in what["refs"]:
             self.mirror.calls.setdefault(ref, CallFacts(ref))
@@ -40,7 +45,12 @@ class Told(Kernel):
         known = self.mirror.calls.get(id)
         rollback = known is not None and known.note.rollback
         deterministic = not what["choice"] and not what["failed"]
-        return Annotations(deterministic, effect="irrevocable" if what["effect"] else None, rollback=rollback)
+        return Annotations(
+            deterministic,
+            effect="irrevocable" if what["effect"] else None,
+            rollback=rollback,
+            actor=what.get("actor", False),
+        )
 
     def recall_intent(self, id: CallId, path: str, version: Version, **what: Any) -> None:
         note = Annotations(rollback=True) if what["rollback"] else Annotations(effect="irrevocable")
@@ -51,6 +61,11 @@ class Told(Kernel):
         for released in what["releases"]:
             self.mirror.set(released, released=True)
         super().recall_intent(id, path, version, **what)
+
+    def recall_snapshot(self, id: CallId, version: Version) -> None:
+        if id in self.mirror.calls and self.mirror.calls[id].made == version:
+            self.mirror.set(id, snapshot=True, snapshot_durable=True)
+        super().recall_snapshot(id, version)
 
     def recall_called(self, id: CallId, path: str, newest: Version, reads_at: int) -> None:
         self.mirror.set(id, path=path)
@@ -83,7 +98,7 @@ class Told(Kernel):
         body = self.mirror.bodies[scope.path]
         self.mirror.set(
             id, note=note, attached=True, path=scope.path, inputs=tuple(i.id for i in inputs), reads_at=len(body.reads),
-            passes=tuple(i.id for i in passes),
+            passes=tuple(i.id for i in passes), before=turn.before.id if turn is not None and turn.before else None,
         )  # fmt: skip
         if not self.mirror.history_left() and not note.may_be_left:
             self.mirror.body(scope.path, demanded=body.demanded | {id})
@@ -130,7 +145,7 @@ class Told(Kernel):
             refs = tuple(ref.id for ref in what.get("refs", ()))
             made = self.calls[id].version
             result: dict[str, Any] = {"made": made, "has_result": True, "held": True, "refs": refs, "open_names": ()}
-            self.mirror.set(id, **LOST | result)
+            self.mirror.set(id, **LOST | result | {"live": what.get("state", False)})
         return accepted
 
     def failed(self, id: CallId, version: Version, *, did_not_happen: bool = False, **what: Any) -> bool:
@@ -139,6 +154,7 @@ class Told(Kernel):
             self.mirror.tries[id] = self.mirror.tries.get(id, 0) + 1
             self._give_up(id, self.mirror.tries[id] > self.mirror.calls[id].note.retries, did_not_happen)
         accepted = super().failed(id, version, did_not_happen=did_not_happen, **what)
+        self.left_states[id] = what.get("state", False)
         self.agreed("whether an error counts", id, accepted, counts)
         return accepted
 
@@ -147,6 +163,8 @@ class Told(Kernel):
         if counts:
             self.mirror.losses[id] = self.mirror.losses.get(id, 0) + 1
             self._give_up(id, self.mirror.losses[id] > self.mirror.calls[id].note.losses, False)
+        if counts and not began:
+            self.mirror.give_back(version)
         accepted = super().vanished(id, version, began=began)
         self.agreed("whether a loss counts", id, accepted, counts)
         return accepted
@@ -177,6 +195,15 @@ class Told(Kernel):
         self._changed = True
         self.mirror.set(id, held=False, uploading=False)
         super().lost(id)
+
+    def state_lost(self, id: CallId) -> None:
+        self._changed = True
+        self.mirror.set(id, live=False, snapshotting=False)
+        super().state_lost(id)
+
+    def snapshot_taken(self, id: CallId, version: Version) -> None:
+        self._changed = True
+        super().snapshot_taken(id, version)
 
     def resolved(self, id: CallId, *, happened: bool) -> Version:
         self._changed = True

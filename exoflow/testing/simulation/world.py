@@ -14,7 +14,7 @@ from exoflow.driver import records
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
 from exoflow.driver.spec import FlowSpec
-from exoflow.errors import Corrupt, DidNotHappen, RunError, StorageError
+from exoflow.errors import Corrupt, DidNotHappen, InDoubt, RunError, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
@@ -337,7 +337,7 @@ class World:
         if (
             isinstance(execution.fatal, StorageError)
             and not isinstance(execution.fatal, Corrupt)
-            or type(execution.fatal) is RunError
+            or type(execution.fatal) in (RunError, InDoubt)  # of the latter: its probe has failed
         ):
             self.trace(f"stopped: {execution.fatal}")
             self.log.dead = True
