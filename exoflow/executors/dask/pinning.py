@@ -16,7 +16,7 @@ from exoflow.executors.dask.parcel import FUTURES
 
 def put(worker: Worker, key: str, thing: object, size: int, client: str) -> None:
     """Keep it on this worker, for a client, as ``Client.scatter`` does it within a task. Not on the worker's loop."""
-    asyncio.run_coroutine_threadsafe(put_on_loop(worker, key, thing, size, client), worker.loop.asyncio_loop).result()
+    asyncio.run_coroutine_threadsafe(_put(worker, key, thing, size, client), worker.loop.asyncio_loop).result()
 
 
 def pin(future: Future, client: str) -> str:
@@ -54,10 +54,10 @@ async def _pin_here(key: Any, pinned: str, client: str, dask_worker: Worker) -> 
     found: Any = dask_worker.data.get(key)
     if key not in dask_worker.data:
         return False
-    await put_on_loop(dask_worker, pinned, found, safe_sizeof(found), client)
+    await _put(dask_worker, pinned, found, safe_sizeof(found), client)
     return True
 
 
-async def put_on_loop(worker: Worker, key: str, thing: object, size: int, client: str) -> None:
+async def _put(worker: Worker, key: str, thing: object, size: int, client: str) -> None:
     worker.update_data(data={key: thing})
     await worker.scheduler.update_data(who_has={key: [worker.address]}, nbytes={key: size}, client=client)

@@ -7,25 +7,22 @@ from collections.abc import Callable
 
 from distributed import Worker
 
-from exoflow.executors.dask.pinning import put_on_loop
-
 _LOOK_S = 5.0
 
 
-async def watch(worker: Worker, token: str, client: str, gone: Callable[[], None]) -> None:
-    """Tell when the scheduler has forgotten the client. On the worker's loop.
+def token_of(patron: str) -> str:
+    """A task that no worker can run: no data that could be lost, and the scheduler forgets it with its client."""
+    return f"exoflow-{patron}"
 
-    The token is data that is held for the client, and which the scheduler forgets with it.
-    """
-    await put_on_loop(worker, token, None, 0, client)
-    while token in worker.data or await _is_elsewhere(worker, token):  # noqa: ASYNC110 -- nothing tells of it
+
+async def watch(worker: Worker, patron: str, gone: Callable[[], None]) -> None:
+    """Tell when the scheduler has forgotten the executor's client. On the worker's loop."""
+    while True:
         await asyncio.sleep(_LOOK_S)
-    gone()
-
-
-async def _is_elsewhere(worker: Worker, token: str) -> bool:
-    """Data may be moved, to balance the load."""
-    try:
-        return bool((await worker.scheduler.who_has(keys=[token]))[token])
-    except OSError:  # the scheduler cannot be reached, and may be again; without one this process ends
-        return True
+        try:
+            known = await worker.scheduler.get_task_status(keys=[token_of(patron)])
+        except OSError:  # the scheduler cannot be reached, and may be again; without one this process ends
+            continue
+        if known[token_of(patron)] is None:
+            gone()
+            return

@@ -78,7 +78,7 @@ async def take_seat(patron: Patron, dask_worker: Worker) -> Place:
         _look_for_modules_in(patron.path)
         _seats[seat.id] = seat
         gone = functools.partial(leave, patron.id)
-        seat.watching = asyncio.create_task(watch(dask_worker, f"exoflow-seat-{seat.id}", patron.client, gone))
+        seat.watching = asyncio.create_task(watch(dask_worker, patron.id, gone))
     memory = dask_worker.memory_manager.memory_limit
     resources = dict(dask_worker.state.total_resources)
     process = psutil.Process()

@@ -66,6 +66,8 @@ class Homes:
         self._residence = ray.remote(max_restarts=0, max_task_retries=0)(Residence)
         self._whereabouts = ray.remote(max_retries=0, num_cpus=0)(whereabouts)
         self._await_end = ray.remote(max_retries=0, num_cpus=0)(await_end)
+        self._told = 0
+        """The session whose GCS has these functions: a dead one is not to be told of them."""
         self._homes: dict[str, Home] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -150,8 +152,14 @@ class Homes:
     def _new(self, attempt: Attempt) -> Home:
         self._cluster.check(attempt.task, attempt.resources)
         place = f"actor-{next(self._numbers)}"
-        process = self._residence.options(**options_of(attempt.resources)).remote(self._setup, self._executor, place)
+        process: Any = self._residence.options(**options_of(attempt.resources)).remote(
+            self._setup, self._executor, place
+        )
         home = Home(place, process, self._cluster.session)
+        if self._told != home.session:
+            self._told = home.session
+            self._whereabouts.remote(process._actor_id.hex())
+            self._await_end.remote(0)
         with self._lock:
             self._homes[place] = home
         return home
