@@ -163,8 +163,8 @@ class Attempt:
     """Inputs that lie on another executor's cluster: the objects under which they may be saved, to be read there."""
     actor: ActorPart | None = None
     batchable: bool = False
-    """It may run in one process after others, be reported when they have ended, and vanish with them: it is pure, its
-    first try, has no time limit and may be lost. (A MUST NOT otherwise; nobody has to.)"""
+    """It is pure, a first try, has no time limit, and may be lost: it may be sent with others, run one after another in
+    one process, be reported when all have ended, and vanish with them. An attempt that is not MUST NOT."""
 
 
 @dataclass(frozen=True, slots=True)
