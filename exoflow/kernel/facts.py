@@ -81,5 +81,5 @@ class Facts:
     stuck: bool = False  # an undo has failed for good
     outcome: str = ""  # "failed" or "done", once the root body's result is settled
     undo_on_failure: bool = False
-    lineages: dict[CallId, set[CallId]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Found already. They follow from the rest, but are asked for thousands of times."""
+    found: dict[str, set[CallId]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Lineages, and what is needed: they follow from the rest, but are asked for thousands of times."""

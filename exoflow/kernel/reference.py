@@ -64,10 +64,10 @@ def is_sealed(call: CallFacts) -> bool:
 
 def lineage(facts: Facts, call: CallFacts) -> set[CallId]:
     """Everything that a call stands on, at any distance."""
-    known = facts.lineages.get(call.id)
+    known = facts.found.get(call.id)
     if known is not None:
         return known
-    found = facts.lineages[call.id] = set()
+    found = facts.found[call.id] = set()
     pending = stands_on(facts, call)
     while pending:
         id = pending.pop()
@@ -279,7 +279,10 @@ def is_orphan(facts: Facts, call: CallFacts) -> bool:
 
 def needed(facts: Facts) -> set[CallId]:
     """V1, V2: the calls without a usable value that have to run, now or once their inputs are there."""
-    found: set[CallId] = set()
+    known = facts.found.get("needed")
+    if known is not None:
+        return known
+    found = facts.found["needed"] = set()
     if facts.outcome or is_unwinding(facts):
         return found  # V15, V16
     pending = [(id, False) for id, call in facts.calls.items() if is_wanted(facts, call)]

@@ -7,10 +7,12 @@ import pytest
 
 from exoflow.kernel.kernel import Kernel
 from exoflow.testing.simulation import Violation, simulate
-from exoflow.testing.simulation.world import SimulatedLog
-from exoflow.testing.simulation.zoo import ANIMALS
+from exoflow.testing.simulation.world import SimulatedLog, World
+from exoflow.testing.simulation.zoo import ANIMALS, HABITATS
 
 SEEDS = 3500
+KNOWN = (317, 272, 190, 77)
+"""Seeds that show the animals that take longest; they are tried first."""
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +28,17 @@ def test_it_is_caught(
     loop: asyncio.AbstractEventLoop,
     record_property: Callable[[str, object], None],
 ) -> None:
-    for seed in range(SEEDS):
+    world = HABITATS.get(animal, World)
+    for seed in (*KNOWN, *range(SEEDS)):
         try:
             if issubclass(animal, Kernel):
-                simulate(seed, kernel=animal, loop=loop)
+                simulate(seed, kernel=animal, world=world, loop=loop)
             else:
-                simulate(seed, log=animal, loop=loop)
+                simulate(seed, log=animal, world=world, loop=loop)
         except Violation as violation:
             record_property("seeds", seed + 1)
             print(f"{animal.__name__}: seed {seed}: {str(violation)[:120]}")
-            simulate(seed, loop=loop)  # it is the animal that is broken
+            simulate(seed, world=world, loop=loop)  # it is the animal that is broken
             return
     pytest.fail(f"{animal.__name__} lived through {SEEDS} seeds: {animal.__doc__}")
 

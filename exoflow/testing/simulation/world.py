@@ -149,7 +149,7 @@ class SimulatedExecutor:
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         self.world.report.attempts += 1
-        if self.world.execution.kernel.failing and attempt.function is _undo:
+        if self.world.execution.kernel.failing and attempt.function is undo:
             self.world.rolling_back = True
         if self.world.rolling_back and attempt.function is _body:
             raise Violation(f"{attempt.call} is run though the run has failed, and is being rolled back")
@@ -231,7 +231,7 @@ class World:
         self.tracing = trace
         self.sink = Sink()
         self.actor_chance = random.Random(f"{seed}/actors")  # likewise
-        program = write_program(self.chance, _body, _undo, _probe)
+        program = write_program(self.chance, _body, undo, _probe)
         if self.has_actors:
             program = with_actors(program, self.actor_chance)
         self.program: Program = replace(program, plain=plain)
@@ -466,7 +466,7 @@ class World:
             self.report.faults += 1
             self._fail(attempt, report)
             return
-        if attempt.function is _undo and self._undo_fails(attempt.key):
+        if attempt.function is undo and self._undo_fails(attempt.key):
             self.trace(f"undo fails {attempt.call} {attempt.version:x}")
             if self.undo_chance.random() < 0.5:
                 self._act(attempt)  # and does not know
@@ -529,7 +529,7 @@ class World:
 
     def _act(self, attempt: Attempt, *, zombie: bool = False) -> Outcome:
         """What the task's body does."""
-        if attempt.function is _undo:
+        if attempt.function is undo:
             self.report.undos += 1
             self.sink.undo(str(attempt.args[0]))
             return Computed(Inline(codec.to_bytes(codec.encode(None))), 0.0)
@@ -689,7 +689,8 @@ def _leaves_nothing(attempt: Attempt) -> Attempt:
 def _body(refs: object, given: object) -> None: ...
 
 
-def _undo(key: str, refs: object, given: object) -> None: ...
+def undo(key: str, refs: object, given: object) -> None:
+    """What the simulated tasks are undone with; the world says what that does."""
 
 
 def _probe(key: str, refs: object, given: object) -> None: ...

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from exoflow.driver.spec import TaskSpec
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind, Version, version
-from exoflow.testing.simulation.world import SimulatedLog
+from exoflow.testing.simulation.program import flow_of
+from exoflow.testing.simulation.world import SimulatedLog, World, undo
 
 # -- gates -------------------------------------------------------------------------------------------------------------
 
@@ -258,6 +261,29 @@ class NoDoubt(Kernel):
         call.state = State.NEEDED
         self._run(call)
 
+
+class Reserving(World):
+    """Every task reserves something, the run is cancelled, and undos fail: where undos go wrong, it shows here."""
+
+    def __init__(self, seed: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(seed, *args, **kwargs)
+        tasks = tuple(map(_reserving, self.program.tasks))
+        self.program = replace(self.program, tasks=tasks)
+        self.flow = replace(flow_of(self.program), undo_on_failure=True)
+        self.undo_faults_left = 9
+        self.will_cancel = True
+
+
+def _reserving(task: TaskSpec) -> TaskSpec:
+    note = replace(task.note, deterministic=False, effect=None, rollback=True)
+    return replace(task, note=note, undo=undo)
+
+
+HABITATS: dict[type[Kernel] | type[SimulatedLog], type[World]] = {
+    OldestUndoneFirst: Reserving,
+    OlderUndoneAllTheSame: Reserving,
+}
+"""Worlds in which an animal shows soon what it breaks; the others are at home in any."""
 
 ANIMALS: tuple[type[Kernel] | type[SimulatedLog], ...] = (
     EffectsBeforeTheirChoices, OnlyDirectInputsCommitted, NeverMeansNever, RollbackIsNoCommit, NothingIsReleased,
