@@ -162,6 +162,9 @@ class Attempt:
     crossing: Mapping[CallId, str] = field(default_factory=dict)
     """Inputs that lie on another executor's cluster: the objects under which they may be saved, to be read there."""
     actor: ActorPart | None = None
+    batchable: bool = False
+    """It is pure, a first try, has no time limit, and may be lost: it may be sent with others, run one after another in
+    one process, be reported when all have ended, and vanish with them. An attempt that is not MUST NOT."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
         handle.encoded,
         crossing,
         part,
+        handle.number == 1 and spec.timeout_s is None and spec.note.losses > 0 and part is None and not spec.effect,
     )
 
 

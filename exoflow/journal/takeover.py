@@ -33,7 +33,7 @@ from exoflow.protocols import Record, SlotStore, Store
 State = Literal["absent", "live", "broken_off", "ended"]
 
 BEAT_S = 5.0
-_BEATS = 3
+SILENT_BEATS = 3
 _TRIES = 100
 
 
@@ -171,7 +171,7 @@ def hears_beat(
     newest, since_s = listen(store, journal, monotonic)
     if since_s is None or (store.url, journal) in _moved and monotonic() < since_s + BEAT_S:
         return not is_sealed(store, journal)
-    while monotonic() < since_s + _BEATS * BEAT_S:
+    while monotonic() < since_s + SILENT_BEATS * BEAT_S:
         sleep(BEAT_S / 5)
         if store.exists(slot_name(journal, newest + 1)):
             listen(store, journal, monotonic)
@@ -202,7 +202,7 @@ def note(store: Store, journal: str, newest: int, monotonic: Callable[[], float]
     _heard[key] = newest, now_s
     if known is not None:
         _moved.add(key)
-    return None if known is not None and now_s - since_s < _BEATS * BEAT_S else now_s
+    return None if known is not None and now_s - since_s < SILENT_BEATS * BEAT_S else now_s
 
 
 def seal(store: Store, journal: str, number: int, nonce: int, *, force: bool) -> bool:

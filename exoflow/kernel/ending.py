@@ -86,8 +86,7 @@ class Ending(Forsaking):
 
     def _start_deferred(self, scope: Scope) -> None:
         """V1: what no committed call has taken, near or far, starts now; the rest when something that runs needs it."""
-        self._hopeless += self._hoping
-        self._hoping.clear()
+        self._give_up_hope()
         deferred, scope.deferred = scope.deferred, []
         spared: set[Call] = set()
         alone: list[Call] = []

@@ -46,6 +46,7 @@ class CallFacts:
     snapshot: bool = False  # ... is in a record
     snapshot_durable: bool = False  # ... which is durable
     snapshotting: bool = False
+    fickle: bool = False  # it had failed, and was made again for its state
     dead: bool = False  # it has failed and left none
 
 

@@ -35,6 +35,7 @@ class History(Ending):
         call = self._recalled(id, path)
         if actor and call.version != version:
             call.snapshot, call.snapped = NO_VERSION, False
+            call.fickle = call.fickle or call.failed
         call.version = version
         call.state = State.DONE if saved else State.IDLE
         call.saved = saved

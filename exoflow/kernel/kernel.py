@@ -102,6 +102,8 @@ class Kernel(History):
         else:
             assert not call.attached, id
             self.unattached.discard(call)
+            if self._hoping and not self.unattached:
+                self._give_up_hope()
             call.note = note
         if turn is not None:
             call.before, call.due = turn

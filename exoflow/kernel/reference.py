@@ -8,7 +8,7 @@ other after every event of random histories. The rules' names are those of ``doc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from exoflow.kernel.facts import NO_VERSION, CallFacts, Facts
 from exoflow.model import CallId, Kind, Version
@@ -20,7 +20,7 @@ def is_choice(call: CallFacts) -> bool:
     """Another attempt may give another result. Errors are choices (L7); a child flow follows its reads (V17)."""
     if call.failed:
         return not call.inherited
-    return not call.note.deterministic and call.note.kind is not Kind.FLOW
+    return call.fickle or not call.note.deterministic and call.note.kind is not Kind.FLOW
 
 
 def taken(facts: Facts, call: CallFacts) -> Iterator[CallId]:
@@ -288,7 +288,7 @@ def needed(facts: Facts) -> set[CallId]:
         call = facts.calls[id]
         if not call.attached and not has_value(call):  # V6: inside a child flow, which is replayed to make it again
             pending.extend((id, False) for owner in owners(facts, call) for id in taken(facts, owner))
-        there = agrees(facts, call) and has_value(call) and (has_state(call) or not for_state)
+        there = agrees(facts, call) and (has_state(call) if for_state else has_value(call))
         if call.id in found or not call.attached or there:
             continue
         found.add(call.id)
@@ -339,17 +339,21 @@ def has_state_before(facts: Facts, call: CallFacts) -> bool:
     return source is None or has_state(source) and not source.snapshotting
 
 
+def history_left(calls: Iterable[CallFacts]) -> bool:
+    """Whether a body may still make a call whose result, or intent, is known."""
+    return any(not call.attached and (call.has_result or call.intent) for call in calls)
+
+
 def to_cover(facts: Facts, call: CallFacts) -> list[CallFacts]:
-    """V7: the newest state from which a snapshot would commit an actor's call, unless a call behind it runs."""
+    """V7: whose state, in a snapshot, would commit an actor's call; nobody's, if one behind it may have one soon."""
     if not call.note.actor or not is_choice(call) or not call.has_result:
         return []
     last = call
     while not has_state(last) and not last.snapshotting:
         taker = after(facts, last)
-        if taker is not None and taker.running:
-            return []
         if taker is None or not taker.has_result:
-            break
+            waits = taker is not None and taker.running or history_left(facts.calls.values())
+            return [] if waits else [last]
         last = taker
     return [last]
 
@@ -358,8 +362,8 @@ def is_wanted(facts: Facts, call: CallFacts) -> bool:
     """V1: somebody waits for its value, or it has never run, and is to be run for its own sake."""
     if call.id in facts.awaited:
         return True
-    if call.note.actor and call.attached and not call.made and (taker := after(facts, call)) and taker.has_result:
-        return True  # V7: it stood aside, and no record says so
+    if call.note.actor and call.attached and not call.made and (taker := after(facts, call)):
+        return taker.has_result and taker.made > NO_VERSION  # V7: it stood aside, and no record says so
     return call.attached and call.id in facts.bodies[call.path].demanded and not agrees(facts, call)
 
 

@@ -64,6 +64,8 @@ class Starting(Outcomes):
 
     def _makes_way(self, call: Call) -> bool:
         """Before a choice is made again, what stands on the old one falls (V3), its own last effect too (V4)."""
+        if call.failed:
+            call.fickle = True
         if call.is_choice and (call.version and call.has_derived or call.id in self.standing):
             self._retire_derived(call)
             if not call.attached:  # its own body is among what fell
@@ -213,6 +215,11 @@ class Starting(Outcomes):
                 self._open_again(source)
             stack.extend(source.late)
             stack.extend(self._behind(source))
+
+    def _give_up_hope(self) -> None:
+        """No recorded call will be made again that has a snapshot."""
+        self._hopeless += self._hoping
+        self._hoping.clear()
 
     def _cover(self, call: Call, *, in_vain: bool = False) -> None:
         """Something waits for an actor's call: have a snapshot taken that is at it, or behind it (V7).

@@ -119,6 +119,7 @@ class Call:
     snapping = Rarely[Version](Version(0))  # the version whose state is on its way to the store
     written = Rarely[bool](False)  # the record of its result is durable
     dead = Rarely[bool](False)  # it has failed and left no state: nor will any call behind it
+    fickle = Rarely[bool](False)  # it had failed, and was made again for its state: deterministic or not
     skipped = Rarely[bool](False)  # an argument has failed: it never begins, and the state goes on to the next call
     awaits_state = Rarely[bool](False)  # it cannot start before the state is there
     took = Rarely[Version](Version(0))  # of a running one: the version whose live state it was given
@@ -170,7 +171,9 @@ class Call:
     @property
     def is_choice(self) -> bool:
         """Another attempt may give another result, or another error (L7)."""
-        return not self.propagated if self.failed else self.note.chooses
+        if self.failed:
+            return not self.propagated
+        return self.note.chooses or self.note.actor and self.fickle
 
     @property
     def must_commit(self) -> bool:

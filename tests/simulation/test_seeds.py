@@ -26,6 +26,7 @@ ONCE_WRONG = {
     72062: "V7: a snapshot is hoped for of a body that waits already",
     74668: "V7: likewise",
     89718: "V7: likewise",
+    101172: "V7: a call that had failed is made again for its state, and is no choice once it succeeds",
     21227: "V7: a replay that never ended",
 }
 """Each broke a rule when it was found; a change to what a seed writes makes other histories of them."""

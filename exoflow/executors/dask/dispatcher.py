@@ -25,10 +25,11 @@ from exoflow.executors.dask.connection import Connection
 from exoflow.executors.dask.ending import Endings, Tell
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.holdings import Holdings
-from exoflow.executors.dask.placing import Pace, Seat, Waiting, nearest
+from exoflow.executors.dask.placing import Seat, Waiting, nearest
 from exoflow.executors.dask.roster import Roster, until_gone
 from exoflow.executors.dask.stopping import Stops
 from exoflow.executors.dask.unplaceable import Unplaceable
+from exoflow.executors.pace import Pace
 from exoflow.executors.wire import unpack_outcome
 from exoflow.protocols import Computed
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -68,6 +70,7 @@ class DaskExecutor:
         self._connecting = threading.Lock()
         self._dispatcher: Dispatcher | None = None
         self._closed = False
+        _open.add(self)
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         if self._closed:
@@ -237,6 +240,15 @@ class DaskExecutor:
                 return
             del self._live[entry.key]
         entry.report(outcome)
+
+
+_open: weakref.WeakSet[DaskExecutor] = weakref.WeakSet()
+
+
+@atexit.register  # behind Dask's own, and so before it: that closes the clusters that hold our values
+def _close() -> None:
+    for executor in list(_open):
+        executor.close()
 
 
 def _run_all(take: Take[Callable[[], Any]]) -> None:

@@ -31,21 +31,6 @@ def needs_of(resources: Mapping[str, float], *, is_actor: bool = False) -> dict[
     return {**own, **{_ALIASES.get(name, name): float(amount) for name, amount in resources.items()}}
 
 
-class Pace:
-    """How long bodies take, by task."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-
-    def took(self, task: str, seconds: float) -> None:
-        known = self._seconds.get(task)
-        self._seconds[task] = seconds if known is None else 0.8 * known + 0.2 * seconds
-
-    def of(self, task: str) -> float:
-        """The expected seconds; a whole one where nothing is known."""
-        return self._seconds.get(task, 1.0)
-
-
 class Seat:
     """A worker process, and what was placed there."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import functools
 import os
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from exoflow.errors import Interruption
 from exoflow.executors.dask.lane import Lane, Leaving
 from exoflow.executors.dask.parcel import FUTURES, Parcel
 from exoflow.executors.dask.pinning import future_of, pin, put
+from exoflow.executors.dask.watching import watch
 from exoflow.executors.living import WorkerActors
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
@@ -64,7 +66,7 @@ class Place:
     resources: dict[str, float]
 
 
-def take_seat(patron: Patron, dask_worker: Worker) -> Place:
+async def take_seat(patron: Patron, dask_worker: Worker) -> Place:
     """Make this process perform the executor's orders; the same seat, if it does already.
 
     Raises:
@@ -73,8 +75,10 @@ def take_seat(patron: Patron, dask_worker: Worker) -> Place:
     seat = next((seat for seat in list(_seats.values()) if seat.patron == patron), None)
     if seat is None:
         seat = Seat(patron)
-        sys.path += [place for place in patron.path if place not in sys.path and os.path.exists(place)]
+        _look_for_modules_in(patron.path)
         _seats[seat.id] = seat
+        gone = functools.partial(leave, patron.id)
+        seat.watching = asyncio.create_task(watch(dask_worker, patron.id, gone))
     memory = dask_worker.memory_manager.memory_limit
     resources = dict(dask_worker.state.total_resources)
     process = psutil.Process()
@@ -86,6 +90,10 @@ def take_seat(patron: Patron, dask_worker: Worker) -> Place:
         memory=float(memory or float("inf")),
         resources=resources,
     )
+
+
+def _look_for_modules_in(path: Iterable[str]) -> None:
+    sys.path += [place for place in path if place not in sys.path and os.path.exists(place)]
 
 
 def leave(patron: str) -> None:
@@ -144,6 +152,7 @@ class Seat:
         self.actors = WorkerActors(patron.name, self.id, _stored(patron.store))
         self.lanes: dict[str, Lane] = {}
         """Threads of actors, by the key of the state. Of the worker's loop."""
+        self.watching: asyncio.Task[None] | None = None
         self._begun: set[int] = set()
         self._floor = 0
         self._lock = threading.Lock()
@@ -188,12 +197,20 @@ class Seat:
         return outcome
 
     def close(self) -> None:
-        """Its bodies are stopped, its actors freed."""
+        """Its bodies are stopped, its actors freed. On the worker's loop."""
+        if self.watching is not None and self.watching is not asyncio.current_task():
+            self.watching.cancel()
         for running in list(self.running.values()):
-            running.stop("the executor was closed")
-        for lane in self.lanes.values():
+            running.stop("its executor is gone")
+        for key in list(self.lanes):
+            self.release(key)
+
+    def release(self, key: str) -> None:
+        """Free an actor, in its own thread: what it does then may be slow. On the worker's loop."""
+        lane = self.lanes.pop(key, None)
+        if lane is not None:
+            lane.run(functools.partial(self.actors.release, Held(self.patron.name, (self.id, key), 0)))
             lane.close()
-        self.lanes.clear()
 
     def perform(self, order: Order, parcels: list[Parcel], running: Running) -> Outcome:
         there = {parcel.key: parcel.encoded for parcel in parcels}
@@ -204,6 +221,8 @@ class Seat:
 
         def hold(made: Encoded | Live) -> Held:
             running.end()  # the body has returned: what it made counts
+            if seat_of(self.id) is not self:
+                raise Stopped("the executor has left: nobody would ever release the value")
             if isinstance(made, Live) and made.engine == "distributed":
                 return Held(self.patron.name, pin(made.thing, self.patron.client), 0)
             encoded = as_encoded(made)

@@ -15,7 +15,6 @@ from exoflow.executors.dask.parcel import FUTURES, Parcel
 from exoflow.executors.dask.worker import seat_of
 from exoflow.executors.living import key_of
 from exoflow.executors.wire import pack_outcome, pack_saved, unpack_order, unpack_saving
-from exoflow.model import Held
 from exoflow.protocols import Outcome
 from exoflow.states import snapshot_of
 
@@ -39,10 +38,12 @@ async def act(
 
     outcome = await lane.run(body)
     left = state if outcome is None else outcome.state
-    if left is None or seat_of(seat) is None:
+    if left is None:
         lane.close()
     else:
         here.lanes[key_of(left)] = lane
+        if seat_of(seat) is None:  # its executor has left meanwhile
+            here.release(key_of(left))
     return None if outcome is None else pack_outcome(outcome)
 
 
@@ -63,11 +64,8 @@ async def save_state(seat: str, saving: bytes) -> bytes | Parcel:
 async def release_state(seat: str, key: str) -> None:
     """Nobody will ask for it again."""
     here = seat_of(seat)
-    lane = None if here is None else here.lanes.pop(key, None)
-    if here is not None and lane is not None:
-        # In its own thread: what an actor does when it is freed may be slow, and may care for its thread.
-        await lane.run(lambda: here.actors.release(Held("", (seat, key), 0)))
-        lane.close()
+    if here is not None:
+        here.release(key)
 
 
 async def _brought(keys: list[str], worker: Worker) -> list[Parcel]:

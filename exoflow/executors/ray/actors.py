@@ -11,19 +11,17 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
-from ray._private.state import actors as actor_records
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exoflow.executors.living import key_of, place_of
 from exoflow.executors.ray.cluster import Cluster
-from exoflow.executors.ray.residence import Residence, await_end
+from exoflow.executors.ray.residence import Residence, await_end, whereabouts
 from exoflow.executors.wire import pack_saving
 from exoflow.model import Held
 from exoflow.protocols import Attempt
 from exoflow.states import STATE
 
-_END_TIMEOUT_S = 30.0
 _DEAD = 4
 """``ActorTableData.DEAD`` of Ray's."""
 _OPTIONS = ("num_cpus", "num_gpus", "memory")
@@ -50,11 +48,6 @@ class Home:
         )
         return sent
 
-    def kill(self) -> None:
-        """Have Ray end the process; returns before it has ended."""
-        with contextlib.suppress(RayError, ConnectionError, ValueError):  # the cluster is gone, and the process with it
-            ray.kill(self.process)
-
 
 class Homes:
     """By place: the homes of one executor.
@@ -71,7 +64,10 @@ class Homes:
         self._setup = setup
         # Ray is not to start one again, nor to call it twice: its state would be another (V11).
         self._residence = ray.remote(max_restarts=0, max_task_retries=0)(Residence)
+        self._whereabouts = ray.remote(max_retries=0, num_cpus=0)(whereabouts)
         self._await_end = ray.remote(max_retries=0, num_cpus=0)(await_end)
+        self._told = 0
+        """The session whose GCS has these functions: a dead one is not to be told of them."""
         self._homes: dict[str, Home] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -100,8 +96,13 @@ class Homes:
             return
         with self._lock:
             self._homes.pop(home.place, None)
-        if self._cluster.has(home.session):
-            home.kill()
+        self.kill(home)
+
+    def kill(self, home: Home) -> None:
+        """Have Ray end its process; returns before that has ended."""
+        with self._cluster.kept(home.session) as there_is, contextlib.suppress(RayError, ConnectionError):
+            if there_is:
+                ray.kill(home.process)
 
     def take(self, state: Held) -> Home | None:
         """Nobody needs the state: the home that is to end, if one has it."""
@@ -122,15 +123,17 @@ class Homes:
         """Kill the home, if it lives, and return when no body runs there any more (V10)."""
         with self._lock:
             self._homes.pop(home.place, None)
-        if not self._cluster.has(home.session):
-            return
-        home.kill()
+        self.kill(home)
         try:
-            record = actor_records(home.process._actor_id.hex())
-            pid, node = record.get("Pid", 0), record.get("Address", {}).get("NodeID", "")
-            if pid and node:  # else it never began
+            with self._cluster.kept(home.session) as there_is:
+                if not there_is:
+                    return
+                asked = self._whereabouts.remote(home.process._actor_id.hex())
+            found = self._cluster.get(asked)
+            if found is not None:  # else it never began
+                node, pid = found
                 there = NodeAffinitySchedulingStrategy(node, soft=False)
-                ray.get(self._await_end.options(scheduling_strategy=there).remote(pid), timeout=_END_TIMEOUT_S)
+                self._cluster.get(self._await_end.options(scheduling_strategy=there).remote(pid))
         except (RayError, ConnectionError) as error:  # its node is dead, and has ended it (``_end_with_the_node``)
             _log.debug("cannot look whether the process of an actor has ended: %s", error)
 
@@ -140,8 +143,7 @@ class Homes:
             homes = list(self._homes.values())
             self._homes.clear()
         for home in homes:
-            if self._cluster.has(home.session):
-                home.kill()
+            self.kill(home)
 
     def _lives(self, home: Home) -> bool:
         """As far as this process has heard."""
@@ -150,8 +152,14 @@ class Homes:
     def _new(self, attempt: Attempt) -> Home:
         self._cluster.check(attempt.task, attempt.resources)
         place = f"actor-{next(self._numbers)}"
-        process = self._residence.options(**options_of(attempt.resources)).remote(self._setup, self._executor, place)
+        process: Any = self._residence.options(**options_of(attempt.resources)).remote(
+            self._setup, self._executor, place
+        )
         home = Home(place, process, self._cluster.session)
+        if self._told != home.session:
+            self._told = home.session
+            self._whereabouts.remote(process._actor_id.hex())
+            self._await_end.remote(0)
         with self._lock:
             self._homes[place] = home
         return home

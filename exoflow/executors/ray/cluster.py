@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray import ObjectRef
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.client import ray as ray_client
 
 from exoflow.errors import ExecutorError
 
 _WATCH_S = 1.0
 _PROBE_TIMEOUT_S = 5.0
+_LOOK_S = 5.0
 _MISSES = 2
 _MISSES_OF_GCS = 30
 """One that is made to survive failures starts again; Ray itself waits 60 s, and then ends the program."""
@@ -49,6 +53,12 @@ class Cluster:
         """Whether this is still the cluster of that connection."""
         return self._node is not None and session == self.session
 
+    @contextlib.contextmanager
+    def kept(self, session: int | None) -> Iterator[bool]:
+        """A block in which that connection is not closed here; whether there is one: where not, Ray would make one."""
+        with _lock:
+            yield session is not None and self.has(session)
+
     def join(self) -> None:
         """Connect to the cluster, unless that is done.
 
@@ -72,6 +82,20 @@ class Cluster:
             self._node = _node_id()
             self._left.clear()
         threading.Thread(target=self._watch, name="exoflow-ray-watch", daemon=True).start()
+
+    def get(self, ref: ObjectRef[Any]) -> Any:
+        """``ray.get`` that ends when the cluster does.
+
+        Raises:
+            RayError: as that.
+        """
+        session = self.session
+        while True:
+            try:
+                return ray.get(ref, timeout=_LOOK_S)
+            except GetTimeoutError:
+                if not self.has(session):
+                    raise
 
     def _joined(self) -> bool:
         return self._node is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -23,7 +22,9 @@ from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere
 from exoflow.executors.ray.actors import Home, Homes, options_of
+from exoflow.executors.ray.batching import Batches
 from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.entry import Entry, Key
 from exoflow.executors.ray.tasks import NAMESPACE, message_of, perform
 from exoflow.executors.ray.values import RayHandle, Values, summary
 from exoflow.executors.threads import Take, Threads
@@ -33,45 +34,10 @@ from exoflow.protocols import Attempt, Outcome, Store, Vanished
 from exoflow.states import STATE
 
 _CARRIERS = 4
+_LOOK_S = 1.0
 _CLOSE_TIMEOUT_S = 10.0
 
-_Key = tuple[RunId, Version]
 _log = logging.getLogger(__name__)
-
-
-class _Entry:
-    """An attempt between ``start`` and its report."""
-
-    __slots__ = (
-        "answer",
-        "attempt",
-        "deadline",
-        "home",
-        "key",
-        "lenders",
-        "reason",
-        "report",
-        "session",
-        "started",
-        "submitted",
-        "values",
-    )
-
-    def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        self.attempt = attempt
-        self.report = report
-        self.key: _Key = (attempt.run_id, attempt.version)
-        self.deadline = None if attempt.timeout_s is None else (attempt.timeout_s, secrets.token_bytes(12))
-        self.submitted = False
-        self.home: Home | None = None
-        """Of an actor's attempt: where it has been sent."""
-        self.session: int | None = None
-        self.reason: str | None = None
-        self.lenders: dict[str, CallId] = {}
-        """By the id of the object that holds an input: whose value it is."""
-        self.started = monotonic()
-        self.answer: ObjectRef[Any] | None = None
-        self.values: ObjectRef[Any] | None = None
 
 
 class RayExecutor:
@@ -105,17 +71,33 @@ class RayExecutor:
         # One thread alone starts tasks and reports them: of two, each waits for the interpreter that the other holds.
         self._threads: Threads[Callable[[], None]] = Threads(1, _run_all, "exoflow-ray")
         self._carriers: Threads[Callable[[], None]] = Threads(_CARRIERS, _run_all, "exoflow-carry")
-        self._live: dict[_Key, _Entry] = {}
+        self._live: dict[Key, Entry] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._batches = Batches(
+            self._cluster,
+            self._values,
+            self._threads,
+            self._carriers,
+            claim=self._claim,
+            unclaim=self._unclaim,
+            alone=self._submit,
+            settle=self._settle,
+            failed=self._failed,
+            kill=self._kill,
+        )
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         if self._closed:
             raise ExecutorError("the executor is closed")
-        entry = _Entry(attempt, report)
+        entry = Entry(attempt, report)
         self._live[entry.key] = entry
-        threads = self._carriers if self._values.must_be_carried(attempt) else self._threads
-        threads.put(functools.partial(self._submit, entry))
+        if self._values.must_be_carried(attempt):
+            self._carriers.put(functools.partial(self._submit, entry))
+        elif self._batches.take(attempt):
+            self._batches.put(entry)
+        else:
+            self._threads.put(functools.partial(self._submit, entry))
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         with self._lock:
@@ -127,8 +109,10 @@ class RayExecutor:
                 del self._live[entry.key]
         if not entry.submitted:
             entry.report(Vanished("cancelled", state=_untouched(entry)))
-        elif entry.answer is not None:
-            _kill(entry.answer, entry.home)
+        elif entry.batch is not None:
+            self._batches.cancel(entry)
+        elif (answer := entry.answer) is not None:
+            self._kill(answer, entry.home)
 
     def fetch(self, value: Held) -> Encoded | Live:
         return self._values.fetch(value)
@@ -142,8 +126,8 @@ class RayExecutor:
     def release(self, value: Held) -> None:
         if not is_state(value):
             cast(RayHandle, value.handle).ref = None
-        elif (home := self._homes.take(value)) is not None and self._cluster.has(home.session):
-            self._carriers.put(home.kill)
+        elif (home := self._homes.take(value)) is not None:
+            self._carriers.put(functools.partial(self._homes.kill, home))
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -152,19 +136,21 @@ class RayExecutor:
         """Attempts that still run are killed and not reported any more. A cluster that was started here ends."""
         with self._lock:
             self._closed = True
-            running = [(entry.answer, entry.home) for entry in self._live.values() if entry.answer is not None]
+            running = {entry.answer: entry.home for entry in self._live.values() if entry.answer is not None}
             self._live.clear()
+        self._batches.close()
         self._threads.close()
         self._carriers.close()
         if running and self._cluster.has(self._cluster.session):
-            for answer, home in running:
-                _kill(answer, home)
-            answers = [answer for answer, _ in running]
+            for answer, home in running.items():
+                self._kill(answer, home)
+            answers = list(running)
             ray.wait(answers, num_returns=len(answers), timeout=_CLOSE_TIMEOUT_S, fetch_local=False)
-            for _, home in running:
+            for home in running.values():
                 if home is not None:
                     self._homes.end(home)
         self._carriers.join(_CLOSE_TIMEOUT_S)
+        self._values.close()
         self._homes.close()
         self._cluster.leave()
 
@@ -172,11 +158,24 @@ class RayExecutor:
         answer = self._homes.save(state, name)  # in the thread that sends attempts: behind them
         self._carriers.put(lambda: report(self._values.saved_state(answer)))
 
-    def _submit(self, entry: _Entry) -> None:
+    def _claim(self, entry: Entry) -> bool:
+        """Whether it is still wanted, and not cancelled while it waited; it counts as submitted from now on."""
         with self._lock:
-            if self._live.get(entry.key) is not entry:  # cancelled while it waited
-                return
-            entry.submitted = True
+            entry.submitted = self._live.get(entry.key) is entry
+            return entry.submitted
+
+    def _unclaim(self, entry: Entry) -> bool:
+        """Whether it is wanted, though it did not begin; it waits again, then."""
+        with self._lock:
+            if entry.reason is not None:
+                return False
+            entry.submitted = False
+            entry.batch = entry.answer = entry.values = None
+            return True
+
+    def _submit(self, entry: Entry) -> None:
+        if not self._claim(entry):
+            return
         try:
             self._cluster.join()
             entry.session = self._cluster.session
@@ -192,10 +191,10 @@ class RayExecutor:
             entry.answer = answer
             unwanted = entry.reason is not None or self._live.get(entry.key) is not entry
         if unwanted:
-            _kill(answer, entry.home)
+            self._kill(answer, entry.home)
         answer._on_completed(functools.partial(self._completed, entry))
 
-    def _sent(self, entry: _Entry, message: bytes, boxes: list[ObjectRef[Any]]) -> tuple[ObjectRef[Any], ...]:
+    def _sent(self, entry: Entry, message: bytes, boxes: list[ObjectRef[Any]]) -> tuple[ObjectRef[Any], ...]:
         """The answer and the values to be.
 
         Raises:
@@ -208,11 +207,11 @@ class RayExecutor:
         entry.home = self._homes.of(attempt)
         return entry.home.perform(attempt.task, message, boxes)
 
-    def _completed(self, entry: _Entry, answer: object) -> None:
+    def _completed(self, entry: Entry, answer: object) -> None:
         """In a thread of Ray's, which must not wait for anything."""
         self._threads.put(functools.partial(self._answered, entry, answer))
 
-    def _answered(self, entry: _Entry, answer: object) -> None:
+    def _answered(self, entry: Entry, answer: object) -> None:
         if entry.reason is None and isinstance(answer, bytes):
             self._settle(entry, self._values.named(unpack_outcome(answer), entry.values))
         elif entry.home is None:
@@ -220,7 +219,7 @@ class RayExecutor:
         else:
             self._carriers.put(functools.partial(self._failed_at_home, entry, entry.home, answer))
 
-    def _failed_at_home(self, entry: _Entry, home: Home, answer: object) -> None:
+    def _failed_at_home(self, entry: Entry, home: Home, answer: object) -> None:
         outcome = self._failed(entry, answer)
         if entry.reason is None and isinstance(answer, RayTaskError):  # it could not be given what it needs
             outcome = replace(outcome, state=_untouched(entry))
@@ -228,7 +227,7 @@ class RayExecutor:
             self._homes.end(home)
         self._settle(entry, outcome)
 
-    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
         with self._lock:
             if self._live.get(entry.key) is not entry:  # the executor was closed
                 return
@@ -236,6 +235,8 @@ class RayExecutor:
         entry.answer = entry.values = None
         if entry.home is not None:
             self._homes.left(entry.home, outcome.state)
+        if entry.attempt.batchable:
+            self._batches.learn(entry.attempt, outcome)
         with self._threads.spare():
             entry.report(outcome)
 
@@ -245,21 +246,23 @@ class RayExecutor:
             lost = [entry for entry in self._live.values() if entry.session == session]
             for entry in lost:
                 del self._live[entry.key]
+        self._batches.forget()
         if lost:
             _log.warning("the Ray cluster is gone (%s), and %d attempts with it", why, len(lost))
         for entry in lost:
             seconds = monotonic() - entry.started
             entry.report(Vanished(entry.reason or f"the Ray cluster is gone: {why}", seconds))
 
-    def _failed(self, entry: _Entry, error: object) -> Outcome:
+    def _failed(self, entry: Entry, error: object) -> Outcome:
         """What became of an attempt whose worker has not answered, or was not to."""
         seconds = monotonic() - entry.started
         if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
             return Vanished(entry.reason, seconds)
         assert isinstance(error, BaseException)
-        for ref in (entry.answer, entry.values):  # Ray logs an error that nobody looks at
-            with contextlib.suppress(RayError):
-                ray.get(cast(ObjectRef[Any], ref))
+        with self._cluster.kept(entry.session) as there_is:
+            for ref in (entry.answer, entry.values) if there_is else ():  # Ray logs an error that nobody looks at
+                with contextlib.suppress(RayError):
+                    ray.get(cast(ObjectRef[Any], ref), timeout=_LOOK_S)
         cause = error.cause if isinstance(error, RayTaskError) else None
         if isinstance(cause, ObjectLostError):
             lost = entry.lenders.get(cause.object_ref_hex)
@@ -270,6 +273,13 @@ class RayExecutor:
         if entry.deadline is not None and _take_key(entry.deadline[1]):
             return Vanished(f"timed out after {entry.attempt.timeout_s} s; its worker was killed", seconds)
         return Vanished(f"its worker died: {summary(error)}", seconds)
+
+    def _kill(self, answer: ObjectRef[Any], home: Home | None) -> None:
+        if home is not None:
+            self._homes.kill(home)
+            return
+        with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and the worker with it
+            ray.cancel(answer, force=True)
 
     def _task(self, name: str, resources: Mapping[str, float]) -> Any:
         key = (name, frozenset(resources.items()) if resources else None)
@@ -288,20 +298,12 @@ def _run_all(take: Take[Callable[[], None]]) -> None:
         del work  # an idle thread must not keep a value alive
 
 
-def _kill(answer: ObjectRef[Any], home: Home | None) -> None:
-    if home is not None:
-        home.kill()
-        return
-    with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and the worker with it
-        ray.cancel(answer, force=True)
-
-
-def _untouched(entry: _Entry) -> Held | None:
+def _untouched(entry: Entry) -> Held | None:
     """The state of an attempt that did not get to it."""
     return None if entry.attempt.actor is None else entry.attempt.actor.state
 
 
-def _without(entry: _Entry, call: CallId) -> Vanished:
+def _without(entry: Entry, call: CallId) -> Vanished:
     """What becomes of an attempt for which something is lost."""
     if call.endswith(STATE):
         return Vanished("the state of its actor is lost: the process has died", lost=(call,))

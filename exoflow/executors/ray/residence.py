@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from ray._private.state import actors
+
 from exoflow.executors.living import WorkerActors
 from exoflow.executors.ray.tasks import Boxed, Unboxed, perform_as, tools
 from exoflow.executors.wire import pack_saved, unpack_saving
@@ -35,6 +37,13 @@ class Residence:
         saving = unpack_saving(message)
         assert saving is not None
         return pack_saved(self._performer.save_state(*saving, self._actors))
+
+
+def whereabouts(actor: str) -> tuple[str, int] | None:
+    """Node and process of a Ray actor, dead or alive, by its id. Asked of a worker: who asks a dead GCS waits long."""
+    record = actors(actor)
+    node, pid = record.get("Address", {}).get("NodeID"), record.get("Pid")
+    return (node, pid) if node and pid else None
 
 
 def await_end(pid: int) -> None:

@@ -110,7 +110,15 @@ class Checked(Told):
             self._differ(f"{name} of {id} is due and was not ordered: {self._show(id)}")
 
     def _is_late(self, facts: Facts, id: CallId) -> bool:
-        return self._waits_first() or self._heir(facts, facts.calls[id])
+        return self._waits_first() or self._heir(facts, facts.calls[id]) or self._asks_for_state(facts, id)
+
+    def _asks_for_state(self, facts: Facts, id: CallId) -> bool:
+        """The running form asks for a state when it looks at who takes it, and gives no value out until it is there."""
+        concerned = (self.calls[i] for i in (id, *rules.taken(facts, facts.calls[id])))
+        return any(
+            call.note.actor and self._has_value(call) and (call is self.calls[id]) != (call.state is State.NEEDED)
+            for call in concerned
+        )
 
     def _waits_first(self) -> bool:
         """The running form goes on when something is undone, or more is durable, where the reference looks further."""

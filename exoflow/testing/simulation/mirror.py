@@ -75,7 +75,7 @@ class Mirror:
         self.bodies[path] = replace(self.bodies[path], **changes)
 
     def history_left(self) -> bool:
-        return any(not call.attached and (call.has_result or call.intent) for call in self.calls.values())
+        return rules.history_left(self.calls.values())
 
     def given(self, command: Command) -> None:
         """A command is a fact as well."""
@@ -91,11 +91,6 @@ class Mirror:
             case Save(id, version):
                 self._append(id, version, "result")
                 self.set(id, recorded=True)
-            case Snapshot(id, _):
-                self.set(id, snapshotting=True)
-            case RecordSnapshot(id, version):
-                self._append(id, version, "snapshot")
-                self.set(id, snapshotting=False, snapshot=True)
             case Make(id, version):
                 self._append(id, version, "made")
             case Intend(id, version, names, releases):
@@ -120,6 +115,16 @@ class Mirror:
                 self.body(path, ended=True)
             case RecordFailing() | RecordUndoFailed():
                 self._note(failing=isinstance(command, RecordFailing))
+            case _:
+                self._given_of_states(command)
+
+    def _given_of_states(self, command: Command) -> None:
+        match command:
+            case Snapshot(id, _):
+                self.set(id, snapshotting=True)
+            case RecordSnapshot(id, version):
+                self._append(id, version, "snapshot")
+                self.set(id, snapshotting=False, snapshot=True)
             case _:
                 pass
 
@@ -186,7 +191,7 @@ class Mirror:
         for id in rules.to_remake(self.facts()):
             path = self.calls[id].path
             self.body(path, demanded=self.bodies[path].demanded | {id})
-            self.set(id, **LOST)  # it has one still if it is only its state that is made again
+            self.set(id, **LOST, fickle=self.calls[id].fickle or self.calls[id].failed)
         while fallen := rules.to_retire(self.facts()):
             for id in fallen:
                 self.set(id, **LOST)

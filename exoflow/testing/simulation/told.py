@@ -30,8 +30,8 @@ class Told(Kernel):
     def recall_result(self, id: CallId, path: str, version: Version, **what: Any) -> None:
         saved, note = what["saved"], self._recalled_note(id, what)
         known = self.mirror.calls.get(id)
-        if known is not None and known.made != version:
-            self.mirror.set(id, snapshot=False, snapshot_durable=False)
+        if known is not None and known.note.actor and known.made != version:
+            self.mirror.set(id, snapshot=False, snapshot_durable=False, fickle=known.fickle or known.failed)
         self.mirror.set(
             id, path=path, made=version, has_result=saved, held=False, recorded=saved, durable=saved, note=note,
             failed=what["failed"], refs=what["refs"], open_names=what["names"], dead=what.get("dead", False),

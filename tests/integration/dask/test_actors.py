@@ -1,6 +1,7 @@
 """Actors whose worker, or whose whole cluster, is killed. Bodies are counted outside."""
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -159,6 +160,12 @@ class Holds:
     def looks_at(self, given: bytes) -> tuple[bytes, int, int]:
         return self.first + bytes(given[:1]), len(given), self.process
 
+    @task
+    def sleeps(self, seconds: int) -> int:
+        for _ in range(10 * seconds):
+            time.sleep(0.1)
+        return seconds
+
 
 def test_new_actors_go_where_there_are_fewest_and_get_what_lies_elsewhere(bench: Bench) -> None:
     value = bench.compute(large, ord("x"))
@@ -242,3 +249,44 @@ def test_an_actor_for_which_no_worker_has_the_resources_is_an_error_that_says_so
     with pytest.raises(ExecutorError, match="no worker of the cluster on this machine has GPU: 2"):
         run.result()
     executor.close()
+
+
+class Leaves:
+    """An actor that leaves a line when it is freed."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+
+    @task
+    def stays(self, started: str, gate: str) -> str:
+        return waits(started, gate)
+
+    def __del__(self) -> None:
+        with open(self.log, "a") as file:
+            file.write("freed\n")
+
+
+def test_what_a_killed_driver_leaves_on_a_cluster_is_stopped_and_freed(client: Client, tmp_path: Path) -> None:
+    log, started, gate = (str(tmp_path / name) for name in ("log", "started", "gate"))
+    driver = multiprocessing.get_context("spawn").Process(
+        target=drives, args=(client.scheduler.address, log, started, gate)
+    )
+    driver.start()
+    wait_for_line(tmp_path / "started")
+    driver.kill()
+    driver.join()
+    wait_for_line(tmp_path / "log")
+    while not is_free(tmp_path / "started"):  # the other's worker looks at another time
+        time.sleep(0.01)
+
+
+def test_a_body_that_takes_longer_than_the_workers_look_for_its_executor_runs_on(bench: Bench) -> None:
+    _, made = bench.act(Creation(Holds), b"x", actor=ActorPart(TALLY))
+    assert bench.act(Method(Holds, "sleeps"), 11, actor=with_state(made.state))[0] == 11
+
+
+def drives(address: str, log: str, started: str, gate: str) -> None:
+    bench = Bench(DaskExecutor(address))
+    _, _idle = bench.act(Creation(Leaves), log, actor=ActorPart(TALLY))
+    _, made = bench.act(Creation(Leaves), os.devnull, actor=ActorPart(TALLY))
+    bench.run(Method(Leaves, "stays"), started, gate, actor=with_state(made.state))
