@@ -266,8 +266,8 @@ class Bench:
         assert isinstance(value, Inline), value
         return decode(from_bytes(value), lookup=make_reference)
 
-    def error(self, function: Callable[..., Any], *args: Any) -> tuple[BaseException, bool]:
-        outcome = self.run(function, *args)
+    def error(self, function: Callable[..., Any], *args: Any, **options: Any) -> tuple[BaseException, bool]:
+        outcome = self.run(function, *args, **options)
         assert isinstance(outcome, Raised), outcome
         return decode_error(outcome.error), outcome.did_not_happen
 

@@ -41,7 +41,10 @@ class Unplaceable:
         if not self._roster.seats and self._roster.unusable:
             error = _unusable(next(iter(self._roster.unusable.values())))
         elif self._roster.seats and self._is_own:
-            error = ExecutorError(f"no worker of the cluster on this machine has {show_needs(needs)}")
+            error = ExecutorError(
+                f"no worker of the cluster on this machine has {show_needs(needs)}: correct the task's resources=, or "
+                "connect to a cluster whose workers were started with them"
+            )
         if error is not None:
             self._endings.refused(self._waiting.take_all(needs), error)
         elif (text := show_needs(needs)) not in self._said:

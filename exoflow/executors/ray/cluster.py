@@ -111,7 +111,14 @@ class Cluster:
                     ray.shutdown()
 
     def check(self, task: str, resources: Mapping[str, float]) -> None:
-        """Say so if no node can run the task: Ray lets it wait, for one that may come."""
+        """Say so if no node can run the task: Ray lets it wait, for one that may come.
+
+        Raises:
+            ExecutorError: a resource has a name that Ray's tasks cannot ask for.
+        """
+        for word, node_word in _NODE_WORDS.items():
+            if node_word in resources:
+                raise ExecutorError(f"{task} asks for {node_word!r}, which Ray's tasks call {word!r}: write that")
         wanted = {_NODE_WORDS.get(kind, kind): amount for kind, amount in resources.items()}
         nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
         alive: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]

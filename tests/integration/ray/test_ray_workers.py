@@ -338,6 +338,12 @@ def test_resources_are_rays_and_what_nobody_has_is_told(bench, caplog):
     assert isinstance(bench.outcome(), Vanished)
 
 
+def test_a_resource_under_the_name_that_nodes_have_for_it_is_refused_with_the_one_that_tasks_have(bench):
+    error, _ = bench.error(returned, 1, resources={"GPU": 1})
+    assert isinstance(error, ExecutorError)
+    assert "write that" in str(error) and "num_gpus" in str(error)
+
+
 def test_a_cluster_of_the_programs_own_is_left_as_it_is(bench):
     assert bench.result(returned, 1) == 1
     bench.executor.close()
