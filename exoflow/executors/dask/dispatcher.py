@@ -130,6 +130,13 @@ class Dispatcher:
     def _open(self) -> None:
         self._client.subscribe_topic(self._patron.id, self._stops.overdue)
         self._roster.open()
+        if self._connection.is_own:
+            self._spawn(self._keep_workers())
+
+    async def _keep_workers(self) -> None:
+        while not self.is_over:
+            self._connection.keep_workers()
+            await asyncio.sleep(_IDLE_S)
 
     def _take_in(self) -> None:
         self._inbox_is_called = False  # before the look: what comes after it calls again
