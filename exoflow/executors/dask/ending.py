@@ -95,7 +95,7 @@ class Endings:
             for call, value in entry.attempt.inputs.items()
             if isinstance(value, Held) and value.executor == self._name and not self._holdings.has(str(value.handle))
         )
-        return Vanished(f"its input {lost[0]} is lost: {reason}", lost=lost) if lost else Vanished(reason)
+        return Vanished(f"{reason}; its input {lost[0]} is lost", lost=lost) if lost else Vanished(reason)
 
 
 def _held_keys(outcome: Computed) -> list[str]:

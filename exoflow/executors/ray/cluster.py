@@ -15,6 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.client import ray as ray_client
 
 from exoflow.errors import ExecutorError
+from exoflow.model import RunId
 
 _WATCH_S = 1.0
 _PROBE_TIMEOUT_S = 5.0
@@ -46,6 +47,8 @@ class Cluster:
         self._node: str | None = None
         self._dead: str | None = None
         self._left = threading.Event()
+        self._guests: set[RunId] = set()
+        """Runs that were on a cluster of the program's: it was chosen, and none of ours can stand for it."""
         self.session = 0
         """Which connection this is; what was in a cluster is gone with it."""
 
@@ -59,18 +62,27 @@ class Cluster:
         with _lock:
             yield session is not None and self.has(session)
 
-    def join(self) -> None:
-        """Connect to the cluster, unless that is done.
+    def join(self, run: RunId) -> None:
+        """Connect to the cluster, unless that is done, for an attempt of this run.
 
         Raises:
-            ExecutorError: that is impossible.
+            ExecutorError: that is impossible, or not what the program wants.
         """
-        if self._joined():
-            return
+        if not self._joined():
+            self._join(run)
+        if self not in _users:
+            self._guests.add(run)
+
+    def _join(self, run: RunId) -> None:
         with _lock:
             if self._joined():
                 return
             if not ray.is_initialized():
+                if run in self._guests:
+                    raise ExecutorError(
+                        "this program has left its Ray cluster (ray.shutdown()) in the middle of the run: connect again "
+                        "by ray.init(...), and go on with exoflow.resume(run_id)"
+                    )
                 self._connect()
                 _users.clear()
                 _users.add(self)
@@ -78,6 +90,7 @@ class Cluster:
                 self._check_theirs()
                 if _users:
                     _users.add(self)
+            self._guests.clear()
             self.session += 1
             self._node = _node_id()
             self._left.clear()
