@@ -169,5 +169,7 @@ def test_a_program_that_looks_at_its_arguments_finds_them_in_its_workers_too(tmp
             """
         )
     )
-    done = subprocess.run([sys.executable, "words.py", "here"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "words.py", "here"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert done.stdout == "here\n"

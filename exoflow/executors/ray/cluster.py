@@ -80,7 +80,7 @@ class Cluster:
             if not ray.is_initialized():
                 if run in self._guests:
                     raise ExecutorError(
-                        "this program has left its Ray cluster (ray.shutdown()) in the middle of the run: connect again "
+                        "this program has left its Ray cluster (ray.shutdown()) in mid-run: connect again "
                         "by ray.init(...), and go on with exoflow.resume(run_id)"
                     )
                 self._connect()
