@@ -64,7 +64,7 @@ def test_the_first_try_of_a_pure_task_is_batchable_and_a_retry_is_not(told, monk
         {"timeout": 60.0},
         {"losses": 0},
     ],
-    ids=lambda options: next(iter(options)) + str(next(iter(options.values()))),
+    ids=["idempotent", "irrevocable", "rollback", "timeout", "losses"],
 )
 def test_effects_and_what_may_not_be_lost_or_has_a_time_limit_is_never_batchable(told, options):
     assert told(**options) == [(1, False)]
