@@ -1,8 +1,8 @@
 """SIGTERM and Ctrl-C of the commands: the first stops the run in good order, the second ends the process at once."""
 
-from __future__ import importlib.util
-import annotations
+from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
