@@ -17,7 +17,7 @@ def encode_error(error: BaseException) -> bytes:
     """The exception, with type, arguments and attributes; as a TaskFailed where it does not survive that."""
     text = traceback_text(error)
     if isinstance(error, Exception):  # the SystemExit of a task must not end the flow's program
-        for candidate in (error, _Bare(error)):
+        for candidate in (_Itself(error), _Bare(error)):
             data = _tried((candidate, text), error)
             if data is not None:
                 return data
@@ -52,6 +52,16 @@ def rebuild(kind: type[BaseException], args: tuple[object, ...], attributes: dic
     error.args = args
     error.__dict__.update(attributes)
     return error
+
+
+class _Itself:
+    """Pickles as its exception does by itself, whatever others (Dask: tblib) have told pickle of its class."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> Any:
+        return self._error.__reduce_ex__(5)
 
 
 class _Bare:

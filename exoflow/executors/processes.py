@@ -37,7 +37,7 @@ _Key = tuple[RunId, Version]
 class _Entry:
     """An attempt between ``start`` and its report."""
 
-    __slots__ = ("attempt", "key", "place", "reason", "report", "spooled", "worker")
+    __slots__ = ("attempt", "key", "knows", "place", "reason", "report", "spooled", "worker")
 
     def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         self.attempt = attempt
@@ -46,6 +46,8 @@ class _Entry:
         self.worker: Worker | None = None
         self.reason: str | None = None
         self.spooled: list[str] = []
+        self.knows: set[bytes] = set()
+        """Digests of the functions that its worker will know, once it has the order."""
         self.place = ""
         """Of an actor's attempt: the lane of its worker."""
 
@@ -222,6 +224,7 @@ class ProcessExecutor:
         reply, sent, died = None, False, False
         try:
             worker.send(order)
+            worker.known = entry.knows
             sent = True
             reply = worker.receive(timeout_s)
         except WorkerDied:
@@ -296,14 +299,15 @@ class ProcessExecutor:
             entry.spooled.append(path)  # it lives as long as the attempt
             return Held(self.name, path, encoded.size)
 
+        known = entry.knows = set(worker.known)
         digest, code = self._functions.code_of(attempt)
         inputs = {call: self._input(attempt, call, value, send) for call, value in attempt.inputs.items()}
-        sent = digest, None if digest in worker.known else code
-        worker.known.add(digest)
+        sent = digest, None if digest in known else code
+        known.add(digest)
         actor: ActorOrder | None = None
         if attempt.actor is not None:
             readable = partial(self._input, attempt, attempt.call, send=send)
-            actor = actor_order(attempt, self._functions, worker.known, send, readable)
+            actor = actor_order(attempt, self._functions, known, send, readable)
         order = order_of(attempt, sent, inputs, send, actor)
         return pack_order(order)
 

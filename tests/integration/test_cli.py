@@ -294,7 +294,7 @@ def test_with_json_what_a_flow_and_its_workers_print_goes_to_stderr(exoflow: She
 
 def test_what_is_no_store_and_no_call_of_the_run_is_wrong_usage(exoflow: Shell) -> None:
     assert "jobs.py is a file: a store is a folder" in exoflow("list", "--store", "jobs.py", rc=2).line
-    assert "s3:// cannot be a store" in exoflow("list", "--store", "s3://bucket", rc=2).line
+    assert "gs:// cannot be a store" in exoflow("list", "--store", "gs://bucket", rc=2).line
     assert "none, which does not exist yet" in exoflow("list", "--store", "none").line
     assert exoflow("show", "x", "--store", "none", rc=3).line.endswith("none: there are none")
     (exoflow.folder / "bad").touch()

@@ -421,7 +421,7 @@ def test_only_a_function_that_returns_once_can_be_a_task() -> None:
     with pytest.raises(TypeError, match=r"is a method, and a task is a function.*@staticmethod \(above @task\)"):
         task(Shop.of_class)
     assert task(Shop.method).is_method  # for actors
-    for wrong in (generator, async_generator, int, print, staticmethod(undo), double, 3):
+    for wrong in (generator, async_generator, int, len, staticmethod(undo), double, 3):
         with pytest.raises(TypeError):
             task(wrong)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="write @task"):

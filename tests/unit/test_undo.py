@@ -104,7 +104,7 @@ def look(outcomes: list[Outcome], spec: TaskSpec) -> tuple[FakeClock, AtOnce, li
     )  # fmt: skip
     target = Target(CallId("book#0"), Version(1), "run/book#0@0.1")
     ended = lambda value, tries: ends.append((value, tries))  # noqa: E731
-    Look(execution, target, spec.undo or print, (), {}, terms_of(spec), ended=ended, given_up=ended).begin()
+    Look(execution, target, spec.undo or repr, (), {}, terms_of(spec), ended=ended, given_up=ended).begin()
     return clock, executor, ends
 
 
@@ -130,9 +130,9 @@ def test_unless_told_otherwise_an_undo_is_tried_ten_times_within_a_minute_or_so(
 
 
 def test_a_try_that_hung_is_a_timeout() -> None:
-    _, _, [(error, _)] = look([Vanished("timed out after 5 s")], TaskSpec("book", print, undo_retries=0))
+    _, _, [(error, _)] = look([Vanished("timed out after 5 s")], TaskSpec("book", repr, undo_retries=0))
     assert isinstance(error, TimeoutError)
-    assert str(error) == "print of book#0 timed out after 5 s"
+    assert str(error) == "repr of book#0 timed out after 5 s"
 
 
 def test_the_jitter_is_drawn_from_the_seed() -> None:
