@@ -267,7 +267,7 @@ class Outcomes(Retirement):
         call.dead = not state
         if snapshot:
             self._append_snapshot(call)
-        elif state and call.due:
+        elif state and (call.due or call.fickle and call.note.saves == "sync"):
             self._snapshot(call)
         if origin.cover_wanted or call.forced and call.is_choice:
             origin.cover_wanted = False
