@@ -114,7 +114,7 @@ class Kernel(History):
         if not call.open and not call.closed and not call.must_commit:
             self._settle(call)
         if call.state is State.IDLE and not note.may_be_left:
-            if self.unattached and not call.forced:
+            if self.unattached and not call.forced and not call.owed:
                 scope.deferred.append(call)
             else:
                 self._need(call)

@@ -70,6 +70,7 @@ class Starting(Outcomes):
             self._retire_derived(call)
             if not call.attached:  # its own body is among what fell
                 call.state = State.IDLE
+                call.owed = True
                 call.held = call.saved = call.committed = call.failed = False
                 if not call.intent:
                     self.unattached.discard(call)
@@ -97,6 +98,8 @@ class Starting(Outcomes):
             call.attempt = self._next_version()
         call.state = State.RUNNING
         call.held = call.saved = False
+        if call.rare and call.owed:
+            call.owed = False
         if call.note.actor:
             self._take_state(call)
         if call.rare and call.body is not None:

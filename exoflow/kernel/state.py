@@ -106,6 +106,7 @@ class Call:
     body = Rarely["Scope | None"](None)  # of a child flow
     names = Rarely[tuple[CallId, ...]](())
     propagated = Rarely[bool](False)  # the error is an input's
+    owed = Rarely[bool](False)  # its body fell with what stood on it: it is made again as soon as it is called
     handed_out = Rarely[bool](False)  # of a timer or an event: it stands in what a flow returned
 
     # Of an actor's call (V7). The state that it has left is a value beside its result, and that of its version.
