@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.values import DRIVER
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
 from exoflow.protocols import ActorPart, Attempt, Creating, Executor, Vanished
 from exoflow.states import STATE

@@ -8,7 +8,7 @@ from exoflow import codec
 from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
 from exoflow.errors import TaskFailed
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
 from exoflow.states import STATE

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt, RunError
+from exoflow.kernel.call import Call, State
 from exoflow.kernel.commands import Intend, Replay, Run
 from exoflow.kernel.outcomes import Outcomes
-from exoflow.kernel.state import Call, State
 from exoflow.model import NO_VERSION, CallId, Kind
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from exoflow.kernel.call import Call
 from exoflow.kernel.facts import BodyFacts, CallFacts, Facts
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.reference import agrees, closed, due, gate, needed, to_retire, to_undo, untaken
-from exoflow.kernel.state import Call
 from exoflow.model import Annotations, CallId, Version
 from exoflow.testing.simulation import Violation, simulate
 from exoflow.testing.simulation.checked import Checked, FormsDiffer, compare_forms

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from exoflow.kernel import reference as rules
+from exoflow.kernel.call import State
 from exoflow.kernel.commands import Command, RecordUndone, Replay, Run, Undo
 from exoflow.kernel.facts import CallFacts, Facts
-from exoflow.kernel.state import State
 from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
 from exoflow.testing.simulation.told import Told
