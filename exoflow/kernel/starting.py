@@ -229,7 +229,10 @@ class Starting(Outcomes):
 
         ``in_vain``: no recorded call behind it will be made again, so that its snapshot would do.
         """
-        if not call.attached or call.state is not State.DONE:
+        if call.state is not State.DONE:
+            return
+        if not call.attached:
+            self._reopen(call)  # a snapshot behind it may be there, and only its body tells what is behind it
             return
         last = call
         while not (last.has_state or last.snapping):

@@ -164,7 +164,10 @@ class SimulatedExecutor:
             return found
         if attempt.actor.snapshot is None:
             return (), ()
-        taken: State = codec.decode(self.world.encoded(attempt.actor.snapshot))
+        try:
+            taken: State = codec.decode(self.world.encoded(attempt.actor.snapshot))
+        except FileNotFoundError:
+            return None
         return taken
 
     def keep(self, state: State) -> Held:
