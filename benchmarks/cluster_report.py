@@ -21,9 +21,9 @@ is a task as it comes: taken as nondeterministic, saved in the background, and e
 returns. *Deterministic* tasks say so, and are saved where saving is cheaper than computing again."""
 
 WHY = {
-    "array": "Between two tasks on Dask, bare Dask is given both at once. Ours orders the second when it has been told "
-    "of the first, and a Dask client sends every 10 ms: about 15 ms for each task that waits for another, however "
-    "large the array. Of the worker's time, 1 % is ours (py-spy); nothing copies or checks the array on the way.",
+    "array": "On Ray, 1 % of a worker's time is ours (py-spy): nothing copies or checks the array on the way. What is "
+    "left are milliseconds for each task, however large its array: from `submit` until its outcome is here, a task on "
+    "Dask took 10 to 14 ms with us and 5 to 7 ms without.",
     "by_reference": "The driver never holds a value. The engine does: an array that need not be saved stays until the "
     "run has ended, for the flow might pass its Ref on.",
     "shuffle": "A task that is passed one `put` of another task is given all of them: 2,550 inputs for each reduce, "

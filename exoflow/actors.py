@@ -68,7 +68,7 @@ class Actor:
     def __reduce__(self) -> Any:
         raise TypeError(
             f"{self!r} cannot be passed to a task or a child flow, nor be returned from a flow: its calls are ordered "
-            f"as this flow makes them. Pass what its methods return"
+            f"as this flow makes them"
         )
 
     def __repr__(self) -> str:

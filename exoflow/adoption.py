@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Iterator, Mapping
@@ -15,19 +16,19 @@ from exoflow.driver.runtime import Runtime
 from exoflow.driver.spec import FlowSpec
 from exoflow.errors import Fenced, RunIsLive, StorageError
 from exoflow.hosting import adopt
+from exoflow.journal import frames, takeover
+from exoflow.journal.ends import emptied
 from exoflow.journal.inbox import has_messages, messages_after
-from exoflow.journal.records import Kind, decode
-from exoflow.journal.scan import History, is_sealed, read_all, slot_numbers
-from exoflow.journal.takeover import BEAT_S, Found, journal_processes
+from exoflow.journal.numbered import in_bucket
+from exoflow.journal.records import OWNERSHIP, Kind, decode
+from exoflow.journal.scan import History, ends_with_seal, owned, read_all, slot_numbers
+from exoflow.journal.takeover import Found, journal_processes
 from exoflow.protocols import SlotStore, Store
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
 
 logger = logging.getLogger(__name__)
-
-SILENT_S = 3 * BEAT_S
-"""An object store has no locks: a journal without a new slot for so long is tried."""
 
 _AT_ONCE = 16
 """Each waits for the disk, and the journal makes one write of those that wait together."""
@@ -37,7 +38,8 @@ class Adoption:
     """Takes over the runs of some flows that dead processes left, for one thread at a time.
 
     A journal is read once, when its process is seen to be dead. A look while nobody dies costs a listing, and a look
-    at the lock of each journal that is not over. Ended runs and failed ones are left alone, and so is one that stopped
+    at the lock of each journal that is not over; in a bucket, where it is made every five seconds, a request for each
+    that has grown. Ended runs and failed ones are left alone, and so is one that stopped
     in doubt until somebody has said what happened. Several processes may do this on one store: each run goes to one.
 
     Args:
@@ -56,7 +58,11 @@ class Adoption:
         """Runs that somebody has to take."""
         self._doubtful: set[str] = set()
         """Runs that stopped in doubt, and go on when somebody has said what happened."""
-        self._heard: dict[str, tuple[int, float]] = {}
+        self._heard: dict[str, int] = {}
+        """In a bucket: the newest slot of each journal that was not over."""
+        self._read_to: dict[str, tuple[int, dict[int, str]]] = {}
+        """In a bucket: the first slot that was not read of a journal that was silent, and its runs that were open."""
+        self._listed_s = -math.inf
 
     @property
     def left(self) -> int:
@@ -69,8 +75,11 @@ class Adoption:
         Raises:
             StorageError: the store failed; look again later.
         """
-        for journal in self._silent():
-            self._read(journal)
+        for journal, newest in self._silent():
+            if in_bucket(self._store):
+                self._read_on(journal, newest)
+            else:
+                self._read(journal)
         self._left |= {run_id for run_id in list(self._doubtful) if self._is_told(run_id)}
         waiting = list(self._left)
         random.shuffle(waiting)  # others look at the same time, and would come to each in the same order
@@ -89,25 +98,37 @@ class Adoption:
 
     # -- which journals are over -------------------------------------------------------------------------------------
 
-    def _silent(self) -> list[str]:
-        """Journals whose processes are dead, and that were not read yet."""
+    def _silent(self) -> list[tuple[str, int]]:
+        """Journals whose processes are dead, and that were not read yet; their newest slots."""
+        if in_bucket(self._store):
+            now_s = time.monotonic()
+            if now_s < self._listed_s + takeover.BEAT_S:
+                return []
+            self._listed_s = now_s
+            self._over |= emptied(self._store)
         newest: dict[str, int] = {}
         for name in self._store.list("journals"):
             _, journal, number = name.split("/")
             newest[journal] = max(newest.get(journal, 0), int(number))
         self._over &= newest.keys()
         known = self._over | {self._journal.name}
-        return [name for name, number in newest.items() if name not in known and not self._lives(name, number)]
+        return [
+            (name, number) for name, number in newest.items() if name not in known and not self._lives(name, number)
+        ]
 
     def _lives(self, journal: str, newest: int) -> bool:
         if isinstance(self._store, SlotStore) or not self._store.shared:
             return bool(journal_processes(self._store, journal))
-        now = time.monotonic()
-        number, since = self._heard.get(journal, (-1, now))
-        if number != newest:
-            self._heard[journal] = (newest, now)
-            return not is_sealed(self._store, journal)
-        return now - since < SILENT_S
+        if self._read_to.get(journal, (0, {}))[0] > newest:
+            return True  # it was read when it was silent, and nothing has come since
+        since_s = takeover.note(self._store, journal, newest)
+        if self._heard.get(journal) != newest:
+            self._heard[journal] = newest
+            try:
+                return not ends_with_seal(self._store, journal, newest)
+            except FileNotFoundError:
+                return True  # gc takes it, and it is not the newest then: the next look tells
+        return since_s is None or time.monotonic() - since_s < takeover.SILENT_BEATS * takeover.BEAT_S
 
     def _read(self, journal: str) -> None:
         try:
@@ -120,6 +141,26 @@ class Adoption:
                 self._left.add(start.run_id)
         if slot_numbers(self._store, journal):
             self._over.add(journal)
+
+    def _read_on(self, journal: str, newest: int) -> None:
+        """In a bucket: what has come since the last time, if it was silent before. An owner without runs may be."""
+        first, begun = self._read_to.get(journal, (0, {}))
+        try:
+            for _, item in owned(self._store, journal, OWNERSHIP, range(first, newest + 1)):
+                if item.kind == Kind.ENDED:
+                    begun.pop(item.run, None)
+                elif item.kind != Kind.RELEASED:
+                    start = _start_in(bytes(item.data), item.kind)
+                    if start is not None and start.flow in self._flows:
+                        begun[item.run] = start.run_id
+            over = ends_with_seal(self._store, journal, newest)
+        except FileNotFoundError:
+            return  # gc takes it: the next look knows
+        self._left |= set(begun.values())
+        self._read_to[journal] = newest + 1, begun
+        if over:
+            self._over.add(journal)
+            del self._read_to[journal]
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
@@ -167,6 +208,15 @@ def _is_told(store: Store, found: Found) -> bool:
 def _has_begun(found: Found) -> bool:
     """Whether the owner's journal tells of the run. One that has only claimed it may die, and nobody would know."""
     return found.claim is not None and found.epoch == found.claim.epoch
+
+
+def _start_in(data: bytes, kind: int) -> Start | None:
+    """The Start that a record is, or that an Adopted repeats."""
+    record = decode(data)
+    if kind == Kind.START:
+        return Start(*record)
+    first = next(frames.unpack_records(record[4]), None)
+    return Start(*decode(first.data)) if first is not None and first.good and first.kind == Kind.START else None
 
 
 def _start(history: History) -> Start | None:

@@ -244,7 +244,9 @@ def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Comput
     value = Inline(to_bytes(encoded)) if encoded.size <= INLINE_MAX_BYTES else keep(encoded, attempt.save_to)
     if not context.puts:
         return Computed(value, seconds, encoded.refs)
-    return Computed(value, seconds, encoded.refs, tuple(_kept_puts(context, keep)))
+    inside = dict.fromkeys(ref for _, put in context.puts if isinstance(put, Encoded) for ref in put.refs)
+    refs = tuple(dict.fromkeys((*encoded.refs, *inside)))
+    return Computed(value, seconds, refs, tuple(_kept_puts(context, keep)), linked=bool(inside))
 
 
 def _kept_puts(context: AttemptContext, keep: Keep) -> Iterator[tuple[CallId, Value]]:
@@ -258,23 +260,11 @@ def _kept_puts(context: AttemptContext, keep: Keep) -> Iterator[tuple[CallId, Va
 
 def arguments(attempt: Attempt, fetch: Fetch, given: dict[CallId, Live]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
     """What the body gets: values in the places of Refs, except for parameters that want the Ref."""
-    values: dict[CallId, object] = {}
-
-    def value_of(call: CallId) -> object:
-        if call not in values:
-            values[call] = _input(attempt, call, fetch, value_of, bring)
-        return values[call]
-
-    def bring(call: CallId, kind: str) -> object:
-        found = value_of(call)
-        if isinstance(found, Live):
-            given[call] = found
-        return engine_object(kind, found)
-
+    inputs = _Inputs(attempt, fetch, given)
     args, kwargs = attempt.args, attempt.kwargs
     if attempt.encoded is not None:
-        args, kwargs = decode(cast(Encoded, attempt.encoded), lookup=make_reference, bring=bring)
-    return _with_values(attempt, args, kwargs, value_of) if attempt.inputs else (args, kwargs)
+        args, kwargs = decode(cast(Encoded, attempt.encoded), lookup=make_reference, bring=inputs.bring)
+    return _with_values(attempt, args, kwargs, inputs.value_of) if attempt.inputs else (args, kwargs)
 
 
 def _with_values(
@@ -305,22 +295,42 @@ def inputs_of(
     )
 
 
-def _input(attempt: Attempt, call: CallId, fetch: Fetch, value_of: Callable[[CallId], object], bring: Bring) -> object:
-    """The value of one input, contents in the places of the Refs in it; a Ref where the attempt was given none.
+class _Inputs:
+    """The values of an attempt's inputs, each made once. No closures: they would keep large ones until the next gc."""
 
-    Of what an engine's object stands for: a Live, where that is at hand.
-    """
-    value = attempt.inputs.get(call)
-    if value is None:
-        return make_reference(call)
-    try:
-        found = from_bytes(value) if isinstance(value, Inline) else fetch(value)
-        return found if isinstance(found, Live) else decode(found, lookup=value_of, bring=bring)
-    except (KeyError, FileNotFoundError, Corrupt) as error:
-        reason = f"its input {call} is lost: {type(error).__name__}: {error}"
-        raise InputLost(Vanished(reason, lost=(call,))) from error
-    except StorageError as error:
-        raise InputLost(Vanished(f"its input {call} could not be read: {error}")) from error
+    def __init__(self, attempt: Attempt, fetch: Fetch, given: dict[CallId, Live]) -> None:
+        self._attempt = attempt
+        self._fetch = fetch
+        self._given = given
+        self._values: dict[CallId, object] = {}
+
+    def value_of(self, call: CallId) -> object:
+        """Contents in the places of the Refs in it; a Ref where the attempt was given none.
+
+        Of what an engine's object stands for: a Live, where that is at hand.
+        """
+        if call not in self._values:
+            self._values[call] = self._made(call)
+        return self._values[call]
+
+    def bring(self, call: CallId, kind: str) -> object:
+        found = self.value_of(call)
+        if isinstance(found, Live):
+            self._given[call] = found
+        return engine_object(kind, found)
+
+    def _made(self, call: CallId) -> object:
+        value = self._attempt.inputs.get(call)
+        if value is None:
+            return make_reference(call)
+        try:
+            found = from_bytes(value) if isinstance(value, Inline) else self._fetch(value)
+            return found if isinstance(found, Live) else decode(found, lookup=self.value_of, bring=self.bring)
+        except (KeyError, FileNotFoundError, Corrupt) as error:
+            reason = f"its input {call} is lost: {type(error).__name__}: {error}"
+            raise InputLost(Vanished(reason, lost=(call,))) from error
+        except StorageError as error:
+            raise InputLost(Vanished(f"its input {call} could not be read: {error}")) from error
 
 
 _wants: weakref.WeakKeyDictionary[Any, frozenset[str]] = weakref.WeakKeyDictionary()

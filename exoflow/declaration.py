@@ -279,7 +279,7 @@ def _with_attempt_options(spec: TaskSpec, options: AttemptOptions | TaskOptions 
         number("timeout", timeout_s, above=0)
     resources = options.get("resources", spec.resources)
     if not isinstance(resources, Mapping):
-        raise TypeError(f"resources={resources!r} must be a mapping of names to numbers, as {{'gpu': 1}}")
+        raise TypeError(f"resources={resources!r} must be a mapping of names to numbers, as {{'num_gpus': 1}}")
     for name, amount in resources.items():
         number(f"resources[{name!r}]", amount)
     return replace(spec, note=note, executor=executor, backoff=backoff, timeout_s=timeout_s, resources=dict(resources))

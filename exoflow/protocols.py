@@ -162,6 +162,9 @@ class Attempt:
     crossing: Mapping[CallId, str] = field(default_factory=dict)
     """Inputs that lie on another executor's cluster: the objects under which they may be saved, to be read there."""
     actor: ActorPart | None = None
+    batchable: bool = False
+    """It is pure, a first try, has no time limit, and may be lost: it may be sent with others, run one after another in
+    one process, be reported when all have ended, and vanish with them. An attempt that is not MUST NOT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +174,15 @@ class Computed:
     value: Value
     seconds: float
     refs: tuple[CallId, ...] = ()
-    """Refs inside the value."""
+    """Refs inside the value, and inside of what was put."""
     puts: tuple[tuple[CallId, Value], ...] = ()
     """What the body ``put``: Refs to them may stand in the value."""
     state: Held | None = None
     """What the attempt has left of an actor: the live object, wherever that is."""
     snapshot: Value | None = None
     """The same as bytes, small or in the store; None: none was to be taken, or it could not be stored."""
+    linked: bool = False
+    """Whether there are Refs inside of what was put."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,16 @@ class Ref(Generic[T_co]):
     def __init__(self, call_id: CallId, handle: Handle | None = None) -> None:
         self.call_id = call_id
         self._handle = handle
+        if handle is not None:
+            handle.refs += 1
+
+    def __del__(self) -> None:
+        # In whichever thread, and in the middle of anything: so no more than a note of it.
+        handle = getattr(self, "_handle", None)
+        if handle is not None:
+            handle.refs -= 1
+            if not handle.refs and handle.may_go:
+                handle.body.execution.unreferenced.append(handle)
 
     @property
     def arg(self) -> T_co:

@@ -41,6 +41,15 @@ def configured_for_itself() -> Iterator[None]:
     ours._configured.update(before)  # type: ignore[typeddict-item]  # it was one
 
 
+@pytest.fixture
+def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a bucket an owner is called dead after three seconds of silence instead of 15."""
+    from exoflow.journal import journal, takeover
+
+    monkeypatch.setattr(journal, "BEAT_S", 1.0)
+    monkeypatch.setattr(takeover, "BEAT_S", 1.0)
+
+
 _stores = itertools.count()
 
 

@@ -103,7 +103,14 @@ def train(folder: Path, words: list[str], at: str | None = None) -> Told:
         life = training.begin()
         lives += 1
     bodies = Counter(name for name, _, _ in training.entered())
-    return Told(at, round(time.monotonic() - began, 2), lives, dict(bodies), json.loads(output))
+    return Told(at, round(time.monotonic() - began, 2), lives, dict(bodies), result_in(output))
+
+
+def result_in(output: str) -> dict[str, object]:
+    """What the program printed, among the lines that Ray prints for its workers."""
+    lines = output.splitlines()
+    result: dict[str, object] = json.loads("\n".join(lines[lines.index("{") : lines.index("}") + 1]))
+    return result
 
 
 def strike(at: str, pid: int, life: subprocess.Popen[str], training: Training) -> None:

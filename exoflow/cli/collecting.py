@@ -15,7 +15,8 @@ from exoflow.cli.place import store_of
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count
 from exoflow.driver.records import Ended
-from exoflow.journal.gc import Collected, EndedRun, Keep, collect
+from exoflow.journal.gc import Collected, collect
+from exoflow.journal.retention import EndedRun, Keep
 
 _DAY_S = 86_400
 

@@ -69,7 +69,8 @@ def _findings(url: str | None) -> Iterator[Finding]:
     yield _python()
     yield _platform()
     yield Finding("exoflow", True, _versions())
-    yield Finding("executors", True, _executors())
+    yield Finding("executors", True, _with_extras("local", "processes", ray="ray", dask="distributed"))
+    yield Finding("stores", True, _with_extras("folders", s3="s3fs"))
     try:
         opened = store_of(url)
     except (ExoFlowError, WrongUsage) as error:
@@ -102,9 +103,15 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _executors() -> str:
-    names = ["local", "processes"]
-    return ", ".join(name for name in names if importlib.util.find_spec(f"exoflow.executors.{name}"))
+def _with_extras(*names: str, **extras: str) -> str:
+    """What there is, by name; each extra's name with its package's version, or what to install."""
+    found = [
+        f"{name} ({package} {_version(package)})"
+        if importlib.util.find_spec(package)
+        else f"no {name}: pip install 'exoflow[{name}]'"
+        for name, package in extras.items()
+    ]
+    return ", ".join([*names, *found])
 
 
 def _store(store: Store) -> Iterator[Finding]:

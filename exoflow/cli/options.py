@@ -15,7 +15,13 @@ StoreOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout, and nothing else there.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error comes from, and the log.")]
 ExecutorOption = Annotated[
-    str | None, typer.Option("--executor", metavar="NAME", help="Where tasks run: local, processes. (default: local)")
+    str | None,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="Where tasks run: local, processes, ray, dask, each with :8 for eight workers; ray://HOST:PORT, "
+        "tcp://SCHEDULER:PORT. (default: as the flow says, then local)",
+    ),
 ]
 LabelOption = Annotated[
     list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="May be given more than once.")

@@ -23,6 +23,7 @@ _SHOWN = 8
 _lock = threading.Lock()
 
 ADVICE = {
+    "Actor": "pass what its methods return",
     "generator": "return a list, or a tuple, of what it gives",
     "async_generator": "return a list of what it gives",
     "coroutine": "await it first",

@@ -316,6 +316,8 @@ class _Unread:
 
 def _name_argument(message: str, task: str, function: Callable[..., object] | None) -> str:
     """The message with its first two steps, ``[0][1]``, said as the second argument."""
+    if not message.startswith("\0"):  # it is not about a place in there
+        return f"the arguments of {task}: {message}"
     way = message.removeprefix("\0")
     if way.startswith("[0]["):
         position, _, rest = way[4:].partition("]")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from exoflow.codec import Encoded
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.values import DRIVER
-from exoflow.kernel.call import Call, State
+from exoflow.kernel.call import State
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
 from exoflow.protocols import ActorPart, Attempt, Creating, Executor, Vanished
 from exoflow.states import STATE
@@ -35,12 +35,12 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
     inputs: dict[CallId, Value] = {}
     crossing: dict[CallId, str] = {}
     part = actor_part(execution, handle, version) if call.note.actor else None
-    sources = call.inputs
+    wanted = _wanted(handle) if call.inputs else []
     if part is not None and part.create is not None:
         assert call.origin is not None
-        sources += call.origin.inputs
-    if sources:
-        inputs = _inputs(execution, sources)
+        wanted += _wanted(execution.handles[call.origin.id])
+    if wanted:
+        inputs = _inputs(execution, wanted)
         crossing = _crossing(execution, inputs, executor_of(execution, spec).name)
         execution.values.give(version, inputs.values())
     return Attempt(
@@ -60,6 +60,7 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
         handle.encoded,
         crossing,
         part,
+        handle.number == 1 and spec.timeout_s is None and spec.note.losses > 0 and part is None and not spec.effect,
     )
 
 
@@ -93,22 +94,35 @@ def actor_part(execution: Execution, handle: Handle, version: Version) -> ActorP
     return ActorPart(call.origin.id, holder.id, None, snapshot, creating, snapshot_to)
 
 
-def _inputs(execution: Execution, sources: Iterable[Call]) -> dict[CallId, Value]:
-    """The value of every Ref in the arguments, and of the Refs inside those values."""
+def _wanted(handle: Handle) -> list[CallId]:
+    """The Refs in the arguments whose values are needed."""
+    if not handle.call.inputs:
+        return []
+    assert isinstance(handle.encoded, Encoded)
+    passed = {call.id for call in handle.call.passes if call not in handle.call.inputs}
+    return [ref for ref in handle.encoded.refs if ref.partition("!")[0] not in passed]
+
+
+def _inputs(execution: Execution, wanted: list[CallId]) -> dict[CallId, Value]:
+    """The value of every wanted Ref, and of the Refs inside those values."""
     values = execution.values
     inputs: dict[CallId, Value] = {}
-    pending = list(sources)
-    while pending:
-        source = pending.pop()
-        if source.id in inputs or source.id not in values.at:
-            continue
-        inputs[source.id] = values.given(source.id)
-        owner = execution.handles.get(source.id)
-        here = owner.put_ids if owner is not None else ()  # empty, too, where the call's record is used
-        for put in here or execution.history.puts.get(source.id, ()):
-            inputs[put] = values.given(put)
-        pending.extend(source.refs)
+    while wanted:
+        id = wanted.pop()
+        if id not in inputs and id in values.at:
+            inputs[id] = values.given(id)
+            wanted.extend(_inside(execution, id))
     return inputs
+
+
+def _inside(execution: Execution, id: CallId) -> tuple[CallId, ...]:
+    """The Refs inside of a value; of what a task put, all of those that it may hold."""
+    owner = CallId(id.partition("!")[0])
+    handle = execution.handles.get(owner)
+    refs, linked = (handle.ref_ids, handle.linked) if handle is not None else ((), False)
+    if not refs:  # empty, too, where the call's record is used
+        refs, linked = execution.history.refs.get(owner, ((), False))
+    return refs if id == owner or linked else ()
 
 
 def _crossing(execution: Execution, inputs: dict[CallId, Value], target: str) -> dict[CallId, str]:

@@ -13,6 +13,7 @@ from exoflow.driver.damage import forsake
 from exoflow.driver.depth import leave_room
 from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.identity import check_error, check_same
+from exoflow.driver.letting_go import note_passes
 from exoflow.driver.outcomes import forget_value
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
@@ -149,10 +150,7 @@ class Body:
             strand.counts[name] = n + 1
             id = CallId(f"{strand.prefix}{name}#{n}")
         else:
-            id = CallId(f"{self.scope.path}{name}[{spec.key}]")
-            known = kernel.calls.get(id)
-            if known is not None and known.attached:
-                raise RunError(f"the key {spec.key!r} is already taken by another call of {name} in this flow: {id}")
+            id = self._keyed(name, spec.key)
         inputs: tuple[Call, ...] = ()
         passes: tuple[Call, ...] = ()
         encoded = fingerprint = None
@@ -174,6 +172,8 @@ class Body:
             if choose is not None:
                 handle.choose = choose
             execution.handles[id] = handle
+            if passes:
+                note_passes(execution, handle)
             if spec.actor is not None:
                 spec.actor.called(handle)
             if past is not None:
@@ -182,6 +182,13 @@ class Body:
             execution.stop(error)
             raise
         return handle
+
+    def _keyed(self, name: str, key: object) -> CallId:
+        id = CallId(f"{self.scope.path}{name}[{key}]")
+        known = self.execution.kernel.calls.get(id)
+        if known is not None and known.attached:
+            raise RunError(f"the key {key!r} is already taken by another call of {name} in this flow: {id}")
+        return id
 
     def _edges(
         self, spec: TaskSpec, references: Sequence[codec.Reference], args: tuple[Any, ...], kwargs: Mapping[str, Any]

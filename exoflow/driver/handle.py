@@ -23,7 +23,7 @@ _NONE: Mapping[str, Any] = {}
 class Handle:
     """A call that a flow body has made: what a Ref wraps. A run may have a hundred thousand: every field counts."""
 
-    __slots__ = ("args", "body", "call", "kwargs", "number", "order", "rare", "seconds", "spec", "started_s")
+    __slots__ = ("args", "body", "call", "kwargs", "number", "order", "rare", "refs", "seconds", "spec", "started_s")
 
     encoded = Rarely[object | None](None)
     """The arguments, where they hold anything mutable."""
@@ -35,7 +35,15 @@ class Handle:
     event_type = Rarely[Any](object)
     message = Rarely[int](0)
     """Of an event: the number of the message that it took."""
+    may_go = Rarely[bool](False)
+    """Its value is large and can be made again: it is let go when nobody has a Ref to it and nobody is to take it."""
     put_ids = Rarely[tuple[CallId, ...]](())
+    ref_ids = Rarely[tuple[CallId, ...]](())
+    """Refs inside of its value."""
+    passing = Rarely[bool](False)
+    """It has not ended, and may return the Refs that it was passed."""
+    linked = Rarely[bool](False)
+    """Whether some of them stand in what it put."""
     _fingerprint = Rarely[object | None](None)
 
     def __init__(
@@ -45,12 +53,14 @@ class Handle:
         self.call = call
         self.body = body
         self.spec = spec
-        self.args = args
-        self.kwargs = kwargs or _NONE
+        self.args = args if encoded is None else ()
+        self.kwargs = kwargs if encoded is None and kwargs else _NONE
         self.rare: dict[str, Any] | None = None
         self.started_s = 0.0
         self.seconds = 0.0
         self.number = 0
+        self.refs = 0
+        """So many Refs to it are in somebody's hands. What is encoded holds none."""
         self.order = 0
         """When its value was first there, among all of its body."""
         if encoded is not None:

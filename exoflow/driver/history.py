@@ -42,6 +42,8 @@ class History:
         self.results: dict[CallId, Recorded] = {}
         self.intents: dict[CallId, records.Intent] = {}
         self.puts: dict[CallId, tuple[CallId, ...]] = {}
+        self.refs: dict[CallId, tuple[tuple[CallId, ...], bool]] = {}
+        """Refs inside of recorded values, and whether some of them stand in what was put."""
         self.events: dict[CallId, int] = {}
         """Which message each event took."""
         self._takers: dict[int, CallId] = {}
@@ -133,10 +135,12 @@ class History:
         kernel.recall_result(
             id, path_of(id), version, saved=kind != _MADE, failed=kind == _FAILED,
             choice=bits & 1 != 0, effect=bits & 2 != 0, names=tuple(names) if names else (),
-            refs=tuple(CallId(ref.partition("!")[0]) for ref in refs) if refs else (),
+            refs=self._owners(id, refs) if refs else (),
             reads_at=reads_at, newest=record[17] if len(record) > 17 else NO_VERSION,
             actor=bits & records.ACTOR != 0, dead=bits & records.DEAD != 0,
         )  # fmt: skip
+        if refs or id in self.refs:
+            self.refs[id] = tuple(map(CallId, refs or ())), bits & records.LINKED != 0
         self.results[id] = kind, version, arguments, self._codes.setdefault(code, code)
         if bits & records.EVENT:
             self._tell_taken(id, records.message_number(inputs))
@@ -153,6 +157,10 @@ class History:
                 values.at[CallId(put)] = put_value
             if puts or id in self.puts:
                 self.puts[id] = tuple(CallId(put) for put, _ in puts or ())
+
+    def _owners(self, id: CallId, refs: list[str]) -> tuple[CallId, ...]:
+        owners = dict.fromkeys(CallId(ref.partition("!")[0]) for ref in refs)
+        return tuple(owner for owner in owners if owner != id)
 
     def _tell_taken(self, id: CallId, message: int) -> None:
         former = self._takers.get(message)

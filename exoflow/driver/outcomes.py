@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from exoflow import codec
 from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
+from exoflow.driver.letting_go import let_go, note_end, note_refs, note_value
 from exoflow.errors import TaskFailed
 from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
@@ -26,6 +27,10 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
         execution.values.end_turn(version, given_back=given_back)
     if isinstance(outcome, Computed):
         take_value(execution, handle, version, outcome)
+        if call.inputs or call.passes:
+            note_end(execution, handle)
+        if execution.unreferenced:
+            let_go(execution)
         return
     if call.attempt == version:
         _timed(execution, handle, outcome.seconds)
@@ -97,10 +102,15 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     values.place(call.id, value)
     if call.note.actor:
         values.place_state(call.id, outcome.state, outcome.snapshot)
+    if outcome.refs or handle.rare:
+        handle.ref_ids, handle.linked = outcome.refs, outcome.linked
+        note_refs(execution, handle)
     if outcome.puts:
         handle.put_ids = tuple(id for id, _ in outcome.puts)
         for id, put in outcome.puts:
             values.place(id, put)
+    if held:
+        note_value(execution, handle)
 
 
 def forget_value(execution: Execution, id: CallId) -> None:

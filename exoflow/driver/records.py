@@ -33,8 +33,8 @@ EVENT = 8
 """The bit of ``Result.choice`` that says so."""
 
 
-ACTOR, DEAD = 16, 32
-"""Bits of ``Result.choice``: an actor's call; one that has left no state, nor will any behind it."""
+ACTOR, DEAD, LINKED = 16, 32, 64
+"""Bits of ``Result.choice``: an actor's call; one that has left no state, nor will any behind it; one that put Refs."""
 
 
 class Start(NamedTuple):
@@ -67,6 +67,7 @@ class Result(NamedTuple):
     puts: list[list[Any]] | None
     """``[id, payload]`` of every value that the task ``put``."""
     refs: list[str] | None
+    """Those inside the value, and of what was put."""
     names: list[str] | None
     reads_at: int
     inputs: list[str] | None
@@ -80,7 +81,7 @@ class Result(NamedTuple):
     why: str | None
     """None for a first attempt; else retry, lost, remade, not saved, ..."""
     choice: int
-    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow, 8 an event, 16 and 32 of an actor."""
+    """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow, 8 an event, and those above."""
     newest: int = 0
     """Of a child flow: the newest version among the choices behind its result."""
 

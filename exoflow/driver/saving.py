@@ -52,6 +52,8 @@ def append_result(
         made_again(execution, call.id)
     bits = call.is_choice | (note.effect is not None) << 1 | (note.kind is Kind.FLOW) << 2
     inputs: list[Any] | None = [i.id for i in call.inputs] if call.inputs else None
+    if handle.linked:
+        bits |= records.LINKED
     if note.actor:
         bits |= records.ACTOR | (records.DEAD if call.dead else 0)
     elif note.kind is Kind.EVENT:
@@ -65,7 +67,7 @@ def append_result(
             version,
             payload,
             puts,
-            [ref.id for ref in call.refs] if call.refs else None,
+            list(handle.ref_ids) if handle.ref_ids else None,
             list(names) if names else None,
             call.reads_at,
             inputs,

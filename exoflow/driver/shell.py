@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -123,6 +124,8 @@ class Shell:
         self.inner: dict[Version, asyncio.Task[Any]] = {}
         """Attempts that run in asyncio tasks of the flow itself."""
         self.save_tries: dict[CallId, int] = {}
+        self.unreferenced: deque[Handle] = deque()
+        """Calls to which the last Ref has gone, and whose value may go, too."""
         self.onlookers: dict[CallId, dict[Body, None]] = {}
         """Calls that other bodies wait for than the one that made them, and which."""
         self._positions: list[int] = []

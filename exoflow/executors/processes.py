@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -265,7 +266,7 @@ class ProcessExecutor:
         """A new worker in the place of a dead one or none; None: it does not start, or the executor is closed."""
         if worker is not None:
             self._end(worker)
-        setup = msgpack.packb((self._folders(), self._carrier.store_code, place))
+        setup = msgpack.packb((sys.argv, self._folders(), self._carrier.store_code, place))
         fresh = Worker(setup, self._inherit())
         with self._lock:
             self._workers.add(fresh)

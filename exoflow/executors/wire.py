@@ -92,10 +92,10 @@ def _unpack_actor(fields: list[Any]) -> ActorOrder:
 def pack_outcome(outcome: Outcome) -> bytes:
     fields: tuple[Any, ...]
     match outcome:
-        case Computed(value, seconds, refs, puts, state, snapshot):
+        case Computed(value, seconds, refs, puts, state, snapshot, linked):
             packed_puts = [(c, _pack_value(v)) for c, v in puts]
             left = _pack_or_none(state), _pack_or_none(snapshot)
-            fields = ("c", _pack_value(value), seconds, refs, packed_puts, *left)
+            fields = ("c", _pack_value(value), seconds, refs, packed_puts, *left, linked)
         case Raised(error, seconds, did_not_happen, state, snapshot):
             fields = ("r", error, seconds, did_not_happen, _pack_or_none(state), _pack_or_none(snapshot))
         case Vanished(reason, seconds, lost, state):
@@ -106,10 +106,10 @@ def pack_outcome(outcome: Outcome) -> bytes:
 def unpack_outcome(data: bytes) -> Outcome:
     kind, *fields = _decode(data)
     if kind == "c":
-        value, seconds, refs, puts, state, snapshot = fields
+        value, seconds, refs, puts, state, snapshot, linked = fields
         made = tuple((c, _unpack_value(v)) for c, v in puts)
         left = _state_or_none(state), _unpack_or_none(snapshot)
-        return Computed(_unpack_value(value), seconds, tuple(refs), made, *left)
+        return Computed(_unpack_value(value), seconds, tuple(refs), made, *left, linked)
     if kind == "r":
         error, seconds, did_not_happen, state, snapshot = fields
         return Raised(error, seconds, did_not_happen, _state_or_none(state), _unpack_or_none(snapshot))

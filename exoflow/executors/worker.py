@@ -32,7 +32,8 @@ def main(socket: int, parent: int) -> None:
     signal.signal(signal.SIGTERM, _leave_it_to_the_flow)
     _die_with(parent)
     connection = Connection(socket)
-    folders, store, place = msgpack.unpackb(connection.recv_bytes())
+    # a program that is imported to find a task in it may look at its arguments
+    sys.argv, folders, store, place = msgpack.unpackb(connection.recv_bytes())
     stored = StoredValues(None if store is None else decode(from_bytes(store)))
     performer = Performer(stored)
     actors = WorkerActors(EXECUTOR, place, stored)

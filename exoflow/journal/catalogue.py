@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from exoflow.journal import frames, packs
+from exoflow.journal.ends import emptied
 from exoflow.journal.frames import Batch, Gap
 from exoflow.journal.numbered import in_bucket
 from exoflow.journal.records import OWNERSHIP, Kind, decode
@@ -107,6 +108,9 @@ class Reader:
         for name in self._store.list("journals"):
             _, journal, number = name.split("/")
             numbers.setdefault(journal, []).append(int(number))
+        if in_bucket(self._store):
+            for journal in emptied(self._store) & numbers.keys():
+                numbers[journal] = [max(numbers[journal])]
         self.first_slots = {journal: min(found) for journal, found in numbers.items()}
         self.vanished = not self.positions.keys() <= {*numbers, *packs.pack_names(self._store)}
         seen = dict(self.positions)

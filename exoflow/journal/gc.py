@@ -4,48 +4,44 @@ The order makes each step safe against a crash and against whoever reads at the 
 slot is deleted, so a reader that misses a slot finds the run in a pack; a slot goes only if all before it are gone, so
 what is left of a run lacks its Start and sends the reader to the pack; a run is deleted only behind a tomb, which
 takers respect. One gc at a time.
+
+In a bucket nobody can be kept from collecting at the same time, or from waking after a day in the middle of it. So
+there nothing that was once free may be needed again: a journal goes whole, behind a mark (``ends``), but for its Seal,
+which fences its owner; a run behind a claim (``graves``) that no taker can have too; a value if no other gc has moved
+the records among which its name was looked for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from exoflow.hooks import reach
 from exoflow.journal import frames, packs
+from exoflow.journal.ends import end_of, mark_end
 from exoflow.journal.frames import Batch
-from exoflow.journal.graves import alone, bury, fill_graves
+from exoflow.journal.graves import alone, bury, fill_graves, is_dropped
 from exoflow.journal.inbox import bells
-from exoflow.journal.marks import last_buried
-from exoflow.journal.needed import named_in, named_values
+from exoflow.journal.marks import is_being_forked, last_buried
+from exoflow.journal.needed import unnamed
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.owners import claims
 from exoflow.journal.records import Kind, decode
+from exoflow.journal.retention import EndedRun, Keep, thin_packs
 from exoflow.journal.scan import (
     History,
     ends_with_seal,
     is_sealed,
     journal_names,
+    newest_slot,
     read_all,
     slot_name,
     slot_numbers,
 )
-from exoflow.journal.takeover import find, journal_processes, seal, seal_after
-from exoflow.protocols import Record, SlotStore, Store
-
-
-@dataclass(frozen=True, slots=True)
-class EndedRun:
-    """What retention decides on."""
-
-    run_id: str
-    epoch: int
-    journal: str
-    start: Record
-    end: Record
-
-
-Keep = Callable[[EndedRun], bool]
+from exoflow.journal.takeover import find, journal_processes, listen, seal, seal_after
+from exoflow.protocols import SlotStore, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +62,8 @@ class _Plan:
     slots: list[int]
     pack: list[tuple[packs.Packed, bytes]] = field(default_factory=list)
     drop: list[tuple[str, int]] = field(default_factory=list)
+    seal: int | None = None
+    """In a bucket: the slot that stays."""
 
 
 def collect(store: Store, keep: Keep, dry_run: bool = False) -> Collected:
@@ -74,7 +72,7 @@ def collect(store: Store, keep: Keep, dry_run: bool = False) -> Collected:
     Only journals that are over are touched: sealed ones, and those whose owner is gone, which are sealed first.
 
     Raises:
-        Conflict: another gc is at work.
+        Conflict: another gc is at work. (Not in a bucket: there each does its part.)
         StorageError: the store failed; whatever was done so far is safe.
     """
     with alone(store):
@@ -83,6 +81,8 @@ def collect(store: Store, keep: Keep, dry_run: bool = False) -> Collected:
 
 def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
     values = store.list("values")
+    if in_bucket(store):
+        _listen_to_all(store)
     plans = [plan for plan in (_plan(store, name, keep, dry_run) for name in journal_names(store)) if plan is not None]
     packed = [each for plan in plans for each in plan.pack]
     dropped = [run_id for plan in plans for run_id, _ in plan.drop]
@@ -92,17 +92,21 @@ def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
             reach("gc.pack.before")
             packs.write_pack(store, f"packs/{os.urandom(8).hex()}", packed)
         for plan in plans:
-            _leave_seal(store, plan)
+            if plan.seal is not None:
+                reach("gc.end.before")
+                mark_end(store, plan.journal, plan.seal)
+            else:
+                _leave_seal(store, plan)
         for name in slots:
             reach("gc.slot.before")
             store.delete(name)
-    dropped += _thin_packs(store, keep, dry_run)
+    dropped += thin_packs(store, keep, dry_run)
     if not dry_run:
         fill_graves(store)
-    named = set(named_values(store, frozenset(slots)))
-    named.update(name for _, data in packed for name in named_in(data))
     over = {plan.journal for plan in plans}
-    unused = [name for name in values if name not in named and _is_over(store, name.split("/")[1], over)]
+    writers = {journal for journal in {name.split("/")[1] for name in values} if _is_over(store, journal, over)}
+    free = [name for name in values if name.split("/")[1] in writers]
+    unused = unnamed(store, free, frozenset(slots), (data for _, data in packed))
     if not dry_run:
         for name in unused:
             reach("gc.value.before")
@@ -115,11 +119,26 @@ def _collect(store: Store, keep: Keep, dry_run: bool) -> Collected:
     return Collected(tuple(each.run_id for each, _ in packed), tuple(dropped), tuple(slots), tuple(unused))
 
 
+def _listen_to_all(store: Store) -> None:
+    """Each owner that is to be called dead has to be silent for three beats: let them be the same."""
+    for journal in journal_names(store):
+        with contextlib.suppress(FileNotFoundError):
+            if not is_sealed(store, journal) and _must_beat(store, journal):
+                listen(store, journal)
+
+
+def _must_beat(store: Store, journal: str) -> bool:
+    """Whether its owner says so all the time if it lives. One whose runs have ended need not, and is left alone."""
+    return any(not history.ended and not history.released for history, _ in read_all(store, journal).values())
+
+
 def _plan(store: Store, journal: str, keep: Keep, dry_run: bool) -> _Plan | None:
-    numbers = slot_numbers(store, journal)
-    if not numbers or _is_held(store, journal, numbers) or journal_processes(store, journal):
-        return None
     try:
+        if in_bucket(store):
+            return _plan_whole(store, journal, keep, dry_run)
+        numbers = slot_numbers(store, journal)
+        if not numbers or _is_held(store, journal, numbers) or journal_processes(store, journal):
+            return None
         if not is_sealed(store, journal):
             if dry_run:
                 pass
@@ -139,21 +158,54 @@ def _plan_slots(store: Store, journal: str, numbers: list[int], keep: Keep, dry_
     reaches = _slots_of_runs(store, journal, numbers)
     blocked = min((min(reaches[run]) for run, state in states.items() if state is None), default=numbers[-1] + 1)
     plan = _Plan(journal, [number for number in numbers if number < blocked])
-    if store.shared and not isinstance(store, SlotStore) and plan.slots[-1:] == numbers[-1:]:
-        last = numbers[-1]
-        if ends_with_seal(store, journal, last):
-            plan.slots.pop()  # a zombie's next create must fail
     for run, state in states.items():
-        if not isinstance(state, EndedRun) or min(reaches[run]) >= blocked:
-            continue
-        history, last_at = histories[run]
-        whole = max(reaches[run]) < blocked
-        if whole and not keep(state) and bury(store, state.run_id, state.epoch, dry_run):
-            plan.drop.append((state.run_id, state.epoch))
-        else:
-            place = packs.Packed("", state.run_id, state.epoch, journal, run, True, *last_at, 0, 0)
-            plan.pack.append((place, frames.pack_records(history.entries)))
+        if isinstance(state, EndedRun) and min(reaches[run]) < blocked:
+            whole = max(reaches[run]) < blocked
+            _place(store, plan, run, state, histories[run], dry_run, stays=not whole or keep(state))
     return plan
+
+
+def _plan_whole(store: Store, journal: str, keep: Keep, dry_run: bool) -> _Plan | None:
+    """In a bucket: all slots below the Seal, or none."""
+    if not is_sealed(store, journal):
+        if not _must_beat(store, journal) or journal_processes(store, journal):
+            return None
+        if not dry_run and not seal(store, journal, 0, 0, force=False):
+            return None
+    last = newest_slot(store, journal)
+    if end_of(store, journal) is not None:  # what is still there was left by a gc that crashed, or came late
+        left = [int(name.rpartition("/")[2]) for name in store.list(f"journals/{journal}")]
+        plan = _Plan(journal, sorted(number for number in left if number != last), seal=last)
+        return plan if plan.slots else None
+    end = last if ends_with_seal(store, journal, last) else last + 1  # not there in a dry run
+    histories = read_all(store, journal)
+    states = {run: _state(store, journal, run, history) for run, (history, _) in histories.items()}
+    if end == 0 or None in states.values():
+        return None
+    plan = _Plan(journal, list(range(end)), seal=end)
+    for run, state in states.items():
+        if isinstance(state, EndedRun):
+            _place(store, plan, run, state, histories[run], dry_run, stays=keep(state))
+    return plan
+
+
+def _place(
+    store: Store,
+    plan: _Plan,
+    run: int,
+    state: EndedRun,
+    found: tuple[History, tuple[int, int]],
+    dry_run: bool,
+    *,
+    stays: bool,
+) -> None:
+    """An ended run goes, or into the pack."""
+    if not stays and bury(store, state.run_id, state.epoch, dry_run):
+        plan.drop.append((state.run_id, state.epoch))
+    else:
+        history, last_at = found
+        place = packs.Packed("", state.run_id, state.epoch, plan.journal, run, True, *last_at, 0, 0)
+        plan.pack.append((place, frames.pack_records(history.entries)))
 
 
 def _state(store: Store, journal: str, run: int, history: History) -> EndedRun | str | None:
@@ -162,7 +214,10 @@ def _state(store: Store, journal: str, run: int, history: History) -> EndedRun |
         return "packed" if not history.began and not history.damaged else None
     start = decode(history.entries[0][0])
     run_id = str(start[2])
-    newest = claims(store, run_id)[0]
+    known = claims(store, run_id)
+    if is_dropped(known, next((each.epoch for each in known if (each.journal, each.run) == (journal, run)), 0)):
+        return None if is_being_forked(store, run_id) else run_id
+    newest = known[0]
     epoch = newest.epoch
     if (newest.journal, newest.run) != (journal, run):
         if last_buried(store, run_id) >= epoch:
@@ -201,29 +256,6 @@ def _slots_of_runs(store: Store, journal: str, numbers: Iterable[int]) -> dict[i
                 for item in frames.found(batch):
                     reaches.setdefault(item.run, set()).add(number)
     return reaches
-
-
-def _thin_packs(store: Store, keep: Keep, dry_run: bool) -> list[str]:
-    """Write packs anew without the runs that retention no longer wants."""
-    dropped = []
-    for pack in packs.pack_names(store):
-        stay, gone = [], []
-        for packed in packs.packed_runs(store, pack):
-            records = packs.history(store, packed).records()
-            known = claims(store, packed.run_id)
-            run = EndedRun(packed.run_id, packed.epoch, packed.journal, records[0], records[-1]) if records else None
-            newest = bool(known) and known[0].epoch == packed.epoch
-            if run is not None and newest and not keep(run) and bury(store, run.run_id, run.epoch, dry_run):
-                gone.append(packed.run_id)
-            else:
-                stay.append((packed, packs.packed_data(store, packed)))
-        if gone and not dry_run:
-            if stay:
-                packs.write_pack(store, f"packs/{os.urandom(8).hex()}", stay)
-            reach("gc.pack.delete")
-            store.delete(pack)
-        dropped += gone
-    return dropped
 
 
 def _is_over(store: Store, journal: str, over: set[str]) -> bool:

@@ -1,4 +1,7 @@
-"""Delete runs so that nobody takes up half of one: one gc at a time, each run behind a tomb."""
+"""Delete runs so that nobody takes up half of one: one gc at a time, each run behind a tomb.
+
+In a bucket any number at a time, and instead of the tomb a claim that stays: takers and gc want the same object.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from exoflow.errors import Conflict, UnsupportedStore
+from exoflow.errors import Conflict
 from exoflow.hooks import reach
-from exoflow.journal import inbox
+from exoflow.journal import inbox, owners
 from exoflow.journal.marks import dig, is_being_forked
-from exoflow.journal.owners import claims, hashed
+from exoflow.journal.numbered import in_bucket
+from exoflow.journal.owners import Claim, claims, hashed, is_buried
+from exoflow.journal.scan import is_sealed
 from exoflow.journal.takeover import history_of
 from exoflow.protocols import SlotStore, Store
 
@@ -20,9 +25,10 @@ _one_process = threading.Lock()
 @contextmanager
 def alone(store: Store) -> Iterator[None]:
     """A second gc is refused: it would take the first one's tombs for those of a dead one."""
+    if in_bucket(store):
+        yield  # there are no locks there: each step is safe whoever else collects, and however late it comes
+        return
     if not isinstance(store, SlotStore):
-        if store.shared:
-            raise UnsupportedStore(f"{store.url}: gc needs locks, which a bucket has not: nothing was deleted")
         with _one_process:
             yield
         return
@@ -43,6 +49,8 @@ def alone(store: Store) -> Iterator[None]:
 
 def bury(store: Store, run_id: str, epoch: int, dry_run: bool) -> bool:
     """Whether the run may be deleted. Who finds the other's mark gives way: here, to takers and to forkers."""
+    if in_bucket(store):
+        return _claim_grave(store, run_id, epoch, dry_run)
     if dry_run:
         return not is_being_forked(store, run_id)
     reach("gc.tomb.before")
@@ -55,8 +63,46 @@ def bury(store: Store, run_id: str, epoch: int, dry_run: bool) -> bool:
     return True
 
 
+def _claim_grave(store: Store, run_id: str, epoch: int, dry_run: bool) -> bool:
+    """Take the epoch behind the newest, as a taker would: of both one gets it. What is forked now, goes later."""
+    known = claims(store, run_id)
+    newer = [claim for claim in known if claim.epoch > epoch]
+    if any(claim.is_grave for claim in newer):
+        return not is_being_forked(store, run_id)
+    if not known or not all(_never_began(store, run_id, claim) for claim in newer) or is_being_forked(store, run_id):
+        return False
+    if dry_run:
+        return True
+    reach("gc.tomb.before")
+    if not owners.dig(store, run_id, known[0].epoch + 1):
+        return False
+    reach("gc.tomb.after")
+    return not is_being_forked(store, run_id)
+
+
+def _never_began(store: Store, run_id: str, claim: Claim) -> bool:
+    """Whether a claim has come to nothing, and can come to nothing any more."""
+    return is_sealed(store, claim.journal) and history_of(store, run_id, claim) is None
+
+
+def is_dropped(known: list[Claim], epoch: int) -> bool:
+    """Whether an epoch lies in a grave. In a bucket; ``known`` are the run's claims."""
+    return any(claim.is_grave and claim.epoch > epoch for claim in known)
+
+
+def _empty_inboxes(store: Store) -> None:
+    """Delete the messages to runs that are gone, in a bucket."""
+    for hash in inbox.told(store):
+        for name in inbox.names(store, hash):
+            if is_buried(store, hash):  # else its id was taken anew, and these are for that run
+                store.delete(name)
+
+
 def fill_graves(store: Store) -> None:
     """Delete the owners of runs that are gone, then the tomb: also those that a gc left when it crashed."""
+    if in_bucket(store):
+        _empty_inboxes(store)
+        return
     for tomb in store.list("tombs"):
         try:
             run_id = bytes(store.read(tomb)).decode("utf-8", "surrogatepass")

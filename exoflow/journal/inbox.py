@@ -100,6 +100,11 @@ def _parse(data: Buffer, number: int, place: str) -> Message:
     return Message(what, time_s, name, payload, id, version, number)
 
 
+def names(store: Store, hash: str) -> list[str]:
+    """The objects of an inbox, by the hash of its run's id."""
+    return store.list(f"inbox/{hash}")
+
+
 def empty(store: Store, run_id: str) -> None:
     """Delete the messages of a run that is gone."""
     for name in store.list(_folder(run_id)):

@@ -24,6 +24,7 @@ from exoflow.journal.owners import (
     parse_id,
 )
 from exoflow.journal.records import Kind, encode
+from exoflow.journal.remembered import remembered
 from exoflow.journal.scan import Damaged, slot_numbers
 from exoflow.journal.slots import SLOT_MAX_BYTES, Author, CreatedSlots, GrowingSlots, Slots
 from exoflow.journal.takeover import BEAT_S, Found, Own, find, owner_processes, seal
@@ -114,16 +115,20 @@ class Journal(GroupCommit):
             if found.state != "absent":
                 return Claimed(False, found=found)
             newest = found.claim
-            if newest is not None and parse_id(run_id) == newest:
+            if newest is not None and parse_id(run_id) is not None and (newest.epoch == 1 or newest.is_grave):
                 raise self.not_found(run_id, "it looks like an id that ExoFlow makes itself; choose another form")
-            if newest is not None and newest.journal != self.name and not self._seal(newest.journal, force=False):
+            written = newest is not None and not newest.is_grave
+            if newest is not None and written and not self._is_ours_or_sealed(newest.journal):
                 continue
-            if newest is not None and self.find(run_id).state != "absent":
+            if written and self.find(run_id).state != "absent":
                 continue
             epoch = max(newest.epoch if newest is not None else 0, last_buried(self.store, run_id)) + 1
             run = self._create_claim(run_id, epoch)
             if run is not None:
                 return Claimed(True, epoch, run)
+
+    def _is_ours_or_sealed(self, journal: str) -> bool:
+        return journal == self.name or self._seal(journal, force=False)
 
     def _create_claim(self, run_id: str, epoch: int) -> int | None:
         """The index of the run that is ours now; None: somebody else has the epoch."""
@@ -154,8 +159,9 @@ class Journal(GroupCommit):
             RunNotFound: there is no such run.
         """
         self._open()
+        store = remembered(self.store)
         while True:
-            found = self._secure(run_id, takeover)
+            found = self._secure(store, run_id, takeover)
             if found is None:
                 continue
             assert found.claim is not None
@@ -175,34 +181,36 @@ class Journal(GroupCommit):
             ended = found.state == "ended"
             return Adopted(claim.epoch, run, found.records, found.damaged, ended, found.torn_bytes)
 
-    def _secure(self, run_id: str, takeover: bool) -> Found | None:
+    def _secure(self, store: Store, run_id: str, takeover: bool) -> Found | None:
         """A run's records when nobody can add to them any more; None: somebody moved, look again."""
-        known = claims(self.store, run_id)
+        known = claims(store, run_id)
         if not known:
             raise self.not_found(run_id)
         newest = known[0]
-        alive = owner_processes(self.store, newest, self._own(), listens=not takeover)
+        if newest.is_grave:
+            raise self.not_found(run_id, "gc has deleted it")
+        alive = owner_processes(store, newest, self._own(), listens=not takeover)
         if alive:
-            found = self.find(run_id, listens=not takeover)
+            found = find(store, run_id, self._own(), listens=not takeover)
             if found.state == "live":
                 if not takeover or newest.journal == self.name:
                     raise _is_live(found)
-                self._seal(newest.journal, force=True)
+                self._seal(newest.journal, force=True, store=store)
             elif found.state == "broken_off" and found.history.released and found.claim == newest:
                 return found  # released by a process that lives, and goes on with others
             elif found.state != "ended":
                 return None
-        elif not self._is_over(newest.journal) and not self._seal(newest.journal, force=False):
+        elif not self._is_over(store, newest.journal) and not self._seal(newest.journal, force=False, store=store):
             return None
         reach("takeover.read.before")
-        found = self.find(run_id)
+        found = find(store, run_id, self._own())
         if found.state == "absent":
             raise self.not_found(run_id)
         return found if found.state != "live" and found.claim == newest else None
 
-    def _is_over(self, journal: str) -> bool:
+    def _is_over(self, store: Store, journal: str) -> bool:
         """Whether there is nothing to seal: our own journal, or one that gc has taken whole."""
-        return journal == self.name or not slot_numbers(self.store, journal)
+        return journal == self.name or not slot_numbers(store, journal)
 
     def begin_fork(self, run_id: str, fork_id: str) -> None:
         """Keep gc from deleting a run, or its values, until a fork that names them has a durable Start: ``end_fork``.
@@ -238,8 +246,8 @@ class Journal(GroupCommit):
             self._claimed_runs.add(run)
         return run
 
-    def _seal(self, journal: str, *, force: bool) -> bool:
-        return seal(self.store, journal, self._number, self._entropy(64), force=force)
+    def _seal(self, journal: str, *, force: bool, store: Store | None = None) -> bool:
+        return seal(store or self.store, journal, self._number, self._entropy(64), force=force)
 
     def not_found(self, run_id: str, why: str = "") -> RunNotFound:
         """The error that says that there is no such run, and names the nearest id."""

@@ -6,7 +6,7 @@ Each creates its own, then looks for the other's; who finds one gives way.
 from __future__ import annotations
 
 from exoflow.journal.numbered import in_bucket
-from exoflow.journal.owners import hashed
+from exoflow.journal.owners import claims, hashed
 from exoflow.journal.scan import is_sealed, slot_numbers
 from exoflow.protocols import Store
 
@@ -19,7 +19,7 @@ def buried(store: Store, run_id: str, epoch: int) -> bool:
 def last_buried(store: Store, run_id: str) -> int:
     """The newest epoch that gc is deleting, or 0."""
     if in_bucket(store):
-        return 0  # gc does not work there
+        return 0  # there gc claims what it deletes, as takers do
     return max((int(name.rpartition("/")[2]) for name in store.list(f"tombs/{hashed(run_id)}")), default=0)
 
 
@@ -33,7 +33,8 @@ def dig(store: Store, run_id: str, epoch: int) -> str:
 def begin_fork(store: Store, run_id: str, fork_id: str, journal: str) -> bool:
     """Say that a fork is about to name the run's values; whether it may."""
     store.create(_fork_mark(run_id, fork_id), journal.encode())
-    if store.list(f"tombs/{hashed(run_id)}"):
+    known = claims(store, run_id) if in_bucket(store) else []
+    if known[0].is_grave if known else store.list(f"tombs/{hashed(run_id)}"):
         end_fork(store, run_id, fork_id)
         return False
     return True

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from exoflow.journal import frames, packs
+from exoflow.journal.ends import emptied
 from exoflow.journal.frames import Batch
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.records import Kind, decode, value_names
-from exoflow.journal.scan import journal_names, slot_name, slot_numbers
 from exoflow.protocols import Store
 
 _VALUES = b"values/"
 """What a record that names a value contains: the others need not be decoded."""
 
 
+def unnamed(store: Store, values: list[str], gone: frozenset[str], packed: Iterable[bytes]) -> list[str]:
+    """The values that no record names. Their journals must be over before this is asked.
+
+    Args:
+        gone: slots that do not count.
+        packed: records that do, and may not be in a pack yet.
+    """
+    before = _moves(store)
+    try:
+        named = set(named_values(store, gone))
+    except FileNotFoundError:
+        return []  # as below
+    for data in packed:
+        named.update(named_in(data))
+    if _moves(store) != before:
+        return []  # another gc moves records: perhaps from where we had not looked yet to where we had
+    return [name for name in values if name not in named]
+
+
+def _moves(store: Store) -> tuple[set[str], list[str]] | None:
+    """What changes in a bucket when a gc moves records, before they go from where they were."""
+    return (emptied(store), packs.pack_names(store)) if in_bucket(store) else None
+
+
 def named_values(store: Store, without: frozenset[str]) -> Iterator[str]:
     """The values that any record in any slot or pack names, whatever became of its run."""
-    for journal in journal_names(store):
-        for number in slot_numbers(store, journal):
-            name = slot_name(journal, number)
-            if name not in without:
-                yield from _named_in_slot(store, name)
+    for name in store.list("journals"):
+        if name not in without:
+            yield from _named_in_slot(store, name)
     for packed in packs.all_packed(store):
         yield from named_in(packs.packed_data(store, packed))
 

@@ -1,7 +1,8 @@
 """Objects that are numbered one after another in a folder: slots, claims, messages, bells.
 
 In a bucket nobody lists to find them. A listing costs ten times what a look at one object costs, and is what a service
-throttles first. Numbers have no gaps there: who creates one has seen the one before, and gc does not work in buckets.
+throttles first. Numbers have no gaps there: who creates one has seen the one before. gc leaves claims and bells that
+somebody may count, and says of a journal that it has taken where its last slot is (``ends``).
 """
 
 from __future__ import annotations

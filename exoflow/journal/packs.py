@@ -10,7 +10,6 @@ from zlib import crc32
 import msgpack
 
 from exoflow.journal import frames
-from exoflow.journal.numbered import in_bucket
 from exoflow.journal.records import decode_as_far
 from exoflow.journal.scan import Damaged, History
 from exoflow.protocols import Store
@@ -98,6 +97,4 @@ def history(store: Store, packed: Packed) -> History:
 
 
 def find_packed(store: Store, run_id: str, epoch: int) -> Packed | None:
-    if in_bucket(store):
-        return None  # gc, which packs, does not work there
     return next((each for each in all_packed(store) if each.run_id == run_id and each.epoch == epoch), None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from exoflow.journal import frames, numbered
+from exoflow.journal.ends import end_of
 from exoflow.journal.frames import NOWHERE, Batch, Entry, Gap
 from exoflow.journal.records import IN_DOUBT, OWNERSHIP, Kind, decode, decode_all, decode_as_far, encode
+from exoflow.journal.remembered import Remembered
 from exoflow.protocols import Record, Store
 
 
@@ -53,14 +55,25 @@ def slot_name(journal: str, number: int) -> str:
 
 
 def slot_numbers(store: Store, journal: str) -> list[int]:
-    return numbered.numbers(store, f"journals/{journal}", 0)
+    if not numbered.in_bucket(store):
+        return numbered.numbers(store, f"journals/{journal}", 0)
+    newest, end = _newest(store, journal, None)
+    return list(range(newest + 1)) if end is None else [end]
 
 
 def newest_slot(store: Store, journal: str, known: int | None = None) -> int:
     """The number of the newest slot, -1 where there is none; ``known`` is one that is there."""
     if numbered.in_bucket(store):
-        return numbered.newest(store, f"journals/{journal}", 0, known)
+        newest, end = _newest(store, journal, known)
+        return newest if end is None else end
     return max(slot_numbers(store, journal), default=-1)
+
+
+def _newest(store: Store, journal: str, known: int | None) -> tuple[int, int | None]:
+    """What looks like the newest slot, and the one that is, if gc has emptied the journal. In a bucket."""
+    if known is None and isinstance(store, Remembered):
+        known = store.newest(journal)
+    return numbered.newest(store, f"journals/{journal}", 0, known), end_of(store, journal)
 
 
 def journal_names(store: Store) -> list[str]:
@@ -255,13 +268,19 @@ def _add_adopted(history: History, journal: str, data: bytes) -> None:
         history.damaged.append(Damaged(journal, -1, 0, len(data), ()))
 
 
-def owned(store: Store, journal: str, kinds: frozenset[Kind]) -> Iterator[tuple[int, frames.Found]]:
+def owned(
+    store: Store, journal: str, kinds: frozenset[Kind], slots: Sequence[int] | None = None
+) -> Iterator[tuple[int, frames.Found]]:
     """Every good record of some kinds in a journal, with its slot; other records are skipped without a look at them.
+
+    Args:
+        slots: those that are to be read; None: all.
 
     Raises:
         FileNotFoundError: a slot vanished while it was read.
     """
-    slots = slot_numbers(store, journal)
+    if slots is None:
+        slots = slot_numbers(store, journal)
     contents = numbered.read_each(store, [slot_name(journal, number) for number in slots])
     for number, data in zip(slots, contents, strict=True):
         for piece in frames.batches(data):

@@ -126,20 +126,24 @@ class CreatedSlots:
         self.number = -1
         self._store = store
         self._author = author
+        self._unsure: tuple[int, bytes] = (-1, b"")
+        """The write that began last. If nobody knows whether it landed, it is repeated to the letter before the next:
+        something else may not take its place, which may lie below a Seal and have been emptied by gc."""
 
     def write(self, entries: Sequence[Entry], first: int) -> None:
         batch = self._author.batch(entries, first) if entries else b""
-        while True:
-            number = self.number + 1
-            name = slot_name(self._author.journal, number)
-            data = self._author.opening(0) + batch if number == 0 else batch
-            if created(self._store, name, data, _TRIES):
-                break
-            if not self._author.wrote(self._store, name):
-                raise self._author.fenced(number)
-            self.number = number  # our own create was interrupted before it could answer
-            if not batch:
-                return
+        number, begun = self._unsure
+        if number == self.number + 1:
+            self._create(number, begun)
+        number = self.number + 1
+        data = self._author.opening(0) + batch if number == 0 else batch
+        if data:
+            self._create(number, data)
+
+    def _create(self, number: int, data: bytes) -> None:
+        self._unsure = number, data
+        if not created(self._store, slot_name(self._author.journal, number), data, _TRIES):
+            raise self._author.fenced(number)
         self.number = number
 
     def close(self) -> None:

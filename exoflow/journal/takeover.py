@@ -12,8 +12,10 @@ from exoflow.errors import StorageError
 from exoflow.hooks import reach
 from exoflow.journal import packs
 from exoflow.journal.creation import created
+from exoflow.journal.ends import end_of
 from exoflow.journal.living import lives_here
 from exoflow.journal.marks import last_buried
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.owners import Claim, claims
 from exoflow.journal.scan import (
     Damaged,
@@ -31,7 +33,7 @@ from exoflow.protocols import Record, SlotStore, Store
 State = Literal["absent", "live", "broken_off", "ended"]
 
 BEAT_S = 5.0
-_BEATS = 3
+SILENT_BEATS = 3
 _TRIES = 100
 
 
@@ -97,6 +99,8 @@ def _find(store: Store, run_id: str, own: Own | None, listens: bool) -> Found:
     known = claims(store, run_id)
     newest = known[0] if known else None
     for claim in known:
+        if claim.is_grave:
+            break
         ours = own is not None and own.journal == claim.journal
         history = history_of(store, run_id, claim, own)
         if history is None:
@@ -124,9 +128,10 @@ def history_of(store: Store, run_id: str, claim: Claim, own: Own | None = None) 
         history = read_run(store, claim.journal, claim.run)
     if history.began:
         return history
-    packed = packs.find_packed(store, run_id, claim.epoch)
-    if packed is not None:
-        return packs.history(store, packed)
+    if not in_bucket(store) or end_of(store, claim.journal) is not None:  # there gc packs nothing without saying so
+        packed = packs.find_packed(store, run_id, claim.epoch)
+        if packed is not None:
+            return packs.history(store, packed)
     return history if history.entries else None
 
 
@@ -166,7 +171,7 @@ def hears_beat(
     newest, since_s = listen(store, journal, monotonic)
     if since_s is None or (store.url, journal) in _moved and monotonic() < since_s + BEAT_S:
         return not is_sealed(store, journal)
-    while monotonic() < since_s + _BEATS * BEAT_S:
+    while monotonic() < since_s + SILENT_BEATS * BEAT_S:
         sleep(BEAT_S / 5)
         if store.exists(slot_name(journal, newest + 1)):
             listen(store, journal, monotonic)
@@ -197,7 +202,7 @@ def note(store: Store, journal: str, newest: int, monotonic: Callable[[], float]
     _heard[key] = newest, now_s
     if known is not None:
         _moved.add(key)
-    return None if known is not None and now_s - since_s < _BEATS * BEAT_S else now_s
+    return None if known is not None and now_s - since_s < SILENT_BEATS * BEAT_S else now_s
 
 
 def seal(store: Store, journal: str, number: int, nonce: int, *, force: bool) -> bool:

@@ -224,6 +224,7 @@ class Bench:
         undoes: Attempt | None = None,
         actor: ActorPart | None = None,
         resources: dict[str, float] | None = None,
+        batchable: bool = False,
     ) -> Attempt:
         self._number += 1
         attempt = Attempt(
@@ -242,6 +243,7 @@ class Bench:
             save_to=save_to,
             encoded=encoded,
             actor=actor,
+            batchable=batchable,
         )
         serial = self._number
         self.executor.start(attempt, lambda outcome: self.reports.put((serial, outcome)))
@@ -264,8 +266,8 @@ class Bench:
         assert isinstance(value, Inline), value
         return decode(from_bytes(value), lookup=make_reference)
 
-    def error(self, function: Callable[..., Any], *args: Any) -> tuple[BaseException, bool]:
-        outcome = self.run(function, *args)
+    def error(self, function: Callable[..., Any], *args: Any, **options: Any) -> tuple[BaseException, bool]:
+        outcome = self.run(function, *args, **options)
         assert isinstance(outcome, Raised), outcome
         return decode_error(outcome.error), outcome.did_not_happen
 
@@ -317,9 +319,10 @@ class ExecutorConformance:
     def test_a_coroutine_is_awaited(self, bench: Bench) -> None:
         assert bench.result(returned_async, "x") == "x"
 
-    def test_each_attempt_is_reported_exactly_once(self, bench: Bench) -> None:
+    @pytest.mark.parametrize("batchable", [False, True])
+    def test_each_attempt_is_reported_exactly_once(self, bench: Bench, *, batchable: bool) -> None:
         for number in range(200):
-            bench.start(returned_async if number % 7 == 0 else returned, number)
+            bench.start(returned_async if number % 7 == 0 else returned, number, batchable=batchable)
         reports = [bench.reports.get(timeout=WAIT_S) for _ in range(200)]
         assert sorted(serial for serial, _ in reports) == list(range(1, 201))
         for serial, outcome in reports:

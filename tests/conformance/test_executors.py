@@ -25,12 +25,9 @@ class TestProcesses(ExecutorConformance):
 
 class TestRay(ExecutorConformance):
     kills = True
-    has_actors = False
 
     @pytest.fixture(autouse=True)
-    def cluster(self, ray_cluster: object, request: pytest.FixtureRequest) -> None:
-        if any(word in request.node.name for word in ("state", "actor", "snapshot")):
-            pytest.skip("actors do not run on Ray")
+    def cluster(self, ray_cluster: object) -> None: ...
 
     def open(self, store: Store) -> Executor:
         from exoflow.executors.ray import RayExecutor
@@ -40,7 +37,6 @@ class TestRay(ExecutorConformance):
 
 class TestDask(ExecutorConformance):
     kills = True
-    has_actors = False
 
     @pytest.fixture(autouse=True)
     def cluster(self, dask_cluster: "Client") -> None:

@@ -145,3 +145,31 @@ def test_what_a_program_without_a_file_defines_goes_by_value(run, tmp_path):
     )
     run("-c", program, value)
     assert run("-c", read, value) == "4"
+
+
+def test_a_program_that_looks_at_its_arguments_finds_them_in_its_workers_too(tmp_path):
+    (tmp_path / "words.py").write_text(
+        textwrap.dedent(
+            """
+            import sys
+            from exoflow import flow, task
+
+            WORD = sys.argv[1]
+
+            @task
+            def word() -> str:
+                return WORD
+
+            @flow
+            def words() -> str:
+                return word()
+
+            if __name__ == "__main__":
+                print(words.options(store="store", executor="processes").run())
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "words.py", "here"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "here\n"

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from exoflow.errors import Conflict, Fenced, RunIsLive, RunNotFound, StorageError
 from exoflow.journal import Journal, Kind
 from exoflow.journal.gc import collect
-from exoflow.protocols import Buffer
+from exoflow.journal.records import value_names
+from exoflow.protocols import Buffer, Record
 
 
 class Killed(BaseException):
@@ -52,6 +53,7 @@ class World:
         self.flying: list[tuple[str, bytes]] = []
         """Writes whose senders were told that they failed, and that may still land."""
         self.late = 0
+        self.collected = 0
         self.kill = kill
         self.power = power
         self.things: dict[str, Thing] = {}
@@ -171,6 +173,11 @@ class World:
             self.acked[run_id] = []
             self.owners = {key: owner for key, owner in self.owners.items() if key[0] != run_id}
             self.droppable.discard(run_id)
+
+    def check_values(self, records: tuple[Record, ...], where: str) -> None:
+        gone = [name for record in records for name in value_names(record) if name not in self.things]
+        if gone:
+            self.broken.append(f"{where}: {gone} are named and gone")
 
     def check_complete(self, run_id: str, marks: list[str], where: str) -> None:
         missing = [mark for mark in self.acked[run_id] if mark not in marks]
@@ -314,7 +321,7 @@ def work(world: World, actor: Actor, run_id: str, run: int, first: tuple[object,
         kind = Kind.ENDED if ends and n == count - 1 else Kind.SAVED
         if kind == Kind.ENDED:
             world.droppable.add(run_id)
-        position = journal.append((kind, run, mark, "x" * world.random.choice([0, 5, 700])))
+        position = journal.append((kind, run, mark, large_value(world, journal, mark)))
         queued.append(mark)
         if world.bucket and world.random.random() < 0.3:
             beat(world, journal)
@@ -326,6 +333,15 @@ def work(world: World, actor: Actor, run_id: str, run: int, first: tuple[object,
             check_unsealed(world, actor)
     if world.random.random() < 0.3:
         journal.close()
+
+
+def large_value(world: World, journal: Journal, mark: str) -> object:
+    """What a record says: something, or where its value lies, which whoever computed it has stored before."""
+    if world.random.random() < 0.8:
+        return "x" * world.random.choice([0, 5, 700])
+    name = f"values/{journal.name}/{mark}"
+    assert open_store(world).create(name, b"value")
+    return ["@", name, 5]
 
 
 def beat(world: World, journal: Journal) -> None:
@@ -376,6 +392,7 @@ def adopts(world: World, run_ids: list[str]) -> Callable[[Actor], None]:
                 # Its Adopted lies below a seal; it hears so late that another goes on already. Its next write fails
                 marks = world.acked[run_id]
             world.check_complete(run_id, marks, f"epoch {adopted.epoch}")
+            world.check_values(adopted.records, f"epoch {adopted.epoch} of {run_id}")
             work(world, actor, run_id, adopted.run, None)
 
     return script
@@ -383,11 +400,12 @@ def adopts(world: World, run_ids: list[str]) -> Callable[[Actor], None]:
 
 def collects(world: World, *, drop: bool) -> Callable[[Actor], None]:
     def script(actor: Actor) -> None:
-        if not world.grows:
+        if not world.grows and not world.bucket:
             return
         store = open_store(world)
         try:
-            collect(store, lambda run: not drop)
+            done = collect(store, lambda run: not drop)
+            world.collected += len(done.slots) + len(done.values)
         except Conflict:
             return
 
@@ -408,5 +426,6 @@ def check(world: World) -> None:
             if found.damaged:
                 world.broken.append(f"{run_id}: undamaged bytes are called damaged: {found.damaged}")
             world.check_complete(run_id, [str(r[2]) for r in found.records if r[0] != Kind.START], "at the end")
+            world.check_values(found.records, f"at the end, in {run_id}")
 
     world.play([look])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exoflow.errors import Fenced
-from exoflow.journal import journal as journal_module, numbered, owners, packs, slots, takeover
+from exoflow.journal import gc, journal as journal_module, numbered, owners, packs, slots, takeover
 
 _spec = importlib.util.spec_from_file_location("journal_world", Path(__file__).with_name("journal_world.py"))
 assert _spec is not None
@@ -20,7 +20,7 @@ SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "120"))
 """For each variant. 20,000 take some minutes."""
 
 
-hears_beat = takeover.hears_beat
+hears_beat, note = takeover.hears_beat, takeover.note
 
 
 def play(seed: int, *, grows: bool, bucket: bool = False, drop: bool = False) -> "sim.World":
@@ -30,6 +30,7 @@ def play(seed: int, *, grows: bool, bucket: bool = False, drop: bool = False) ->
         numbered.read_each = lambda store, names: map(store.read, names)  # an actor is one thread
         takeover._heard.clear()  # what another world's processes saw
         takeover._moved.clear()
+        takeover.note = lambda store, journal, newest, _: note(store, journal, newest, lambda: world.clock_s)
         takeover.hears_beat = lambda store, journal: hears_beat(store, journal, lambda: world.clock_s, world.sleep)
     scripts = [sim.starts(world, "a"), sim.starts(world, "a"), sim.starts(world, None), sim.adopts(world, ["a"])]
     world.play(scripts)
@@ -37,9 +38,8 @@ def play(seed: int, *, grows: bool, bucket: bool = False, drop: bool = False) ->
         if world.random.random() < world.power:
             world.fail_power()
         known = sorted(world.acked) or ["a"]
-        world.play(
-            [sim.adopts(world, known), sim.adopts(world, known), sim.starts(world, "a"), sim.collects(world, drop=drop)]
-        )
+        scripts = [sim.adopts(world, known), sim.adopts(world, known), sim.starts(world, "a")]
+        world.play([*scripts, *(sim.collects(world, drop=drop) for _ in range(1 + bucket))])
     sim.check(world)
     return world
 
@@ -47,26 +47,29 @@ def play(seed: int, *, grows: bool, bucket: bool = False, drop: bool = False) ->
 @pytest.fixture(autouse=True)
 def listening_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(takeover, "hears_beat", hears_beat)
+    monkeypatch.setattr(takeover, "note", note)
     monkeypatch.setattr(numbered, "read_each", numbered.read_each)
 
 
 @pytest.mark.sim
 @pytest.mark.parametrize(
     ("grows", "bucket", "drop"),
-    [(True, False, False), (True, False, True), (False, False, False), (False, True, False)],
-    ids=["local", "local with gc", "memory", "bucket"],
+    [(True, False, False), (True, False, True), (False, False, False), (False, True, False), (False, True, True)],
+    ids=["local", "local with gc", "memory", "bucket", "bucket with gc"],
 )
 def test_nothing_acknowledged_is_lost_and_no_epoch_has_two_owners(grows: bool, bucket: bool, drop: bool) -> None:
-    acknowledged = takeovers = 0
+    acknowledged = takeovers = collected = 0
     for seed in range(SEEDS):
         world = play(seed, grows=grows, bucket=bucket, drop=drop)
         assert not world.broken, f"seed {seed}: {world.broken}"
         acknowledged += world.acknowledged
         takeovers += world.takeovers
+        collected += world.collected
     assert acknowledged > 5 * SEEDS
     assert takeovers > SEEDS / 2
+    assert collected > SEEDS / 2 or not grows and not bucket
     if SEEDS > 1000:
-        print(f"{SEEDS} seeds, {takeovers} takeovers, {acknowledged} acknowledged records")
+        print(f"{SEEDS} seeds, {takeovers} takeovers, {acknowledged} acknowledged records, {collected} deleted")
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
@@ -77,8 +80,8 @@ def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
     assert trace(7) != trace(8)
 
 
-def found_within(seeds: int, *, bucket: bool = False) -> bool:
-    return any(play(seed, grows=not bucket, bucket=bucket).broken for seed in range(seeds))
+def found_within(seeds: int, *, bucket: bool = False, drop: bool = False) -> bool:
+    return any(play(seed, grows=not bucket, bucket=bucket, drop=drop).broken for seed in range(seeds))
 
 
 def test_an_owner_that_does_not_look_at_the_next_slot_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,3 +143,26 @@ def test_in_a_bucket_an_owner_that_goes_on_behind_a_seal_is_caught(monkeypatch: 
 
     monkeypatch.setattr(slots.CreatedSlots, "write", on_and_on)
     assert found_within(100, bucket=True)
+
+
+def test_in_a_bucket_a_gc_that_does_not_say_where_a_journal_ends_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "mark_end", lambda *args: None)
+    assert found_within(100, bucket=True)
+
+
+def test_in_a_bucket_a_gc_that_does_not_claim_what_it_drops_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "dig", lambda *args: True)
+    assert found_within(200, bucket=True, drop=True)
+
+
+def test_in_a_bucket_a_gc_that_deletes_seals_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_whole = gc._plan_whole
+
+    def with_seal(*args: Any) -> Any:
+        plan = plan_whole(*args)
+        if plan is not None:
+            plan.slots.append(plan.seal)
+        return plan
+
+    monkeypatch.setattr(gc, "_plan_whole", with_seal)
+    assert found_within(400, bucket=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import exoflow
 from exoflow import flow, settings, task
 from exoflow.adoption import Adoption
 from exoflow.driver.runtime import Runtime
-from exoflow.storage import LocalStore
+from exoflow.journal import journal, takeover
+from exoflow.storage import LocalStore, MemoryStore
 
 
 @task(effect="irrevocable")
@@ -144,3 +146,51 @@ def test_a_run_that_cannot_be_gone_on_with_does_not_keep_the_others(
     assert look(adoption) == {"whole": 2}
     assert "broken cannot be gone on with: its code is gone" in caplog.text
     assert look(adoption) == {}
+
+
+class CountingBucket(MemoryStore):
+    """What an object store is to the journal: shared, without locks."""
+
+    shared = True
+
+    def __init__(self) -> None:
+        super().__init__("memory://counting")
+        self.reads: Counter[str] = Counter()
+
+    def read(self, name: str) -> memoryview:
+        self.reads[name] += 1
+        return super().read(name)
+
+
+def test_in_a_bucket_an_idle_owner_is_read_once_and_what_it_begins_later_is_adopted_when_it_dies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(journal, "BEAT_S", 1_000.0)  # the owner never says that it lives
+    store = CountingBucket()
+    owner, executors = Runtime(store), settings.Executors(store)
+
+    def begin(run_id: str) -> Any:
+        local = executors("local")
+        execution = owner.begin(
+            double._spec, (1,), {}, run_id=run_id, labels={}, executor=local, executors=executors, cwd=os.getcwd()
+        )
+        owner.journal.flush()
+        return execution
+
+    for n in range(5):
+        assert begin(f"early-{n}").run() == 2
+    monkeypatch.setattr(takeover, "BEAT_S", 0.01)
+    adoption, name = Adoption(store, SERVED), owner.journal.name
+    while name not in adoption._read_to:
+        assert look(adoption) == {}
+    seen = store.reads.copy()
+    for _ in range(20):
+        assert look(adoption) == {}
+    assert store.reads == seen
+    begin("late")
+    found: dict[str, object] = {}
+    while not found:
+        found = look(adoption)
+    assert found == {"late": 2}
+    assert store.reads[f"journals/{name}/0"] <= seen[f"journals/{name}/0"] + 3, "to find the run, and to take it"
+    owner.close()

@@ -1,5 +1,7 @@
 import asyncio
+import gc
 import threading
+import weakref
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -66,6 +68,22 @@ def test_each_attempt_gets_its_own_copy_of_an_input():
 
     inputs = {CallId("a"): inline([])}
     assert result(body, A, inputs=inputs) == result(body, A, inputs=inputs) == [1]
+
+
+def test_an_attempt_is_freed_when_it_ends_with_what_it_was_given():
+    class Body:
+        def __call__(self, x):
+            return 1
+
+    body = Body()
+    freed = weakref.ref(body)
+    gc.disable()  # large inputs would wait for it
+    try:
+        ran(body, A, inputs={CallId("a"): inline([1])})
+        del body
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_encoded_arguments_are_decoded_and_their_refs_replaced():

@@ -94,16 +94,16 @@ def test_the_id_of_another_flow_is_refused() -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("s3://bucket/path", "comes in a later version"),
-        ("gs://bucket", "conditional create has not been seen to hold"),
-        ("az://container", "conditional create has not been seen to hold"),
+        ("s3://", "names no bucket: write s3://bucket"),
+        ("gs://bucket", "conditional create has"),
+        ("az://container", "conditional create has"),
         ("https://example.org", "nothing can be created there"),
         ("ftp://host/x", "ExoFlow does not know it"),
         ("file://host/x", "cannot name a host"),
     ],
 )
 def test_a_store_without_an_atomic_create_is_refused_with_what_to_use_instead(url: str, why: str) -> None:
-    with pytest.raises(UnsupportedStore, match=rf"{url}.*{why}.*path"):
+    with pytest.raises(UnsupportedStore, match=rf"{url}.*{why}"):
         same.options(store=url).run(1)
 
 

@@ -5,12 +5,14 @@ import copy
 import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import exoflow
 from exoflow import Ref, Refs, as_completed, flow, gather, task
+from exoflow.attempts import current_attempt
 from exoflow.model import CallId
 
 
@@ -345,3 +347,60 @@ def test_time_and_chance_in_a_flow() -> None:
         return exoflow.run_id()
 
     assert "trial" in in_flow(body)
+
+
+def test_a_task_is_given_what_it_takes_of_what_another_has_put_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    @task
+    def parts(n: int) -> list[Ref[str]]:
+        return [exoflow.put(f"part {i}") for i in range(n)]
+
+    @task
+    def join(texts: list[str]) -> str:
+        given.append(len(_given()))
+        return ", ".join(texts)
+
+    @task
+    def whole(texts: list[str]) -> str:
+        given.append(len(_given()))
+        return ", ".join(texts)
+
+    def _given() -> Any:
+        context = current_attempt()
+        assert context is not None
+        return context._attempt.inputs
+
+    def body() -> list[str]:
+        made = [parts.submit(3), parts.submit(3)]
+        columns = [[refs.result()[n].arg for refs in made] for n in range(3)]
+        return [*(join(column) for column in columns), whole(made[0])]  # type: ignore[arg-type]
+
+    assert in_flow(body) == ["part 0, part 0", "part 1, part 1", "part 2, part 2", "part 0, part 1, part 2"]
+    assert given == [2, 2, 2, 4]
+
+
+def test_refs_inside_of_what_a_task_put_are_followed_in_this_life_and_the_next(tmp_path: Path) -> None:
+    lives: list[int] = []
+
+    @task
+    def nested(text: str) -> Ref[list[Ref[str]]]:
+        return exoflow.put([exoflow.put(text), exoflow.put(text.upper())])
+
+    @task
+    def join(texts: list[str]) -> str:
+        return ", ".join(texts)
+
+    @flow(name="nested_puts")
+    def nests() -> str:
+        refs = nested.submit("a")
+        first = join(refs.result())  # type: ignore[arg-type]
+        lives.append(1)
+        if len(lives) == 1:
+            raise LookupError(first)
+        return join.options(key="again")(refs.result())  # type: ignore[arg-type]
+
+    run = nests.options(store=str(tmp_path), run_id="r")
+    with pytest.raises(LookupError, match="a, A"):
+        run.run()
+    assert exoflow.resume("r", store=str(tmp_path)) == "a, A"

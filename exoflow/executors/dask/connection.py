@@ -51,6 +51,15 @@ class Connection:
         """Whether nobody else uses the cluster, so that we may kill its workers. It is on this machine."""
         return self.cluster is not None
 
+    def keep_workers(self) -> None:
+        """Have a cluster of our own start again what it gave up.
+
+        It closes, for good, a worker that is not there 15 seconds after it died: one that died again, or starts slowly.
+        """
+        cluster = self.cluster
+        if cluster is not None and len(cluster.workers) < len(cluster.worker_spec):
+            cluster.scale(len(cluster.worker_spec))
+
     def close(self) -> None:
         if hasattr(self, "client"):
             self.client.close()

@@ -18,15 +18,19 @@ from typing import Any
 
 from distributed import Future, as_completed
 
-from exoflow.errors import ExecutorError, UnsupportedStore
+from exoflow.errors import ExecutorError
 from exoflow.executors.dask import worker
+from exoflow.executors.dask.actors import Actors
 from exoflow.executors.dask.connection import Connection
 from exoflow.executors.dask.ending import Endings, Tell
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.holdings import Holdings
-from exoflow.executors.dask.placing import Pace, Seat, Waiting, nearest, show_needs
+from exoflow.executors.dask.placing import Seat, Waiting, nearest
 from exoflow.executors.dask.roster import Roster, until_gone
 from exoflow.executors.dask.stopping import Stops
+from exoflow.executors.dask.unplaceable import Unplaceable
+from exoflow.executors.pace import Pace
+from exoflow.executors.wire import unpack_outcome
 from exoflow.protocols import Computed
 
 _LEAVE_S = 5.0
@@ -70,11 +74,12 @@ class Dispatcher:
         )
         self._endings = Endings(name, self.holdings, tell)
         self._stops = Stops(connection, self._roster, self._endings, self._place)
+        self._unplaceable = Unplaceable(self._waiting, self._roster, self._endings, is_own=connection.is_own)
+        self.actors = Actors(connection, self._roster, self._endings, self._place)
         self._ended: list[tuple[Entry, Future[bytes]]] = []
         self._is_collecting = False
         self._is_balancing = False
         self._tasks: set[asyncio.Future[None]] = set()
-        self._said: set[str] = set()
         self._call(self._open)
 
     @property
@@ -125,11 +130,22 @@ class Dispatcher:
     def _open(self) -> None:
         self._client.subscribe_topic(self._patron.id, self._stops.overdue)
         self._roster.open()
+        if self._connection.is_own:
+            self._spawn(self._keep_workers())
+
+    async def _keep_workers(self) -> None:
+        while not self.is_over:
+            self._connection.keep_workers()
+            await asyncio.sleep(_IDLE_S)
 
     def _take_in(self) -> None:
         self._inbox_is_called = False  # before the look: what comes after it calls again
         while self._inbox:
-            self._waiting.put(self._inbox.popleft())
+            entry = self._inbox.popleft()
+            if entry.state is None or self.actors.has(entry.state):
+                self._waiting.put(entry)
+            else:
+                self._endings.state_lost(entry)
         self._place()
 
     def _place(self) -> None:
@@ -143,9 +159,11 @@ class Dispatcher:
             entry.expected_s = self._pace.of(entry.attempt.task)
             seat.take(entry)
             if not all(self.holdings.has(key) for key in entry.held):
-                self._endings.vanished([entry], "it was lost while the attempt waited")
+                self._endings.vanished([entry], "it was lost while the attempt waited", begun=False)
             elif entry.sent:
                 self._spawn(self._send(entry, seat))
+            elif entry.attempt.actor is not None:
+                self._spawn(self.actors.perform(entry, seat))
             else:
                 batches[seat].append(entry)
         for seat, entries in batches.items():
@@ -154,27 +172,13 @@ class Dispatcher:
                 by_resources[seat.dask_resources(entry.needs)].append(entry)
             for resources, alike in by_resources.items():
                 self._submit(seat, alike, dict(resources))
-        if self._roster.is_known:
-            for needs in self._waiting.needs():
-                if not any(seat.can_ever(needs) for seat in self._roster.seats.values()):
-                    self._no_place_for(needs)
+        self._unplaceable.tell()
 
     def _nearest(self, entry: Entry) -> Seat | None:
+        if entry.attempt.actor is not None:
+            return self.actors.seat_for(entry)
         expected_s = self._pace.of(entry.attempt.task)
         return nearest(self._roster.seats.values(), entry, expected_s, self.holdings.lies_at)
-
-    def _no_place_for(self, needs: dict[str, float]) -> None:
-        """No worker can ever have them: an error, where there will be no others."""
-        error: BaseException | None = None
-        if not self._roster.seats and self._roster.unusable:
-            error = _unusable(next(iter(self._roster.unusable.values())))
-        elif self._roster.seats and self._connection.is_own:
-            error = ExecutorError(f"no worker of the cluster on this machine has {show_needs(needs)}")
-        if error is not None:
-            self._endings.refused(self._waiting.take_all(needs), error)
-        elif (text := show_needs(needs)) not in self._said:
-            self._said.add(text)
-            _log.warning("attempts wait for a Dask worker that has %s: there is none now", text)
 
     async def _send(self, entry: Entry, seat: Seat) -> None:
         """Bring its large arguments to the worker first."""
@@ -182,7 +186,11 @@ class Dispatcher:
             await self.holdings.send(entry.sent, seat.address)
         if entry.settled:
             self._endings.release_sent(entry)
-        elif entry.seat is seat and all(self.holdings.has(key) for key in entry.sent):
+        elif entry.seat is not seat or not all(self.holdings.has(key) for key in entry.sent):
+            return
+        elif entry.attempt.actor is not None:
+            await self.actors.perform(entry, seat)
+        else:
             self._submit(seat, [entry], dict(seat.dask_resources(entry.needs)))
 
     def _submit(self, seat: Seat, entries: list[Entry], resources: dict[str, float]) -> None:
@@ -222,7 +230,9 @@ class Dispatcher:
                 told = []
                 for entry, future in ended:
                     why_lost = self._why_lost(future.status)
-                    outcome = self._endings.outcome_of(entry, future, packed.get(str(future.key)), why_lost)
+                    answer = packed.get(str(future.key))
+                    came = None if answer is None else unpack_outcome(answer)
+                    outcome = self._endings.outcome_of(entry, future, came, why_lost)
                     if isinstance(outcome, Computed):
                         self._pace.took(entry.attempt.task, outcome.seconds)
                     if outcome is not None:
@@ -265,10 +275,13 @@ class Dispatcher:
 
     def _worker_gone(self, seat: Seat, was_there: set[str], expected: bool) -> None:
         """What it had not been given yet goes to others."""
+        self.actors.gone(seat)
         gone: list[Entry] = []
         for entry in list(seat.placed.values()):
             future = entry.future
-            if future is not None and future.key in was_there:
+            if entry.is_acting or entry.state is not None:
+                gone.append(entry)
+            elif future is not None and future.key in was_there:
                 gone.append(entry)
                 self._endings.take_off(entry)  # at once: whoever gathers it waits for what nobody has any more
             elif future is None or future.status not in ("finished", "error"):
@@ -288,13 +301,8 @@ class Dispatcher:
     def _scheduler_gone(self) -> None:
         """And with it all that it knew of."""
         self.holdings.clear()
+        self.actors.clear()
         reason = "the connection to Dask's scheduler was lost"
         self._endings.vanished([e for seat in self._roster.seats.values() for e in seat.placed.values()], reason)
         waiting = [entry for needs in self._waiting.needs() for entry in self._waiting.take_all(needs)]
         self._endings.refused(waiting, ExecutorError(reason))
-
-
-def _unusable(error: BaseException) -> BaseException:
-    if isinstance(error, UnsupportedStore):
-        return error
-    return ExecutorError(f"no Dask worker can be used; the first says: {type(error).__name__}: {error}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from distributed import Future
 
 from exoflow.attempts import raised
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.holdings import Holdings
-from exoflow.executors.wire import unpack_outcome
-from exoflow.model import Held
+from exoflow.model import CallId, Held
 from exoflow.protocols import Computed, Outcome, Vanished
+from exoflow.states import STATE
 
 Tell = Callable[[Sequence[tuple[Entry, Outcome]]], None]
 
@@ -30,9 +31,10 @@ class Endings:
         self._holdings = holdings
         self.tell = tell
 
-    def outcome_of(self, entry: Entry, future: Future[bytes], packed: bytes | None, why_lost: str) -> Outcome | None:
+    def outcome_of(
+        self, entry: Entry, future: Future[bytes] | None, outcome: Outcome | None, why_lost: str
+    ) -> Outcome | None:
         """What became of an entry whose future has ended; None: it has been told of, or was placed again."""
-        outcome = None if packed is None else unpack_outcome(packed)
         wanted = entry.future is future and not entry.settled
         for key in _held_keys(outcome) if isinstance(outcome, Computed) else []:
             self._holdings.hold(key, "" if entry.seat is None else entry.seat.address)
@@ -62,9 +64,13 @@ class Endings:
         for key in entry.sent:
             self._holdings.release(key)
 
-    def vanished(self, entries: Iterable[Entry], reason: str) -> None:
+    def vanished(self, entries: Iterable[Entry], reason: str, *, begun: bool = True) -> None:
         """Tell of entries that ended without a word, for the reason, unless they were to be stopped for another."""
-        told = [(entry, self._vanished(entry, entry.reason or reason)) for entry in entries if not entry.settled]
+        told = [
+            (entry, replace(self._vanished(entry, entry.reason or reason), state=None if begun else entry.state))
+            for entry in entries
+            if not entry.settled
+        ]
         for entry, _ in told:
             self.close(entry)
         self.tell(told)
@@ -72,7 +78,15 @@ class Endings:
     def refused(self, entries: Iterable[Entry], error: BaseException) -> None:
         """Tell of entries that certainly have not begun."""
         outcome = raised(error, 0.0, rolled_back=True)
-        self.tell([(entry, outcome) for entry in entries if self.close(entry)])
+        self.tell([(entry, replace(outcome, state=entry.state)) for entry in entries if self.close(entry)])
+
+    def state_lost(self, entry: Entry) -> None:
+        """Tell that the state that it was to take is gone, so that nothing was run."""
+        part = entry.attempt.actor
+        assert part is not None
+        if self.close(entry):
+            lost = (CallId(f"{part.holder}{STATE}"),)
+            self.tell([(entry, Vanished(f"the state of the actor {part.origin} is lost", lost=lost))])
 
     def _vanished(self, entry: Entry, reason: str) -> Vanished:
         """With the inputs that are gone, if that is why."""
@@ -81,7 +95,7 @@ class Endings:
             for call, value in entry.attempt.inputs.items()
             if isinstance(value, Held) and value.executor == self._name and not self._holdings.has(str(value.handle))
         )
-        return Vanished(f"its input {lost[0]} is lost: {reason}", lost=lost) if lost else Vanished(reason)
+        return Vanished(f"{reason}; its input {lost[0]} is lost", lost=lost) if lost else Vanished(reason)
 
 
 def _held_keys(outcome: Computed) -> list[str]:

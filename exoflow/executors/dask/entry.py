@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from exoflow.codec import Encoded
 from exoflow.executors.dask.placing import needs_of
-from exoflow.model import RunId, Version
+from exoflow.model import Held, RunId, Version
 from exoflow.protocols import Attempt, Outcome
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class Entry:
         "expected_s",
         "future",
         "held",
+        "is_acting",
         "key",
         "needs",
         "order",
@@ -41,7 +42,7 @@ class Entry:
         self.attempt = attempt
         self.report = report
         self.key: Key = (attempt.run_id, attempt.version)
-        self.needs = needs_of(attempt.resources)
+        self.needs = needs_of(attempt.resources, is_actor=attempt.actor is not None)
         self.order = b""
         self.held: dict[str, int] = {}
         """The held inputs, and their sizes."""
@@ -51,6 +52,17 @@ class Entry:
         self.expected_s = 0.0
         self.seat: Seat | None = None
         self.future: Future[bytes] | None = None
+        self.is_acting = False
+        """Whether its worker was told of it, an actor's call. That is no task of Dask's, and has no future."""
         self.reason: str | None = None
         """Why it is to be stopped."""
         self.settled = False
+
+    @property
+    def state(self) -> Held | None:
+        """Of the actor: what it takes, if there is one yet."""
+        return None if self.attempt.actor is None else self.attempt.actor.state
+
+    @property
+    def is_sent(self) -> bool:
+        return self.is_acting or self.future is not None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distributed import Client
@@ -16,10 +19,11 @@ from exoflow.executors.dask.connection import Connection
 from exoflow.executors.dask.dispatcher import Dispatcher
 from exoflow.executors.dask.entry import Entry, Key
 from exoflow.executors.dask.parcel import FUTURES
-from exoflow.executors.ordering import Carrier, Elsewhere, Functions, carried, order_of
+from exoflow.executors.living import is_state
+from exoflow.executors.ordering import Carrier, Elsewhere, Functions, actor_order, carried, order_of
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Take, Threads
-from exoflow.executors.wire import pack_order
+from exoflow.executors.wire import ActorOrder, pack_order
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
 
@@ -42,7 +46,7 @@ class DaskExecutor:
     """
 
     remote = True
-    has_actors = False
+    has_actors = True
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class DaskExecutor:
         self._connecting = threading.Lock()
         self._dispatcher: Dispatcher | None = None
         self._closed = False
+        _open.add(self)
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         if self._closed:
@@ -84,14 +89,19 @@ class DaskExecutor:
         if dispatcher is not None:
             dispatcher.cancel(entry, "cancelled")
         else:
-            self._settle(entry, Vanished("cancelled"))
+            self._settle(entry, Vanished("cancelled", state=entry.state))
 
     def fetch(self, value: Held) -> Encoded | Live:
+        if is_state(value):
+            raise KeyError("the state of an actor is in its worker: it can be saved")
         holder = self._holder(value)
         found: Encoded | Live = holder.wait_for(holder.holdings.fetch(str(value.handle)))
         return found
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        if is_state(value):
+            self._save_state(value, name, report)
+            return
         try:
             holder = self._holder(value)
         except KeyError as error:
@@ -108,16 +118,19 @@ class DaskExecutor:
 
         def write() -> None:
             try:
-                saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
-            except (StorageError, ExecutorError, KeyError) as error:
-                saved = error
-            report(saved)
+                found = self.fetch(value)
+            except KeyError as error:
+                report(error)
+            else:
+                report(self._written(found, name))
 
         self._savers.put(write)
 
     def release(self, value: Held) -> None:
         dispatcher = self._dispatcher
-        if dispatcher is not None:
+        if dispatcher is not None and is_state(value):
+            dispatcher.begin(dispatcher.actors.release(value))
+        elif dispatcher is not None:
             dispatcher.holdings.release(str(value.handle))
 
     def drop(self, value: Held) -> None:
@@ -134,6 +147,22 @@ class DaskExecutor:
             dispatcher, self._dispatcher = self._dispatcher, None
         if dispatcher is not None:
             dispatcher.close()
+
+    def _save_state(self, state: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        def done(saved: Stored | Encoded | BaseException) -> None:  # on the loop
+            self._savers.put(lambda: report(self._written(saved, name) if isinstance(saved, Encoded) else saved))
+
+        dispatcher = self._dispatcher
+        if dispatcher is None:
+            done(KeyError(f"{state.handle}: the state was lost"))
+        else:
+            dispatcher.begin(dispatcher.actors.save(state, name, done))
+
+    def _written(self, made: Encoded | Live, name: str) -> Stored | BaseException:
+        try:
+            return self._stored.write(made, name)
+        except (StorageError, ExecutorError, KeyError) as error:
+            return error
 
     def _holder(self, value: Held) -> Dispatcher:
         dispatcher = self._dispatcher
@@ -163,9 +192,10 @@ class DaskExecutor:
                 order = self._order(entry)
             except KeyError as error:
                 call = CallId(str(error.args[0]))
-                self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
+                self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,), state=entry.state))
             except (CodecError, StorageError, ExecutorError, OSError) as error:
-                self._settle(entry, raised(error, 0.0, rolled_back=True))  # it did not begin
+                outcome = raised(error, 0.0, rolled_back=True)  # it did not begin
+                self._settle(entry, replace(outcome, state=entry.state))
             else:
                 with self._lock:
                     wanted = self._live.get(entry.key) is entry and entry.reason is None
@@ -183,15 +213,20 @@ class DaskExecutor:
             entry.sent[key] = encoded
             return Held(self.name, key, encoded.size)
 
+        def readable(value: Value, call: CallId = attempt.call) -> Value:
+            if isinstance(value, Stored) and not self._carrier.workers_read_store:
+                return carried(self._stored.read(value), send)
+            return self._carrier.input(attempt, call, value, send)
+
         inputs: dict[CallId, Value] = {}
         for call, value in attempt.inputs.items():
-            if isinstance(value, Stored) and not self._carrier.workers_read_store:
-                inputs[call] = carried(self._stored.read(value), send)
-            else:
-                inputs[call] = self._carrier.input(attempt, call, value, send)
+            inputs[call] = readable(value, call)
             if isinstance(value, Held) and value.executor == self.name and not str(value.handle).startswith(FUTURES):
                 entry.held[str(value.handle)] = value.size
-        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send))
+        actor: ActorOrder | None = None
+        if attempt.actor is not None:
+            actor = actor_order(attempt, self._functions, set(), send, readable)
+        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send, actor))
 
     def _report_all(self, take: Take[Sequence[tuple[Entry, Outcome]]]) -> None:
         while (told := take()) is not None:
@@ -205,6 +240,15 @@ class DaskExecutor:
                 return
             del self._live[entry.key]
         entry.report(outcome)
+
+
+_open: weakref.WeakSet[DaskExecutor] = weakref.WeakSet()
+
+
+@atexit.register  # behind Dask's own, and so before it: that closes the clusters that hold our values
+def _close() -> None:
+    for executor in list(_open):
+        executor.close()
 
 
 def _run_all(take: Take[Callable[[], Any]]) -> None:

@@ -22,24 +22,13 @@ _ALIASES = {"num_gpus": "GPU"}
 _THREADS, _MEMORY = "num_cpus", "memory"
 
 
-def needs_of(resources: Mapping[str, float]) -> dict[str, float]:
-    """What an attempt takes of a worker: its threads, its memory, and the resources that it was started with."""
-    return {_THREADS: 1.0, **{_ALIASES.get(name, name): float(amount) for name, amount in resources.items()}}
+def needs_of(resources: Mapping[str, float], *, is_actor: bool = False) -> dict[str, float]:
+    """What an attempt takes of a worker: its threads, its memory, and the resources that it was started with.
 
-
-class Pace:
-    """How long bodies take, by task."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-
-    def took(self, task: str, seconds: float) -> None:
-        known = self._seconds.get(task)
-        self._seconds[task] = seconds if known is None else 0.8 * known + 0.2 * seconds
-
-    def of(self, task: str) -> float:
-        """The expected seconds; a whole one where nothing is known."""
-        return self._seconds.get(task, 1.0)
+    An actor's call has a thread of its own. Of the rest it takes what it needs while it runs, and waits for none of it.
+    """
+    own = {} if is_actor else {_THREADS: 1.0}
+    return {**own, **{_ALIASES.get(name, name): float(amount) for name, amount in resources.items()}}
 
 
 class Seat:
@@ -88,12 +77,19 @@ class Seat:
         return self._used[_THREADS] / max(1, self.place.threads)
 
     @property
+    def created(self) -> int:
+        """The actors that are being created here, or again."""
+        return sum(entry.attempt.actor is not None and entry.state is None for entry in self.placed.values())
+
+    @property
     def floor(self) -> int:
         """Every serial below has been settled."""
         return min(self.placed, default=0)
 
     def _add(self, entry: Entry, sign: int) -> None:
         self._seconds += sign * entry.expected_s
+        if _THREADS not in entry.needs:  # it has a thread, and all share the cores
+            self._used[_THREADS] += sign
         for name, amount in entry.needs.items():
             self._used[name] += sign * amount
 

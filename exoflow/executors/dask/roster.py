@@ -8,10 +8,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import psutil
-from distributed import Client
+from distributed import Client, Future
 
 from exoflow.executors.dask import worker
 from exoflow.executors.dask.placing import Seat
+from exoflow.executors.dask.watching import token_of
 
 _POLL_S = 0.02
 _LOOK_S = 0.5
@@ -53,6 +54,8 @@ class Roster:
         self._spawn = spawn
         self._came, self._gone, self._lost_values, self._ended = came, gone, lost_values, ended
         self._joined: set[str] = set()
+        self._token: Future[int] | None = None
+        """By which the workers know that the executor is there."""
         self.seats: dict[str, Seat] = {}
         self.unusable: dict[str, BaseException] = {}
         """Workers that cannot perform for this executor, and why."""
@@ -62,6 +65,8 @@ class Roster:
         """The scheduler is gone. One that comes back in its place knows nothing of us."""
 
     def open(self) -> None:
+        token = token_of(self._patron.id)
+        self._token = self._client.submit(int, key=token, resources={token: 1})  # which no worker has
         self._client.subscribe_topic("all", self._hear)
         self._spawn(self._greet(None))
         self._spawn(self._watch_scheduler())

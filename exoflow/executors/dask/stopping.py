@@ -34,9 +34,9 @@ class Stops:
         """Have its worker stop it; where the body does not end in time, end the worker."""
         if entry.settled:
             return
-        if entry.seat is None or entry.future is None or await self.withdraw(entry.seat, [entry], reason):
+        if entry.seat is None or not entry.is_sent or await self.withdraw(entry.seat, [entry], reason):
             entry.reason = reason
-            self._endings.vanished([entry], reason)
+            self._endings.vanished([entry], reason, begun=False)
             self._place()
             return
         await asyncio.sleep(worker.GRACE_S)

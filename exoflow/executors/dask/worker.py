@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import functools
 import os
 import sys
 import threading
 import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +18,15 @@ from distributed import Worker, get_worker
 
 from exoflow.codec import Encoded, Live, as_encoded, decode, encode, from_bytes
 from exoflow.errors import Interruption
+from exoflow.executors.dask.lane import Lane, Leaving
 from exoflow.executors.dask.parcel import FUTURES, Parcel
 from exoflow.executors.dask.pinning import future_of, pin, put
+from exoflow.executors.dask.watching import watch
+from exoflow.executors.living import WorkerActors
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines
-from exoflow.executors.wire import pack_outcome, unpack_order
+from exoflow.executors.wire import Order, pack_outcome, unpack_order
 from exoflow.model import Held
 from exoflow.protocols import Outcome, Vanished
 
@@ -61,7 +66,7 @@ class Place:
     resources: dict[str, float]
 
 
-def take_seat(patron: Patron, dask_worker: Worker) -> Place:
+async def take_seat(patron: Patron, dask_worker: Worker) -> Place:
     """Make this process perform the executor's orders; the same seat, if it does already.
 
     Raises:
@@ -69,9 +74,11 @@ def take_seat(patron: Patron, dask_worker: Worker) -> Place:
     """
     seat = next((seat for seat in list(_seats.values()) if seat.patron == patron), None)
     if seat is None:
-        seat = _Seat(patron, _performer(patron.store))
-        sys.path += [place for place in patron.path if place not in sys.path and os.path.exists(place)]
+        seat = Seat(patron)
+        _look_for_modules_in(patron.path)
         _seats[seat.id] = seat
+        gone = functools.partial(leave, patron.id)
+        seat.watching = asyncio.create_task(watch(dask_worker, patron.id, gone))
     memory = dask_worker.memory_manager.memory_limit
     resources = dict(dask_worker.state.total_resources)
     process = psutil.Process()
@@ -85,13 +92,16 @@ def take_seat(patron: Patron, dask_worker: Worker) -> Place:
     )
 
 
+def _look_for_modules_in(path: Iterable[str]) -> None:
+    sys.path += [place for place in path if place not in sys.path and os.path.exists(place)]
+
+
 def leave(patron: str) -> None:
     """The executor is closed."""
     for seat in list(_seats.values()):
         if seat.patron.id == patron:
             del _seats[seat.id]
-            for running in list(seat.running.values()):
-                running.stop("the executor was closed")
+            seat.close()
 
 
 def perform(serial: int, order: bytes, timeout_s: float | None, parcels: list[Parcel], seat: str, floor: int) -> Any:
@@ -105,24 +115,18 @@ def perform(serial: int, order: bytes, timeout_s: float | None, parcels: list[Pa
         seat: The process that it is for.
         floor: Orders with lower serials have been settled.
     """
-    here = _seats.get(seat)
-    running = None if here is None else here.begin(serial, timeout_s, floor)
-    if here is None or running is None:
+    here = seat_of(seat)
+    if here is None:
         return None
-    try:
-        try:
-            outcome = here.perform(order, parcels, running)
-        finally:
-            running.end()
-    except Stopped:
-        outcome = Vanished(str(running.reason))
-    here.running.pop(serial, None)
-    return pack_outcome(outcome)
+    outcome = here.attempt(
+        serial, timeout_s, floor, lambda running: here.perform(unpack_order(order), parcels, running)
+    )
+    return None if outcome is None else pack_outcome(outcome)
 
 
 def withdraw(seat: str, serials: list[int], reason: str | None) -> list[int]:
     """Those of the orders that have not begun: they will not. The bodies of the others are stopped, for a reason."""
-    here = _seats.get(seat)
+    here = seat_of(seat)
     return [] if here is None else [serial for serial in serials if here.withdraw(serial, reason)]
 
 
@@ -132,19 +136,28 @@ def save(store: bytes, name: str, held: object) -> int:
     return _stored(store).write(encoded, name).size
 
 
-class _Seat:
+def seat_of(id: str) -> Seat | None:
+    """None: it is another process's, or its executor has left."""
+    return _seats.get(id)
+
+
+class Seat:
     """What one executor runs here."""
 
-    def __init__(self, patron: Patron, performer: Performer) -> None:
+    def __init__(self, patron: Patron) -> None:
         self.id = uuid.uuid4().hex
         self.patron = patron
-        self.running: dict[int, _Running] = {}
-        self._performer = performer
+        self.running: dict[int, Running] = {}
+        self.performer = _performer(patron.store)
+        self.actors = WorkerActors(patron.name, self.id, _stored(patron.store))
+        self.lanes: dict[str, Lane] = {}
+        """Threads of actors, by the key of the state. Of the worker's loop."""
+        self.watching: asyncio.Task[None] | None = None
         self._begun: set[int] = set()
         self._floor = 0
         self._lock = threading.Lock()
 
-    def begin(self, serial: int, timeout_s: float | None, floor: int) -> _Running | None:
+    def begin(self, serial: int, timeout_s: float | None, floor: int) -> Running | None:
         """Let an order begin that never has."""
         with self._lock:
             if floor > self._floor + _FLOOR_STEP:
@@ -153,7 +166,7 @@ class _Seat:
             if serial < self._floor or serial in self._begun:
                 return None
             self._begun.add(serial)
-            running = self.running[serial] = _Running(self, serial, timeout_s)
+            running = self.running[serial] = Running(self, serial, timeout_s)
         return running
 
     def withdraw(self, serial: int, reason: str | None) -> bool:
@@ -165,8 +178,41 @@ class _Seat:
             running.stop(reason)
         return not begun
 
-    def perform(self, packed: bytes, parcels: list[Parcel], running: _Running) -> Outcome:
-        order = unpack_order(packed)
+    def attempt(
+        self, serial: int, timeout_s: float | None, floor: int, body: Callable[[Running], Outcome]
+    ) -> Outcome | None:
+        """Run a body in this thread; None: it has begun before, or was withdrawn, and does not begin."""
+        running = self.begin(serial, timeout_s, floor)
+        if running is None:
+            return None
+        outcome: Outcome
+        try:
+            try:
+                outcome = body(running)
+            finally:
+                running.end()
+        except Stopped:
+            outcome = Vanished(str(running.reason))
+        self.running.pop(serial, None)
+        return outcome
+
+    def close(self) -> None:
+        """Its bodies are stopped, its actors freed. On the worker's loop."""
+        if self.watching is not None and self.watching is not asyncio.current_task():
+            self.watching.cancel()
+        for running in list(self.running.values()):
+            running.stop("its executor is gone")
+        for key in list(self.lanes):
+            self.release(key)
+
+    def release(self, key: str) -> None:
+        """Free an actor, in its own thread: what it does then may be slow. On the worker's loop."""
+        lane = self.lanes.pop(key, None)
+        if lane is not None:
+            lane.run(functools.partial(self.actors.release, Held(self.patron.name, (self.id, key), 0)))
+            lane.close()
+
+    def perform(self, order: Order, parcels: list[Parcel], running: Running) -> Outcome:
         there = {parcel.key: parcel.encoded for parcel in parcels}
 
         def read(held: Held) -> Encoded | Live:
@@ -175,6 +221,8 @@ class _Seat:
 
         def hold(made: Encoded | Live) -> Held:
             running.end()  # the body has returned: what it made counts
+            if seat_of(self.id) is not self:
+                raise Stopped("the executor has left: nobody would ever release the value")
             if isinstance(made, Live) and made.engine == "distributed":
                 return Held(self.patron.name, pin(made.thing, self.patron.client), 0)
             encoded = as_encoded(made)
@@ -182,16 +230,17 @@ class _Seat:
             put(get_worker(), key, Parcel(key, encoded), encoded.size, self.patron.client)
             return Held(self.patron.name, key, encoded.size)
 
-        outcome = self._performer.perform(order, read, hold, begins=running.begin)
+        states = Leaving(self.actors, running.end)
+        outcome = self.performer.perform(order, read, hold, begins=running.begin, states=states)
         if isinstance(outcome, Vanished) and running.reason is not None:
             return Vanished(running.reason, outcome.seconds)
         return outcome
 
 
-class _Running:
+class Running:
     """A body and its thread."""
 
-    def __init__(self, seat: _Seat, serial: int, timeout_s: float | None) -> None:
+    def __init__(self, seat: Seat, serial: int, timeout_s: float | None) -> None:
         self.reason: str | None = None
         self.over = False
         self._seat = seat
@@ -247,5 +296,5 @@ def _performer(store: bytes | None) -> Performer:
     return Performer(_stored(store))
 
 
-_seats: dict[str, _Seat] = {}
-_deadlines: Deadlines[_Running] = Deadlines(_Running.expire, lambda running: not running.over, "exoflow-dask-deadlines")
+_seats: dict[str, Seat] = {}
+_deadlines: Deadlines[Running] = Deadlines(Running.expire, lambda running: not running.over, "exoflow-dask-deadlines")

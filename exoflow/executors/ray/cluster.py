@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray import ObjectRef
+from ray.exceptions import GetTimeoutError, RayError
 from ray.util.client import ray as ray_client
 
 from exoflow.errors import ExecutorError
+from exoflow.model import RunId
 
 _WATCH_S = 1.0
 _PROBE_TIMEOUT_S = 5.0
+_LOOK_S = 5.0
 _MISSES = 2
 _MISSES_OF_GCS = 30
 """One that is made to survive failures starts again; Ray itself waits 60 s, and then ends the program."""
@@ -42,6 +47,8 @@ class Cluster:
         self._node: str | None = None
         self._dead: str | None = None
         self._left = threading.Event()
+        self._guests: set[RunId] = set()
+        """Runs that were on a cluster of the program's: it was chosen, and none of ours can stand for it."""
         self.session = 0
         """Which connection this is; what was in a cluster is gone with it."""
 
@@ -49,18 +56,33 @@ class Cluster:
         """Whether this is still the cluster of that connection."""
         return self._node is not None and session == self.session
 
-    def join(self) -> None:
-        """Connect to the cluster, unless that is done.
+    @contextlib.contextmanager
+    def kept(self, session: int | None) -> Iterator[bool]:
+        """A block in which that connection is not closed here; whether there is one: where not, Ray would make one."""
+        with _lock:
+            yield session is not None and self.has(session)
+
+    def join(self, run: RunId) -> None:
+        """Connect to the cluster, unless that is done, for an attempt of this run.
 
         Raises:
-            ExecutorError: that is impossible.
+            ExecutorError: that is impossible, or not what the program wants.
         """
-        if self._joined():
-            return
+        if not self._joined():
+            self._join(run)
+        if self not in _users:
+            self._guests.add(run)
+
+    def _join(self, run: RunId) -> None:
         with _lock:
             if self._joined():
                 return
             if not ray.is_initialized():
+                if run in self._guests:
+                    raise ExecutorError(
+                        "this program has left its Ray cluster (ray.shutdown()) in mid-run: connect again "
+                        "by ray.init(...), and go on with exoflow.resume(run_id)"
+                    )
                 self._connect()
                 _users.clear()
                 _users.add(self)
@@ -68,10 +90,25 @@ class Cluster:
                 self._check_theirs()
                 if _users:
                     _users.add(self)
+            self._guests.clear()
             self.session += 1
             self._node = _node_id()
             self._left.clear()
         threading.Thread(target=self._watch, name="exoflow-ray-watch", daemon=True).start()
+
+    def get(self, ref: ObjectRef[Any]) -> Any:
+        """``ray.get`` that ends when the cluster does.
+
+        Raises:
+            RayError: as that.
+        """
+        session = self.session
+        while True:
+            try:
+                return ray.get(ref, timeout=_LOOK_S)
+            except GetTimeoutError:
+                if not self.has(session):
+                    raise
 
     def _joined(self) -> bool:
         return self._node is not None
@@ -87,7 +124,14 @@ class Cluster:
                     ray.shutdown()
 
     def check(self, task: str, resources: Mapping[str, float]) -> None:
-        """Say so if no node can run the task: Ray lets it wait, for one that may come."""
+        """Say so if no node can run the task: Ray lets it wait, for one that may come.
+
+        Raises:
+            ExecutorError: a resource has a name that Ray's tasks cannot ask for.
+        """
+        for word, node_word in _NODE_WORDS.items():
+            if node_word in resources:
+                raise ExecutorError(f"{task} asks for {node_word!r}, which Ray's tasks call {word!r}: write that")
         wanted = {_NODE_WORDS.get(kind, kind): amount for kind, amount in resources.items()}
         nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
         alive: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]

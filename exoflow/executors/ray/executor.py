@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import secrets
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
 
@@ -19,54 +19,25 @@ from ray.experimental import internal_kv
 from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, StorageError
+from exoflow.executors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere
+from exoflow.executors.ray.actors import Home, Homes, options_of
+from exoflow.executors.ray.batching import Batches
 from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.entry import Entry, Key
 from exoflow.executors.ray.tasks import NAMESPACE, message_of, perform
 from exoflow.executors.ray.values import RayHandle, Values, summary
 from exoflow.executors.threads import Take, Threads
 from exoflow.executors.wire import unpack_outcome
 from exoflow.model import CallId, Held, RunId, Stored, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
+from exoflow.states import STATE
 
 _CARRIERS = 4
+_LOOK_S = 1.0
 _CLOSE_TIMEOUT_S = 10.0
-_OPTIONS = ("num_cpus", "num_gpus", "memory")
-"""The resources that Ray has options for; the others are the user's own."""
 
-_Key = tuple[RunId, Version]
 _log = logging.getLogger(__name__)
-
-
-class _Entry:
-    """An attempt between ``start`` and its report."""
-
-    __slots__ = (
-        "answer",
-        "attempt",
-        "deadline",
-        "key",
-        "lenders",
-        "reason",
-        "report",
-        "session",
-        "started",
-        "submitted",
-        "values",
-    )
-
-    def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        self.attempt = attempt
-        self.report = report
-        self.key: _Key = (attempt.run_id, attempt.version)
-        self.deadline = None if attempt.timeout_s is None else (attempt.timeout_s, secrets.token_bytes(12))
-        self.submitted = False
-        self.session: int | None = None
-        self.reason: str | None = None
-        self.lenders: dict[str, CallId] = {}
-        """By the id of the object that holds an input: whose value it is."""
-        self.started = monotonic()
-        self.answer: ObjectRef[Any] | None = None
-        self.values: ObjectRef[Any] | None = None
 
 
 class RayExecutor:
@@ -82,7 +53,7 @@ class RayExecutor:
     """
 
     remote = True
-    has_actors = False
+    has_actors = True
 
     def __init__(
         self,
@@ -95,21 +66,38 @@ class RayExecutor:
         self.name = address or ("ray" if workers is None else f"ray:{workers}")
         self._cluster = Cluster(address, workers, self._lose)
         self._values = Values(self.name, self._cluster, Carrier(self.name, store, elsewhere))
+        self._homes = Homes(self.name, self._cluster, self._values.setup)
         self._tasks: dict[tuple[str, frozenset[tuple[str, float]] | None], Any] = {}
         # One thread alone starts tasks and reports them: of two, each waits for the interpreter that the other holds.
         self._threads: Threads[Callable[[], None]] = Threads(1, _run_all, "exoflow-ray")
         self._carriers: Threads[Callable[[], None]] = Threads(_CARRIERS, _run_all, "exoflow-carry")
-        self._live: dict[_Key, _Entry] = {}
+        self._live: dict[Key, Entry] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._batches = Batches(
+            self._cluster,
+            self._values,
+            self._threads,
+            self._carriers,
+            claim=self._claim,
+            unclaim=self._unclaim,
+            alone=self._submit,
+            settle=self._settle,
+            failed=self._failed,
+            kill=self._kill,
+        )
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         if self._closed:
             raise ExecutorError("the executor is closed")
-        entry = _Entry(attempt, report)
+        entry = Entry(attempt, report)
         self._live[entry.key] = entry
-        threads = self._carriers if self._values.must_be_carried(attempt) else self._threads
-        threads.put(functools.partial(self._submit, entry))
+        if self._values.must_be_carried(attempt):
+            self._carriers.put(functools.partial(self._submit, entry))
+        elif self._batches.take(attempt):
+            self._batches.put(entry)
+        else:
+            self._threads.put(functools.partial(self._submit, entry))
 
     def cancel(self, version: Version, run_id: RunId) -> None:
         with self._lock:
@@ -120,18 +108,26 @@ class RayExecutor:
             if not entry.submitted:
                 del self._live[entry.key]
         if not entry.submitted:
-            entry.report(Vanished("cancelled"))
-        elif entry.answer is not None:
-            _kill(entry.answer)
+            entry.report(Vanished("cancelled", state=_untouched(entry)))
+        elif entry.batch is not None:
+            self._batches.cancel(entry)
+        elif (answer := entry.answer) is not None:
+            self._kill(answer, entry.home)
 
     def fetch(self, value: Held) -> Encoded | Live:
         return self._values.fetch(value)
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
-        self._carriers.put(lambda: report(self._values.save(value, name)))
+        if is_state(value):
+            self._threads.put(lambda: self._save_state(value, name, report))
+        else:
+            self._carriers.put(lambda: report(self._values.save(value, name)))
 
     def release(self, value: Held) -> None:
-        cast(RayHandle, value.handle).ref = None
+        if not is_state(value):
+            cast(RayHandle, value.handle).ref = None
+        elif (home := self._homes.take(value)) is not None:
+            self._carriers.put(functools.partial(self._homes.kill, home))
 
     def drop(self, value: Held) -> None:
         self.release(value)
@@ -140,63 +136,107 @@ class RayExecutor:
         """Attempts that still run are killed and not reported any more. A cluster that was started here ends."""
         with self._lock:
             self._closed = True
-            answers = [entry.answer for entry in self._live.values() if entry.answer is not None]
+            running = {entry.answer: entry.home for entry in self._live.values() if entry.answer is not None}
             self._live.clear()
+        self._batches.close()
         self._threads.close()
         self._carriers.close()
-        if answers and self._cluster.has(self._cluster.session):
-            for answer in answers:
-                _kill(answer)
+        if running and self._cluster.has(self._cluster.session):
+            for answer, home in running.items():
+                self._kill(answer, home)
+            answers = list(running)
             ray.wait(answers, num_returns=len(answers), timeout=_CLOSE_TIMEOUT_S, fetch_local=False)
+            for home in running.values():
+                if home is not None:
+                    self._homes.end(home)
         self._carriers.join(_CLOSE_TIMEOUT_S)
+        self._values.close()
+        self._homes.close()
         self._cluster.leave()
 
-    def _submit(self, entry: _Entry) -> None:
+    def _save_state(self, state: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        answer = self._homes.save(state, name)  # in the thread that sends attempts: behind them
+        self._carriers.put(lambda: report(self._values.saved_state(answer)))
+
+    def _claim(self, entry: Entry) -> bool:
+        """Whether it is still wanted, and not cancelled while it waited; it counts as submitted from now on."""
         with self._lock:
-            if self._live.get(entry.key) is not entry:  # cancelled while it waited
-                return
-            entry.submitted = True
+            entry.submitted = self._live.get(entry.key) is entry
+            return entry.submitted
+
+    def _unclaim(self, entry: Entry) -> bool:
+        """Whether it is wanted, though it did not begin; it waits again, then."""
+        with self._lock:
+            if entry.reason is not None:
+                return False
+            entry.submitted = False
+            entry.batch = entry.answer = entry.values = None
+            return True
+
+    def _submit(self, entry: Entry) -> None:
+        if not self._claim(entry):
+            return
         try:
-            if entry.attempt.actor is not None:
-                raise ExecutorError(f"{entry.attempt.task}: actors do not run on Ray: give theirs executor='processes'")
-            self._cluster.join()
+            self._cluster.join(entry.attempt.run_id)
             entry.session = self._cluster.session
             order, boxes = self._values.order(entry.attempt, entry.lenders)
-            task = self._task(entry.attempt.task, entry.attempt.resources)
-            answer, entry.values = task.remote(message_of(self._values.setup, order, entry.deadline), *boxes)
+            answer, entry.values = self._sent(entry, message_of(self._values.setup, order, entry.deadline), boxes)
         except KeyError as error:
-            call = CallId(str(error.args[0]))
-            self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,)))
+            self._settle(entry, _without(entry, CallId(str(error.args[0]))))
             return
         except (CodecError, StorageError, ExecutorError, OSError, RayError, ValueError) as error:
-            self._settle(entry, raised(error, 0.0))
+            self._settle(entry, replace(raised(error, 0.0), state=_untouched(entry)))
             return
         with self._lock:
             entry.answer = answer
             unwanted = entry.reason is not None or self._live.get(entry.key) is not entry
         if unwanted:
-            _kill(answer)
+            self._kill(answer, entry.home)
         answer._on_completed(functools.partial(self._completed, entry))
 
-    def _completed(self, entry: _Entry, answer: object) -> None:
+    def _sent(self, entry: Entry, message: bytes, boxes: list[ObjectRef[Any]]) -> tuple[ObjectRef[Any], ...]:
+        """The answer and the values to be.
+
+        Raises:
+            KeyError: the state is lost.
+        """
+        attempt = entry.attempt
+        if attempt.actor is None:
+            sent: tuple[ObjectRef[Any], ...] = self._task(attempt.task, attempt.resources).remote(message, *boxes)
+            return sent
+        entry.home = self._homes.of(attempt)
+        return entry.home.perform(attempt.task, message, boxes)
+
+    def _completed(self, entry: Entry, answer: object) -> None:
         """In a thread of Ray's, which must not wait for anything."""
         self._threads.put(functools.partial(self._answered, entry, answer))
 
-    def _answered(self, entry: _Entry, answer: object) -> None:
-        if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
-            self._settle(entry, Vanished(entry.reason, monotonic() - entry.started))
-        elif isinstance(answer, bytes):
+    def _answered(self, entry: Entry, answer: object) -> None:
+        if entry.reason is None and isinstance(answer, bytes):
             self._settle(entry, self._values.named(unpack_outcome(answer), entry.values))
-        else:
-            assert isinstance(answer, BaseException)
+        elif entry.home is None:
             self._settle(entry, self._failed(entry, answer))
+        else:
+            self._carriers.put(functools.partial(self._failed_at_home, entry, entry.home, answer))
 
-    def _settle(self, entry: _Entry, outcome: Outcome) -> None:
+    def _failed_at_home(self, entry: Entry, home: Home, answer: object) -> None:
+        outcome = self._failed(entry, answer)
+        if entry.reason is None and isinstance(answer, RayTaskError):  # it could not be given what it needs
+            outcome = replace(outcome, state=_untouched(entry))
+        else:
+            self._homes.end(home)
+        self._settle(entry, outcome)
+
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
         with self._lock:
             if self._live.get(entry.key) is not entry:  # the executor was closed
                 return
             del self._live[entry.key]
         entry.answer = entry.values = None
+        if entry.home is not None:
+            self._homes.left(entry.home, outcome.state)
+        if entry.attempt.batchable:
+            self._batches.learn(entry.attempt, outcome)
         with self._threads.spare():
             entry.report(outcome)
 
@@ -206,20 +246,23 @@ class RayExecutor:
             lost = [entry for entry in self._live.values() if entry.session == session]
             for entry in lost:
                 del self._live[entry.key]
+        self._batches.forget()
         if lost:
             _log.warning("the Ray cluster is gone (%s), and %d attempts with it", why, len(lost))
         for entry in lost:
             seconds = monotonic() - entry.started
             entry.report(Vanished(entry.reason or f"the Ray cluster is gone: {why}", seconds))
 
-    def _failed(self, entry: _Entry, error: BaseException) -> Outcome:
-        """What became of an attempt whose worker has not answered."""
+    def _failed(self, entry: Entry, error: object) -> Outcome:
+        """What became of an attempt whose worker has not answered, or was not to."""
         seconds = monotonic() - entry.started
-        for ref in (entry.answer, entry.values):  # Ray logs an error that nobody looks at
-            with contextlib.suppress(RayError):
-                ray.get(cast(ObjectRef[Any], ref))
-        if entry.reason is not None:
+        if entry.reason is not None:  # Ray kills the children of a body before it, which may then answer nonsense
             return Vanished(entry.reason, seconds)
+        assert isinstance(error, BaseException)
+        with self._cluster.kept(entry.session) as there_is:
+            for ref in (entry.answer, entry.values) if there_is else ():  # Ray logs an error that nobody looks at
+                with contextlib.suppress(RayError):
+                    ray.get(cast(ObjectRef[Any], ref), timeout=_LOOK_S)
         cause = error.cause if isinstance(error, RayTaskError) else None
         if isinstance(cause, ObjectLostError):
             lost = entry.lenders.get(cause.object_ref_hex)
@@ -231,15 +274,20 @@ class RayExecutor:
             return Vanished(f"timed out after {entry.attempt.timeout_s} s; its worker was killed", seconds)
         return Vanished(f"its worker died: {summary(error)}", seconds)
 
+    def _kill(self, answer: ObjectRef[Any], home: Home | None) -> None:
+        if home is not None:
+            self._homes.kill(home)
+            return
+        with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and the worker with it
+            ray.cancel(answer, force=True)
+
     def _task(self, name: str, resources: Mapping[str, float]) -> Any:
         key = (name, frozenset(resources.items()) if resources else None)
         task = self._tasks.get(key)
         if task is None:
             self._cluster.check(name, resources)
-            options: dict[str, Any] = {kind: resources[kind] for kind in _OPTIONS if kind in resources}
-            own = {kind: amount for kind, amount in resources.items() if kind not in _OPTIONS}
             # Ray is not to run an attempt again, nor the one that made a lost input: that is the kernel's to say (V11).
-            remote = ray.remote(max_retries=0, num_returns=2, resources=own, **options)(perform)
+            remote = ray.remote(max_retries=0, num_returns=2, **options_of(resources))(perform)
             task = self._tasks[key] = remote.options(name=name)
         return task
 
@@ -250,9 +298,16 @@ def _run_all(take: Take[Callable[[], None]]) -> None:
         del work  # an idle thread must not keep a value alive
 
 
-def _kill(answer: ObjectRef[Any]) -> None:
-    with contextlib.suppress(RayError, ConnectionError):  # the cluster is gone, and the worker with it
-        ray.cancel(answer, force=True)
+def _untouched(entry: Entry) -> Held | None:
+    """The state of an attempt that did not get to it."""
+    return None if entry.attempt.actor is None else entry.attempt.actor.state
+
+
+def _without(entry: Entry, call: CallId) -> Vanished:
+    """What becomes of an attempt for which something is lost."""
+    if call.endswith(STATE):
+        return Vanished("the state of its actor is lost: the process has died", lost=(call,))
+    return Vanished(f"its input {call} is lost", lost=(call,), state=_untouched(entry))
 
 
 def _take_key(key: bytes) -> bool:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,9 +24,13 @@ from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
 from exoflow.model import INLINE_MAX_BYTES, Held
 from exoflow.protocols import Buffer
+from exoflow.states import States
 
 NAMESPACE = b"exoflow"
 """Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""
+
+TOGETHER_S = 0.1
+"""Of bodies, after which no other one begins in a Ray task."""
 
 _GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -103,6 +107,13 @@ def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] |
         message: Of ``message_of``.
         boxes: What came of earlier attempts; Ray has brought it here.
     """
+    return perform_as(message, boxes, None)
+
+
+def perform_as(
+    message: bytes, boxes: Sequence[list[Unboxed]], states: States | None
+) -> tuple[bytes, list[Boxed] | None]:
+    """``perform``, in a process that has these actors."""
     setup, order, deadline = _decode(message)
     kept: list[Boxed] = []
 
@@ -114,15 +125,45 @@ def perform(message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] |
         kept.append(boxed(made))
         return Held("", len(kept) - 1, made.size)
 
-    performer, _ = _tools(setup)
+    performer, _ = tools(setup)
     with contextlib.nullcontext() if deadline is None else _ending_after(*deadline) as begin:
-        outcome = performer.perform(unpack_order(order), read, hold, begins=begin)
+        outcome = performer.perform(unpack_order(order), read, hold, begins=begin, states=states)
     return pack_outcome(outcome), kept or None
+
+
+def message_for_all(setup: bytes, orders: list[bytes]) -> bytes:
+    """What ``perform_all`` gets: orders of ``pack_order``, without a Held in them."""
+    return _encode((setup, orders))
+
+
+def perform_all(message: bytes) -> tuple[bytes, list[Boxed] | None]:
+    """Run short attempts one after another, as ``perform``; those that get no outcome have not begun."""
+    setup, orders = _decode(message)
+    kept: list[Boxed] = []
+
+    def read(value: Held) -> Encoded | Live:
+        raise KeyError(value.handle)
+
+    def hold(made: Encoded | Live) -> Held:
+        kept.append(boxed(made))
+        return Held("", len(kept) - 1, made.size)
+
+    performer, _ = tools(setup)
+    outcomes: list[bytes] = []
+    size, seconds = 0, 0.0
+    for order in orders:
+        outcome = performer.perform(unpack_order(order), read, hold)
+        outcomes.append(pack_outcome(outcome))
+        size += len(outcomes[-1])
+        seconds += outcome.seconds
+        if kept or size > INLINE_MAX_BYTES // 2 or seconds > TOGETHER_S:
+            break  # they are not what they were believed to be
+    return _encode(outcomes), kept or None
 
 
 def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
     """Save a value to the store under the name: its size, and the error if that failed."""
-    _, stored = _tools(setup)
+    _, stored = tools(setup)
     found = box[place]
     try:
         return stored.write(cast(Encoded, found.content) if isinstance(found, Snapshot) else found, name).size, None
@@ -131,7 +172,8 @@ def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int,
 
 
 @lru_cache(maxsize=16)
-def _tools(setup: bytes) -> tuple[Performer, StoredValues]:
+def tools(setup: bytes) -> tuple[Performer, StoredValues]:
+    """What performs orders here, and the store."""
     path, sys.argv, store_code = _decode(setup)  # a program that is imported may look at its arguments
     # Ray itself passes on the folder of the script and the current one. Another machine may have none of them.
     sys.path += [place for place in path if place not in sys.path and os.path.exists(place)]

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import ray
 from ray import ObjectRef
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import StorageError
-from exoflow.executors.ordering import Carrier, Functions, order_of
+from exoflow.executors.living import is_state
+from exoflow.executors.ordering import Carrier, Functions, actor_order, order_of
 from exoflow.executors.ray.cluster import Cluster
-from exoflow.executors.ray.tasks import boxed, setup_of, unboxed, write
-from exoflow.executors.wire import pack_order
+from exoflow.executors.ray.savers import Savers
+from exoflow.executors.ray.tasks import boxed, setup_of, unboxed
+from exoflow.executors.wire import ActorOrder, pack_order, unpack_saved
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Stored, Value
 from exoflow.protocols import Attempt, Computed, Outcome
-
-_LOOK_S = 5.0
 
 
 class RayHandle:
@@ -41,13 +42,14 @@ class Values:
         self._cluster = cluster
         self._carrier = carrier
         self._functions = Functions()
-        self._write = ray.remote(max_retries=0, num_cpus=0)(write)
+        self._savers = Savers()
 
     def must_be_carried(self, attempt: Attempt) -> bool:
         """Whether something large has to be brought to the cluster for it."""
-        encoded = cast(Encoded | None, attempt.encoded)
-        if encoded is not None and encoded.size > INLINE_MAX_BYTES:
-            return True
+        creating = None if attempt.actor is None else attempt.actor.create
+        for encoded in (attempt.encoded, None if creating is None else creating.encoded):
+            if encoded is not None and cast(Encoded, encoded).size > INLINE_MAX_BYTES:
+                return True
         return any(isinstance(value, Held) and value.executor != self.name for value in attempt.inputs.values())
 
     def order(self, attempt: Attempt, lenders: dict[str, CallId]) -> tuple[bytes, list[ObjectRef[Any]]]:
@@ -83,7 +85,10 @@ class Values:
         inputs = {
             call: lent(call, self._carrier.input(attempt, call, value, send)) for call, value in attempt.inputs.items()
         }
-        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send)), boxes
+        actor: ActorOrder | None = None
+        if attempt.actor is not None:
+            actor = actor_order(attempt, self._functions, set(), send, partial(lent, attempt.call))
+        return pack_order(order_of(attempt, self._functions.code_of(attempt), inputs, send, actor)), boxes
 
     def named(self, outcome: Outcome, values: ObjectRef[Any] | None) -> Outcome:
         """The outcome, its large values by handle."""
@@ -102,12 +107,14 @@ class Values:
 
     def fetch(self, value: Held) -> Encoded | Live:
         """As the executor's."""
+        if is_state(value):
+            raise KeyError("the state of an actor is in its process: it can be saved")
         handle = cast(RayHandle, value.handle)
         ref = self._ref_of(handle)
         if ref is None:
             raise KeyError("the value was released or lost")
         try:
-            return unboxed(self._got(ref)[handle.place])
+            return unboxed(self._cluster.get(ref)[handle.place])
         except RayError as error:
             raise KeyError(f"the value is lost: {summary(error)}") from error
 
@@ -118,28 +125,33 @@ class Values:
         if ref is None:
             return KeyError("the value was released or lost")
         try:
-            size, failure = self._got(self._write.remote(self.setup, name, handle.place, ref))
+            answer = self._savers.write(handle.session, self.setup, name, handle.place, ref)
+            size, failure = self._cluster.get(answer)
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 return KeyError(f"the value is lost: {summary(error.cause)}")
             return StorageError(f"cannot save {name}: {summary(error.cause)}")
         except RayError as error:
+            self._savers.close()  # one of them has died
             return StorageError(f"cannot save {name}: the worker that was to write it died: {summary(error)}")
         return Stored(name, size) if failure is None else decode_error(failure)
+
+    def close(self) -> None:
+        """Nothing is saved any more."""
+        self._savers.close()
+
+    def saved_state(self, answer: ObjectRef[Any] | None) -> Stored | BaseException:
+        """What became of saving a state, which is under way; None: it was gone."""
+        if answer is None:
+            return KeyError("the state was released or lost")
+        try:
+            return unpack_saved(self._cluster.get(answer))
+        except RayError as error:
+            return KeyError(f"the state is lost: {summary(error)}")
 
     def _ref_of(self, handle: RayHandle) -> ObjectRef[Any] | None:
         """The object that the value lies in, if it is there still."""
         return handle.ref if self._cluster.has(handle.session) else None
-
-    def _got(self, ref: ObjectRef[Any]) -> Any:
-        """``ray.get`` that ends when the cluster does."""
-        session = self._cluster.session
-        while True:
-            try:
-                return ray.get(ref, timeout=_LOOK_S)
-            except GetTimeoutError:
-                if not self._cluster.has(session):
-                    raise
 
 
 def summary(error: BaseException) -> str:

