@@ -17,7 +17,7 @@ from rich.text import Text
 from exoflow.catalogue.description import task_of
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count, duration
-from exoflow.kernel.state import State
+from exoflow.kernel.call import State
 from exoflow.model import Kind, version
 
 if TYPE_CHECKING:

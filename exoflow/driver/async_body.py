@@ -20,7 +20,7 @@ from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import TaskFailed
 from exoflow.kernel import commands as do
-from exoflow.kernel.state import Call
+from exoflow.kernel.call import Call
 from exoflow.model import Version
 from exoflow.protocols import Attempt, Outcome, Vanished
 

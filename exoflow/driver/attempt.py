@@ -9,7 +9,7 @@ from exoflow.codec import Encoded
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.values import DRIVER
-from exoflow.kernel.state import State
+from exoflow.kernel.call import State
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
 from exoflow.protocols import ActorPart, Attempt, Creating, Executor, Vanished
 from exoflow.states import STATE

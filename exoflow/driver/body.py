@@ -19,7 +19,7 @@ from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import Cancelled, Corrupt, RunError, RunMismatch, StorageError, Superseded
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Inline, Kind
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from exoflow.driver import records
 from exoflow.errors import Corrupt
 from exoflow.journal.records import Kind as Code
-from exoflow.kernel.state import Call
+from exoflow.kernel.call import Call
 from exoflow.model import CallId, Kind, Stored, Version
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from exoflow.driver.values import value_of
 from exoflow.errors import Interruption, RunCancelled, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Held, Inline, Kind, Status, Stored, Version
 from exoflow.protocols import Outcome
 

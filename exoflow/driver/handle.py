@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from exoflow import codec
 from exoflow.driver.spec import FlowSpec, TaskSpec
+from exoflow.kernel.call import Call
 from exoflow.kernel.rarely import Rarely
-from exoflow.kernel.state import Call
 from exoflow.model import CallId
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from exoflow import codec
 from exoflow.driver.spec import FlowSpec
 from exoflow.errors import NondeterministicFlow, RunError, RunMismatch
 from exoflow.journal.records import Kind as Code
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution

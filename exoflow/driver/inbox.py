@@ -12,7 +12,7 @@ from exoflow import codec, conversion
 from exoflow.driver.handle import Handle
 from exoflow.driver.outcomes import take_value
 from exoflow.journal.inbox import Message, payload_of
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import INLINE_MAX_BYTES, CallId, Value, Version
 from exoflow.protocols import Computed
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from exoflow.driver.handle import Handle
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Kind
 
 if TYPE_CHECKING:

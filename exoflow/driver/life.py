@@ -16,7 +16,7 @@ from exoflow.driver.outcomes import forget_value, take_value
 from exoflow.driver.strands import Strand, current
 from exoflow.driver.values import ValueLost
 from exoflow.errors import CodecError, Interruption
-from exoflow.kernel.state import State
+from exoflow.kernel.call import State
 from exoflow.model import CallId
 from exoflow.protocols import Computed
 

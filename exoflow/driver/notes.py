@@ -12,7 +12,7 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.outcomes import take_value
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.strands import current
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import Annotations, Inline, Kind
 from exoflow.protocols import Computed
 

@@ -11,8 +11,8 @@ from collections import deque
 from exoflow.driver import records
 from exoflow.driver.strands import current
 from exoflow.journal.records import Kind as Code
+from exoflow.kernel.call import Call, Scope, State
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import FIRST_VERSION
 
 Log = list[records.Read]

@@ -9,7 +9,7 @@ from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
 from exoflow.driver.letting_go import let_go, note_end, note_refs, note_value
 from exoflow.errors import TaskFailed
-from exoflow.kernel.state import Call, State
+from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
 from exoflow.states import STATE

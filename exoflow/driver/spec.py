@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exoflow.kernel.state import Call, Turn
+from exoflow.kernel.call import Call, Turn
 from exoflow.model import Annotations
 from exoflow.protocols import Executor
 

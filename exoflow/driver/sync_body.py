@@ -14,7 +14,7 @@ from exoflow.driver.outcomes import take_outcome
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
-from exoflow.kernel.state import Call
+from exoflow.kernel.call import Call
 from exoflow.model import Kind, Version
 from exoflow.protocols import Outcome
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from exoflow.kernel.state import Call, RunState, Scope, State
+from exoflow.kernel.call import Call, Scope, State
+from exoflow.kernel.state import RunState
 from exoflow.model import Kind
 
 

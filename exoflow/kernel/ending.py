@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from exoflow.errors import NondeterministicFlow
+from exoflow.kernel.call import Call, Scope, State
 from exoflow.kernel.commands import EndScope, Finish, RecordFailing, Stop
 from exoflow.kernel.forsaking import Forsaking
-from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt
+from exoflow.kernel.call import Call, Scope, State
 from exoflow.kernel.graph import states
 from exoflow.kernel.starting import Starting
-from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import NO_VERSION
 
 

@@ -6,8 +6,8 @@ the call (G10). The second kind is a prefix of the body's reads, so one number a
 
 from __future__ import annotations
 
+from exoflow.kernel.call import Call, Scope, joined
 from exoflow.kernel.closing import Closing
-from exoflow.kernel.state import Call, Scope, joined
 from exoflow.model import Kind
 
 

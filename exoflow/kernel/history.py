@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from exoflow.kernel.call import Call, State
 from exoflow.kernel.ending import Ending
-from exoflow.kernel.state import Call, State
 from exoflow.model import NO_VERSION, Annotations, CallId, Effect, Version
 
 PLAIN = Annotations()

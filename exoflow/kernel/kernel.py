@@ -7,12 +7,14 @@ first run with a longer history. ``reference.py`` says the same without any incr
 Each room knows those above it in this list, and none below:
 
 ======================  ================================================================
-``state``               all that is known: calls, bodies, the run
+``call``                what is known of a call, and of a flow body
+``state``               what is known of a run
 ``closing``, ``graph``  what stands on what, and whether all of it is committed
 ``lineage``             what is behind a call
 ``needs``               what has to run, and what that takes
 ``retirement``          what falls when a choice is made again, and is undone
-``outcomes``            what became of attempts, and is saved
+``saving``              what is saved: results, and actors' states
+``outcomes``            what became of attempts
 ``starting``            the gates
 ``forsaking``           values that the store has lost
 ``ending``              bodies and runs that are over
@@ -23,9 +25,9 @@ Each room knows those above it in this list, and none below:
 
 from __future__ import annotations
 
+from exoflow.kernel.call import FIXED, Call, Scope, State, Turn, joined
 from exoflow.kernel.commands import Command
 from exoflow.kernel.history import History
-from exoflow.kernel.state import FIXED, Call, Scope, State, Turn, joined
 from exoflow.model import NO_VERSION, Annotations, CallId, Kind
 
 
@@ -114,7 +116,7 @@ class Kernel(History):
         if not call.open and not call.closed and not call.must_commit:
             self._settle(call)
         if call.state is State.IDLE and not note.may_be_left:
-            if self.unattached and not call.forced:
+            if self.unattached and not call.forced and not call.owed:
                 scope.deferred.append(call)
             else:
                 self._need(call)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from exoflow.kernel.call import FIXED, Call, State, joined
 from exoflow.kernel.graph import Graph, states
-from exoflow.kernel.state import FIXED, Call, State, joined
 from exoflow.model import CallId, Kind, Version
 
 

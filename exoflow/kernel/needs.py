@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from exoflow.kernel.call import NOBODY, Call, State, joined
 from exoflow.kernel.commands import Deliver, Run
 from exoflow.kernel.lineage import Lineage
-from exoflow.kernel.state import NOBODY, Call, State, joined
 from exoflow.model import CallId, Kind
 
 

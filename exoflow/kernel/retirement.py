@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from exoflow.errors import Corrupt
+from exoflow.kernel.call import Call, Scope, State
 from exoflow.kernel.commands import RecordUndoFailed, RecordUndone, Replay, Stop, Undo
 from exoflow.kernel.needs import Needs
-from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind, Version, show_version
 
 

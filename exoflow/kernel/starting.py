@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from exoflow.errors import Corrupt, RunError
+from exoflow.kernel.call import Call, State
 from exoflow.kernel.commands import Intend, Replay, Run
 from exoflow.kernel.outcomes import Outcomes
-from exoflow.kernel.state import Call, State
 from exoflow.model import NO_VERSION, CallId, Kind
 
 
@@ -70,6 +70,7 @@ class Starting(Outcomes):
             self._retire_derived(call)
             if not call.attached:  # its own body is among what fell
                 call.state = State.IDLE
+                call.owed = True
                 call.held = call.saved = call.committed = call.failed = False
                 if not call.intent:
                     self.unattached.discard(call)
@@ -97,6 +98,8 @@ class Starting(Outcomes):
             call.attempt = self._next_version()
         call.state = State.RUNNING
         call.held = call.saved = False
+        if call.rare and call.owed:
+            call.owed = False
         if call.note.actor:
             self._take_state(call)
         if call.rare and call.body is not None:
@@ -226,7 +229,10 @@ class Starting(Outcomes):
 
         ``in_vain``: no recorded call behind it will be made again, so that its snapshot would do.
         """
-        if not call.attached or call.state is not State.DONE:
+        if call.state is not State.DONE:
+            return
+        if not call.attached:
+            self._reopen(call)  # a snapshot behind it may be there, and only its body tells what is behind it
             return
         last = call
         while not (last.has_state or last.snapping):

@@ -27,6 +27,9 @@ ONCE_WRONG = {
     74668: "V7: likewise",
     89718: "V7: likewise",
     101172: "V7: a call that had failed is made again for its state, and is no choice once it succeeds",
+    129433: "V7, G1: likewise; and a sync one waits for a snapshot that nobody takes",
+    132483: "V2: a choice for which its own body fell is not made, and falls again",
+    228092: "V7: what a snapshot had covered, in a child flow that is not replayed, is not covered after a crash",
     21227: "V7: a replay that never ended",
 }
 """Each broke a rule when it was found; a change to what a seed writes makes other histories of them."""

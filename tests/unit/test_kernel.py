@@ -2,9 +2,9 @@
 
 import pytest
 
+from exoflow.kernel.call import Call, Scope, Turn
 from exoflow.kernel.commands import Command, Intend
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import Call, Scope, Turn
 from exoflow.model import Annotations, CallId, Kind, version
 
 NEVER = Annotations(checkpoint="never")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from exoflow.kernel.call import NOBODY, Call, joined
 from exoflow.kernel.rarely import Rarely
-from exoflow.kernel.state import NOBODY, Call, joined
 from exoflow.model import Annotations, CallId
 
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from exoflow.kernel import reference as rules
+from exoflow.kernel.call import State
 from exoflow.kernel.commands import Command, RecordUndone, Replay, Run, Undo
 from exoflow.kernel.facts import CallFacts, Facts
-from exoflow.kernel.state import State
 from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
 from exoflow.testing.simulation.told import Told
-from exoflow.testing.simulation.world import Report, simulate
+from exoflow.testing.simulation.world import Report, World, simulate
 
 
 class FormsDiffer(BaseException):
@@ -167,7 +167,9 @@ class Checked(Told):
         return f"\n  running:   {self.calls[id]!r}\n  reference: {known}\n  stands on: {behind}"
 
 
-def compare_forms(seed: int, *, loop: asyncio.AbstractEventLoop | None = None, trace: bool = False) -> Report:
+def compare_forms(
+    seed: int, *, loop: asyncio.AbstractEventLoop | None = None, trace: bool = False, world: type[World] = World
+) -> Report:
     """Live through one seed with both forms.
 
     Raises:
@@ -177,7 +179,7 @@ def compare_forms(seed: int, *, loop: asyncio.AbstractEventLoop | None = None, t
     differences: list[FormsDiffer] = []
     kernel = type("Comparing", (Checked,), {"differences": differences})
     try:
-        report = simulate(seed, kernel=kernel, loop=loop, trace=trace)
+        report = simulate(seed, kernel=kernel, loop=loop, trace=trace, world=world)
     except BaseException as error:
         if differences:  # it may have been raised in a child flow's task, where nobody looks
             raise differences[0] from error

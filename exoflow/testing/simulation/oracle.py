@@ -8,7 +8,7 @@ from typing import Any
 
 from exoflow import codec
 from exoflow.driver.execution import Execution
-from exoflow.kernel.state import State
+from exoflow.kernel.call import State
 from exoflow.model import Annotations, CallId, Inline, Status
 from exoflow.protocols import Attempt
 from exoflow.testing.simulation.program import Pair, SimulatedRef, provenance

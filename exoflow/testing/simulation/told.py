@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from exoflow.kernel import reference as rules
+from exoflow.kernel.call import Call, Scope, Turn
 from exoflow.kernel.commands import Stop
 from exoflow.kernel.facts import BodyFacts, CallFacts
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import Call, Scope, Turn
 from exoflow.model import Annotations, CallId, Version
 from exoflow.testing.simulation.mirror import LOST, NONE, Mirror
 

@@ -17,8 +17,8 @@ from exoflow.driver.spec import FlowSpec
 from exoflow.errors import Corrupt, DidNotHappen, InDoubt, RunError, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
+from exoflow.kernel.call import Call, State as CallState
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import Call, State as CallState
 from exoflow.model import CallId, Happened, Held, Inline, Kind, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
 from exoflow.states import STATE
@@ -164,7 +164,10 @@ class SimulatedExecutor:
             return found
         if attempt.actor.snapshot is None:
             return (), ()
-        taken: State = codec.decode(self.world.encoded(attempt.actor.snapshot))
+        try:
+            taken: State = codec.decode(self.world.encoded(attempt.actor.snapshot))
+        except FileNotFoundError:
+            return None
         return taken
 
     def keep(self, state: State) -> Held:

@@ -8,8 +8,8 @@ from typing import Any
 
 from exoflow.driver.spec import TaskSpec
 from exoflow.journal.records import Kind as Code
+from exoflow.kernel.call import Call, Scope, State
 from exoflow.kernel.kernel import Kernel
-from exoflow.kernel.state import Call, Scope, State
 from exoflow.model import CallId, Kind, Version, version
 from exoflow.testing.simulation.program import flow_of
 from exoflow.testing.simulation.world import SimulatedLog, World, undo
