@@ -11,7 +11,7 @@ import pytest
 
 from exoflow.testing.simulation import Report, Violation, simulate
 
-SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "2500"))
+SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "1500"))
 """How many; 200,000 were run before the first release."""
 
 ONCE_WRONG = {

@@ -74,6 +74,7 @@ def test_the_body_may_look_at_them(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.big
 def test_where_their_cluster_is_gone_they_are_made_again_of_what_was_saved(tmp_path):
     lives = []
     entered = tmp_path / "entered"

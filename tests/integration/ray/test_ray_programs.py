@@ -13,7 +13,7 @@ import pytest
 
 from exoflow.testing.executors import WAIT_S
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.big]
 
 BESIDE = """
     class Own:
