@@ -25,7 +25,7 @@ WHY = {
     "left are milliseconds for each task, however large its array: from `submit` until its outcome is here, a task on "
     "Dask took 10 to 14 ms with us and 5 to 7 ms without.",
     "by_reference": "The driver never holds a value. An array that need not be saved is let go when nobody has a Ref "
-    "to it and nobody is to take it; one that is saved stays until that is done, and up to 256 MB behind it, for whoever "
+    "to it and nobody is to take it; one that is saved stays until then, and up to 256 MB behind it for whoever "
     "reads it next. Undeclared tasks are saved: 10 GB take the disk's time.",
     "shuffle": "Each of the 2,500 parts is an object of the store, and so is made durable by itself: some 6 ms each. "
     "Deterministic maps are saved, too, since to compute 50 MB again takes longer than to write them. Not profiled.",
