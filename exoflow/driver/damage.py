@@ -26,12 +26,19 @@ def verify(execution: Execution, id: CallId) -> None:
     value = execution.values.at.get(id)
     if not isinstance(value, Stored):
         return
+    error = _damage(execution, value)
+    if error is not None:
+        forsake(execution, id, error)
+
+
+def _damage(execution: Execution, value: Stored) -> Corrupt | None:
     try:
         checksums = execution.values.fetch(value).checksums
         if checksums is not None:
             checksums.verify()
     except Corrupt as error:
-        forsake(execution, id, error)
+        return error
+    return None
 
 
 def verify_snapshot(execution: Execution, call: Call) -> None:
@@ -43,13 +50,9 @@ def verify_snapshot(execution: Execution, call: Call) -> None:
     value = execution.values.snapshots.get(call.id)
     if not isinstance(value, Stored):
         return
-    try:
-        checksums = execution.values.fetch(value).checksums
-        if checksums is not None:
-            checksums.verify()
+    why = _damage(execution, value)
+    if why is None:
         return
-    except Corrupt as error:
-        why = error
     refusal = execution.kernel.forsake_snapshot(call)
     if refusal is not None:
         raise Corrupt(

@@ -16,7 +16,7 @@ from exoflow.errors import CodecError, ExecutorError, Interruption, StorageError
 from exoflow.executors.living import LiveActor, LocalActors
 from exoflow.executors.ordering import Elsewhere
 from exoflow.executors.reading import StoredValues
-from exoflow.executors.threads import Deadlines, Take, Threads
+from exoflow.executors.threads import Deadlines, Take, Threads, run_all
 from exoflow.model import Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
 from exoflow.states import run_actor, run_actor_async, snapshot_of
@@ -73,7 +73,7 @@ class LocalExecutor:
         self._elsewhere = elsewhere
         limit = max_workers or min(32, (os.cpu_count() or 1) + 4)
         self._threads: Threads[_Entry] = Threads(limit, self._serve, "exoflow-local")
-        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
+        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, run_all, "exoflow-save")
         self._deadlines: Deadlines[_Entry] = Deadlines(self._time_out, self._is_live, "exoflow-deadlines")
         self._live: dict[_Key, _Entry] = {}
         """An undo has the key of the attempt that it undoes, whose thread may still run: ask which entry is there."""
@@ -281,8 +281,3 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
             loop.run_until_complete(asyncio.wait(left, timeout=GRACE_S))
     finally:
         loop.close()
-
-
-def _run_all(take: Take[Callable[[], None]]) -> None:
-    while (work := take()) is not None:
-        work()

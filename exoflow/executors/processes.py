@@ -22,7 +22,7 @@ from exoflow.executors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, Send, actor_order, carried, order_of
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.spool import EXECUTOR, Spool, delete_spool, read_spool, write_spool
-from exoflow.executors.threads import Take, Threads
+from exoflow.executors.threads import Take, Threads, run_all
 from exoflow.executors.wire import ActorOrder, pack_order, pack_saving, unpack_outcome, unpack_saved
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
@@ -92,7 +92,7 @@ class ProcessExecutor:
         limit = max_workers or os.cpu_count() or 1
         self._threads: Threads[_Entry | _Saving] = Threads(limit, partial(self._serve, ""), "exoflow-processes")
         self._lanes: Lanes[_Entry | _Saving] = Lanes(self._serve, "exoflow-processes")
-        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
+        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, run_all, "exoflow-save")
         self._live: dict[_Key, _Entry] = {}
         self._workers: set[Worker] = set()
         self._lock = threading.Lock()
@@ -320,8 +320,3 @@ class ProcessExecutor:
 def _untouched(entry: _Entry) -> Held | None:
     """The state of an attempt that was not sent."""
     return None if entry.attempt.actor is None else entry.attempt.actor.state
-
-
-def _run_all(take: Take[Callable[[], None]]) -> None:
-    while (work := take()) is not None:
-        work()

@@ -102,6 +102,13 @@ class Threads(Generic[T]):
             return item
 
 
+def run_all(take: Take[Callable[[], object]]) -> None:
+    """What a thread serves whose items are work to be done."""
+    while (work := take()) is not None:
+        work()
+        del work  # an idle thread must not keep a value alive
+
+
 class Deadlines(Generic[T]):
     """One thread that calls ``expire(item)`` for each item whose time has come, unless ``alive(item)`` is False."""
 

@@ -8,7 +8,6 @@ import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from distributed import Client
 
@@ -22,7 +21,7 @@ from exoflow.executors.dask.parcel import FUTURES
 from exoflow.executors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, actor_order, carried, order_of
 from exoflow.executors.reading import StoredValues
-from exoflow.executors.threads import Take, Threads
+from exoflow.executors.threads import Take, Threads, run_all
 from exoflow.executors.wire import ActorOrder, pack_order
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
@@ -64,7 +63,7 @@ class DaskExecutor:
         self._functions = Functions()
         self._preparers: Threads[Entry] = Threads(_PREPARERS, self._prepare_all, "exoflow-dask-prepare")
         self._reporters: Threads[Sequence[tuple[Entry, Outcome]]] = Threads(1, self._report_all, "exoflow-dask-report")
-        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, _run_all, "exoflow-save")
+        self._savers: Threads[Callable[[], None]] = Threads(_SAVERS, run_all, "exoflow-save")
         self._live: dict[Key, Entry] = {}
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
@@ -249,8 +248,3 @@ _open: weakref.WeakSet[DaskExecutor] = weakref.WeakSet()
 def _close() -> None:
     for executor in list(_open):
         executor.close()
-
-
-def _run_all(take: Take[Callable[[], Any]]) -> None:
-    while (work := take()) is not None:
-        work()

@@ -10,7 +10,7 @@ from distributed import Worker
 from distributed.worker import _worker_cvar
 
 from exoflow.executors.living import WorkerActors
-from exoflow.executors.threads import Take, Threads
+from exoflow.executors.threads import Threads, run_all
 from exoflow.model import Held
 from exoflow.protocols import Attempt
 
@@ -22,7 +22,7 @@ class Lane:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._threads: Threads[Callable[[], None]] = Threads(1, _run_all, "exoflow-dask-actor")
+        self._threads: Threads[Callable[[], None]] = Threads(1, run_all, "exoflow-dask-actor")
 
     def run(self, work: Callable[[], R]) -> asyncio.Future[R]:
         loop = asyncio.get_running_loop()
@@ -59,9 +59,3 @@ class Leaving(WorkerActors):
 def _settle(future: asyncio.Future[Any], how: Callable[[Any], None], what: object) -> None:
     if not future.done():  # nobody awaits it any more
         how(what)
-
-
-def _run_all(take: Take[Callable[[], None]]) -> None:
-    while (work := take()) is not None:
-        work()
-        del work

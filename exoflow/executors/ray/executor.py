@@ -27,7 +27,7 @@ from exoflow.executors.ray.cluster import Cluster
 from exoflow.executors.ray.entry import Entry, Key
 from exoflow.executors.ray.tasks import NAMESPACE, message_of, perform
 from exoflow.executors.ray.values import RayHandle, Values, summary
-from exoflow.executors.threads import Take, Threads
+from exoflow.executors.threads import Threads, run_all
 from exoflow.executors.wire import unpack_outcome
 from exoflow.model import CallId, Held, RunId, Stored, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
@@ -69,8 +69,8 @@ class RayExecutor:
         self._homes = Homes(self.name, self._cluster, self._values.setup)
         self._tasks: dict[tuple[str, frozenset[tuple[str, float]] | None], Any] = {}
         # One thread alone starts tasks and reports them: of two, each waits for the interpreter that the other holds.
-        self._threads: Threads[Callable[[], None]] = Threads(1, _run_all, "exoflow-ray")
-        self._carriers: Threads[Callable[[], None]] = Threads(_CARRIERS, _run_all, "exoflow-carry")
+        self._threads: Threads[Callable[[], None]] = Threads(1, run_all, "exoflow-ray")
+        self._carriers: Threads[Callable[[], None]] = Threads(_CARRIERS, run_all, "exoflow-carry")
         self._live: dict[Key, Entry] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -290,12 +290,6 @@ class RayExecutor:
             remote = ray.remote(max_retries=0, num_returns=2, **options_of(resources))(perform)
             task = self._tasks[key] = remote.options(name=name)
         return task
-
-
-def _run_all(take: Take[Callable[[], None]]) -> None:
-    while (work := take()) is not None:
-        work()
-        del work  # an idle thread must not keep a value alive
 
 
 def _untouched(entry: Entry) -> Held | None:
