@@ -1,0 +1,1 @@
+"""Task libraries for work with language models."""
