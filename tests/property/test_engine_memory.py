@@ -35,7 +35,12 @@ class World:
         self.memory = Memory(self.pool)
         self.costs = {f"v{index}": AdapterCost(draw(1, 9), self.chance.random()) for index in range(8)}
         self.scheduler = Scheduler(
-            self.config, self.memory, Fcfs(), max_context=40, cost=self.costs.__getitem__, first_token_s=lambda n: n / 10
+            self.config,
+            self.memory,
+            Fcfs(),
+            max_context=40,
+            cost=self.costs.__getitem__,
+            first_token_s=lambda n: n / 10,
         )
         self.now = 0.0
         self.requests: list[Request] = []
@@ -55,7 +60,13 @@ class World:
         leader: Request | None = None
         for index in range(self.chance.choice([1, 1, 3])):
             request = Request(
-                prompt, params, adapter, arrival_s=self.now, index=index, leader=leader, scores=self.chance.random() < 0.1
+                prompt,
+                params,
+                adapter,
+                arrival_s=self.now,
+                index=index,
+                leader=leader,
+                scores=self.chance.random() < 0.1,
             )
             try:
                 self.scheduler.add(request, self.now)
@@ -83,7 +94,8 @@ class World:
             self.scheduler.computed(chunk, token, self.now)
             request = chunk.request
             if request.state is State.RUNNING and (
-                len(request.output) == request.params.max_tokens or (request.scores and request.computed == request.length)
+                len(request.output) == request.params.max_tokens
+                or (request.scores and request.computed == request.length)
             ):
                 self.scheduler.finish(request, "length", self.now)
 

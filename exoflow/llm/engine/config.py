@@ -51,7 +51,9 @@ class EngineConfig:
             if isinstance(value, int) and not isinstance(value, bool) and field.name != "seed" and value < 1:
                 raise ValueError(f"{field.name}={value}: it must be at least 1")
         if self.token_budget < self.max_batch:
-            raise ValueError(f"token_budget={self.token_budget} is less than max_batch={self.max_batch}: all could not decode")
+            raise ValueError(
+                f"token_budget={self.token_budget} is less than max_batch={self.max_batch}: all could not decode"
+            )
         if not 0 < self.memory_fraction <= 1:
             raise ValueError(f"memory_fraction={self.memory_fraction}: it must lie in (0, 1]")
         if self.policy not in ("fcfs", "deadline"):

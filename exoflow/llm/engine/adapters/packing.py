@@ -13,7 +13,9 @@ Matrices = Mapping[tuple[int, str], tuple[Tensor, Tensor]]
 """(layer, module name) → A ``[rank, inputs]`` and B ``[outputs, rank]``. What lacks is zero."""
 
 
-def pack(layout: AdapterLayout, matrices: Matrices, page_elems: int, dtype: torch.dtype, *, pin: bool = False) -> Tensor:
+def pack(
+    layout: AdapterLayout, matrices: Matrices, page_elems: int, dtype: torch.dtype, *, pin: bool = False
+) -> Tensor:
     """The pages of an adapter, ``[layers, pages, page_elems]`` in host memory, as they are copied into the pool."""
     layers, pages = layout.geometry.layers, layout.pages(page_elems)
     packed = torch.zeros(layers, pages * page_elems, dtype=dtype, pin_memory=pin)
