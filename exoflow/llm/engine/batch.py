@@ -16,14 +16,17 @@ from torch import Tensor
 from exoflow.llm.engine.scheduler import Chunk
 
 TILE = 16
-"""Rows that the adapter kernels work on together; all of one adapter. Fixed, so that a row's sum never depends on its neighbours."""
+"""Rows that the adapter kernels work on together; all of one adapter. Fixed, so that a row's sum never depends on its
+neighbours.
+"""
 
 Ints = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step. Sequences in the order of the plan, their tokens one behind the other; ``n`` sequences, ``rows`` tokens.
+    """One step. Sequences in the order of the plan, their tokens one behind the other; ``n`` sequences, ``rows``
+    tokens.
 
     Attributes:
         tokens: ``[rows]`` int64.
@@ -99,7 +102,9 @@ def make_batch(chunks: Sequence[Chunk], slots: Sequence[int], block: int, device
 
 
 def tiles(row_slots: Ints) -> tuple[Ints, NDArray[np.int64]]:
-    """Cut rows into tiles of at most ``TILE`` rows of one slot, slot by slot: ``[tiles]`` and ``[tiles, TILE]``. Slot -1 is left out."""
+    """Cut rows into tiles of at most ``TILE`` rows of one slot, slot by slot: ``[tiles]`` and ``[tiles, TILE]``. Slot
+    -1 is left out.
+    """
     order = np.argsort(row_slots, kind="stable")
     ordered = row_slots[order]
     kinds, first, counts = np.unique(ordered, return_index=True, return_counts=True)

@@ -1,7 +1,8 @@
 """Room in the pool for whoever needs it next: what is only kept for later makes way, KV and adapters alike.
 
-Both are weighed by one rule, GreedyDual-Size-Frequency (Cherkasova, HPL-98-69): an entry is worth what it costs to bring back,
-times how often it was used, for each page that it takes; whatever was used since the last eviction starts above it.
+Both are weighed by one rule, GreedyDual-Size-Frequency (Cherkasova, HPL-98-69): an entry is worth what it costs to
+bring back, times how often it was used, for each page that it takes; whatever was used since the last eviction starts
+above it.
 """
 
 from __future__ import annotations

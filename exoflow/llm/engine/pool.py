@@ -74,7 +74,5 @@ class PagePool:
         assert len(set(free.tolist())) == self._height, "a page is free twice"
         assert not self._owners[free].any(), "a free page has an owner"
         wrong = np.flatnonzero(counts != self._owners)
-        assert not len(wrong), (
-            f"pages {wrong[:8].tolist()}: owners counted {self._owners[wrong[:8]].tolist()}, known {counts[wrong[:8]].tolist()}"
-        )
+        assert not len(wrong), f"pages {wrong[:8]}: owners {self._owners[wrong[:8]]}, but {counts[wrong[:8]]} are known"
         assert np.count_nonzero(self._owners) + self._height == self.size, "a page is lost"

@@ -1,8 +1,8 @@
 """KV of prompts that were seen before, found block by block.
 
-A tree for each adapter version (and one for the base model): a node is one full block of tokens, and its page. Keys are the tokens
-themselves, not a hash of them, and the root is the adapter's content: KV of another adapter, or of an earlier content under
-the same name, cannot be hit. RadixAttention (Zheng et al., 2023) with blocks for edges.
+A tree for each adapter version (and one for the base model): a node is one full block of tokens, and its page. Keys
+are the tokens themselves, not a hash of them, and the root is the adapter's content: KV of another adapter, or of an
+earlier content under the same name, cannot be hit. RadixAttention (Zheng et al., 2023) with blocks for edges.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class PrefixCache:
         return count
 
     def extend(self, request: Request) -> None:
-        """Make known what the request has computed since. Where another was first, the request works on its block from now on."""
+        """Make known what the request has computed since. Where another was first, the request works on its block from
+        now on.
+        """
         path = self._paths[request]
         node: Block | Root = path[-1] if path else self._roots.setdefault(_version(request), Root(_version(request)))
         for index in range(len(path), request.computed // self._block):
@@ -105,7 +107,9 @@ class PrefixCache:
                     self._memory.loosen(block.kept)
 
     def forget(self, version: str | None) -> None:
-        """Nobody is likely to ask for this version again: what nobody works on is dropped now, the rest when memory is short."""
+        """Nobody is likely to ask for this version again: what nobody works on is dropped now, the rest when memory is
+        short.
+        """
         root = self._roots.get(version, Root(version))
         for block in reversed(list(_below(root))):  # leaves first
             if block.holders == 0:

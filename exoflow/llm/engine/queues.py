@@ -13,7 +13,8 @@ class Queue(Protocol):
     """Requests that wait for the engine.
 
     * ``peek`` MUST give the same request until something else is called, and MUST NOT take it.
-    * What was ``requeued`` MUST come before whatever its client asked later, and is not to be charged again for its admission.
+    * What was ``requeued`` MUST come before whatever its client asked later, and is not to be charged again for its
+      admission.
     * Every request that was added leaves by ``finish`` or ``cancel``, exactly once.
     """
 

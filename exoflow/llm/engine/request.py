@@ -42,7 +42,7 @@ class SamplingParams:
             "top_p": 0 < self.top_p <= 1,
             "top_k": self.top_k >= 0,
             "n": 1 <= self.n <= 1024,
-            "stop": all(isinstance(text, str) and text for text in self.stop),
+            "stop": "" not in self.stop,
             "logprobs": self.logprobs is None or 0 <= self.logprobs <= 20,
         }
         for name, good in checks.items():
@@ -84,7 +84,9 @@ class Event:
     index: int
     """Which of the n answers."""
     text: str
-    """What the token adds to the text; empty while bytes of a character, or of a possible stop string, are held back."""
+    """What the token adds to the text; empty while bytes of a character, or of a possible stop string, are held
+    back.
+    """
     token_id: int | None
     logprobs: TokenLogprobs | None = None
     finish_reason: FinishReason | None = None

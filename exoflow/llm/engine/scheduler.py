@@ -1,8 +1,8 @@
 """What the next step computes. Pure: no torch, no clock, no thread.
 
-Continuous batching (Orca, OSDI '22) with chunked prefill (Sarathi-Serve, OSDI '24): a step computes some tokens of each running
-sequence, one of those that decode and as many as the budget allows of those that are in their prompt. When pages run out, who was admitted
-last gives up its pages and computes again later.
+Continuous batching (Orca, OSDI '22) with chunked prefill (Sarathi-Serve, OSDI '24): a step computes some tokens of
+each running sequence, one of those that decode and as many as the budget allows of those that are in their prompt.
+When pages run out, who was admitted last gives up its pages and computes again later.
 """
 
 from __future__ import annotations
@@ -182,17 +182,19 @@ class Scheduler:
         return Plan(tuple(chunks), tuple(self.residency.take_orders()), tuple(dropped))
 
     def _go_on(self, now_s: float) -> tuple[list[Chunk], bool]:
-        """One token for each that decodes, before any prompt: nobody's answer stops because another's prompt is long."""
+        """One token for each that decodes, before any prompt: nobody's answer stops because another's prompt is
+        long.
+        """
         chunks: dict[Request, Chunk] = {}
         before = self.preemptions
         for request in list(self.running):
-            if request.state is not State.RUNNING or request.length - request.computed != 1:
+            if request not in self.running or request.length - request.computed != 1:
                 continue
-            while request.state is State.RUNNING and not self._grow(request):
+            while request in self.running and not self._grow(request):
                 victim = self.running[-1]
                 chunks.pop(victim, None)
                 self._preempt(victim, now_s)
-            if request.state is State.RUNNING:
+            if request in self.running:
                 chunks[request] = Chunk(request, request.computed, 1)
         return list(chunks.values()), self.preemptions > before
 
@@ -250,7 +252,9 @@ class Scheduler:
         return needed + (spare if self.running else 0) <= self._memory.room
 
     def _begin(self, request: Request, now_s: float) -> bool:
-        """Give it pages for all that is known of it; its adapter is held. False, and nothing changed, if there is no room."""
+        """Give it pages for all that is known of it; its adapter is held. False, and nothing changed, if there is no
+        room.
+        """
         request.computed = self.prefixes.begin(request) if self._is_shared(request) else 0
         if not self._grow(request):
             self._release(request)

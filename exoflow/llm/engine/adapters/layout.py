@@ -1,10 +1,13 @@
 """Where an adapter's rows lie: S-LoRA (MLSys '24), section 5.1, with rows that are padded instead of split.
 
-An adapter is a list of rows, the same in each layer, laid end to end in an address space of its own that is cut into pages of
-``page_elems``. For each group of modules: the rows of A, module after module (``rank`` rows of length ``inputs``), then those of
-B transposed (``rank`` rows of length ``outputs``). Each row takes a multiple of 64 elements; what pads it is zero. So
+An adapter is a list of rows, the same in each layer, laid end to end in an address space of its own that is cut into
+pages of ``page_elems``. For each group of modules: the rows of A, module after module (``rank`` rows of length
+``inputs``), then those of B transposed (``rank`` rows of length ``outputs``). Each row takes a multiple of 64
+elements; what pads it is zero. So
 
-    offset = base + row * stride + k;  page = pages[offset // page_elems];  element = pool[layer, page, offset % page_elems]
+    offset = base + row * stride + k
+    page = pages[offset // page_elems]
+    element = pool[layer, page, offset % page_elems]
 
 and all 64 elements from a multiple of 64 on lie in one page.
 """

@@ -28,7 +28,9 @@ def pack(
 
 
 def unpack(layout: AdapterLayout, packed: Tensor, layer: int, module: str) -> tuple[Tensor, Tensor]:
-    """A ``[rank, inputs]`` and B ``[outputs, rank]`` of one module, from pages ``[pages, page_elems]`` of that layer in order."""
+    """A ``[rank, inputs]`` and B ``[outputs, rank]`` of one module, from pages ``[pages, page_elems]`` of that layer
+    in order.
+    """
     flat = packed[layer].reshape(-1)
     found = {
         rows.matrix: _lines(flat, rows.base, rows.count, rows.stride)[:, : rows.length]

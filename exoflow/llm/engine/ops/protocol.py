@@ -12,8 +12,8 @@ from exoflow.llm.engine.batch import Batch
 class Ops(Protocol):
     """The operations of a decoder over the pool.
 
-    An implementation is bound to one pool, ``[layers, pages, page_elems]``, and to the tables of its adapters. ``group`` counts
-    ``Geometry.groups``.
+    An implementation is bound to one pool, ``[layers, pages, page_elems]``, and to the tables of its adapters.
+    ``group`` counts ``Geometry.groups``.
     """
 
     def begin(self, batch: Batch) -> None:
@@ -33,14 +33,17 @@ class Ops(Protocol):
         ...
 
     def attend(self, layer: int, q: Tensor, batch: Batch) -> Tensor:
-        """Causal attention of each row ``[rows, heads, head_dim]`` to its own sequence, from the pool; the same shape."""
+        """Causal attention of each row ``[rows, heads, head_dim]`` to its own sequence, from the pool; the same
+        shape.
+        """
         ...
 
     def lora(self, layer: int, group: int, x: Tensor, y: Tensor, batch: Batch) -> None:
         """Add to each row of ``y`` ``[rows, outputs of the group]`` its own adapter's delta, in place.
 
-        ``y[i, m] += (x[i] @ A_m.T @ B_m.T) * scale`` for the modules m of the group, side by side in ``y``. Rows without an adapter are
-        not touched. MUST be deterministic, and the delta of a row MUST NOT depend on the other rows, to the last bit.
+        ``y[i, m] += (x[i] @ A_m.T @ B_m.T) * scale`` for the modules m of the group, side by side in ``y``. Rows
+        without an adapter are not touched. MUST be deterministic, and the delta of a row MUST NOT depend on the other
+        rows, to the last bit.
         """
         ...
 
