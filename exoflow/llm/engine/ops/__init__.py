@@ -1,0 +1,15 @@
+"""The operations of a decoder, by device."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from exoflow.llm.engine.adapters.tables import AdapterTables
+from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.ops.protocol import Ops
+from exoflow.llm.engine.ops.stacked import StackedOps
+
+
+def select(pool: Tensor, tables: AdapterTables, geometry: Geometry, block: int) -> Ops:
+    """The fastest that there are for the device of the pool."""
+    return StackedOps(pool, tables, geometry, block)
