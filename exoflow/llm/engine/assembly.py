@@ -18,6 +18,7 @@ from exoflow.llm.engine.queues import Queue
 from exoflow.llm.engine.runner import Runner
 
 CPU_MEMORY = 4 << 30
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def assemble(
@@ -45,10 +46,9 @@ def _device(config: EngineConfig) -> torch.device:
 def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    dtype = getattr(torch, config.dtype, None)
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise LLMError(f"dtype={config.dtype!r}: there are 'float32', 'bfloat16' and 'float16'")
-    return dtype
+    if config.dtype not in DTYPES:
+        raise LLMError(f"dtype={config.dtype!r}: there are {', '.join(DTYPES)}")
+    return DTYPES[config.dtype]
 
 
 def _pages(decoder: Decoder, config: EngineConfig, device: torch.device) -> int:

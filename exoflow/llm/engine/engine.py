@@ -39,9 +39,7 @@ class Engine:
     """
 
     def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
-        from exoflow.llm.engine.assembly import assemble  # torch and the model's files: not before somebody wants an
-
-        engine
+        from exoflow.llm.engine.assembly import assemble  # torch: not before it is used
 
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
         self._changed = threading.Condition()
@@ -162,7 +160,7 @@ class Engine:
         return [torch.cat(generation.answers[0].rows) for generation in asked]
 
     def stats(self) -> Stats:
-        return self._ask(lambda: self._core.stats())
+        return self._ask(self._core.stats)
 
     # Its life.
 

@@ -150,10 +150,8 @@ class StackedOps(ReferenceOps):
         shape = (count, most * self.block, self.geometry.kv_heads, self.geometry.head_dim)
         k, v = (kv[:, side].reshape(shape).transpose(1, 2) for side in (0, 1))
         seen = torch.arange(most * self.block) < contexts[:, None]
-        out = functional.scaled_dot_product_attention(
-            q[:, :, None], k, v, attn_mask=seen[:, None, None], enable_gqa=True
-        )
-        return out[:, :, 0]
+        seen = seen[:, None, None]
+        return functional.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
 
 
 def _padded_rank(rank: int) -> int:
