@@ -30,7 +30,7 @@ class Runner:
         self.pool = torch.zeros(geometry.layers, pages, page_elems, dtype=decoder.embedding.dtype, device=device)
         self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
         self._block = config.block
-        self._ops = select(self.pool, self.tables, geometry, config.block)
+        self._ops = select(self.pool, self.tables, geometry, config.block, config.token_budget)
 
     @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], slots: Sequence[int]) -> Tensor:

@@ -27,6 +27,7 @@ class AdapterTables:
         most = AdapterLayout(geometry, (max_rank,) * len(modules)).pages(page_elems)
         self.geometry = geometry
         self.page_elems = page_elems
+        self.max_rank = max_rank
         self.pages = torch.zeros(slots, most, dtype=torch.int32, device=device)
         self.row_base = torch.zeros(slots, len(geometry.groups), 2, dtype=torch.int32, device=device)
         self.rank = torch.zeros(slots, len(modules), dtype=torch.int32, device=device)
