@@ -45,12 +45,11 @@ class TritonOps(ReferenceOps):
         else:
             self._singles = torch.from_numpy(singles).to(self.pool.device)
             self._single_rows = torch.from_numpy(batch.starts[singles].astype(np.int64)).to(self.pool.device)
+        used = [self.tables.layouts[slot].ranks for slot in set(batch.slots.tolist()) if slot >= 0]
         first = 0
         for index, group in enumerate(self.geometry.groups):
-            ranks = (slice(first, first + len(group.modules)), set(batch.slots.tolist()) - {-1})
-            self._most_ranks[index] = max(
-                (sum(self.tables.layouts[slot].ranks[ranks[0]]) for slot in ranks[1]), default=0
-            )
+            mine = slice(first, first + len(group.modules))
+            self._most_ranks[index] = max((sum(ranks[mine]) for ranks in used), default=0)
             first += len(group.modules)
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
