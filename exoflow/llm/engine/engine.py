@@ -159,6 +159,16 @@ class Engine:
             generation.outputs()
         return [torch.cat(generation.answers[0].rows) for generation in asked]
 
+    @property
+    def max_context(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._core.scheduler.max_context
+
+    @property
+    def error(self) -> LLMError | None:
+        """Why the engine has stopped, if it has."""
+        return self._error
+
     def stats(self) -> Stats:
         return self._ask(self._core.stats)
 

@@ -8,6 +8,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from exoflow.errors import LLMError
+
+
+class Overloaded(LLMError):
+    """Too many requests wait already. It may be asked again a little later."""
+
+
 FinishReason = Literal["stop", "length", "abort"]
 
 

@@ -16,7 +16,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.prefix import PrefixCache
 from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import FinishReason, Request, State
+from exoflow.llm.engine.request import FinishReason, Overloaded, Request, State
 from exoflow.llm.engine.residency import Load, Place, Residency
 
 
@@ -92,7 +92,7 @@ class Scheduler:
         Raises:
             ContextTooLong: prompt and answer are longer than the model's context.
             OutOfPages: they and the adapter would not fit into the pool if it were theirs alone.
-            LLMError: too many wait already.
+            Overloaded: too many wait already.
         """
         self._check(request)
         if request.adapter is not None:
@@ -325,7 +325,7 @@ class Scheduler:
                 f" {self._pinned_pages} are pinned: start the engine with more pages"
             )
         if len(self.queue) >= self.config.max_waiting:
-            raise LLMError(f"{len(self.queue)} requests wait already (max_waiting)")
+            raise Overloaded(f"{len(self.queue)} requests wait already (max_waiting)")
 
     def _is_shared(self, request: Request) -> bool:
         """Its KV may be another's, and another's its. Not if its logits are wanted: they are made with the KV."""
