@@ -1,0 +1,123 @@
+"""Carries adapters into the pool while the engine computes: from their directories, from host memory, into pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from exoflow.llm.engine.adapters.host import HostAdapter
+from exoflow.llm.engine.adapters.store import AdapterStore
+from exoflow.llm.engine.adapters.tables import AdapterTables
+from exoflow.llm.engine.residency import Load
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Copied:
+    adapter: HostAdapter
+    """Kept until the copy has ended: a GPU reads its memory."""
+    event: torch.cuda.Event | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """One load on its way."""
+
+    load: Load
+    _copied: Future[_Copied]
+
+    def ready(self) -> bool:
+        """The pages are filled, or never will be."""
+        if not self._copied.done():
+            return False
+        if self._copied.exception() is not None:
+            return True
+        event = self._copied.result().event
+        return event is None or bool(event.query())  # type: ignore[no-untyped-call]  # torch's
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why the pages could not be filled. Only once it is ready."""
+        return self._copied.exception(timeout=0)
+
+    @property
+    def adapter(self) -> HostAdapter:
+        return self._copied.result(timeout=0).adapter
+
+
+class Transfers:
+    """All loads on their way. ``begin`` and ``finished`` belong to the engine's thread.
+
+    Args:
+        pool: ``[layers, pages, page_elems]``.
+        wake: called, from another thread, when a load has something to say: an engine that sleeps should look.
+    """
+
+    def __init__(
+        self,
+        store: AdapterStore,
+        pool: Tensor,
+        tables: AdapterTables,
+        *,
+        threads: int = 2,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store, self._pool, self._tables, self._wake = store, pool, tables, wake
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="adapters")
+        self._stream = torch.cuda.Stream(pool.device) if pool.is_cuda else None  # type: ignore[no-untyped-call]  # torch's
+        self._tickets: list[Ticket] = []
+
+    def begin(self, load: Load) -> Ticket:
+        before = None
+        if self._stream is not None:  # kernels that were launched may still read what the pages held until now
+            before = torch.cuda.current_stream(self._pool.device).record_event()
+        ticket = Ticket(load, self._executor.submit(self._carry, load, before))
+        ticket._copied.add_done_callback(lambda copied: self._wake())
+        self._tickets.append(ticket)
+        return ticket
+
+    def finished(self) -> list[Ticket]:
+        """Those that became ready. Whose pages are filled, their slots are filled now."""
+        ready = [ticket for ticket in self._tickets if ticket.ready()]
+        for ticket in ready:
+            self._tickets.remove(ticket)
+            if ticket.error is None:
+                load, adapter = ticket.load, ticket.adapter
+                self._tables.fill(load.slot, adapter.layout, load.pages, adapter.scale)
+        return ready
+
+    def __len__(self) -> int:
+        """On their way."""
+        return len(self._tickets)
+
+    def close(self) -> None:
+        """Waits for what is being copied; the rest is not begun."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._stream is not None:
+            self._stream.synchronize()
+
+    def _carry(self, load: Load, before: torch.cuda.Event | None) -> _Copied:
+        adapter = self._store.host(load.version)
+        if self._stream is None:
+            for first, page, count in _runs(load.pages):
+                self._pool[:, page : page + count] = adapter.pages[:, first : first + count]
+            return _Copied(adapter, None)
+        assert before is not None
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(before)
+            for first, page, count in _runs(load.pages):
+                for layer, pages in enumerate(adapter.pages):  # only what lies together is one copy, without a detour
+                    self._pool[layer, page : page + count].copy_(pages[first : first + count], non_blocking=True)
+            return _Copied(adapter, self._stream.record_event())
+
+
+def _runs(pages: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+    """Pages that follow each other: the first's place in the list, the first, how many."""
+    first = 0
+    for index in range(1, len(pages) + 1):
+        if index == len(pages) or pages[index] != pages[index - 1] + 1:
+            yield first, pages[first], index - first
+            first = index
