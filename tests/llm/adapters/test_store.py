@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -233,20 +234,17 @@ def test_another_base_is_warned_of_once(
     assert caplog.messages == ["adapter a was trained on hub/another, and the base is /models/Tiny-Llama"]
 
 
-class Gated(AdapterReader):
-    """Reads of one directory wait until they are let through."""
+class Gated:
+    """A reader that, when it has read the directory ``slow``, waits until it is let through."""
 
     def __init__(self, reader: AdapterReader) -> None:
-        for name in AdapterReader.__slots__:
-            object.__setattr__(self, name, getattr(reader, name))
-        object.__setattr__(self, "begun", threading.Event())
-        object.__setattr__(self, "gate", threading.Event())
+        self.reader, self.begun, self.gate = reader, threading.Event(), threading.Event()
 
-    def read(self, directory: Path):  # type: ignore[no-untyped-def]
-        found = super().read(directory)
+    def read(self, directory: Path) -> Any:
+        found = self.reader.read(directory)
         if directory.name == "slow":
-            self.begun.set()  # type: ignore[attr-defined]
-            self.gate.wait()  # type: ignore[attr-defined]
+            self.begun.set()
+            self.gate.wait()
         return found
 
 
@@ -256,9 +254,9 @@ def test_a_reading_that_ends_late_does_not_overrule_a_newer_one(reader: AdapterR
     store = AdapterStore(gated, host_bytes=1 << 30, forgotten=gone.append)
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(store.register, "pirate", adapter("slow"))
-        gated.begun.wait()  # type: ignore[attr-defined]
+        gated.begun.wait()
         newer = store.register("pirate", adapter("quick", seed=1))
-        gated.gate.set()  # type: ignore[attr-defined]
+        gated.gate.set()
         old = late.result()
     assert store.resolve("pirate") == newer and gone == [old.version]
 
@@ -266,14 +264,15 @@ def test_a_reading_that_ends_late_does_not_overrule_a_newer_one(reader: AdapterR
 def test_a_reload_does_not_bring_back_what_was_unloaded_meanwhile(reader: AdapterReader, adapter: Write) -> None:
     gated = Gated(reader)
     store = AdapterStore(gated, host_bytes=1 << 30)
-    gated.gate.set()  # type: ignore[attr-defined]
+    gated.gate.set()
     store.register("pirate", adapter("slow"))
-    gated.gate.clear(), gated.begun.clear()  # type: ignore[attr-defined]
+    gated.gate.clear()
+    gated.begun.clear()
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(store.reload, "pirate")
-        gated.begun.wait()  # type: ignore[attr-defined]
+        gated.begun.wait()
         store.unregister("pirate")
-        gated.gate.set()  # type: ignore[attr-defined]
+        gated.gate.set()
         with pytest.raises(AdapterError, match="no adapter"):
             late.result()
     assert store.adapters() == [] and store.host_bytes == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,16 @@ def test_a_load_that_is_not_ready_is_not_told(world: World, adapter: Write) -> N
         assert not ticket.ready() and world.transfers.finished() == [] and len(world.transfers) == 1
         assert world.tables.generation == 0
     assert world.next() == [ticket]
+
+
+def test_what_lies_in_host_memory_does_not_wait_for_what_must_be_read(world: World, adapter: Write) -> None:
+    far = [world.store.register(f"far-{seed}", adapter(f"far-{seed}", seed=seed)).version for seed in range(3)]
+    near = world.store.register("near", adapter("near", seed=3)).version
+    count = world.store.cost(near).pages
+    with ExitStack() as disk:
+        for version in far:
+            world.store._host.drop(version)
+            disk.enter_context(world.store._entries[version].reading)  # a slow one
+        late = [world.transfers.begin(Load(version, 0, tuple(range(count)))) for version in far]
+        quick = world.transfers.begin(Load(near, 1, tuple(range(count, 2 * count))))
+        assert world.next() == [quick] and not any(ticket.ready() for ticket in late)

@@ -179,6 +179,11 @@ class AdapterStore:
         with self._lock:
             return self._entry(version).cost
 
+    def in_host(self, version: str) -> bool:
+        """``host`` would not read."""
+        with self._lock:
+            return version in self._host
+
     def host(self, version: str) -> HostAdapter:
         """From host memory, else from its directory; blocks meanwhile.
 

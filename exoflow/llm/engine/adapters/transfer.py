@@ -53,6 +53,7 @@ class Transfers:
 
     Args:
         pool: ``[layers, pages, page_elems]``.
+        threads: that read directories.
         wake: called, from another thread, when a load has something to say: an engine that sleeps should look.
     """
 
@@ -66,7 +67,8 @@ class Transfers:
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._pool, self._tables, self._wake = store, pool, tables, wake
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="adapters")
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="adapters-read")
+        self._copier = ThreadPoolExecutor(1, thread_name_prefix="adapters-copy")  # what is near waits for no disk
         self._stream = torch.cuda.Stream(pool.device) if pool.is_cuda else None  # type: ignore[no-untyped-call]  # torch's
         self._tickets: list[Ticket] = []
 
@@ -74,7 +76,8 @@ class Transfers:
         before = None
         if self._stream is not None:  # kernels that were launched may still read what the pages held until now
             before = torch.cuda.current_stream(self._pool.device).record_event()
-        ticket = Ticket(load, self._executor.submit(self._carry, load, before))
+        executor = self._copier if self._store.in_host(load.version) else self._readers
+        ticket = Ticket(load, executor.submit(self._carry, load, before))
         ticket._copied.add_done_callback(lambda copied: self._wake())
         self._tickets.append(ticket)
         return ticket
@@ -95,7 +98,8 @@ class Transfers:
 
     def close(self) -> None:
         """Waits for what is being copied; the rest is not begun."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        for executor in (self._readers, self._copier):
+            executor.shutdown(wait=True, cancel_futures=True)
         if self._stream is not None:
             self._stream.synchronize()
 
