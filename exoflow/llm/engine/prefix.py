@@ -42,6 +42,8 @@ class PrefixCache:
         self._cost_s = block * token_cost_s
         self._roots: dict[str | None, Root] = {}
         self._paths: dict[Request, list[Block]] = {}
+        self.hits = 0
+        """Tokens that were found so far."""
 
     def begin(self, request: Request) -> int:
         """Give a request the pages of the longest known beginning of its tokens; how many tokens they are.
@@ -63,6 +65,7 @@ class PrefixCache:
         self._pool.share([block.page for block in path])
         request.pages = [block.page for block in path]
         self._paths[request] = path
+        self.hits += len(path) * self._block
         return len(path) * self._block
 
     def known(self, request: Request) -> int:

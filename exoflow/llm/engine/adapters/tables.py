@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -26,15 +27,17 @@ class AdapterTables:
         most = AdapterLayout(geometry, (max_rank,) * len(modules)).pages(page_elems)
         self.geometry = geometry
         self.page_elems = page_elems
+        self.max_rank = max_rank
         self.pages = torch.zeros(slots, most, dtype=torch.int32, device=device)
         self.row_base = torch.zeros(slots, len(geometry.groups), 2, dtype=torch.int32, device=device)
         self.rank = torch.zeros(slots, len(modules), dtype=torch.int32, device=device)
         self.scale = torch.zeros(geometry.layers, slots, len(modules), dtype=torch.float32, device=device)
+        self._stamp = itertools.count()
         self.layouts: dict[int, AdapterLayout] = {}
         """By slot, on the CPU: for kernels that are written with loops."""
         self.page_lists: dict[int, tuple[int, ...]] = {}
-        self.generation = 0
-        """Changes whenever a slot does."""
+        self.stamps: dict[int, int] = {}
+        """By slot: a number that no other content of it ever had."""
 
     def fill(self, slot: int, layout: AdapterLayout, pages: Sequence[int], scale: Tensor) -> None:
         """The slot's adapter: its rows, its pages, its scale ``[L, M]``."""
@@ -43,4 +46,4 @@ class AdapterTables:
         self.rank[slot] = torch.tensor(layout.ranks, dtype=torch.int32).to(self.rank.device)
         self.scale[:, slot] = scale.to(self.scale.device)
         self.layouts[slot], self.page_lists[slot] = layout, tuple(pages)
-        self.generation += 1
+        self.stamps[slot] = next(self._stamp)
