@@ -48,7 +48,7 @@ def test_an_unknown_name_is_an_error_that_tells_some_known_ones(store: AdapterSt
         store.resolve("pirate")
     for number in range(7):
         store.register(f"a{number}", adapter())
-    for ask in (store.resolve, store.acquire, store.unregister, store.reload, store.pin):
+    for ask in (store.resolve, store.hold, store.unregister, store.reload, store.pin):
         with pytest.raises(AdapterError, match=r"'pirate': known are a0, a1, a2, a3, a4 and others"):
             ask("pirate")
     with pytest.raises(AdapterError, match="needs a name"):
@@ -56,7 +56,7 @@ def test_an_unknown_name_is_an_error_that_tells_some_known_ones(store: AdapterSt
 
 
 def test_a_version_that_nobody_knows_is_an_error(store: AdapterStore) -> None:
-    for ask in (store.hold, store.let_go, store.cost, store.spec, store.host):
+    for ask in (store.cost, store.spec, store.host):
         with pytest.raises(AdapterError, match="unloaded"):
             ask("0" * 40)
 
@@ -78,14 +78,14 @@ def test_a_reload_leaves_the_old_version_to_those_who_hold_it(reader: AdapterRea
     gone: list[str] = []
     store = AdapterStore(reader, host_bytes=0, forgotten=gone.append)
     store.register("pirate", adapter())
-    old = store.acquire("pirate")
+    old = store.hold("pirate")
     before = store.host(old.version).pages
     adapter(seed=1)
     new = store.reload("pirate")
     assert new.version != old.version and store.resolve("pirate") == new
     assert gone == []
     assert not torch.equal(store.host(new.version).pages, before)
-    store.let_go(old.version)
+    store.let_go(old)
     assert gone == [old.version]
 
 
@@ -94,7 +94,7 @@ def test_the_only_copy_of_an_old_version_stays_in_host_memory(
 ) -> None:
     store = AdapterStore(reader, host_bytes=one_bytes)
     store.register("pirate", adapter())
-    old = store.acquire("pirate")
+    old = store.hold("pirate")
     before = store.host(old.version).pages
     adapter(seed=1)
     store.reload("pirate")  # the directory has the new one only
@@ -102,7 +102,7 @@ def test_the_only_copy_of_an_old_version_stays_in_host_memory(
         store.register(f"other-{seed}", adapter(f"other-{seed}", seed=seed))
     reads = store.disk_reads
     assert torch.equal(store.host(old.version).pages, before) and store.disk_reads == reads
-    store.let_go(old.version)
+    store.let_go(old)
     assert store.host_bytes <= one_bytes
 
 
@@ -128,20 +128,20 @@ def test_a_broken_directory_leaves_the_name_as_it_was(store: AdapterStore, adapt
 def test_a_held_version_outlives_its_name(reader: AdapterReader, adapter: Write) -> None:
     gone: list[str] = []
     store = AdapterStore(reader, host_bytes=1 << 30, forgotten=gone.append)
-    ref = store.register("pirate", adapter())
-    store.hold(ref.version)
-    store.hold(ref.version)
+    store.register("pirate", adapter())
+    ref = store.hold("pirate")
+    assert store.hold("pirate") == ref
     assert store.unregister("pirate") == ref
     with pytest.raises(AdapterError):
         store.resolve("pirate")
-    store.let_go(ref.version)
+    store.let_go(ref)
     store.cost(ref.version)
     store.host(ref.version)
     assert gone == []
-    store.let_go(ref.version)
+    store.let_go(ref)
     assert gone == [ref.version]
     with pytest.raises(AdapterError, match="unloaded"):
-        store.hold(ref.version)
+        store.let_go(ref)
 
 
 def test_what_was_not_used_for_longest_leaves_host_memory_first(
@@ -319,12 +319,12 @@ def test_under_fire_everybody_gets_the_weights_of_the_version_that_they_hold(
                     with_suppressed(store.unregister, name)
                 case _:
                     try:
-                        ref = store.acquire(name)
+                        ref = store.hold(name)
                     except AdapterError:
                         continue
                     assert torch.equal(store.host(ref.version).pages, right[ref.version])
                     store.adapters()
-                    store.let_go(ref.version)
+                    store.let_go(ref)
                     served += 1
         return served
 

@@ -129,12 +129,21 @@ class AdapterStore:
         """What the name means now. Never the base: an unknown name is an AdapterError."""
         return AdapterRef(name, self._known(name).version)
 
-    def acquire(self, name: str) -> AdapterRef:
-        """``resolve`` and ``hold`` at once, so that no unload comes between."""
+    def hold(self, name: str) -> AdapterRef:
+        """``resolve``, and keep that version until ``let_go``, whatever the name means later."""
         with self._lock:
             version = self._known(name).version
             self._entries[version].holders += 1
         return AdapterRef(name, version)
+
+    def let_go(self, ref: AdapterRef) -> None:
+        """Once for each ``hold``."""
+        with self._lock:
+            entry = self._entry(ref.version)
+            assert entry.holders > 0, f"nobody holds {ref}"
+            entry.holders -= 1
+            gone = self._forget(ref.version)
+        self._tell(gone)
 
     def pin(self, name: str) -> None:
         """Keep what the name means in host memory once it is there."""
@@ -153,23 +162,6 @@ class AdapterStore:
             return [self._info(name, in_pool) for name in sorted(self._names)]
 
     # Versions.
-
-    def hold(self, version: str) -> None:
-        """Keep the version known until ``let_go``.
-
-        Raises:
-            AdapterError: it is not known any more.
-        """
-        with self._lock:
-            self._entry(version).holders += 1
-
-    def let_go(self, version: str) -> None:
-        with self._lock:
-            entry = self._entry(version)
-            assert entry.holders > 0, f"nobody holds {version}"
-            entry.holders -= 1
-            gone = self._forget(version)
-        self._tell(gone)
 
     def spec(self, version: str) -> AdapterSpec:
         with self._lock:

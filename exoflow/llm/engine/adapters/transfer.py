@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from exoflow.errors import AdapterError, LLMError
 from exoflow.llm.engine.adapters.host import HostAdapter
 from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.residency import Load
+from exoflow.llm.engine.scheduler import AdapterCost
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,22 +41,27 @@ class Ticket:
         return event is None or bool(event.query())  # type: ignore[no-untyped-call]  # torch's
 
     @property
-    def error(self) -> BaseException | None:
+    def error(self) -> LLMError | None:
         """Why the pages could not be filled. Only once it is ready."""
-        return self._copied.exception(timeout=0)
+        error = self._copied.exception(timeout=0)
+        if error is None or isinstance(error, LLMError):
+            return error
+        failed = AdapterError(f"an adapter could not be brought into the pool: {type(error).__name__}: {error}")
+        failed.__cause__ = error
+        return failed
 
     @property
     def adapter(self) -> HostAdapter:
         return self._copied.result(timeout=0).adapter
 
 
-class Transfers:
+class Transfer:
     """All loads on their way. ``begin`` and ``finished`` belong to the engine's thread.
 
     Args:
         pool: ``[layers, pages, page_elems]``.
-        threads: that read directories.
         wake: called, from another thread, when a load has something to say: an engine that sleeps should look.
+        threads: that read directories.
     """
 
     def __init__(
@@ -62,9 +69,9 @@ class Transfers:
         store: AdapterStore,
         pool: Tensor,
         tables: AdapterTables,
+        wake: Callable[[], None] = lambda: None,
         *,
         threads: int = 2,
-        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._pool, self._tables, self._wake = store, pool, tables, wake
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="adapters-read")
@@ -72,25 +79,31 @@ class Transfers:
         self._stream = torch.cuda.Stream(pool.device) if pool.is_cuda else None  # type: ignore[no-untyped-call]  # torch's
         self._tickets: list[Ticket] = []
 
-    def begin(self, load: Load) -> Ticket:
+    def cost(self, version: str) -> AdapterCost:
+        return self._store.cost(version)
+
+    def begin(self, load: Load) -> None:
+        """Fill the pages of a load, without waiting for it."""
         before = None
         if self._stream is not None:  # kernels that were launched may still read what the pages held until now
             before = torch.cuda.current_stream(self._pool.device).record_event()
         executor = self._copier if self._store.in_host(load.version) else self._readers
-        ticket = Ticket(load, executor.submit(self._carry, load, before))
-        ticket._copied.add_done_callback(lambda copied: self._wake())
-        self._tickets.append(ticket)
-        return ticket
+        copied = executor.submit(self._carry, load, before)
+        self._tickets.append(Ticket(load, copied))
+        copied.add_done_callback(lambda copied: self._wake())
 
-    def finished(self) -> list[Ticket]:
-        """Those that became ready. Whose pages are filled, their slots are filled now."""
+    def finished(self) -> list[tuple[str, LLMError | None]]:
+        """Versions whose loads have ended since the last call, and why they failed if they did. The slots of the
+        others are filled now.
+        """
         ready = [ticket for ticket in self._tickets if ticket.ready()]
-        for ticket in ready:
-            self._tickets.remove(ticket)
-            if ticket.error is None:
+        self._tickets = [ticket for ticket in self._tickets if ticket not in ready]
+        ended = [(ticket.load.version, ticket.error) for ticket in ready]
+        for ticket, (_, error) in zip(ready, ended, strict=True):
+            if error is None:
                 load, adapter = ticket.load, ticket.adapter
                 self._tables.fill(load.slot, adapter.layout, load.pages, adapter.scale)
-        return ready
+        return ended
 
     def __len__(self) -> int:
         """On their way."""
