@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.adapters.reading import AdapterReader
 from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.transfer import Transfer
 from exoflow.llm.engine.config import EngineConfig
@@ -32,7 +33,14 @@ def assemble(
         torch.set_num_threads(config.threads)
     model = load_model(name, device, _dtype(config, device))
     runner = Runner(model.decoder, config, _pages(model.decoder, config, device))
-    store = AdapterStore(model.decoder.geometry, runner.pool.shape[2], runner.pool.dtype, config)
+    reader = AdapterReader(
+        geometry=model.decoder.geometry,
+        page_elems=runner.pool.shape[2],
+        dtype=runner.pool.dtype,
+        max_rank=config.max_rank,
+        page_locked=device.type == "cuda",
+    )
+    store = AdapterStore(reader, host_bytes=config.host_cache_bytes, base_model=model.name)
     transfer = Transfer(store, runner.pool, runner.tables, wake)
     return model, store, Core(model, runner, config, transfer, queue)
 
