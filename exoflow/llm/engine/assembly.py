@@ -23,10 +23,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def assemble(
-    name: str, config: EngineConfig, queue: Queue, wake: Callable[[], None]
+    name: str, config: EngineConfig, queue: Queue, *, wake: Callable[[], None], forgotten: Callable[[str], None]
 ) -> tuple[LoadedModel, AdapterStore, Core]:
-    """Load the model, take the memory, and connect the parts; ``wake``: called from a thread that has brought an
-    adapter.
+    """Load the model, take the memory, and connect the parts.
+
+    Args:
+        wake: called from a thread that has brought an adapter.
+        forgotten: called with a version that nobody needs any more.
     """
     device = _device(config)
     if config.threads is not None:
@@ -40,7 +43,7 @@ def assemble(
         max_rank=config.max_rank,
         page_locked=device.type == "cuda",
     )
-    store = AdapterStore(reader, host_bytes=config.host_cache_bytes, base_model=model.name)
+    store = AdapterStore(reader, host_bytes=config.host_cache_bytes, base_model=model.name, forgotten=forgotten)
     transfer = Transfer(store, runner.pool, runner.tables, wake)
     return model, store, Core(model, runner, config, transfer, queue)
 

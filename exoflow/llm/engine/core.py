@@ -40,6 +40,8 @@ class Adapters(Protocol):
         """Loads that have ended since the last call; their slots are in the tables."""
         ...
 
+    def close(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Stats:
@@ -112,11 +114,20 @@ class Core:
             if answer.request in self._live:
                 self._end(answer.request, "abort")
 
-    def fail_all(self, error: LLMError) -> None:
-        """A step went wrong: nobody knows what the pool holds."""
+    def forget(self, version: str) -> None:
+        """Nobody needs this version any more: what is left of it makes room now."""
+        self.scheduler.residency.forget(version)
+        self.scheduler.prefixes.forget(version)
+
+    def resident_versions(self) -> set[str]:
+        return {resident.version for resident in self.scheduler.residency}
+
+    def close(self, error: LLMError) -> None:
+        """No step any more: whoever waits hears why."""
         for generation, _ in list(self._live.values()):
             generation.fail(error)
-            self.abort(generation)
+        self._live.clear()
+        self._adapters.close()
 
     @property
     def is_idle(self) -> bool:

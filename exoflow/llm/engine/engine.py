@@ -20,6 +20,8 @@ from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, Sampl
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from exoflow.llm.engine.adapters.store import AdapterInfo
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Prompt = str | Sequence[int]
@@ -47,7 +49,10 @@ class Engine:
         self._woken = False
         self._closing = False
         self._error: LLMError | None = None
-        self.model, self._store, self._core = assemble(str(model), self.config, queue or Fcfs(), self._wake)
+        self._pinned: dict[str, str] = {}
+        self.model, self._store, self._core = assemble(
+            str(model), self.config, queue or Fcfs(), wake=self._wake, forgotten=self._forgotten
+        )
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
         self._thread.start()
 
@@ -65,9 +70,10 @@ class Engine:
             AdapterError: it is broken, or asks for something that the engine cannot do; what was served goes on.
             OutOfPages: there is no room to pin it.
         """
-        ref = self._store.register(name, Path(path))
+        ref = self._store.register(name, path)
         if pin:
-            self._ask(lambda: self._core.scheduler.pin(ref.version))
+            self._store.pin(name)
+        self._pin(name, ref.version if pin else None)
         return ref
 
     def unload_adapter(self, name: str) -> None:
@@ -77,6 +83,20 @@ class Engine:
             AdapterError: nothing has this name.
         """
         self._store.unregister(name)
+        self._pin(name, None)
+
+    def adapters(self) -> list[AdapterInfo]:
+        """All that have a name, and where they are."""
+        return self._store.adapters(self._ask(self._core.resident_versions))
+
+    def _pin(self, name: str, version: str | None) -> None:
+        """Keep this version in the pool for this name, and no other."""
+        before = self._pinned.pop(name, None)
+        if before is not None:
+            self._ask(lambda: self._core.scheduler.unpin(before))
+        if version is not None:
+            self._ask(lambda: self._core.scheduler.pin(version))
+            self._pinned[name] = version
 
     # Requests.
 
@@ -238,6 +258,10 @@ class Engine:
             raise failed[0]
         return result[0]
 
+    def _forgotten(self, version: str) -> None:
+        """Nobody needs this version any more."""
+        self._order(lambda: self._core.forget(version))
+
     def _wake(self) -> None:
         """From a thread that has brought an adapter."""
         with self._changed:
@@ -255,7 +279,7 @@ class Engine:
             with self._changed:
                 self._closing = True
             self._take_orders()
-        self._core.fail_all(self._error or LLMError("the engine was closed"))
+        self._core.close(self._error or LLMError("the engine was closed"))
 
     def _take_orders(self) -> bool:
         """Do what others asked for; False: the engine is to close."""

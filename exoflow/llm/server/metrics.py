@@ -28,11 +28,10 @@ class EngineCollector(Collector):
             for name, count in sorted(getattr(stats, state).items(), key=lambda each: each[0] or BASE):
                 family.add_metric([name or BASE], count)
             yield family
-        where = GaugeMetricFamily(
-            "exoflow_llm_adapter_info", "Where an adapter is.", labels=["adapter", "version", "place"]
-        )
+        labels = ["adapter", "version", "place"]
+        where = GaugeMetricFamily("exoflow_llm_adapter_info", "Where an adapter is.", labels=labels)
         for adapter in self._engine.adapters():
-            where.add_metric([adapter.name, adapter.version, adapter.place], 1)
+            where.add_metric([adapter.name, adapter.version, adapter.where], 1)
         yield where
         gauges = {
             "pages": "Pages of the pool.",
