@@ -25,11 +25,11 @@ from typing import Any
 import pytest
 
 from exoflow.attempts import current_attempt
+from exoflow.attempts.actors import STATE, Creation, Method
 from exoflow.codec import Encoded, decode, decode_error, encode_arguments, from_bytes, make_reference
 from exoflow.errors import DidNotHappen, ExecutorError
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version, version
 from exoflow.protocols import ActorPart, Attempt, Computed, Creating, Executor, Outcome, Raised, Store, Vanished
-from exoflow.states import STATE, Creation, Method
 from exoflow.storage import LocalStore
 from exoflow.tasks import task
 

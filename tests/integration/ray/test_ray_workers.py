@@ -12,12 +12,12 @@ import pytest
 import ray
 
 from exoflow import actor, flow, gather, put, resume, task
+from exoflow.attempts.actors import Creation, Method
 from exoflow.codec import decode, from_bytes, make_reference
 from exoflow.errors import ExecutorError, RunCancelled, TaskFailed
 from exoflow.executors.ray import RayExecutor
 from exoflow.model import CallId, Held
 from exoflow.protocols import ActorPart, Computed, Vanished
-from exoflow.states import Creation, Method
 from exoflow.testing.executors import (
     LARGE,
     TALLY,
