@@ -21,10 +21,12 @@ from exoflow.testing.executors.bodies import (
     WAIT_S,
     array,
     failing,
+    is_gone,
     large,
     lines,
     returned,
     wait_for_line,
+    wait_until,
     waits,
 )
 from exoflow.testing.executors.outcomes import Outcomes
@@ -47,10 +49,12 @@ __all__ = [
     "array",
     "failing",
     "from_snapshot",
+    "is_gone",
     "large",
     "lines",
     "returned",
     "wait_for_line",
+    "wait_until",
     "waits",
     "with_state",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,7 +14,7 @@ from exoflow.codec import Encoded, decode, decode_error, from_bytes, make_refere
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, version
 from exoflow.protocols import ActorPart, Attempt, Computed, Executor, Outcome, Raised, Store
 from exoflow.storage import LocalStore
-from exoflow.testing.executors.bodies import POLL_S, WAIT_S, returned
+from exoflow.testing.executors.bodies import WAIT_S, returned, wait_until
 
 
 class Bench:
@@ -140,11 +139,8 @@ class OnBench:
     def has_ended(self, started: Path) -> None:
         """No body that has left its line there runs any more, if the executor can end one at all."""
         if self.kills and started.exists():  # else it had not even begun
-            deadline = time.monotonic() + WAIT_S
-            with open(started, "rb") as file:
-                while not _is_free(file.fileno()):  # its threads have ended; the system may still be clearing up
-                    assert time.monotonic() < deadline, "a body runs on"
-                    time.sleep(POLL_S)
+            with open(started, "rb") as file:  # its threads have ended; the system may still be clearing up
+                wait_until(lambda: _is_free(file.fileno()), "a body runs on")
 
 
 def _is_free(file: int) -> bool:

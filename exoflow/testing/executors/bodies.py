@@ -6,7 +6,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ LARGE = 300_000
 """Bytes; more than fit into a record."""
 
 WAIT_S = 60.0
-POLL_S = 0.01
+_POLL_S = 0.01
 
 
 def returned(value: object) -> object:
@@ -99,7 +99,7 @@ def waits(started: str, gate: str) -> str:
     """Leave a line, then wait until there is a file ``gate``."""
     with _running(started):
         while not os.path.exists(gate):
-            time.sleep(POLL_S)
+            time.sleep(_POLL_S)
     return "through"
 
 
@@ -108,7 +108,7 @@ async def waits_async(started: str, gate: str) -> str:
 
     with _running(started):
         while not os.path.exists(gate):  # noqa: ASYNC110, ASYNC240 -- a file: it may be another process's loop
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(_POLL_S)
     return "through"
 
 
@@ -137,8 +137,23 @@ def lines(path: Path) -> list[str]:
 
 def wait_for_line(path: Path) -> str:
     """The first line of a file that a body writes."""
-    deadline = time.monotonic() + WAIT_S
-    while not lines(path):
-        assert time.monotonic() < deadline, f"nothing was written to {path}"
-        time.sleep(POLL_S)
+    wait_until(lambda: lines(path), f"nothing was written to {path}")
     return lines(path)[0]
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Look until it holds; ``what`` is wrong if it never does."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(_POLL_S)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, be its parent told of it or not."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
