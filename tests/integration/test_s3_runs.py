@@ -187,6 +187,10 @@ def weighs() -> int:
     return len(heavy())
 
 
+def slots(store: S3Store) -> int:
+    return len(store.list(f"journals/{runtime.Runtime.of(store).journal.name}"))
+
+
 def journal_with(store: Store, calls: list[str]) -> tuple[Journal, int]:
     """A journal in whose run these calls were saved, each in a batch of its own."""
     journal = Journal(store, linger_s=None)
@@ -194,10 +198,6 @@ def journal_with(store: Store, calls: list[str]) -> tuple[Journal, int]:
     for record in [(Kind.START, run, "mine", 1), *((Kind.SAVED, run, call) for call in calls)]:
         journal.wait(journal.append(record))
     return journal, run
-
-
-def slots(store: S3Store) -> int:
-    return len(store.list(f"journals/{runtime.Runtime.of(store).journal.name}"))
 
 
 def test_requests_are_batches_and_large_values_and_two_a_run(s3_url: str, proxy: Any) -> None:
