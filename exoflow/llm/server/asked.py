@@ -131,8 +131,8 @@ class CompletionRequest(_Asked, kw_only=True):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]  # token ids of one prompt
-        return list(self.prompt)  # type: ignore[arg-type]
+            return [self.prompt]  # token ids of one prompt
+        return list(self.prompt)  # type: ignore[arg-type]  # and here of several
 
 
 class LoadRequest(msgspec.Struct, kw_only=True):
