@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from exoflow.llm.engine.adapters.tables import AdapterTables
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.ops.protocol import Ops
 from exoflow.llm.engine.ops.stacked import StackedOps
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 SPLIT = 256
 BLOCK_T = 64

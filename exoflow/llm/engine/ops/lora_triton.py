@@ -17,7 +17,7 @@ from torch import Tensor
 
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import TILE, Batch
-from exoflow.llm.engine.models.geometry import Group, padded
+from exoflow.llm.engine.geometry import Group, padded
 
 BLOCK_K = 64
 """A segment: elements that lie in one page for certain."""
