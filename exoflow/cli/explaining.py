@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from exoflow.catalogue import CallSeen, Description
 from exoflow.cli.acting import made_again, snapshots_of, states_of
-from exoflow.cli.failures import reported
+from exoflow.cli.failures import WrongUsage, reported
 from exoflow.cli.loading import find_flow, looks_like_flow
 from exoflow.cli.options import DebugOption, JsonOption, StoreOption
 from exoflow.cli.place import catalogue_of, store_of
@@ -22,6 +23,7 @@ from exoflow.cli.source import Site
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import listed, place
 from exoflow.driver.spec import FlowSpec, TaskSpec
+from exoflow.errors import RunNotFound
 from exoflow.model import Status
 
 _SAVED = {
@@ -79,7 +81,12 @@ def explain(
             title, found = f"{flow.name}: what may happen", explain_source(flow)
         else:
             with catalogue_of(store_of(store), terminal) as catalogue:
-                run = catalogue.describe(target)
+                try:
+                    run = catalogue.describe(target)
+                except RunNotFound as error:
+                    if not os.path.isfile(f"{target}.py"):
+                        raise
+                    raise WrongUsage(f"{error}; to explain a flow of that file, write {target}.py:FLOW") from error
             title, found = f"{run.run.run_id}: what happened", explain_run(run)
         if json_output:
             terminal.print_json([asdict(each) for each in found])
