@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 
 from exoflow.driver.records import (
     UNDO_FAILED,
-    WAITING,
     Cancel,
     Ended,
     Intent,
@@ -18,6 +17,7 @@ from exoflow.driver.records import (
     UndoFailed,
     Undone,
     Waiting,
+    only_waits,
 )
 from exoflow.journal.catalogue import Read
 from exoflow.journal.records import STORED_MARK, Kind
@@ -209,11 +209,9 @@ def _place(place: object) -> tuple[str | None, str | None]:
 
 def _waits(record: Record) -> str | None:
     """What the run waits for, if this record says so."""
-    if record[0] != Kind.NOTE or record[2] != WAITING:
+    if not only_waits((record,)):
         return None
     waiting = Waiting(*record)
-    if not waiting.calls:
-        return None
     return json.dumps([waiting.time_s, waiting.calls, waiting.total])
 
 

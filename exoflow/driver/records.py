@@ -173,6 +173,12 @@ class Waiting(NamedTuple):
     """How many there are."""
 
 
+def only_waits(run_records: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether the last record of a run says so."""
+    last = run_records[-1] if run_records else ()
+    return len(last) > 4 and last[0] == Kind.NOTE and last[2] == WAITING and bool(last[4])
+
+
 class Read(NamedTuple):
     """Several strands: in which order the body was given what it waited for (L9)."""
 

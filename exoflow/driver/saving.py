@@ -79,7 +79,7 @@ def append_result(
         bits,
         newest,
     )
-    if note.actor or handle.worker:
+    if note.actor or handle.rare is not None and handle.worker:
         execution.append((*record, *_where(execution, handle)))
     else:
         execution.append(record)
