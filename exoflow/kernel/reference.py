@@ -54,7 +54,8 @@ def stands_on(facts: Facts, call: CallFacts) -> set[CallId]:
         found.update(taken(facts, owner))
         body, reads_at = facts.bodies.get(owner.path), owner.reads_at
     found.update(states(facts, call))
-    return {id for id in found if id != call.id and not is_sealed(facts.calls[id])}
+    sealed = {id for id in found - set(call.open_names) if is_sealed(facts.calls[id])}  # L5: what it names may be newer
+    return found - sealed - {call.id}
 
 
 def is_sealed(call: CallFacts) -> bool:

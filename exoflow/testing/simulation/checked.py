@@ -139,7 +139,9 @@ class Checked(Told):
             again[source] = replace(facts.calls[source], live=True)
         before = replace(facts, calls={**facts.calls, **again})
         reason = rules.gate(before, before.calls[call.id])
-        if reason is not None and not (reason.startswith("V4") and self._is_apart(before, call)):
+        if reason is None or reason.startswith("V4") and self._is_apart(before, call):
+            return
+        if not self._is_ahead(before, call):
             self._differ(f"{command} was ordered, but {reason}: {self._show(call.id)}")
 
     def _is_apart(self, facts: Facts, call: CallFacts) -> bool:
@@ -149,6 +151,11 @@ class Checked(Told):
             call.id in {c.id, *c.intent_names, *rules.lineage(facts, c)} for c in falling
         )
         return not (concerned or facts.undoing and not self._undoing_now or not facts.undone_recorded)
+
+    def _is_ahead(self, facts: Facts, call: CallFacts) -> bool:
+        """A choice behind it is made again once more is durable. It may start all the same (G2), and falls then (V3)."""
+        behind = rules.lineage(facts, call)
+        return any(waiting.is_choice and waiting.id in behind for waiting in self._waiting_start)
 
     def _differ(self, what: str) -> None:
         difference = FormsDiffer(what)
