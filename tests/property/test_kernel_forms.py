@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from exoflow.kernel.call import Call
-from exoflow.kernel.facts import BodyFacts, CallFacts, Facts
 from exoflow.kernel.kernel import Kernel
 from exoflow.kernel.reference import agrees, closed, due, gate, needed, to_retire, to_undo, untaken
+from exoflow.kernel.reference.facts import BodyFacts, CallFacts, Facts
 from exoflow.model import Annotations, CallId, Kind, Version
 from exoflow.testing.simulation import Violation, simulate
 from exoflow.testing.simulation.checked import Checked, FormsDiffer, compare_forms

@@ -9,7 +9,7 @@ from typing import Any
 from exoflow.kernel import reference as rules
 from exoflow.kernel.call import State
 from exoflow.kernel.commands import Command, RecordUndone, Replay, Run, Undo
-from exoflow.kernel.facts import CallFacts, Facts
+from exoflow.kernel.reference.facts import CallFacts, Facts
 from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
 from exoflow.testing.simulation.told import Told
@@ -153,7 +153,7 @@ class Checked(Told):
         return not (concerned or facts.undoing and not self._undoing_now or not facts.undone_recorded)
 
     def _is_ahead(self, facts: Facts, call: CallFacts) -> bool:
-        """A choice behind it is made again once more is durable. It may start all the same (G2), and falls then (V3)."""
+        """A choice behind it is made again when more is durable; until then it may run all the same (G2, V3)."""
         behind = rules.lineage(facts, call)
         return any(waiting.is_choice and waiting.id in behind for waiting in self._waiting_start)
 

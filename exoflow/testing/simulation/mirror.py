@@ -25,7 +25,7 @@ from exoflow.kernel.commands import (
     Undo,
     Upload,
 )
-from exoflow.kernel.facts import BodyFacts, CallFacts, Facts
+from exoflow.kernel.reference.facts import BodyFacts, CallFacts, Facts
 from exoflow.model import CallId, Kind, Version
 
 NONE = Version(0)
