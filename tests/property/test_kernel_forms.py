@@ -23,6 +23,8 @@ SEEN = range(150)
 ONCE_DIFFERENT = {
     503: "V3: a choice that a child flow's record names has a record by now, and a newer one",
     328: "V7: an attempt starts from a state that falls as soon as a choice behind it may be made again",
+    546: "V7: what a snapshot has committed stays so while a body is replayed that has not come to the snapshot yet",
+    626: "G6: what one take orders is ordered one by one: an intent that follows holds up nothing before it",
 }
 
 

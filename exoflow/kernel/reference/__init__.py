@@ -10,7 +10,7 @@ call; ``commits``, what is committed; ``needs``, what has to run; ``falls``, wha
 may start; ``orders``, what to do now.
 """
 
-from exoflow.kernel.reference.commits import available, closed
+from exoflow.kernel.reference.commits import available, closed, is_covered
 from exoflow.kernel.reference.falls import stands_on_fallen, to_remake, to_retire, to_undo
 from exoflow.kernel.reference.gates import gate
 from exoflow.kernel.reference.graph import agrees, is_choice, lineage, newest, states, taken
@@ -27,6 +27,7 @@ __all__ = [
     "history_left",
     "holder",
     "is_choice",
+    "is_covered",
     "lineage",
     "needed",
     "newest",

@@ -44,8 +44,9 @@ def is_covered(facts: Facts, call: CallFacts) -> bool:
     pending = [call]
     while pending:
         source = pending.pop()
-        cover = next_snapshot(facts, source)
-        if not source.note.actor or not source.durable or cover is None:
+        if source.covered:
+            continue
+        if not source.note.actor or not source.durable or (cover := next_snapshot(facts, source)) is None:
             return False
         found.add(source.id)
         behind = (facts.calls[id] for id in lineage(facts, cover) | {cover.id})

@@ -134,7 +134,8 @@ class Checked(Told):
         call = facts.calls[command.call]
         if not call.running or call.started != command.version or self._heir(facts, call):
             return
-        again = {call.id: replace(call, running=False, started=NONE)}
+        again = {c.id: replace(c, holds=()) for c in facts.calls.values() if c.intent > command.version}  # later orders
+        again[call.id] = replace(call, running=False, started=NONE)
         if source := self.mirror.took.get(command.version):
             again[source] = replace(facts.calls[source], live=True)
         before = replace(facts, calls={**facts.calls, **again})
