@@ -615,3 +615,37 @@ def test_what_is_inside_a_flow_that_is_not_replayed_is_not_undone_as_nobodys() -
     assert orders(kernel.take()) == [("EndScope", "")]
     kernel.settled(failed=False)
     assert orders(kernel.take()) == [("Finish", "")]
+
+
+def test_a_call_that_a_strand_makes_when_its_body_has_returned_still_runs() -> None:
+    kernel, root = recovered((A, True))
+    kernel.returned(root)
+    kernel.called(root, B, NEVER)
+    kernel.called(root, A, Annotations())
+    assert orders(kernel.take()) == [("Run", B)]
+
+
+def test_a_child_flow_whose_argument_fails_now_is_not_replayed_for_what_its_old_record_names() -> None:
+    """Seed 2003773: its body ran with an argument that had failed, and what it read made an effect's lineage newer."""
+    kernel = Kernel(2)
+    for number, (id, saved) in enumerate(((A, False), (INNER, False), (CHILD, True)), 1):
+        kernel.recall_result(
+            id, f"{id.rpartition('/')[0]}/".lstrip("/"), version(1, number), saved=saved, failed=False,
+            choice=id != CHILD, effect=False, names=(A, INNER) if id == CHILD else (), refs=(), reads_at=0,
+        )  # fmt: skip
+    kernel.recalled()
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    child = kernel.called(root, CHILD, FLOW, (a,))
+    kernel.wants(child)
+    kernel.wants(a)
+    kernel.take()
+    kernel.failed(A, a.attempt)
+    kernel.take()
+    assert child.failed
+    assert child.propagated
+    kernel.read(root, child)
+    kernel.wants(kernel.called(root, B, Annotations(effect="irrevocable")))
+    assert not [order for order in orders(kernel.take()) if order[0] == "Run"]
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Intend", B)]

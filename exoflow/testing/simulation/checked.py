@@ -73,6 +73,7 @@ class Checked(Told):
                 "recorded": not call.propagated and known.recorded or call.saved,
                 "live": not call.propagated and self.left_states.get(call.id, False),
                 "dead": known.note.actor and not self.left_states.get(call.id, False),
+                "open_names": () if call.propagated else known.open_names,
             }  # fmt: skip
             self.mirror.set(call.id, **LOST | error)
 
