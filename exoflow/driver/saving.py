@@ -88,26 +88,27 @@ def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:
 
 
 def upload(execution: Execution, command: do.Upload) -> None:
-    """Store a large value; the puts beside it go first (L2)."""
+    """Store a large value and the puts beside it, all at once: each waits for the disk. They count together (L2)."""
     handle = execution.handles[command.call]
-    version = command.version
-    parts: list[tuple[CallId, str]] = [(handle.call.id, value_name(execution, handle.call.id, version))]
+    call, version = handle.call, command.version
+    names = {call.id: value_name(execution, call.id, version)}
     for n, id in enumerate(handle.put_ids):
-        parts.append((id, value_name(execution, handle.call.id, version, n)))
-    held = [part for part in parts if isinstance(execution.values.at[part[0]], Held)]
-    _upload_next(execution, handle, version, held)
-
-
-def _upload_next(execution: Execution, handle: Handle, version: Version, parts: list[tuple[CallId, str]]) -> None:
+        names[id] = value_name(execution, call.id, version, n)
+    parts = {id: name for id, name in names.items() if isinstance(execution.values.at[id], Held)}
     if not parts:
-        execution.kernel.uploaded(handle.call.id, version)
-        return
-    id, name = parts.pop()
+        execution.kernel.uploaded(call.id, version)
+    for id, name in list(parts.items()):
+        if call.upload == version:  # else one before it was found to be lost
+            _upload_part(execution, handle, version, parts, id, name)
 
+
+def _upload_part(
+    execution: Execution, handle: Handle, version: Version, parts: dict[CallId, str], id: CallId, name: str
+) -> None:
     def report(saved: Stored | BaseException) -> None:
         with execution.lock:
             if execution.fatal is None:
-                execution.event(_uploaded_part, execution, handle, version, parts, id, name, saved)
+                execution.event(_uploaded_part, execution, handle, version, parts, id, saved)
 
     execution.values.save(execution.values.at[id], name, report)
 
@@ -116,27 +117,29 @@ def _uploaded_part(
     execution: Execution,
     handle: Handle,
     version: Version,
-    parts: list[tuple[CallId, str]],
+    parts: dict[CallId, str],
     id: CallId,
-    name: str,
     saved: Stored | BaseException,
 ) -> None:
+    """``parts``: those that are under way, and their names."""
     if handle.call.version != version or handle.call.upload != version:
         return
+    name = parts.pop(id)
     if isinstance(saved, KeyError):
         execution.kernel.lost(handle.call.id)
-        return
-    if isinstance(saved, BaseException):
+    elif isinstance(saved, BaseException):
         tries = execution.save_tries[id] = execution.save_tries.get(id, 0) + 1
         if tries >= SAVE_TRIES:
             raise StorageError(
                 f"the result of {handle.call.id} could not be saved in {tries} tries: {saved}. Nothing that was "
                 f"committed is lost: mend the store, then `exoflow resume {execution.run_id}`."
             ) from saved
-        parts.append((id, f"{name}.{tries}"))
+        parts[id] = f"{name}.again{tries}"  # not ``.1``: so ends the name of what the task put second
+        _upload_part(execution, handle, version, parts, id, parts[id])
     else:
         execution.values.saved(id, saved)
-    _upload_next(execution, handle, version, parts)
+        if not parts:
+            execution.kernel.uploaded(handle.call.id, version)
 
 
 def snapshot(execution: Execution, command: do.Snapshot) -> None:

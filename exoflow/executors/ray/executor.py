@@ -120,8 +120,8 @@ class RayExecutor:
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         if is_state(value):
             self._threads.put(lambda: self._save_state(value, name, report))
-        else:
-            self._carriers.put(lambda: report(self._values.save(value, name)))
+        elif self._values.save(value, name, report):
+            self._carriers.put(self._values.save_all)
 
     def release(self, value: Held) -> None:
         if not is_state(value):

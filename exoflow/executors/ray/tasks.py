@@ -22,6 +22,7 @@ from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
+from exoflow.executors.writing import together
 from exoflow.model import INLINE_MAX_BYTES, Held
 from exoflow.protocols import Buffer
 from exoflow.states import States
@@ -161,14 +162,24 @@ def perform_all(message: bytes) -> tuple[bytes, list[Boxed] | None]:
     return _encode(outcomes), kept or None
 
 
-def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
-    """Save a value to the store under the name: its size, and the error if that failed."""
+def write_all(setup: bytes, named: Sequence[tuple[str, int]], box: list[Unboxed]) -> list[tuple[int, bytes | None]]:
+    """Save values of a box to the store: of each its size, and the error if that failed.
+
+    Args:
+        setup: Of ``setup_of``.
+        named: The object that each is to be, and its place in the box.
+        box: The values.
+    """
     _, stored = tools(setup)
-    found = box[place]
-    try:
-        return stored.write(cast(Encoded, found.content) if isinstance(found, Snapshot) else found, name).size, None
-    except (CodecError, StorageError, ExecutorError, KeyError) as error:
-        return 0, encode_error(error)
+
+    def write(name: str, place: int) -> tuple[int, bytes | None]:
+        found = box[place]
+        try:
+            return stored.write(cast(Encoded, found.content) if isinstance(found, Snapshot) else found, name).size, None
+        except (CodecError, StorageError, ExecutorError, KeyError) as error:
+            return 0, encode_error(error)
+
+    return together(write, named)
 
 
 @lru_cache(maxsize=16)
