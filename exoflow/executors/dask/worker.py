@@ -27,7 +27,7 @@ from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines
 from exoflow.executors.wire import Order, pack_outcome, unpack_order
-from exoflow.model import Held
+from exoflow.model import Held, Stored
 from exoflow.protocols import Outcome, Vanished
 
 GRACE_S = 3.0
@@ -130,10 +130,10 @@ def withdraw(seat: str, serials: list[int], reason: str | None) -> list[int]:
     return [] if here is None else [serial for serial in serials if here.withdraw(serial, reason)]
 
 
-def save(store: bytes, name: str, held: object) -> int:
-    """Write a held value to the store. Done twice, it is done once: names hold versions."""
-    encoded = held.encoded if isinstance(held, Parcel) else encode(held, what=name, own=True)
-    return _stored(store).write(encoded, name).size
+def save(store: bytes, name: str, held: list[object]) -> list[Stored]:
+    """Write held values to one object of the store. Done twice, it is done once: names hold versions."""
+    made = [one.encoded if isinstance(one, Parcel) else encode(one, what=name, own=True) for one in held]
+    return _stored(store).write_together(made, name)
 
 
 def seat_of(id: str) -> Seat | None:

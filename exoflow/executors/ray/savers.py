@@ -14,7 +14,8 @@ from ray import ObjectRef
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from exoflow.executors.ray.tasks import Unboxed, write_all
+from exoflow.executors.ray.tasks import Unboxed, write
+from exoflow.model import Stored
 
 _AT_ONCE = 2
 
@@ -22,10 +23,8 @@ _AT_ONCE = 2
 class Saver:
     """Writes what it is given. The body of a Ray actor."""
 
-    def write(
-        self, setup: bytes, named: Sequence[tuple[str, int]], box: list[Unboxed]
-    ) -> list[tuple[int, bytes | None]]:
-        return write_all(setup, named, box)
+    def write(self, setup: bytes, name: str, places: Sequence[int], box: list[Unboxed]) -> list[Stored] | bytes:
+        return write(setup, name, places, box)
 
 
 class Savers:
@@ -37,11 +36,11 @@ class Savers:
         self._lock = threading.Lock()
 
     def write(
-        self, session: int, setup: bytes, named: Sequence[tuple[str, int]], ref: ObjectRef[Any]
+        self, session: int, setup: bytes, name: str, places: Sequence[int], ref: ObjectRef[Any]
     ) -> ObjectRef[Any]:
-        """Have values written; the answer of ``tasks.write_all``."""
+        """Have values of one box written; the answer of ``tasks.write``."""
         nodes = get_object_locations([ref]).get(ref, {}).get("node_ids") or [None]
-        answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, named, ref)
+        answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, places, ref)
         return answer
 
     def close(self) -> None:

@@ -22,8 +22,7 @@ from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
-from exoflow.executors.writing import together
-from exoflow.model import INLINE_MAX_BYTES, Held
+from exoflow.model import INLINE_MAX_BYTES, Held, Stored
 from exoflow.protocols import Buffer
 from exoflow.states import States
 
@@ -162,24 +161,15 @@ def perform_all(message: bytes) -> tuple[bytes, list[Boxed] | None]:
     return _encode(outcomes), kept or None
 
 
-def write_all(setup: bytes, named: Sequence[tuple[str, int]], box: list[Unboxed]) -> list[tuple[int, bytes | None]]:
-    """Save values of a box to the store: of each its size, and the error if that failed.
-
-    Args:
-        setup: Of ``setup_of``.
-        named: The object that each is to be, and its place in the box.
-        box: The values.
-    """
+def write(setup: bytes, name: str, places: Sequence[int], box: list[Unboxed]) -> list[Stored] | bytes:
+    """Save values of a box to one object of the store; or the encoded error, if that failed."""
     _, stored = tools(setup)
-
-    def write(name: str, place: int) -> tuple[int, bytes | None]:
-        found = box[place]
-        try:
-            return stored.write(cast(Encoded, found.content) if isinstance(found, Snapshot) else found, name).size, None
-        except (CodecError, StorageError, ExecutorError, KeyError) as error:
-            return 0, encode_error(error)
-
-    return together(write, named)
+    found = [box[place] for place in places]
+    made = [cast(Encoded, one.content) if isinstance(one, Snapshot) else one for one in found]
+    try:
+        return stored.write_together(made, name)
+    except (CodecError, StorageError, ExecutorError, KeyError) as error:
+        return encode_error(error)
 
 
 @lru_cache(maxsize=16)

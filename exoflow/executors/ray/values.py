@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import ray
 from ray import ObjectRef
@@ -36,17 +34,6 @@ class RayHandle:
         self.session = session
 
 
-Report = Callable[[Stored | BaseException], None]
-_Object = tuple[int, ObjectRef[Any]]
-"""One of a cluster's, which had this session."""
-
-
-class _Saving(NamedTuple):
-    name: str
-    place: int
-    report: Report
-
-
 class Values:
     """The values of one executor."""
 
@@ -57,9 +44,6 @@ class Values:
         self._carrier = carrier
         self._functions = Functions()
         self._savers = Savers()
-        self._to_save: dict[_Object, list[_Saving]] = {}
-        self._lines: deque[_Object] = deque()
-        self._lock = threading.Lock()
 
     def must_be_carried(self, attempt: Attempt) -> bool:
         """Whether something large has to be brought to the cluster for it."""
@@ -135,52 +119,23 @@ class Values:
         except RayError as error:
             raise KeyError(f"the value is lost: {summary(error)}") from error
 
-    def save(self, value: Held, name: str, report: Report) -> bool:
-        """Have the value written by the next ``save_all``, which tells what became of it; whether one is to be begun.
-
-        What lies in one object is written together: Ray takes longer to hand over an order than a disk to write 1 MB.
-        """
-        handle = cast(RayHandle, value.handle)
-        ref = self._ref_of(handle)
+    def save(self, values: Sequence[Held], name: str) -> list[Stored] | BaseException:
+        """Have a worker write values of one outcome to one object, from where they lie; what became of it."""
+        handles = [cast(RayHandle, value.handle) for value in values]  # all in one box
+        ref = self._ref_of(handles[0])
         if ref is None:
-            report(KeyError("the value was released or lost"))
-            return False
-        with self._lock:
-            key = (handle.session, ref)
-            is_first = key not in self._to_save
-            self._to_save.setdefault(key, []).append(_Saving(name, handle.place, report))
-            if is_first:
-                self._lines.append(key)
-            return is_first
-
-    def save_all(self) -> None:
-        """Have what is to be saved of one object written to the store, from where it lies."""
-        with self._lock:
-            session, ref = key = self._lines.popleft()
-            savings = self._to_save.pop(key)
-        for saving, saved in zip(savings, self._saved(session, ref, savings), strict=True):
-            saving.report(saved)
-
-    def _saved(self, session: int, ref: ObjectRef[Any], savings: Sequence[_Saving]) -> Sequence[Stored | BaseException]:
-        failure: BaseException
+            return KeyError("the value was released or lost")
         try:
-            answer = self._savers.write(session, self.setup, [(saving.name, saving.place) for saving in savings], ref)
-            answers = self._cluster.get(answer)
+            places = [handle.place for handle in handles]
+            saved = self._cluster.get(self._savers.write(handles[0].session, self.setup, name, places, ref))
         except RayTaskError as error:
-            failure = StorageError(f"cannot save {savings[0].name}: {summary(error.cause)}")
             if isinstance(error.cause, ObjectLostError):
-                failure = KeyError(f"the value is lost: {summary(error.cause)}")
+                return KeyError(f"the value is lost: {summary(error.cause)}")
+            return StorageError(f"cannot save {name}: {summary(error.cause)}")
         except RayError as error:
             self._savers.close()  # one of them has died
-            failure = StorageError(
-                f"cannot save {savings[0].name}: the worker that was to write it died: {summary(error)}"
-            )
-        else:
-            return [
-                Stored(saving.name, size) if error is None else decode_error(error)
-                for saving, (size, error) in zip(savings, answers, strict=True)
-            ]
-        return [failure] * len(savings)
+            return StorageError(f"cannot save {name}: the worker that was to write it died: {summary(error)}")
+        return decode_error(saved) if isinstance(saved, bytes) else cast(list[Stored], saved)
 
     def close(self) -> None:
         """Nothing is saved any more."""
