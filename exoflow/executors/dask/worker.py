@@ -28,7 +28,7 @@ from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines
 from exoflow.executors.wire import Order, pack_outcome, unpack_order
 from exoflow.model import Held, Stored
-from exoflow.protocols import Outcome, Vanished
+from exoflow.protocols import Computed, Outcome, Vanished
 
 GRACE_S = 3.0
 """How long a body that was told to stop may take to end."""
@@ -214,6 +214,7 @@ class Seat:
 
     def perform(self, order: Order, parcels: list[Parcel], running: Running) -> Outcome:
         there = {parcel.key: parcel.encoded for parcel in parcels}
+        made_here: dict[str, Parcel] = {}
 
         def read(held: Held) -> Encoded | Live:
             key = str(held.handle)
@@ -227,13 +228,15 @@ class Seat:
                 return Held(self.patron.name, pin(made.thing, self.patron.client), 0)
             encoded = as_encoded(made)
             key = f"exoflow-value-{uuid.uuid4().hex}"
-            put(get_worker(), key, Parcel(key, encoded), encoded.size, self.patron.client)
+            made_here[key] = Parcel(key, encoded)
             return Held(self.patron.name, key, encoded.size)
 
         states = Leaving(self.actors, running.end)
         outcome = self.performer.perform(order, read, hold, begins=running.begin, states=states)
         if isinstance(outcome, Vanished) and running.reason is not None:
             return Vanished(running.reason, outcome.seconds)
+        if made_here and isinstance(outcome, Computed):  # else nobody would ever release them
+            put(get_worker(), made_here, self.patron.client)
         return outcome
 
 
