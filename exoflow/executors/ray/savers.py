@@ -14,7 +14,7 @@ from ray import ObjectRef
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from exoflow.executors.ray.tasks import Unboxed, write
+from exoflow.executors.ray.worker import Unboxed, write
 from exoflow.model import Stored
 
 _AT_ONCE = 2
@@ -38,7 +38,7 @@ class Savers:
     def write(
         self, session: int, setup: bytes, name: str, places: Sequence[int], ref: ObjectRef[Any]
     ) -> ObjectRef[Any]:
-        """Have values of one box written; the answer of ``tasks.write``."""
+        """Have values of one box written; the answer of ``worker.write``."""
         nodes = get_object_locations([ref]).get(ref, {}).get("node_ids") or [None]
         answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, places, ref)
         return answer
