@@ -114,7 +114,6 @@ def test_a_damaged_part_that_nobody_outside_has_seen_is_made_again_with_its_sist
         data = bytearray(path.read_bytes())
         data[150_000] ^= 1
         path.write_bytes(data)
-    saved = len(objects(here))
     life = here.live()
     assert (life.code, life.out) == (0, ONE_CHOICE), life.err
-    assert sum(word.startswith("parts") for word in here.bodies()) == 2 + saved
+    assert sum(word.startswith("parts") for word in here.bodies()) == 4  # the others were not saved yet
