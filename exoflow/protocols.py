@@ -257,6 +257,11 @@ class Executor(Protocol):
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         """Write a held value to the store under ``name`` from where it lies; reports what became of it."""
 
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
+        """The same with values of one outcome, several of them: into one object. All are lost if one is."""
+
     def release(self, value: Held) -> None:
         """Nobody needs the value any more."""
 

@@ -227,7 +227,7 @@ class Runtime:
         if isinstance(value, Inline):
             return codec.from_bytes(value)
         if isinstance(value, Stored):
-            return codec.from_object(self.store.read(value.name), value.name)
+            return codec.read_stored(self.store, value)
         return None
 
     def _stored(
