@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exoflow.executors.living import key_of, place_of
-from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.cluster import Cluster, is_client
 from exoflow.executors.ray.residence import Residence, await_end, whereabouts
 from exoflow.executors.wire import pack_saving
 from exoflow.model import Held
@@ -146,8 +146,8 @@ class Homes:
             self.kill(home)
 
     def _lives(self, home: Home) -> bool:
-        """As far as this process has heard."""
-        return self._cluster.has(home.session) and home.process._get_local_state() != _DEAD
+        """As far as this process has heard; by the Ray Client it hears nothing."""
+        return self._cluster.has(home.session) and (is_client() or home.process._get_local_state() != _DEAD)
 
     def _new(self, attempt: Attempt) -> Home:
         self._cluster.check(attempt.task, attempt.resources)

@@ -7,6 +7,8 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from math import inf
+from time import monotonic
 from typing import Any
 
 import ray
@@ -47,6 +49,8 @@ class Cluster:
         self._node: str | None = None
         self._dead: str | None = None
         self._left = threading.Event()
+        self._failure: ExecutorError | None = None
+        self._failed_at = -inf
         self._guests: set[RunId] = set()
         """Runs that were on a cluster of the program's: it was chosen, and none of ours can stand for it."""
         self.session = 0
@@ -62,21 +66,25 @@ class Cluster:
         with _lock:
             yield session is not None and self.has(session)
 
-    def join(self, run: RunId) -> None:
-        """Connect to the cluster, unless that is done, for an attempt of this run.
+    def join(self, run: RunId, since: float) -> None:
+        """Connect to the cluster, unless that is done, for an attempt of this run that waits since then.
+
+        What waited while that failed fails with it: each try may take half a minute.
 
         Raises:
             ExecutorError: that is impossible, or not what the program wants.
         """
         if not self._joined():
-            self._join(run)
+            self._join(run, since)
         if self not in _users:
             self._guests.add(run)
 
-    def _join(self, run: RunId) -> None:
+    def _join(self, run: RunId, since: float) -> None:
         with _lock:
             if self._joined():
                 return
+            if self._failure is not None and since < self._failed_at:
+                raise self._failure
             if not ray.is_initialized():
                 if run in self._guests:
                     raise ExecutorError(
@@ -143,7 +151,9 @@ class Cluster:
             ray.init(self._address, num_cpus=self._workers)
         except (RayError, ImportError, OSError, ValueError, RuntimeError) as error:
             where = self._address or "on this machine"
-            raise ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}") from error
+            self._failure = ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}")
+            self._failed_at = monotonic()
+            raise self._failure from error
 
     def _check_theirs(self) -> None:
         if self._dead is not None and self._dead == _node_id():
@@ -172,7 +182,7 @@ class Cluster:
 
     def _places(self) -> Iterator[tuple[str, tuple[str, int], int]]:
         """What has to answer, where, and how often it may fail to."""
-        if ray_client.is_connected():  # type: ignore[no-untyped-call]  # Ray's; it watches its server itself
+        if is_client():  # it watches its server itself
             return
         host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
         yield "head (the GCS)", (host, int(port)), _MISSES if self in _users else _MISSES_OF_GCS
@@ -189,6 +199,11 @@ class Cluster:
                 _users.clear()
                 ray.shutdown()
         self._lost(session, why)
+
+
+def is_client() -> bool:
+    """Whether this process reaches the cluster through the Ray Client: a driver there does what is asked for here."""
+    return bool(ray_client.is_connected())  # type: ignore[no-untyped-call]  # Ray's
 
 
 def _node_id() -> str:

@@ -177,7 +177,7 @@ class RayExecutor:
         if not self._claim(entry):
             return
         try:
-            self._cluster.join(entry.attempt.run_id)
+            self._cluster.join(entry.attempt.run_id, entry.started)
             entry.session = self._cluster.session
             order, boxes = self._values.order(entry.attempt, entry.lenders)
             answer, entry.values = self._sent(entry, message_of(self._values.setup, order, entry.deadline), boxes)

@@ -13,6 +13,7 @@ from ray import ObjectRef
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from exoflow.executors.ray.cluster import is_client
 from exoflow.executors.ray.tasks import Unboxed, write
 
 _AT_ONCE = 2
@@ -35,7 +36,9 @@ class Savers:
 
     def write(self, session: int, setup: bytes, name: str, place: int, ref: ObjectRef[Any]) -> ObjectRef[Any]:
         """Have a value written; the answer of ``tasks.write``."""
-        nodes = get_object_locations([ref]).get(ref, {}).get("node_ids") or [None]
+        # The Ray Client does not say where an object lies: one saver gets them all, by the network.
+        found = {} if is_client() else get_object_locations([ref]).get(ref, {})
+        nodes = found.get("node_ids") or [None]
         answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, place, ref)
         return answer
 
