@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from math import inf
 from time import monotonic
 from typing import Any
@@ -17,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.client import ray as ray_client
 
 from exoflow.errors import ExecutorError
+from exoflow.executors.ray.resources import Placement
 from exoflow.model import RunId
 
 _WATCH_S = 1.0
@@ -25,12 +25,10 @@ _LOOK_S = 5.0
 _MISSES = 2
 _MISSES_OF_GCS = 30
 """One that is made to survive failures starts again; Ray itself waits 60 s, and then ends the program."""
-_NODE_WORDS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 _lock = threading.Lock()
 _users: set[Cluster] = set()
 """Who uses the connection that one of them has made. The last one to leave closes it; the program's own, nobody."""
-_log = logging.getLogger(__name__)
 
 
 class Cluster:
@@ -46,6 +44,7 @@ class Cluster:
         self._address = address
         self._workers = workers
         self._lost = lost
+        self._connection: object = None
         self._node: str | None = None
         self._dead: str | None = None
         self._left = threading.Event()
@@ -53,12 +52,13 @@ class Cluster:
         self._failed_at = -inf
         self._guests: set[RunId] = set()
         """Runs that were on a cluster of the program's: it was chosen, and none of ours can stand for it."""
+        self.placement = Placement(is_fixed=False)
         self.session = 0
         """Which connection this is; what was in a cluster is gone with it."""
 
     def has(self, session: int) -> bool:
         """Whether this is still the cluster of that connection."""
-        return self._node is not None and session == self.session
+        return self._joined() and session == self.session
 
     @contextlib.contextmanager
     def kept(self, session: int | None) -> Iterator[bool]:
@@ -75,6 +75,7 @@ class Cluster:
             ExecutorError: that is impossible, or not what the program wants.
         """
         if not self._joined():
+            self._lose("this process has left it")
             self._join(run, since)
         if self not in _users:
             self._guests.add(run)
@@ -95,11 +96,15 @@ class Cluster:
                 _users.clear()
                 _users.add(self)
             else:
+                if not _is_ours():
+                    _users.clear()
                 self._check_theirs()
                 if _users:
                     _users.add(self)
             self._guests.clear()
             self.session += 1
+            self.placement = Placement(is_fixed=self in _users and _is_started_here())
+            self._connection = _connection()
             self._node = _node_id()
             self._left.clear()
         threading.Thread(target=self._watch, name="exoflow-ray-watch", daemon=True).start()
@@ -119,7 +124,8 @@ class Cluster:
                     raise
 
     def _joined(self) -> bool:
-        return self._node is not None
+        """The program may have left it, and even joined another, a moment ago."""
+        return self._node is not None and self._connection is _connection()
 
     def leave(self) -> None:
         """Close the connection if it is ours alone; a cluster that was started with it ends."""
@@ -127,24 +133,10 @@ class Cluster:
         with _lock:
             self._node = None
             if self in _users:
+                ours = _is_ours()
                 _users.discard(self)
-                if not _users and ray.is_initialized():
+                if not _users and ours:
                     ray.shutdown()
-
-    def check(self, task: str, resources: Mapping[str, float]) -> None:
-        """Say so if no node can run the task: Ray lets it wait, for one that may come.
-
-        Raises:
-            ExecutorError: a resource has a name that Ray's tasks cannot ask for.
-        """
-        for word, node_word in _NODE_WORDS.items():
-            if node_word in resources:
-                raise ExecutorError(f"{task} asks for {node_word!r}, which Ray's tasks call {word!r}: write that")
-        wanted = {_NODE_WORDS.get(kind, kind): amount for kind, amount in resources.items()}
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
-        alive: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
-        if not any(all(node.get(kind, 0) >= amount for kind, amount in wanted.items()) for node in alive):
-            _log.warning("no node of the Ray cluster has %s, which %s asks for: it waits until one joins", wanted, task)
 
     def _connect(self) -> None:
         try:
@@ -175,7 +167,7 @@ class Cluster:
                 return
             silent = next(((what, limit) for what, place, limit in places if not _answers(place)), None)
             misses = misses + 1 if silent else 0
-            if not ray.is_initialized():
+            if not self._joined():
                 self._lose("this process has left it")
             elif silent and misses >= silent[1]:
                 self._lose(f"its {silent[0]} does not answer")
@@ -196,14 +188,35 @@ class Cluster:
                 return
             session, self._dead, self._node = self.session, self._node, None
             if self in _users:  # what is left of it ends, and the next attempt starts another
+                ours = _is_ours()
                 _users.clear()
-                ray.shutdown()
+                if ours:
+                    ray.shutdown()
         self._lost(session, why)
 
 
 def is_client() -> bool:
     """Whether this process reaches the cluster through the Ray Client: a driver there does what is asked for here."""
     return bool(ray_client.is_connected())  # type: ignore[no-untyped-call]  # Ray's
+
+
+def _connection() -> object:
+    """What stands for the connection that there is: another one after each ``ray.init``; None: there is none."""
+    if is_client():
+        context: Any = ray_client.get_context()  # type: ignore[no-untyped-call]  # Ray's
+        return context.client_worker
+    return ray._private.worker._global_node
+
+
+def _is_ours() -> bool:
+    """Whether one of the users has made the connection that there is."""
+    return any(user._connection is _connection() for user in _users)
+
+
+def _is_started_here() -> bool:
+    """Whether ``ray.init`` has started the cluster, not found it: it has one node then, and gets no other."""
+    node: Any = ray._private.worker._global_node
+    return node is not None and node.is_head()
 
 
 def _node_id() -> str:

@@ -14,7 +14,7 @@ from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exoflow.executors.ray.cluster import is_client
-from exoflow.executors.ray.tasks import Unboxed, write
+from exoflow.executors.ray.worker import Unboxed, write
 
 _AT_ONCE = 2
 
@@ -35,7 +35,7 @@ class Savers:
         self._lock = threading.Lock()
 
     def write(self, session: int, setup: bytes, name: str, place: int, ref: ObjectRef[Any]) -> ObjectRef[Any]:
-        """Have a value written; the answer of ``tasks.write``."""
+        """Have a value written; the answer of ``worker.write``."""
         # The Ray Client does not say where an object lies: one saver gets them all, by the network.
         found = {} if is_client() else get_object_locations([ref]).get(ref, {})
         nodes = found.get("node_ids") or [None]
