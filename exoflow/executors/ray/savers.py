@@ -14,6 +14,7 @@ from ray import ObjectRef
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from exoflow.executors.ray.cluster import is_client
 from exoflow.executors.ray.worker import Unboxed, write
 from exoflow.model import Stored
 
@@ -39,7 +40,9 @@ class Savers:
         self, session: int, setup: bytes, name: str, places: Sequence[int], ref: ObjectRef[Any]
     ) -> ObjectRef[Any]:
         """Have values of one box written; the answer of ``worker.write``."""
-        nodes = get_object_locations([ref]).get(ref, {}).get("node_ids") or [None]
+        # The Ray Client does not say where an object lies: one saver gets them all, by the network.
+        found = {} if is_client() else get_object_locations([ref]).get(ref, {})
+        nodes = found.get("node_ids") or [None]
         answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, places, ref)
         return answer
 
