@@ -7,7 +7,7 @@ is to read it: in a takeover each is needed.
 from __future__ import annotations
 
 from exoflow.journal.numbered import in_bucket
-from exoflow.protocols import Buffer, Store
+from exoflow.protocols import Buffer, Store, place_of
 
 
 def remembered(store: Store) -> Store:
@@ -21,7 +21,7 @@ class Remembered:
     shared = True
 
     def __init__(self, store: Store) -> None:
-        self.url = store.url
+        self.url, self.place = store.url, place_of(store)
         self._store = store
         self._slots: dict[str, memoryview] = {}
         self._newest: dict[str, int] = {}

@@ -166,8 +166,8 @@ def proxy(s3_environment: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
     proxy = planted.Proxy(s3_environment)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     yield proxy
-    for url in [url for url in runtime._runtimes if url.startswith("s3:")]:
-        runtime._runtimes.pop(url).close()  # while its server is there
+    for place in [place for place in runtime._runtimes if isinstance(place, tuple)]:
+        runtime._runtimes.pop(place).close()  # while its server is there
     proxy.close()
 
 
