@@ -148,9 +148,9 @@ class Journal(GroupCommit):
         with self._lock:
             self._claimed_runs.discard(run)
 
-    def find(self, run_id: str, *, listens: bool = True) -> Found:
-        """What the store says of a run now; ``listens``: see ``takeover.find``."""
-        return find(self.store, run_id, self._own(), listens=listens)
+    def find(self, run_id: str, *, listens: bool = True, store: Store | None = None) -> Found:
+        """What the store says of a run now; ``listens``: see ``takeover.find``; ``store``: ours, as ``remembered``."""
+        return find(store or self.store, run_id, self._own(), listens=listens)
 
     def adopt(self, run_id: str, takeover: bool = False) -> Adopted:
         """Take over a run whose owner is gone, or, with ``takeover``, from one that lives: it can record nothing more.
