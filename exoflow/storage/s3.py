@@ -115,9 +115,17 @@ class S3Store:
             return s3_loop.begin(request(*arguments)).result()
         except StorageError:
             raise
-        except (OSError, BotoCoreError, ClientError, ConnectionFailed, TimeoutError) as error:
+        except (
+            OSError,
+            BotoCoreError,
+            ClientError,
+            ConnectionFailed,
+            TimeoutError,
+            ValueError,
+            RecursionError,
+        ) as error:
             place = f"{self.url}/{name}"
-            if code_of(error) in NOT_THERE:
+            if code_of(error) in NOT_THERE and what not in ("list", "create"):
                 raise FileNotFoundError(f"{place}: there is no such object") from None
             raise s3_error(what, place, error) from error
 
