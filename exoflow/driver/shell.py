@@ -193,10 +193,10 @@ class Shell:
         self.values.release_all()
         for version in list(self.delayed):
             self.forget_timer(version)
+        if self.forget is not None:  # first: who waits for the end finds no live run any more
+            self.forget(self)
         self.ended.set()
         self.wake_bodies()
-        if self.forget is not None:
-            self.forget(self)
         callbacks, self.on_end = self.on_end, ()
         for callback in callbacks:
             callback()

@@ -73,7 +73,7 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, request: pytes
         elif block.language == "python":
             program.append(block)
     if program:
-        name = f"{page.stem}.py"
+        name = f"{page.stem}_page.py"  # not dask.py, which would be imported in place of dask
         (tmp_path / name).write_text(joined(program))
         output, status = run(f"{sys.executable} -W error {name}", tmp_path)
         assert status == 0, output

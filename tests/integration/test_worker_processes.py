@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -16,13 +15,24 @@ import pytest
 from exoflow import flow, task
 from exoflow.codec import decode, encode, make_reference
 from exoflow.errors import CodecError, ExecutorError
-from exoflow.executors import open_executor, spool as spool_module
-from exoflow.executors.child import Worker
-from exoflow.executors.processes import ProcessExecutor
-from exoflow.executors.spool import Spool, read_spool, write_spool
+from exoflow.executors import open_executor
+from exoflow.executors.processes import ProcessExecutor, spool as spool_module
+from exoflow.executors.processes.child import Worker
+from exoflow.executors.processes.spool import Spool, read_spool, write_spool
 from exoflow.model import CallId, Held
 from exoflow.protocols import Computed, Raised, Vanished
-from exoflow.testing.executors import LARGE, WAIT_S, Bench, array, large, returned, wait_for_line, waits
+from exoflow.testing.executors import (
+    LARGE,
+    WAIT_S,
+    Bench,
+    array,
+    is_gone,
+    large,
+    returned,
+    wait_for_line,
+    wait_until,
+    waits,
+)
 
 PROGRAM = """
     import sys, threading
@@ -60,20 +70,6 @@ PROGRAM = """
 """
 
 
-def wait_until(condition, what):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def is_gone(pid):
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 @pytest.fixture
 def start(tmp_path):
     program = tmp_path / "program.py"
@@ -105,7 +101,7 @@ def test_workers_and_spool_go_with_a_killed_parent(start, tmp_path):
     workers = [
         child.pid
         for child in psutil.Process(process.pid).children()
-        if "exoflow.executors.worker" in str(child.cmdline())
+        if "exoflow.executors.processes.worker" in str(child.cmdline())
     ]
     assert busy in workers
     assert any(list(folder.iterdir()) for folder in folders)
