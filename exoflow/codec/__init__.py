@@ -1,5 +1,6 @@
 """Values to bytes and back: what survives a process, a crash and another machine, and what tells two values apart."""
 
+from exoflow.codec.arguments import encode_arguments
 from exoflow.codec.code import code_fingerprint, code_mark, home_of, same_code, source_of
 from exoflow.codec.differences import by_parameter, difference
 from exoflow.codec.encoded import Encoded, from_bytes, from_object, to_bytes, to_parts
@@ -20,7 +21,6 @@ from exoflow.codec.values import (
     as_encoded,
     decode,
     encode,
-    encode_arguments,
     encode_result,
     encode_small,
     immutable,

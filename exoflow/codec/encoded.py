@@ -24,6 +24,10 @@ from exoflow.protocols import Buffer
 MAGIC = b"EXOVALU1"
 FRAMED = b"F"
 ALIGNMENT = 64
+
+OUT_OF_BAND_MIN_BYTES = 16 * 1024
+"""A smaller buffer costs less inside the pickle than beside it."""
+
 _OBJECT_HEADER = struct.Struct("<8sII")
 _INLINE_HEADER = struct.Struct("<cI")
 _ZEROS = bytes(ALIGNMENT)

@@ -1,6 +1,5 @@
 """Several processes take over the runs of several dead ones at the same time, and hear only half of what is said."""
 
-import importlib.util
 import itertools
 import os
 import signal
@@ -12,16 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_proxy as planted
 
 from exoflow.journal import Journal
 from exoflow.storage import S3Store
-
-_spec = importlib.util.spec_from_file_location("s3_proxy", Path(__file__).parents[1] / "s3" / "proxy.py")
-assert _spec is not None
-assert _spec.loader is not None
-planted = importlib.util.module_from_spec(_spec)
-sys.modules["s3_proxy"] = planted
-_spec.loader.exec_module(planted)
 
 RUNS = 4
 PROGRAM = """
