@@ -192,6 +192,8 @@ class Computed:
     """The same as bytes, small or in the store; None: none was to be taken, or it could not be stored."""
     linked: bool = False
     """Whether there are Refs inside of what was put."""
+    worker: str = ""
+    """Which process ran it, for people: ``4711@node-7``; empty: this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +207,7 @@ class Raised:
     state: Held | None = None
     """As of ``Computed``: the object as the body has left it."""
     snapshot: Value | None = None
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
         given_back = isinstance(outcome, Vanished) and outcome.state is not None
         execution.values.end_turn(version, given_back=given_back)
     if isinstance(outcome, Computed):
+        if outcome.worker and call.attempt == version:
+            handle.worker = outcome.worker
         take_value(execution, handle, version, outcome)
         if call.inputs or call.passes:
             note_end(execution, handle)
@@ -35,6 +37,8 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
     if call.attempt == version:
         _timed(execution, handle, outcome.seconds)
     if isinstance(outcome, Raised):
+        if outcome.worker and call.attempt == version:
+            handle.worker = outcome.worker
         execution.values.errors[call.id] = outcome.error
         _take_error(execution, call, version, outcome)
     else:

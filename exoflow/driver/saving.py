@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
 from exoflow.driver import records
-from exoflow.driver.attempt import value_name
+from exoflow.driver.attempt import executor_of, value_name
 from exoflow.driver.damage import made_again
 from exoflow.driver.handle import Handle
 from exoflow.driver.values import Values, payload_of
@@ -59,28 +59,37 @@ def append_result(
     elif note.kind is Kind.EVENT:
         bits |= records.EVENT
         inputs = [records.message_name(handle.message)]
-    execution.append(
-        (
-            code,
-            execution.index,
-            call.id,
-            version,
-            payload,
-            puts,
-            list(handle.ref_ids) if handle.ref_ids else None,
-            list(names) if names else None,
-            call.reads_at,
-            inputs,
-            handle.fingerprint,
-            handle.spec.code,
-            handle.started_s,
-            handle.seconds,
-            handle.number,
-            handle.why,
-            bits,
-            newest,
-        )
+    record = (
+        code,
+        execution.index,
+        call.id,
+        version,
+        payload,
+        puts,
+        list(handle.ref_ids) if handle.ref_ids else None,
+        list(names) if names else None,
+        call.reads_at,
+        inputs,
+        handle.fingerprint,
+        handle.spec.code,
+        handle.started_s,
+        handle.seconds,
+        handle.number,
+        handle.why,
+        bits,
+        newest,
     )
+    if note.actor or handle.rare is not None and handle.worker:
+        execution.append((*record, *_where(execution, handle)))
+    else:
+        execution.append(record)
+
+
+def _where(execution: Execution, handle: Handle) -> tuple[list[str] | None, CallId | None]:
+    """The end of a record that not every call needs: who ran it, and of which actor."""
+    place = [executor_of(execution, handle.spec).name, handle.worker] if handle.worker else None
+    origin = handle.call.origin
+    return place, None if origin is None else origin.id
 
 
 def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:
