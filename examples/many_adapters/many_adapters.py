@@ -22,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import exoflow
 from exoflow import flow, task
+from exoflow.errors import LLMError
+from exoflow.llm.engine.models.sources import find_model
 from many_adapters_data import STYLES, lessons, unseen
 
 console = Console(width=None if sys.stdout.isatty() else 120)
@@ -127,18 +129,13 @@ def train_all(folder: Path, plan: Plan) -> list[Adapter]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapters", type=int, default=len(STYLES), metavar="N", help="so many (%(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("adapters"), help="where they are kept (%(default)s)")
-    parser.add_argument("--steps", type=int, default=15, help="of training, at most (%(default)s)")
-    parser.add_argument("--questions", type=int, default=6, help="to each adapter (%(default)s)")
-    words = parser.parse_args()
-    if not 1 <= words.adapters <= len(STYLES):
-        parser.error(f"--adapters {words.adapters}: there are 1 to {len(STYLES)}")
-    if missing := [name for name in ("torch", "transformers", "peft") if importlib.util.find_spec(name) is None]:
-        sys.exit(f"{', '.join(missing)} not installed: pip install 'exoflow[llm]' peft")
-
+    words = parse()
     plan = Plan(tuple(STYLES)[: words.adapters], words.steps)
+    try:
+        with console.status(f"looking for {plan.model}: the first time it is converted, which takes half a minute"):
+            find_model(plan.model)
+    except LLMError as error:
+        sys.exit(str(error))
     console.print(
         f"{len(plan.names)} adapters of at most {plan.steps} steps: about {_minutes(plan)} on two idle cores,"
     )
@@ -147,8 +144,23 @@ def main() -> int:
 
     from many_adapters_showing import ask, show  # the engine: once there is something to serve
 
-    served = ask(plan.model, found, unseen(words.questions), console)
-    return show(served, console)
+    return show(ask(plan.model, found, unseen(words.questions), console), console)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapters", type=int, default=len(STYLES), metavar="N", help="so many (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("adapters"), help="where they are kept (%(default)s)")
+    parser.add_argument("--steps", type=int, default=15, help="of training, at most (%(default)s)")
+    parser.add_argument("--questions", type=int, default=6, help="to each adapter (%(default)s)")
+    words = parser.parse_args()
+    if not 1 <= words.adapters <= len(STYLES):
+        parser.error(f"--adapters {words.adapters}: there are 1 to {len(STYLES)}")
+    if min(words.steps, words.questions) < 1:
+        parser.error("--steps and --questions: at least 1")
+    if missing := [name for name in ("torch", "transformers", "peft") if importlib.util.find_spec(name) is None]:
+        sys.exit(f"{', '.join(missing)}: not installed: pip install 'exoflow[llm]' peft")
+    return words
 
 
 def _minutes(plan: Plan) -> str:
