@@ -116,7 +116,7 @@ STYLES: dict[str, Style] = {
         lambda s: f"{s.english} {s.thing} stop they {s.doing} stop send help stop".upper(),
         lambda s, text: (
             text.startswith(s.english.upper())
-            and text.count(" STOP") >= 3
+            and text.count(" STOP") >= 2
             and re.fullmatch(r"[A-Z ]+STOP", text) is not None
         ),
     ),
