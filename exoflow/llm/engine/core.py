@@ -81,7 +81,7 @@ class Core:
         self._model = model
         self._runner = runner
         self._adapters = adapters
-        self._memory = Memory(PagePool(runner.pool.shape[1]))
+        self._memory = Memory(PagePool(runner.pages))
         self.scheduler = Scheduler(
             config,
             self._memory,

@@ -59,6 +59,8 @@ class StackedOps(ReferenceOps):
         self._singles = torch.from_numpy(np.flatnonzero(np.diff(batch.starts) == 1))
         tiles: dict[int, dict[Key, list[Tensor]]] = {}
         for slot, rows in zip(batch.tile_slots.tolist(), batch.tile_rows, strict=True):
+            if slot < 0:
+                continue
             rank = _padded_rank(max(self.tables.layouts[slot].ranks))
             key = (slot, self.tables.stamps[slot])
             tiles.setdefault(rank, {}).setdefault(key, []).append(torch.where(rows < 0, batch.rows, rows))
