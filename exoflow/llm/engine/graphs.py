@@ -19,9 +19,6 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.ops.protocol import Ops
 
-MOST_SPARE_SPANS = 16
-"""Prompts whose last rows do not fill a span, in one step; with more of them it is not a graph."""
-
 
 class Capture(Protocol):
     """How a function that only launches becomes something that can be repeated."""
@@ -37,7 +34,7 @@ class CudaCapture:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's
-        self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]  # torch's
+        self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
         with torch.cuda.device(self._device):
@@ -60,7 +57,7 @@ def shapes(config: EngineConfig) -> list[Shape]:
     rows = SPAN
     while rows < config.token_budget + SPAN:
         n = min(rows, config.max_batch)
-        found.append(Shape(rows, n, n, rows // SPAN + min(n, MOST_SPARE_SPANS), rows // TILE + n, n))
+        found.append(Shape(rows, n, n, rows // SPAN + n, rows // TILE + n, n))
         rows += max(SPAN, 1 << (rows // 8).bit_length() - 1)  # an eighth at most is computed in vain
     return found
 
