@@ -244,9 +244,9 @@ def tiles(row_slots: Ints) -> tuple[Ints, Longs]:
 
 
 def _block_table(chunks: Sequence[Chunk]) -> Ints:
-    lengths = np.array([len(chunk.request.pages) for chunk in chunks])
+    lengths = np.array([len(chunk.request.pages) for chunk in chunks], dtype=np.int64)
     pages = itertools.chain.from_iterable(chunk.request.pages for chunk in chunks)
-    table = np.zeros((len(chunks), lengths.max()), dtype=np.int32)
+    table = np.zeros((len(chunks), lengths.max(initial=0)), dtype=np.int32)
     table[np.arange(table.shape[1]) < lengths[:, None]] = np.fromiter(pages, np.int32, int(lengths.sum()))
     return table
 

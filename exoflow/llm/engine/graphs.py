@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exoflow.llm.engine.batch import SPAN, TILE, Arrays, Batch, Shape, bytes_of, send
+from exoflow.llm.engine.batch import SPAN, TILE, Arrays, Batch, Shape, arrays_of, bytes_of, send
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.ops.protocol import Ops
@@ -87,6 +87,8 @@ class GraphedSteps:
         self._table = torch.zeros(config.max_batch, self._width, dtype=torch.int32, device=device)
         self._logits = torch.zeros(config.max_batch, len(decoder.head), dtype=decoder.head.dtype, device=device)
         self._graphs: dict[Shape, _Graph] = {}
+        self.last: Callable[[], None] | None = None
+        """Does the last step on the device again. For measurements."""
 
     def __len__(self) -> int:
         """Captured so far."""
@@ -97,18 +99,31 @@ class GraphedSteps:
         shape = self._shape(arrays)
         if shape is None:
             return None
+        self._compute(shape, arrays)
+        return self._logits[: len(arrays.wanted)]
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Capture all shapes now, with steps of nobody."""
+        nothing = arrays_of([], [], 1)
+        for shape in self.shapes:
+            for each in (shape, replace(shape, tiles=0)):
+                if each not in self._graphs:
+                    self._compute(each, nothing)
+
+    def _compute(self, shape: Shape, arrays: Arrays) -> None:
         graph = self._fill(shape, arrays.padded(shape, self._scratch))
         if graph.replay is None:
             graph.replay = self._capture(lambda: self._forward(graph.batch))
         else:
             graph.replay()
-        return self._logits[: len(arrays.wanted)]
+        self.last = graph.replay
 
     def _shape(self, arrays: Arrays) -> Shape | None:
         found = next((shape for shape in self.shapes if shape.holds(arrays)), None)
         if found is None or len(arrays.tile_slots):
             return found
-        return Shape(found.rows, found.sequences, found.singles, found.spans, 0, found.wanted)  # no adapter: no launch
+        return replace(found, tiles=0)  # no adapter: no launch
 
     def _fill(self, shape: Shape, arrays: Arrays) -> _Graph:
         """The step lies where the graph reads it."""
