@@ -17,8 +17,8 @@ from exoflow.llm.bench.roofline import Roofline
 from exoflow.llm.engine.adapters.host import HostAdapter
 from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.config import EngineConfig
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.models.decoder import Decoder, Layer
-from exoflow.llm.engine.models.geometry import Geometry
 from exoflow.llm.engine.request import Request, SamplingParams
 from exoflow.llm.engine.runner import Runner
 from exoflow.llm.engine.scheduler import AdapterCost, Chunk

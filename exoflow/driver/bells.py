@@ -1,14 +1,15 @@
-"""Hears, for all runs of a process, that messages have come for them from other processes."""
+"""Hears, for all runs of a process, that messages have come for them from other processes; and says which only wait."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from exoflow.errors import Corrupt, StorageError
+from exoflow.driver import waiting
+from exoflow.errors import Corrupt, Interruption, StorageError
 from exoflow.journal import inbox
 from exoflow.journal.numbered import in_bucket
 from exoflow.journal.owners import hashed
@@ -27,17 +28,21 @@ LOOK_S = 60.0
 
 
 class Bells:
-    """One thread a store, from the first run on."""
+    """One thread a store, from the first run on.
 
-    def __init__(self, store: Store, journal: str, executions: Mapping[str, Execution]) -> None:
+    Args:
+        journal: Gives the name of the journal that runs are in now.
+    """
+
+    def __init__(self, store: Store, journal: Callable[[], str], executions: Mapping[str, Execution]) -> None:
         self._store = store
         self._journal = journal
         self._executions = executions
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
-        self._looked_s = time.monotonic()
-        self._heard = 0
-        """The last bell, in a bucket: none is deleted there."""
+        self._looked_s = self._noted_s = time.monotonic()
+        self._heard = "", 0
+        """The journal and its last bell, in a bucket: none is deleted there."""
 
     def listen(self) -> None:
         """There is a run from now on that somebody may have something to say to."""
@@ -54,18 +59,22 @@ class Bells:
             if not self._executions:
                 continue
             try:
+                self.note_waiting()
                 self.hear()
-            except StorageError as error:
+            except (StorageError, Interruption) as error:  # Fenced: the runs find out themselves
                 logger.debug("bells were not heard: %s", error)
             except Exception:
                 logger.exception("bells of %s were not heard, and are listened for again", self._store.url)
 
     def hear(self) -> None:
         """Bring the runs what has come for them: those for which somebody rang; every now and then, all."""
+        journal = self._journal()
         if in_bucket(self._store):
-            run_ids, self._heard = inbox.hear_on(self._store, self._journal, self._heard)
+            known, last = self._heard
+            run_ids, last = inbox.hear_on(self._store, journal, last if known == journal else 0)
+            self._heard = journal, last
         else:
-            run_ids = inbox.hear(self._store, self._journal)
+            run_ids = inbox.hear(self._store, journal)
         now_s = time.monotonic()
         if now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s
@@ -74,6 +83,15 @@ class Bells:
             execution = self._executions.get(run_id)
             if execution is not None:
                 look(execution)
+
+    def note_waiting(self) -> None:
+        """Every now and then, have the runs that only wait say so."""
+        now_s = time.monotonic()
+        if now_s - self._noted_s < waiting.LOOK_S:
+            return
+        self._noted_s = now_s
+        for execution in list(self._executions.values()):
+            waiting.look(execution)
 
     def _told(self) -> set[str]:
         """The runs that have an inbox, at least."""

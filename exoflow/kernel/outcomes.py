@@ -200,6 +200,8 @@ class Outcomes(Saving):
         source.seen = True
         call.propagated = True
         call.refs = (source,)
+        if call.names:
+            call.names = ()  # of a recorded child flow: it was made with another input, and there is no body to replay
         self._mark_derived(call)
         self._done(call, failed=True)
 
@@ -210,6 +212,8 @@ class Outcomes(Saving):
         if self._holding:
             self._holding.discard(call)
         call.failed = failed
+        if failed and call.recalled:
+            call.failed_anew = True
         if call.note.kind is Kind.FLOW:
             self._release(call)
         if call.refs and not failed:

@@ -12,7 +12,7 @@ from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.adapters.packing import pack
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import Arrays, arrays_of
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.request import Request, SamplingParams
 from exoflow.llm.engine.scheduler import Chunk
 

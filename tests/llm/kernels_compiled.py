@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import TILE, Batch
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.ops import attn_triton, lora_triton, norm_triton
 from exoflow.llm.engine.ops.kernels import TritonOps
 

@@ -14,7 +14,7 @@ from kernel_world import EVEN, ODD, World, make_world, ranks_of
 
 from exoflow.errors import LLMError
 from exoflow.llm.engine.batch import Batch, send
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.ops.kernels import TritonOps
 from exoflow.llm.engine.ops.lora_triton import Tuning
 from exoflow.llm.engine.ops.protocol import Ops

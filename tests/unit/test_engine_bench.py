@@ -5,7 +5,7 @@ import pytest
 
 from exoflow.llm.bench.roofline import Roofline, distinct
 from exoflow.llm.bench.workload import attainment, satisfaction, synthetic
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 LLAMA_8B = Roofline(Geometry(32, 4096, 32, 8, 128, 14336), 128256, 3.0e12)
 LLAMA_7B = Roofline(Geometry(32, 4096, 32, 32, 128, 11008), 32000, 3.0e12)

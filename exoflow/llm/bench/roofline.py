@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 HAS_ALL = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "safetensors"))
 collect_ignore_glob = [] if HAS_ALL else ["test_*.py"]

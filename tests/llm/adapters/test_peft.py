@@ -12,7 +12,7 @@ from exoflow.llm.engine.adapters.format import read_adapter
 from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.adapters.packing import pack, unpack
 from exoflow.llm.engine.adapters.sharding import Shard
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")

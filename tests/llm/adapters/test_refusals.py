@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from exoflow.errors import AdapterError
 from exoflow.llm.engine.adapters.format import read_adapter
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 Write = Callable[..., Path]
 WEIGHTS = "adapter_model.safetensors"

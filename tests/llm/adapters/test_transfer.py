@@ -17,7 +17,7 @@ from exoflow.llm.engine.adapters.reading import AdapterReader
 from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.adapters.transfer import Transfer
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.residency import Load
 
 Write = Callable[..., Path]

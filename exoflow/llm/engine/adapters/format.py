@@ -15,7 +15,7 @@ from torch import Tensor
 from exoflow.errors import AdapterError
 from exoflow.llm.engine.adapters.configuration import CONFIG, OUTSIDE, LoraConfig, read_config
 from exoflow.llm.engine.adapters.packing import Matrices
-from exoflow.llm.engine.models.geometry import Geometry, Module
+from exoflow.llm.engine.geometry import Geometry, Module
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from exoflow.llm.engine.models.geometry import Geometry, Module, padded
+from exoflow.llm.engine.geometry import Geometry, Module, padded
 
 
 @dataclass(frozen=True, slots=True)

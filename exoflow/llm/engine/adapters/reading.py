@@ -12,7 +12,7 @@ from exoflow.llm.engine.adapters.host import HostAdapter
 from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.adapters.packing import pack
 from exoflow.llm.engine.adapters.sharding import Shard
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exoflow.llm.engine.adapters.packing import Matrices
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 
 @dataclass(frozen=True, slots=True)

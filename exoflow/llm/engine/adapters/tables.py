@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from exoflow.llm.engine.adapters.layout import AdapterLayout
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 
 class AdapterTables:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from exoflow.llm.engine.batch import Batch
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.ops.protocol import Ops
 
 QKV, OUT, GATE_UP, DOWN = range(4)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.models.decoder import Decoder, make_layer
-from exoflow.llm.engine.models.geometry import Geometry
 from exoflow.llm.engine.models.loaded import LoadedModel
 from exoflow.llm.engine.models.sources import find_model
 from exoflow.llm.engine.models.tokenizer import load_tokenizer

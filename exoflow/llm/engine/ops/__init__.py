@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from exoflow.llm.engine.adapters.tables import AdapterTables
-    from exoflow.llm.engine.models.geometry import Geometry
+    from exoflow.llm.engine.geometry import Geometry
     from exoflow.llm.engine.ops.protocol import Ops
 
 

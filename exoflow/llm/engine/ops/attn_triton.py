@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from exoflow.llm.engine.batch import SPAN, Batch
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 SPLITS = 16
 """Parts of a context at most."""

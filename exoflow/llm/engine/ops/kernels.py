@@ -10,7 +10,7 @@ from torch import Tensor
 from exoflow.errors import LLMError
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import Batch
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.ops import norm_triton
 from exoflow.llm.engine.ops.attn_triton import AttentionKernels
 from exoflow.llm.engine.ops.lora_triton import LoraKernels, Tuning

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import TILE, Batch
-from exoflow.llm.engine.models.geometry import SEGMENT, padded
+from exoflow.llm.engine.geometry import SEGMENT, padded
 
 BLOCK_R = 16
 """Rows of A or B at a time: the least that a dot takes."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 from exoflow.llm.engine.adapters.layout import Rows
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import Batch
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 
 
 class ReferenceOps:

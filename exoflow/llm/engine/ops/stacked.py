@@ -19,7 +19,7 @@ from torch.nn import functional
 from exoflow.llm.engine.adapters.layout import Rows
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import TILE, Batch
-from exoflow.llm.engine.models.geometry import Geometry
+from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.ops.reference import ReferenceOps
 
 Key = tuple[int, int]
