@@ -163,25 +163,29 @@ def distinct_adapters(bench: Bench, mix: Sequence[int], count: int) -> Rows:
 
 
 def padded_torch(bench: Bench, runner: Runner, batch: Batch, ours: Rows) -> Rows:
-    """K3b: A and B of each row's adapter gathered from stacks padded to the largest rank, and two bmm."""
+    """K3b: A and B of each row's adapter gathered from stacks padded to the largest rank, and two bmm a module."""
     rows: Rows = []
-    rank, layers = 64, 8
-    which = torch.arange(batch.rows, device=bench.device) % len(runner.tables.layouts)
-    for group, our in zip(runner.decoder.geometry.groups, ours, strict=True):
-        shape = (layers, len(runner.tables.layouts), rank * len(group.modules))
-        a = torch.randn(*shape, group.inputs, device=bench.device, dtype=bench.dtype)
-        b = torch.randn(*shape, group.outputs, device=bench.device, dtype=bench.dtype)
-        x = torch.randn(batch.rows, 1, group.inputs, device=bench.device, dtype=bench.dtype)
-        y = torch.zeros(batch.rows, 1, group.outputs, device=bench.device, dtype=bench.dtype)
+    layers, adapters, rank = bench.scaled(8, 2), len(runner.tables.layouts), 64
+    which = torch.arange(batch.rows, device=bench.device) % adapters
 
-        def launch(a: Tensor = a, b: Tensor = b, x: Tensor = x, y: Tensor = y) -> None:
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=bench.device, dtype=bench.dtype)
+
+    for group, our in zip(runner.decoder.geometry.groups, ours, strict=True):
+        stacks = [
+            (normal(layers, adapters, rank, module.inputs), normal(layers, adapters, rank, module.outputs))
+            for module in group.modules
+        ]
+        x, y = normal(batch.rows, 1, group.inputs), normal(batch.rows, 1, group.outputs)
+        columns = y.split([module.outputs for module in group.modules], dim=-1)
+
+        def launch(stacks: list[tuple[Tensor, Tensor]] = stacks, x: Tensor = x, columns: Any = columns) -> None:
             for layer in range(layers):
-                y.add_(torch.bmm(torch.bmm(x, a[layer][which].transpose(1, 2)), b[layer][which]))
+                for (a, b), column in zip(stacks, columns, strict=True):
+                    column.add_(torch.bmm(torch.bmm(x, a[layer][which].transpose(1, 2)), b[layer][which]))
 
         took_us = bench.seconds(launch) / layers * 1e6
         rows.append({"what": f"K3b {group.name}", "us": our["us"], "torch_us": took_us, "times": took_us / our["us"]})
-        del a, b
-        bench.empty()
     return rows
 
 

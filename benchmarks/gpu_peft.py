@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from gpu_serving import Server, server_of
+from gpu_serving import server_of
 from gpu_world import QKVO, Bench, RandomStore
 
 from exoflow.llm.bench.workload import Call
@@ -25,14 +25,7 @@ def peft(bench: Bench) -> Rows:
     rows: Rows = []
     requests, prompt, output = bench.scaled(64, 4), bench.scaled(128, 8), bench.scaled(64, 4)
     counts = (5, 100) if not bench.tiny else (2,)
-    ours = {}
-    with server_of(bench, "7b", (8,)) as server:
-        store = RandomStore(bench, server.runner, (8,), QKVO)
-        for count in counts:
-            for _ in range(2):  # adapters are in the pool the second time in neither: a new core
-                ours[count] = our_rate(
-                    server, store, [Call(i * 1e-6, i % count, prompt, output) for i in range(requests)]
-                )
+    ours = our_rates(bench, counts, requests, prompt, output)
     bench.empty()
     model = llama(bench)
     chance = random.Random(0)
@@ -61,10 +54,18 @@ def peft(bench: Bench) -> Rows:
     return rows
 
 
-def our_rate(server: Server, store: RandomStore, calls: Sequence[Call]) -> float:
-    begin = time.perf_counter()
-    served = server.serve(server.core(store), calls, 300)
-    return sum(len(request.output) for request in served.requests) / (time.perf_counter() - begin)
+def our_rates(bench: Bench, counts: Sequence[int], requests: int, prompt: int, output: int) -> dict[int, float]:
+    """By the number of adapters, none of which is in the pool when it begins."""
+    rates = {}
+    with server_of(bench, "7b", (8,)) as server:
+        store = RandomStore(bench, server.runner, (8,), QKVO)
+        for count in counts:
+            calls = [Call(index * 1e-6, index % count, prompt, output) for index in range(requests)]
+            begin = time.perf_counter()
+            served = server.serve(server.core(store), calls, 300)
+            tokens = sum(len(request.output) for request in served.requests)
+            rates[count] = tokens / (time.perf_counter() - begin)
+    return rates
 
 
 def llama(bench: Bench) -> Any:

@@ -45,6 +45,7 @@ class Compiled:
     def _launch(self, *values: Any, **named: Any) -> None:
         options = {name: named.pop(name) for name in OPTIONS if name in named}
         names = self.kernel.arg_names
+        assert set(named) <= set(names), f"unknown: {set(named) - set(names)}"
         values_by_name = dict(zip(names, values, strict=False)) | named
         marked = {name for name, param in zip(names, self.kernel.params, strict=True) if param.is_constexpr}
         signature = {name: "constexpr" if name in marked else kind(values_by_name[name]) for name in names}

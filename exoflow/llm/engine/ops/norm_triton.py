@@ -54,7 +54,9 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     flat = x.reshape(-1, x.shape[-1])
     out = torch.empty_like(flat)
     width = flat.shape[-1]
-    norm_kernel[(len(flat),)](flat, weight, out, width, eps, W2=triton.next_power_of_2(width))
+    norm_kernel[(len(flat),)](
+        flat, weight, out, width, eps, W2=triton.next_power_of_2(width), num_warps=8 if width > 2048 else 4
+    )
     return out.view(x.shape)
 
 
@@ -63,7 +65,9 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     rows, heads, dim = x.shape
     out = torch.empty(rows, heads, dim, dtype=x.dtype, device=x.device)
     half = dim // 2
-    rope_kernel[(rows, heads)](x, cos, sin, out, x.stride(0), heads, HALF=half, H2=triton.next_power_of_2(half))
+    rope_kernel[(rows, heads)](
+        x, cos, sin, out, x.stride(0), heads, HALF=half, H2=triton.next_power_of_2(half), num_warps=2
+    )
     return out
 
 
