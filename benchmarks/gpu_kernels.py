@@ -82,7 +82,7 @@ def whole_step(runner: Runner, bench: Bench, chunks: Sequence[Any]) -> dict[str,
     runner.graphs = graphs
     found = [runner.run(chunks, slots).float().clone() for _ in range(2)]
     worst = max(float((each - eager).abs().max() / eager.abs().max()) for each in found)
-    return {"what": "step as a graph", "error": worst, "torch's": None, "good": worst < 0.02}
+    return {"what": "step as a graph", "error": worst, "torch's": None, "good": worst < 0.05}
 
 
 def batch_of(bench: Bench, chunks: Sequence[Any], slots: Sequence[int]) -> Batch:

@@ -97,9 +97,10 @@ def some_arrays(chance: random.Random, config: EngineConfig, *, decodes: bool) -
 @pytest.mark.parametrize("seed", range(6))
 def test_a_shape_holds_any_step_that_the_scheduler_plans(seed: int) -> None:
     chance = random.Random(seed)
-    config = EngineConfig(max_batch=chance.choice([1, 7, 16, 40]), token_budget=chance.choice([64, 300, 1024]))
+    config = EngineConfig(max_batch=chance.choice([1, 7, 16, 40]), token_budget=chance.choice([64, 300, 1024, 5000]))
     found = shapes(config)
     assert len(found) < 60
+    assert found[-1].rows >= config.token_budget
     for _ in range(30):
         decodes = chance.random() < 0.5
         arrays = some_arrays(chance, config, decodes=decodes)

@@ -55,11 +55,12 @@ def shapes(config: EngineConfig) -> list[Shape]:
     decode = [1, 2, 4, *range(8, config.max_batch, 8), config.max_batch]
     found = [Shape(n, n, n, 0, n, n) for n in sorted(set(decode)) if n <= config.max_batch]
     rows = SPAN
-    while rows < config.token_budget + SPAN:
+    prompts: list[Shape] = []
+    while not prompts or prompts[-1].rows < config.token_budget:
         n = min(rows, config.max_batch)
-        found.append(Shape(rows, n, n, rows // SPAN + n, rows // TILE + n, n))
+        prompts.append(Shape(rows, n, n, rows // SPAN + n, rows // TILE + n, n))
         rows += max(SPAN, 1 << (rows // 8).bit_length() - 1)  # an eighth at most is computed in vain
-    return found
+    return found + prompts
 
 
 @dataclass(slots=True)

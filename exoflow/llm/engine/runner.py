@@ -22,6 +22,7 @@ class Runner:
     Attributes:
         pool: ``[layers, pages + 1, page_elems]``: KV and adapters, and behind them a page that nobody reads.
         pages: that can be used.
+        computes_meanwhile: ``run`` gives back logits that are still being computed.
 
     Args:
         capture: how steps become graphs; None: by CUDA on a GPU, and not at all on a CPU.
@@ -33,6 +34,7 @@ class Runner:
         self.decoder = decoder
         self.device = device
         self.pages = pages
+        self.computes_meanwhile = device.type == "cuda"
         self.pool = torch.zeros(geometry.layers, pages + 1, page_elems, dtype=decoder.embedding.dtype, device=device)
         self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
         self._block = config.block
