@@ -90,6 +90,7 @@ def compile_all(name: str) -> list[tuple[str, Any]]:
     q, k, v = torch.split(qkv, [geometry.heads, geometry.kv_heads, geometry.kv_heads], dim=1)
     cos = x.new_empty(rows, geometry.head_dim)
     ops.norm(x, x[0], 1e-5)
+    ops.add_norm(x, x, x[0], 1e-5)
     ops.silu_mul(x.new_empty(rows, 2 * geometry.intermediate))
     ops.store_kv(1, ops.rope(k, cos, cos), v, batch)
     ops.attend(1, ops.rope(q, cos, cos), batch)

@@ -95,6 +95,7 @@ class GraphedSteps:
         """Captured so far."""
         return len(self._graphs)
 
+    @torch.inference_mode()
     def run(self, arrays: Arrays) -> Tensor | None:
         """Logits of the wanted rows, until the next run; None: no shape holds this step."""
         shape = self._shape(arrays)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from exoflow.llm.engine.adapters.tables import AdapterTables
-from exoflow.llm.engine.batch import arrays_of, send
+from exoflow.llm.engine.batch import Batch, arrays_of, send
 from exoflow.llm.engine.config import EngineConfig
-from exoflow.llm.engine.graphs import Capture, CudaCapture, GraphedSteps
+from exoflow.llm.engine.graphs import Capture, CudaCapture, GraphedSteps, shapes
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.ops import select
 from exoflow.llm.engine.scheduler import Chunk
@@ -38,23 +38,23 @@ class Runner:
         self.pool = torch.zeros(geometry.layers, pages + 1, page_elems, dtype=decoder.embedding.dtype, device=device)
         self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
         self._block = config.block
-        self._ops = select(self.pool, self.tables, geometry, config.block, config.token_budget)
+        self._ops = select(self.pool, self.tables, geometry, config.block, shapes(config)[-1].rows)
         self.graphs: GraphedSteps | None = None
         if capture is None and device.type == "cuda":
             capture = CudaCapture(device)
         if capture is not None:
             self.graphs = GraphedSteps(decoder, self._ops, config, capture, scratch=pages * config.block)
 
-    @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], slots: Sequence[int]) -> Tensor:
         """Compute the chunks; the logits of those that give a token, in their order (all rows of those that are
         scored). They are overwritten by the next step.
         """
         arrays = arrays_of(chunks, slots, self._block)
-        if self.graphs is not None:
-            logits = self.graphs.run(arrays)
-            if logits is not None:
-                return logits
-        batch = send(arrays, self.device)
+        logits = self.graphs.run(arrays) if self.graphs is not None else None
+        return self.compute(send(arrays, self.device)) if logits is None else logits
+
+    @torch.inference_mode()
+    def compute(self, batch: Batch) -> Tensor:
+        """The logits of a batch that is on the device, launched kernel by kernel."""
         self._ops.begin(batch)
         return self.decoder.forward(batch, self._ops)

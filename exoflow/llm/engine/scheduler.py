@@ -190,11 +190,13 @@ class Scheduler:
         for request in list(self.running):
             if request.state is not State.RUNNING or request.length - request.computed != 1:
                 continue
-            while request.state is State.RUNNING and not self._grow(request):
+            while not self._grow(request):
                 victim = self.running[-1]
                 chunks.pop(victim, None)
                 self._preempt(victim, now_s)
-            if request.state is State.RUNNING:
+                if victim is request:
+                    break
+            else:
                 chunks[request] = Chunk(request, request.computed, 1)
         return list(chunks.values()), self.preemptions > before
 

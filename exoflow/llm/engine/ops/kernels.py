@@ -38,12 +38,17 @@ class TritonOps:
             raise LLMError(f"Triton's interpreter knows float32 only, not {pool.dtype}")
         self._lora = LoraKernels(pool, tables, max_rows, tuning)
         self._attention = AttentionKernels(pool, geometry, block)
+        # Rows that pad a step are attended by nobody: what they are given are numbers, not what was in memory.
+        self._attended = torch.zeros(max_rows, geometry.heads, geometry.head_dim, dtype=pool.dtype, device=pool.device)
 
     def begin(self, batch: Batch) -> None:
         pass
 
     def norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         return norm_triton.norm(x, weight, eps)
+
+    def add_norm(self, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        return norm_triton.add_norm(x, y, weight, eps)
 
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         return norm_triton.rope(x, cos, sin)
@@ -55,12 +60,12 @@ class TritonOps:
         self._attention.store(layer, k, v, batch.places)
 
     def attend(self, layer: int, q: Tensor, batch: Batch) -> Tensor:
-        out = torch.empty_like(q)
+        out = self._attended[: len(q)]
         if len(batch.singles):
             self._attention.decode(layer, q, batch, out)
         if len(batch.spans):
             self._attention.prefill(layer, q, batch, out)
-        return out
+        return out  # until the next layer
 
     def lora(self, layer: int, group: int, x: Tensor, y: Tensor, batch: Batch) -> None:
         self._lora.add(layer, group, x, y, batch)

@@ -23,6 +23,22 @@ def norm_kernel(x, weight, out, width: tl.constexpr, eps: tl.constexpr, W2: tl.c
 
 
 @triton.jit
+def add_norm_kernel(x, y, weight, total, out, width: tl.constexpr, eps: tl.constexpr, W2: tl.constexpr):
+    """Of one row the sum, rounded as the type has it, and the RMSNorm of that."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, W2)
+    inside = column < width
+    value = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(y + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    rounded = value.to(out.dtype.element_ty)
+    tl.store(total + row * width + column, rounded, mask=inside)
+    value = rounded.to(tl.float32)
+    value = value * tl.rsqrt(tl.sum(value * value, axis=0) / width + eps)
+    scaled = value.to(out.dtype.element_ty) * tl.load(weight + column, mask=inside, other=0.0)
+    tl.store(out + row * width + column, scaled, mask=inside)
+
+
+@triton.jit
 def rope_kernel(x, cos, sin, out, x_stride: tl.constexpr, heads: tl.constexpr, HALF: tl.constexpr, H2: tl.constexpr):
     """Rotate the halves of one head of one row, in float32."""
     row = tl.program_id(0).to(tl.int64)
@@ -58,6 +74,15 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
         flat, weight, out, width, eps, W2=triton.next_power_of_2(width), num_warps=8 if width > 2048 else 4
     )
     return out.view(x.shape)
+
+
+def add_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """X and y ``[rows, width]``, without gaps."""
+    total, out = torch.empty_like(x), torch.empty_like(x)
+    width = x.shape[-1]
+    warps = 8 if width > 2048 else 4
+    add_norm_kernel[(len(x),)](x, y, weight, total, out, width, eps, W2=triton.next_power_of_2(width), num_warps=warps)
+    return total, out
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -36,6 +36,10 @@ class ReferenceOps:
         wide = x.float()
         return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
 
+    def add_norm(self, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        x = x + y
+        return x, self.norm(x, weight, eps)
+
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
         return x * cos[:, None] + torch.cat((-second, first), dim=-1) * sin[:, None]
