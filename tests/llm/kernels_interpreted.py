@@ -243,3 +243,15 @@ def test_whole_steps_by_the_kernels_in_the_arrays_of_graphs_are_the_references()
             chunks = [Chunk(request, request.length - 1, 1) for request in requests]
         torch.testing.assert_close(graphed.run(chunks, slots), plain.run(chunks, slots), atol=1e-4, rtol=1e-4)
     assert len(graphed.graphs) == 2
+
+
+def test_groups_that_an_adapter_leaves_alone_are_known_by_its_slot() -> None:
+    world = make_world()
+    geometry = world.geometry
+    world.add(2, ranks_of(geometry, 4, "q_proj", "o_proj"))
+    world.add(3, ranks_of(geometry, 4, "down_proj"))
+    world.add(4, ranks_of(geometry, 4))
+    found = [world.tables.groups_of(slots) for slots in ([], [-1], [2, -1], [3], [3, 2], [4])]
+    assert found == [0, 0, 0b0011, 0b1000, 0b1011, 0b1111]
+    world.add(4, ranks_of(geometry, 4, "k_proj"))
+    assert world.tables.groups_of([4, 4]) == 0b0001

@@ -26,6 +26,9 @@ SPAN = 64
 ALIGNMENT = 64
 """Bytes: where an array begins in what is sent. Kernels read 16 at once."""
 
+ATTENTION_GROUPS, ALL_GROUPS = 0b0011, 0b1111
+"""``Geometry.groups`` as bits."""
+
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Int = TypeVar("Int", np.int32, np.int64)
@@ -115,6 +118,7 @@ class Batch:
     Attributes:
         context_lens: ``contexts`` on the device.
         row_starts: ``starts`` on the device.
+        groups: that any adapter of the batch may change, a bit each.
     """
 
     tokens: Tensor
@@ -131,6 +135,7 @@ class Batch:
     starts: Ints
     contexts: Ints
     slots: Ints
+    groups: int = ALL_GROUPS
 
     @property
     def rows(self) -> int:
@@ -214,7 +219,7 @@ def send(arrays: Arrays, device: torch.device, room: Tensor | None = None) -> Ba
         SENT[name]: there[begin : begin + part.nbytes].view(_TORCH[part.dtype]).view(part.shape)
         for begin, (name, part) in zip([0, *ends], parts.items(), strict=False)
     }
-    return Batch(**sent, starts=arrays.starts, contexts=arrays.contexts, slots=arrays.slots)
+    return Batch(**sent, starts=arrays.starts, contexts=arrays.contexts, slots=arrays.slots, groups=ALL_GROUPS)
 
 
 _TORCH = {np.dtype(np.int32): torch.int32, np.dtype(np.int64): torch.int64}

@@ -14,7 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exoflow.llm.engine.batch import SPAN, TILE, Arrays, Batch, Shape, arrays_of, bytes_of, send
+from exoflow.llm.engine.batch import (
+    ALL_GROUPS,
+    ATTENTION_GROUPS,
+    SPAN,
+    TILE,
+    Arrays,
+    Batch,
+    Shape,
+    arrays_of,
+    bytes_of,
+    send,
+)
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.ops.protocol import Ops
@@ -87,7 +98,7 @@ class GraphedSteps:
         self._room = torch.zeros(room, dtype=torch.uint8, device=device)
         self._table = torch.zeros(config.max_batch, self._width, dtype=torch.int32, device=device)
         self._logits = torch.zeros(config.max_batch, len(decoder.head), dtype=decoder.head.dtype, device=device)
-        self._graphs: dict[Shape, _Graph] = {}
+        self._graphs: dict[tuple[Shape, int], _Graph] = {}
         self.last: Callable[[], None] | None = None
         """Does the last step on the device again. For measurements."""
 
@@ -96,46 +107,48 @@ class GraphedSteps:
         return len(self._graphs)
 
     @torch.inference_mode()
-    def run(self, arrays: Arrays) -> Tensor | None:
-        """Logits of the wanted rows, until the next run; None: no shape holds this step."""
-        shape = self._shape(arrays)
+    def run(self, arrays: Arrays, groups: int) -> Tensor | None:
+        """Logits of the wanted rows, until the next run; None: no shape holds this step.
+
+        Args:
+            groups: that its adapters change, a bit each.
+        """
+        shape = next((shape for shape in self.shapes if shape.holds(arrays)), None)
         if shape is None:
             return None
-        self._compute(shape, arrays)
+        self._compute(shape, groups, arrays)
         return self._logits[: len(arrays.wanted)]
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """Capture all shapes now, with steps of nobody."""
+        """Capture all now, with steps of nobody."""
         nothing = arrays_of([], [], 1)
         for shape in self.shapes:
-            for each in (shape, replace(shape, tiles=0)):
-                if each not in self._graphs:
-                    self._compute(each, nothing)
+            for groups in (0, ATTENTION_GROUPS, ALL_GROUPS):
+                if (shape, groups) not in self._graphs:
+                    self._compute(shape, groups, nothing)
 
-    def _compute(self, shape: Shape, arrays: Arrays) -> None:
-        graph = self._fill(shape, arrays.padded(shape, self._scratch))
+    def _compute(self, shape: Shape, groups: int, arrays: Arrays) -> None:
+        if groups & ~ATTENTION_GROUPS:
+            groups = ALL_GROUPS  # most adapters change attention or everything: that makes three graphs of a shape
+        elif groups:
+            groups = ATTENTION_GROUPS
+        graph = self._fill(shape, groups, arrays.padded(shape, self._scratch))
         if graph.replay is None:
             graph.replay = self._capture(lambda: self._forward(graph.batch))
         else:
             graph.replay()
         self.last = graph.replay
 
-    def _shape(self, arrays: Arrays) -> Shape | None:
-        found = next((shape for shape in self.shapes if shape.holds(arrays)), None)
-        if found is None or len(arrays.tile_slots):
-            return found
-        return replace(found, tiles=0)  # no adapter: no launch
-
-    def _fill(self, shape: Shape, arrays: Arrays) -> _Graph:
+    def _fill(self, shape: Shape, groups: int, arrays: Arrays) -> _Graph:
         """The step lies where the graph reads it."""
         sent = send(arrays, self._room.device, self._room)
         count, width = arrays.block_table.shape
         self._table[:count, :width].copy_(sent.block_table)
-        graph = self._graphs.get(shape)
+        graph = self._graphs.get((shape, groups))
         if graph is None:
-            graph = _Graph(replace(sent, block_table=self._table[: shape.sequences]))
-            self._graphs[shape] = graph
+            graph = _Graph(replace(sent, block_table=self._table[: shape.sequences], groups=groups))
+            self._graphs[shape, groups] = graph
         for name in ("starts", "contexts", "slots"):
             np.copyto(getattr(graph.batch, name), getattr(arrays, name))
         return graph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -50,8 +51,9 @@ class Runner:
         scored). They are overwritten by the next step.
         """
         arrays = arrays_of(chunks, slots, self._block)
-        logits = self.graphs.run(arrays) if self.graphs is not None else None
-        return self.compute(send(arrays, self.device)) if logits is None else logits
+        groups = self.tables.groups_of(slots)
+        logits = self.graphs.run(arrays, groups) if self.graphs is not None else None
+        return self.compute(replace(send(arrays, self.device), groups=groups)) if logits is None else logits
 
     @torch.inference_mode()
     def compute(self, batch: Batch) -> Tensor:

@@ -68,4 +68,5 @@ class TritonOps:
         return out  # until the next layer
 
     def lora(self, layer: int, group: int, x: Tensor, y: Tensor, batch: Batch) -> None:
-        self._lora.add(layer, group, x, y, batch)
+        if batch.groups >> group & 1:
+            self._lora.add(layer, group, x, y, batch)
