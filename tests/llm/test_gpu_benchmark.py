@@ -33,6 +33,7 @@ def test_parity_and_kernels_are_measured_on_a_tiny_model(tmp_path: Path) -> None
 
 
 @pytest.mark.big
+@pytest.mark.timeout(600)
 def test_everything_is_measured_on_a_tiny_model(tmp_path: Path) -> None:
     results = measured(tmp_path)
     assert len(results) == 11

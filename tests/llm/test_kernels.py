@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is for Linux")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is for Linux"),
+    pytest.mark.timeout(600),  # 20 s of one core, which others may want too
+]
 HERE = Path(__file__).parent
 
 

@@ -121,7 +121,7 @@ class Generation:
     def tell(self, event: Event) -> None:
         with self._changed:
             if self._error is not None:
-                return  # it failed with another of its answers
+                return
             self._events.append(event)
             if event.finish_reason is not None:
                 self._open -= 1
