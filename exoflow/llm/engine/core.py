@@ -156,15 +156,18 @@ class Core:
                 continue
             logger.warning("an adapter could not be loaded: %s", error)
             for request in self.scheduler.failed(version, self.clock()):
-                generation, _ = self._live.pop(request)
-                generation.fail(error)
-                self.abort(generation)
+                if request in self._live:  # else it went with another answer to the same prompt
+                    generation, _ = self._live.pop(request)
+                    generation.fail(error)
+                    self.abort(generation)
 
     def _take_out(self, chunks: Sequence[Chunk], logits: Tensor) -> None:
         """The rows of logits to those whom they belong to."""
         row, choosing, rows = 0, [], []
         for chunk in chunks:
             if chunk.request.scores:
+                if chunk.start == 0:
+                    self._live[chunk.request][1].rows.clear()  # it begins again after a preemption
                 self._live[chunk.request][1].rows.append(logits[row : row + chunk.count].float().cpu())
                 row += chunk.count
             elif chunk.gives_token:
@@ -176,6 +179,7 @@ class Core:
             choice = choices.get(chunk.request)
             self.scheduler.computed(chunk, choice.token_id if choice else None, self.clock())
             if choice:
+                self._counts["output"] += 1
                 self._told(chunk.request, choice)
             elif chunk.request.scores and chunk.gives_token:
                 self._end(chunk.request, "length")
@@ -223,7 +227,6 @@ class Core:
     def _measure(self, chunks: Sequence[Chunk], took_s: float) -> None:
         tokens = sum(chunk.count for chunk in chunks)
         self._counts["steps"] += 1
-        self._counts["output"] += sum(chunk.gives_token and not chunk.request.scores for chunk in chunks)
         self._counts["prompt"] += sum(chunk.count for chunk in chunks if chunk.count > 1)
         self._step_s += 0.1 * (took_s - self._step_s)
         if tokens > 4 * len(chunks):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Order = tuple[Callable[[], None], Callable[[LLMError], None]]
+"""What the engine's thread is to do, and who is told if it will not be done."""
 Prompt = str | Sequence[int]
 SCORED = SamplingParams(max_tokens=1, temperature=0.0)
 
@@ -45,11 +49,12 @@ class Engine:
 
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
         self._changed = threading.Condition()
-        self._orders: deque[Callable[[], None]] = deque()
+        self._orders: deque[Order] = deque()
         self._woken = False
         self._closing = False
         self._error: LLMError | None = None
         self._pinned: dict[str, str] = {}
+        self._pinning = threading.Lock()
         self.model, self._store, self._core = assemble(
             str(model), self.config, queue or Fcfs(), wake=self._wake, forgotten=self._forgotten
         )
@@ -73,7 +78,7 @@ class Engine:
         ref = self._store.register(name, path)
         if pin:
             self._store.pin(name)
-        self._pin(name, ref.version if pin else None)
+        self._pin(name, pin=pin)
         return ref
 
     def unload_adapter(self, name: str) -> None:
@@ -82,21 +87,24 @@ class Engine:
         Raises:
             AdapterError: nothing has this name.
         """
+        self._store.resolve(name)
+        self._pin(name, pin=False)
         self._store.unregister(name)
-        self._pin(name, None)
 
     def adapters(self) -> list[AdapterInfo]:
         """All that have a name, and where they are."""
         return self._store.adapters(self._ask(self._core.resident_versions))
 
-    def _pin(self, name: str, version: str | None) -> None:
-        """Keep this version in the pool for this name, and no other."""
-        before = self._pinned.pop(name, None)
-        if before is not None:
-            self._ask(lambda: self._core.scheduler.unpin(before))
-        if version is not None:
-            self._ask(lambda: self._core.scheduler.pin(version))
-            self._pinned[name] = version
+    def _pin(self, name: str, *, pin: bool) -> None:
+        """Keep what the name means now in the pool, and nothing else for it."""
+        with self._pinning:
+            before = self._pinned.pop(name, None)
+            if before is not None:
+                self._ask(lambda: self._core.scheduler.unpin(before))
+            if pin:
+                version = self._store.resolve(name).version
+                self._ask(lambda: self._core.scheduler.pin(version))
+                self._pinned[name] = version
 
     # Requests.
 
@@ -136,13 +144,13 @@ class Engine:
         adapters = [adapter] * len(asked) if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(adapters) != len(asked):
             raise ValueError(f"{len(asked)} prompts and {len(adapters)} adapters: give one for all, or one for each")
-        generations = [self.submit(prompt, params, name) for prompt, name in zip(asked, adapters, strict=True)]
-        try:
+        for known in {name for name in adapters if name is not None}:
+            self._store.resolve(known)  # before anything is computed
+        generations: list[Generation] = []
+        with self._aborting(generations):
+            for prompt, name in zip(asked, adapters, strict=True):
+                generations.append(self.submit(prompt, params, name))
             return [output for generation in generations for output in generation.outputs()]
-        except BaseException:
-            for generation in generations:
-                self.abort(generation)
-            raise
 
     async def stream(
         self,
@@ -172,11 +180,14 @@ class Engine:
         import torch
 
         adapters = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
-        asked = [
-            self._submit(prompt, SCORED, name, {}, scores=True) for prompt, name in zip(prompts, adapters, strict=True)
-        ]
-        for generation in asked:
-            generation.outputs()
+        if len(adapters) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts and {len(adapters)} adapters: give one for all, or one for each")
+        asked: list[Generation] = []
+        with self._aborting(asked):
+            for prompt, name in zip(prompts, adapters, strict=True):
+                asked.append(self._submit(prompt, SCORED, name, {}, scores=True))
+            for generation in asked:
+                generation.outputs()
         return [torch.cat(generation.answers[0].rows) for generation in asked]
 
     @property
@@ -209,6 +220,16 @@ class Engine:
     ) -> None:
         self.close()
 
+    @contextlib.contextmanager
+    def _aborting(self, generations: Sequence[Generation]) -> Iterator[None]:
+        """If one cannot be had, nobody waits for the others."""
+        try:
+            yield
+        except BaseException:
+            for generation in generations:
+                self.abort(generation)
+            raise
+
     # Between threads.
 
     def _submit(
@@ -226,15 +247,14 @@ class Engine:
         self._order(lambda: self._core.add(generation), otherwise=generation.fail)
         return generation
 
-    def _order(self, order: Callable[[], None], otherwise: Callable[[LLMError], None] | None = None) -> None:
+    def _order(self, order: Callable[[], None], otherwise: Callable[[LLMError], None] = lambda error: None) -> None:
         """Have the engine's thread do this before its next step."""
         with self._changed:
             if not self._closing:
-                self._orders.append(order)
+                self._orders.append((order, otherwise))
                 self._changed.notify_all()
                 return
-        if otherwise is not None:
-            otherwise(self._error or LLMError("the engine is closed"))
+        otherwise(self._error or LLMError("the engine is closed"))
 
     def _ask(self, question: Callable[[], T]) -> T:
         answered, result = threading.Event(), []
@@ -245,8 +265,7 @@ class Engine:
                 result.append(question())
             except LLMError as error:
                 failed.append(error)
-            finally:
-                answered.set()
+            answered.set()
 
         def closed(error: LLMError) -> None:
             failed.append(error)
@@ -275,30 +294,42 @@ class Engine:
                     self._wait()
         except Exception as error:  # whatever it is, those who wait must hear of it
             logger.exception("the engine has stopped")
-            self._error = LLMError(f"the engine has stopped: {type(error).__name__}: {error}")
-            with self._changed:
-                self._closing = True
-            self._take_orders()
-        self._core.close(self._error or LLMError("the engine was closed"))
+            self._error = _stopped_by(error)
+        self._end(self._error or LLMError("the engine was closed"))
+
+    def _end(self, error: LLMError) -> None:
+        with self._changed:
+            self._closing = True
+        self._core.close(error)
+        while self._orders:
+            self._orders.popleft()[1](error)
 
     def _take_orders(self) -> bool:
         """Do what others asked for; False: the engine is to close."""
         with self._changed:
-            orders, closing = list(self._orders), self._closing
-            self._orders.clear()
             self._woken = False
-        for order in orders:
-            order()
-        return not closing
+            count = len(self._orders)
+        for _ in range(count):
+            order, otherwise = self._orders.popleft()
+            try:
+                order()
+            except Exception as error:
+                otherwise(_stopped_by(error))
+                raise
+        return not self._closing
 
     def _wait(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._orders or self._woken or self._closing)
 
 
+def _stopped_by(error: Exception) -> LLMError:
+    return LLMError(f"the engine has stopped: {type(error).__name__}: {error}")
+
+
 def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    if prompts and isinstance(prompts[0], int):
+    if len(prompts) and isinstance(prompts[0], Integral):
         return [prompts]  # type: ignore[list-item]  # token ids of one prompt
     return list(prompts)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -97,7 +98,8 @@ class Generation:
         arrived = asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(arrived.set)
+            with contextlib.suppress(RuntimeError):  # a loop that was closed: nobody waits on it any more
+                loop.call_soon_threadsafe(arrived.set)
 
         with self._changed:
             self._listeners.append(wake)
@@ -120,6 +122,8 @@ class Generation:
 
     def tell(self, event: Event) -> None:
         with self._changed:
+            if self._error is not None:
+                return
             self._events.append(event)
             if event.finish_reason is not None:
                 self._open -= 1

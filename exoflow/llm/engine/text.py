@@ -54,9 +54,9 @@ class TextStream:
         if self.has_stopped:
             return ""
         before = self._tokenizer.decode(self._tokens[self._context : self._settled])
-        rest = self._unsent + self._tokenizer.decode(self._tokens[self._context :])[len(before) :]
-        self._unsent = ""
-        self.text += rest
+        rest = self._give(self._tokenizer.decode(self._tokens[self._context :])[len(before) :])
+        if not self.has_stopped:
+            rest, self._unsent, self.text = rest + self._unsent, "", self.text + self._unsent
         return rest
 
     def _give(self, piece: str) -> str:
