@@ -38,7 +38,7 @@ class World:
         self.scheduler = Scheduler(
             self.config,
             self.memory,
-            Fcfs(),
+            Fcfs(self.chance.choice([0.0, 0.5])),
             max_context=40,
             cost=self.costs.__getitem__,
             first_token_s=lambda n: n / 10,

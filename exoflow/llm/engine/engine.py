@@ -56,7 +56,7 @@ class Engine:
         self._pinned: dict[str, str] = {}
         self._pinning = threading.Lock()
         self.model, self._store, self._core = assemble(
-            str(model), self.config, queue or Fcfs(), wake=self._wake, forgotten=self._forgotten
+            str(model), self.config, queue or Fcfs(self.config.cluster_s), wake=self._wake, forgotten=self._forgotten
         )
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
         self._thread.start()

@@ -16,7 +16,7 @@ from exoflow.errors import ContextTooLong, LLMError, OutOfPages
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.prefix import PrefixCache
-from exoflow.llm.engine.queues import Queue
+from exoflow.llm.engine.queues import Fcfs, Queue
 from exoflow.llm.engine.request import FinishReason, Overloaded, Request, State
 from exoflow.llm.engine.residency import Load, Place, Residency
 
@@ -85,6 +85,8 @@ class Scheduler:
         self.prefixes = PrefixCache(memory, config.block)
         self.residency = Residency(memory, config.adapter_slots)
         self._followers: dict[Request, list[Request]] = {}
+        if isinstance(queue, Fcfs):
+            queue.is_near = lambda version: self.residency.find(version) is not None
 
     # What comes in.
 
