@@ -37,6 +37,8 @@ class EngineConfig:
     host_cache_bytes: int = 4 << 30
     """Adapters that are kept in host memory beside the pool; the others are read from their directories again."""
     prefix_cache: bool = True
+    tensor_parallel: int = 1
+    """Processes that have a part of the model each; on GPUs, one each."""
     policy: Policy = "fcfs"
     """deadline: a request that cannot have its first token within ``slo_s`` any more is dropped, not served late."""
     slo_s: float = 6.0

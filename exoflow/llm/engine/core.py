@@ -16,6 +16,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.models.loaded import LoadedModel
+from exoflow.llm.engine.parallel import Leader
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Queue
 from exoflow.llm.engine.request import Event, FinishReason, Request, State
@@ -71,7 +72,7 @@ class Core:
     def __init__(
         self,
         model: LoadedModel,
-        runner: Runner,
+        runner: Runner | Leader,
         config: EngineConfig,
         adapters: Adapters,
         queue: Queue,
@@ -128,6 +129,7 @@ class Core:
             generation.fail(error)
         self._live.clear()
         self._adapters.close()
+        self._runner.close()
 
     @property
     def is_idle(self) -> bool:

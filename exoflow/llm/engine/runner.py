@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from exoflow.llm.engine.adapters.tables import AdapterTables
-from exoflow.llm.engine.batch import make_batch
+from exoflow.llm.engine.batch import Batch, make_batch
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.ops import select
@@ -32,11 +32,17 @@ class Runner:
         self._block = config.block
         self._ops = select(self.pool, self.tables, geometry, config.block, config.token_budget)
 
-    @torch.inference_mode()
     def run(self, chunks: Sequence[Chunk], slots: Sequence[int]) -> Tensor:
         """Compute the chunks; the logits of those that give a token, in their order (all rows of those that are
         scored).
         """
-        batch = make_batch(chunks, slots, self._block, self.device)
+        return self.compute(make_batch(chunks, slots, self._block, self.device))
+
+    @torch.inference_mode()
+    def compute(self, batch: Batch) -> Tensor:
+        """The logits of a batch that is on the device."""
         self._ops.begin(batch)
         return self.decoder.forward(batch, self._ops)
+
+    def close(self) -> None:
+        """End what lives outside this process: nothing."""
