@@ -55,7 +55,7 @@ def reference(engine: Engine) -> PreTrainedModel:
         quantization_config=GgufConfig(dequantize=True),
         dtype=torch.float32,
     )
-    model.config.name_or_path = ""  # else PEFT asks a hub for it
+    model.name_or_path = ""  # else PEFT asks a hub for it
     return model.eval()
 
 
