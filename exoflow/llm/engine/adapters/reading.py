@@ -1,0 +1,39 @@
+"""From a directory to what the pool is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from exoflow.llm.engine.adapters.format import AdapterSpec, read_adapter
+from exoflow.llm.engine.adapters.host import HostAdapter
+from exoflow.llm.engine.adapters.layout import AdapterLayout
+from exoflow.llm.engine.adapters.packing import pack
+from exoflow.llm.engine.adapters.sharding import Shard
+from exoflow.llm.engine.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterReader:
+    """Reads adapters for one pool."""
+
+    geometry: Geometry
+    """Of the whole base."""
+    page_elems: int
+    """Of this process's part of the base."""
+    dtype: torch.dtype
+    max_rank: int
+    shard: Shard = field(default_factory=Shard)
+    """Which part that is."""
+    page_locked: bool = False
+    """Into memory that a GPU can read by itself."""
+
+    def read(self, directory: Path) -> tuple[AdapterSpec, HostAdapter]:
+        """Raises AdapterError: it is broken, not for this base, or not supported."""
+        spec, matrices = read_adapter(directory, self.geometry, max_rank=self.max_rank)
+        layout = AdapterLayout(self.geometry.shard(self.shard.ranks), spec.ranks)
+        part = self.shard.of(matrices, self.geometry)
+        pages = pack(layout, part, self.page_elems, self.dtype, pin=self.page_locked)
+        return spec, HostAdapter(layout, spec.scale, pages)

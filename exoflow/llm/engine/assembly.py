@@ -1,0 +1,71 @@
+"""What an engine consists of, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from exoflow.errors import LLMError
+from exoflow.llm.engine.adapters.reading import AdapterReader
+from exoflow.llm.engine.adapters.store import AdapterStore
+from exoflow.llm.engine.adapters.transfer import Transfer
+from exoflow.llm.engine.config import EngineConfig
+from exoflow.llm.engine.core import Core
+from exoflow.llm.engine.models import load_model
+from exoflow.llm.engine.models.decoder import Decoder
+from exoflow.llm.engine.models.loaded import LoadedModel
+from exoflow.llm.engine.queues import Queue
+from exoflow.llm.engine.runner import Runner
+
+CPU_MEMORY = 4 << 30
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def assemble(
+    name: str, config: EngineConfig, queue: Queue, *, wake: Callable[[], None], forgotten: Callable[[str], None]
+) -> tuple[LoadedModel, AdapterStore, Core]:
+    """Load the model, take the memory, and connect the parts.
+
+    Args:
+        wake: called from a thread that has brought an adapter.
+        forgotten: called with a version that nobody needs any more.
+    """
+    device = _device(config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    model = load_model(name, device, _dtype(config, device))
+    runner = Runner(model.decoder, config, _pages(model.decoder, config, device))
+    reader = AdapterReader(
+        geometry=model.decoder.geometry,
+        page_elems=runner.pool.shape[2],
+        dtype=runner.pool.dtype,
+        max_rank=config.max_rank,
+        page_locked=device.type == "cuda",
+    )
+    store = AdapterStore(reader, host_bytes=config.host_cache_bytes, base_model=model.name, forgotten=forgotten)
+    transfer = Transfer(store, runner.pool, runner.tables, wake)
+    return model, store, Core(model, runner, config, transfer, queue)
+
+
+def _device(config: EngineConfig) -> torch.device:
+    if config.device != "auto":
+        return torch.device(config.device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
+    if config.dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if config.dtype not in DTYPES:
+        raise LLMError(f"dtype={config.dtype!r}: there are {', '.join(DTYPES)}")
+    return DTYPES[config.dtype]
+
+
+def _pages(decoder: Decoder, config: EngineConfig, device: torch.device) -> int:
+    if config.pages is not None:
+        return config.pages
+    geometry = decoder.geometry
+    page_bytes = geometry.layers * geometry.page_elems(config.block) * decoder.embedding.element_size()
+    free = CPU_MEMORY if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    return max(1, int(free * config.memory_fraction) // page_bytes)

@@ -1,0 +1,62 @@
+"""What an engine is told once, when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+Policy = Literal["fcfs", "deadline"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """The keywords of ``Engine``; all have a default that works."""
+
+    device: str = "auto"
+    """``cpu``, ``cuda``, ``cuda:1``; auto: a GPU if there is one."""
+    dtype: str = "auto"
+    """``float32``, ``bfloat16``; auto: float32 on a CPU, bfloat16 on a GPU."""
+    pages: int | None = None
+    """Pages of the pool, for KV and adapters together; None: what ``memory_fraction`` leaves room for."""
+    memory_fraction: float = 0.85
+    """Of the device's free memory once the weights are loaded (on a CPU: of 4 GiB)."""
+    block: int = 16
+    """Tokens in a page of KV."""
+    max_batch: int = 64
+    """Sequences that run at once."""
+    token_budget: int = 1024
+    """Tokens that a step computes at most: longer prompts are taken in chunks."""
+    max_context: int | None = None
+    """Tokens of prompt and answer together; None: what the model was trained for."""
+    max_waiting: int = 4096
+    """Requests that may wait; one more is refused (the server answers 429)."""
+    adapter_slots: int = 512
+    """Adapters that can be in the pool at once. A slot costs some hundred bytes."""
+    max_rank: int = 256
+    """The largest rank that is accepted. It sizes tables, not memory for weights."""
+    host_cache_bytes: int = 4 << 30
+    """Adapters that are kept in host memory beside the pool; the others are read from their directories again."""
+    prefix_cache: bool = True
+    policy: Policy = "fcfs"
+    """deadline: a request that cannot have its first token within ``slo_s`` any more is dropped, not served late."""
+    slo_s: float = 6.0
+    threads: int | None = None
+    """Threads of torch on a CPU; None: as torch has it."""
+    seed: int = 0
+    """Where the chance of requests without a seed of their own begins."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and not isinstance(value, bool) and field.name != "seed" and value < 1:
+                raise ValueError(f"{field.name}={value}: it must be at least 1")
+        if self.token_budget < self.max_batch:
+            raise ValueError(
+                f"token_budget={self.token_budget} is less than max_batch={self.max_batch}: all could not decode"
+            )
+        if not 0 < self.memory_fraction <= 1:
+            raise ValueError(f"memory_fraction={self.memory_fraction}: it must lie in (0, 1]")
+        if self.policy not in ("fcfs", "deadline"):
+            raise ValueError(f"policy={self.policy!r}: there are 'fcfs' and 'deadline'")
+        if self.slo_s <= 0:
+            raise ValueError(f"slo_s={self.slo_s}: it must be positive")

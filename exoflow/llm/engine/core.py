@@ -1,0 +1,253 @@
+"""The engine's loop: plan, compute, choose, tell. Of one thread; it knows no other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from exoflow.errors import LLMError
+from exoflow.llm.engine.config import EngineConfig
+from exoflow.llm.engine.generation import Answer, Generation
+from exoflow.llm.engine.memory import Memory
+from exoflow.llm.engine.models.loaded import LoadedModel
+from exoflow.llm.engine.pool import PagePool
+from exoflow.llm.engine.queues import Queue
+from exoflow.llm.engine.request import Event, FinishReason, Request, State
+from exoflow.llm.engine.residency import Load
+from exoflow.llm.engine.runner import Runner
+from exoflow.llm.engine.sampler import Choice, Draw, chance_of, choose
+from exoflow.llm.engine.scheduler import AdapterCost, Chunk, Scheduler
+
+logger = logging.getLogger(__name__)
+
+
+class Adapters(Protocol):
+    """Adapters by version, and how they come into the pool."""
+
+    def cost(self, version: str) -> AdapterCost: ...
+
+    def begin(self, load: Load) -> None:
+        """Fill the pages of a load, without waiting for it."""
+        ...
+
+    def finished(self) -> Sequence[tuple[str, LLMError | None]]:
+        """Loads that have ended since the last call; their slots are in the tables."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How the engine stands. Adapters by name; the base model is None."""
+
+    running: dict[str | None, int]
+    waiting: dict[str | None, int]
+    loading: dict[str | None, int]
+    resident: int
+    loads: int
+    preemptions: int
+    steps: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    pages: int
+    free_pages: int
+    reclaimable_pages: int
+    adapter_pages: int
+    step_s: float
+    """Of the last steps, on average."""
+
+
+class Core:
+    """Sequences, pool and model of one engine."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        runner: Runner,
+        config: EngineConfig,
+        adapters: Adapters,
+        queue: Queue,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.clock = clock
+        self._model = model
+        self._runner = runner
+        self._adapters = adapters
+        self._memory = Memory(PagePool(runner.pool.shape[1]))
+        self.scheduler = Scheduler(
+            config,
+            self._memory,
+            queue,
+            max_context=min(model.max_context, config.max_context or model.max_context),
+            cost=adapters.cost,
+            first_token_s=lambda tokens: self._step_s + tokens * self._token_s,
+        )
+        self._live: dict[Request, tuple[Generation, Answer]] = {}
+        self._step_s = 0.0
+        self._token_s = 0.0
+        self._counts: Counter[str] = Counter()
+
+    def add(self, generation: Generation) -> None:
+        """Let its answers be generated. What is wrong with it is told to it, not raised."""
+        now = self.clock()
+        for answer in generation.answers:
+            answer.request.arrival_s = now
+            try:
+                self.scheduler.add(answer.request, now)
+            except LLMError as error:
+                self.abort(generation)
+                generation.fail(error)
+                return
+            self._live[answer.request] = (generation, answer)
+
+    def abort(self, generation: Generation) -> None:
+        """Nobody wants its answers any more: what has not ended ends as it is."""
+        for answer in generation.answers:
+            if answer.request in self._live:
+                self._end(answer.request, "abort")
+
+    def forget(self, version: str) -> None:
+        """Nobody needs this version any more: what is left of it makes room now."""
+        self.scheduler.residency.forget(version)
+        self.scheduler.prefixes.forget(version)
+
+    def resident_versions(self) -> set[str]:
+        return {resident.version for resident in self.scheduler.residency}
+
+    def close(self, error: LLMError) -> None:
+        """No step any more: whoever waits hears why."""
+        for generation, _ in list(self._live.values()):
+            generation.fail(error)
+        self._live.clear()
+        self._adapters.close()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._live
+
+    def step(self) -> bool:
+        """Compute once; False: there was nothing to compute (an adapter may be on its way)."""
+        self._take_in_adapters()
+        begun = self.clock()
+        plan = self.scheduler.step(begun)
+        for load in plan.loads:
+            self._adapters.begin(load)
+        for request in plan.dropped:
+            self._tell_end(request)
+        if not plan.chunks:
+            return False
+        logits = self._runner.run(plan.chunks, [self._slot(chunk.request) for chunk in plan.chunks])
+        self._take_out(plan.chunks, logits)
+        self._measure(plan.chunks, self.clock() - begun)
+        return True
+
+    def _take_in_adapters(self) -> None:
+        for version, error in self._adapters.finished():
+            if error is None:
+                self.scheduler.arrived(version)
+                continue
+            logger.warning("an adapter could not be loaded: %s", error)
+            for request in self.scheduler.failed(version, self.clock()):
+                generation, _ = self._live.pop(request)
+                generation.fail(error)
+                self.abort(generation)
+
+    def _take_out(self, chunks: Sequence[Chunk], logits: Tensor) -> None:
+        """The rows of logits to those whom they belong to."""
+        row, choosing, rows = 0, [], []
+        for chunk in chunks:
+            if chunk.request.scores:
+                self._live[chunk.request][1].rows.append(logits[row : row + chunk.count].float().cpu())
+                row += chunk.count
+            elif chunk.gives_token:
+                choosing.append(chunk.request)
+                rows.append(row)
+                row += 1
+        choices = dict(zip(choosing, choose(logits[rows], self._draws(choosing)), strict=True)) if rows else {}
+        for chunk in chunks:
+            choice = choices.get(chunk.request)
+            self.scheduler.computed(chunk, choice.token_id if choice else None, self.clock())
+            if choice:
+                self._told(chunk.request, choice)
+            elif chunk.request.scores and chunk.gives_token:
+                self._end(chunk.request, "length")
+
+    def _draws(self, requests: Sequence[Request]) -> list[Draw]:
+        return [
+            Draw(request.params, chance_of(self._live[request][1].seed, request.index, len(request.output)))
+            for request in requests
+        ]
+
+    def _told(self, request: Request, choice: Choice) -> None:
+        """A token was chosen: tell it, and end what ends with it."""
+        generation, answer = self._live[request]
+        if choice.logprobs is not None:
+            answer.logprobs.append(choice.logprobs)
+        is_eos = choice.token_id in self._model.tokenizer.eos_ids and not request.params.ignore_eos
+        text = "" if is_eos else answer.stream.add(choice.token_id)
+        reason: FinishReason | None = None
+        if is_eos or answer.stream.has_stopped:
+            reason = "stop"
+        elif len(request.output) >= request.params.max_tokens:
+            reason = "length"
+        if reason is not None:
+            text += answer.stream.end()
+            self.scheduler.finish(request, reason, self.clock())
+            del self._live[request]
+        generation.tell(Event(request.index, text, choice.token_id, choice.logprobs, reason))
+
+    def _end(self, request: Request, reason: FinishReason) -> None:
+        self.scheduler.finish(request, reason, self.clock())
+        self._tell_end(request)
+
+    def _tell_end(self, request: Request) -> None:
+        generation, answer = self._live.pop(request)
+        assert request.finish_reason is not None
+        generation.end(answer, request.finish_reason)
+
+    def _slot(self, request: Request) -> int:
+        if request.adapter is None:
+            return -1
+        resident = self.scheduler.residency.find(request.adapter.version)
+        assert resident is not None, "who runs holds its adapter"
+        return resident.slot
+
+    def _measure(self, chunks: Sequence[Chunk], took_s: float) -> None:
+        tokens = sum(chunk.count for chunk in chunks)
+        self._counts["steps"] += 1
+        self._counts["output"] += sum(chunk.gives_token and not chunk.request.scores for chunk in chunks)
+        self._counts["prompt"] += sum(chunk.count for chunk in chunks if chunk.count > 1)
+        self._step_s += 0.1 * (took_s - self._step_s)
+        if tokens > 4 * len(chunks):
+            self._token_s += 0.2 * (took_s / tokens - self._token_s)
+
+    def stats(self) -> Stats:
+        residents = list(self.scheduler.residency)
+        by_state: dict[State, Counter[str | None]] = {state: Counter() for state in State}
+        for request in self._live:
+            by_state[request.state][request.adapter.name if request.adapter else None] += 1
+        return Stats(
+            running=dict(by_state[State.RUNNING]),
+            waiting=dict(by_state[State.WAITING]),
+            loading=dict(by_state[State.LOADING]),
+            resident=len(residents),
+            loads=self.scheduler.residency.loads,
+            preemptions=self.scheduler.preemptions,
+            steps=self._counts["steps"],
+            prompt_tokens=self._counts["prompt"],
+            cached_tokens=self.scheduler.prefixes.hits,
+            output_tokens=self._counts["output"],
+            pages=self._memory.pool.size,
+            free_pages=self._memory.pool.free,
+            reclaimable_pages=self._memory.reclaimable,
+            adapter_pages=sum(len(resident.pages) for resident in residents),
+            step_s=self._step_s,
+        )

@@ -1,0 +1,304 @@
+"""The engine as its users see it: one thread steps, everybody else asks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from exoflow.errors import LLMError
+from exoflow.llm.engine.config import EngineConfig
+from exoflow.llm.engine.core import Stats
+from exoflow.llm.engine.generation import Answer, Generation
+from exoflow.llm.engine.queues import Fcfs, Queue
+from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exoflow.llm.engine.adapters.store import AdapterInfo
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+Prompt = str | Sequence[int]
+SCORED = SamplingParams(max_tokens=1, temperature=0.0)
+
+
+class Engine:
+    """One model with its adapters, on one device.
+
+    Args:
+        model: a directory, a GGUF file, a name of the hub, or ``smollm2``.
+        queue: who is next; first come, first served if not given.
+        settings: the fields of ``EngineConfig``.
+
+    Raises:
+        LLMError: the model cannot be loaded; the message says why.
+    """
+
+    def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
+        from exoflow.llm.engine.assembly import assemble  # torch: not before it is used
+
+        self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
+        self._changed = threading.Condition()
+        self._orders: deque[Callable[[], None]] = deque()
+        self._woken = False
+        self._closing = False
+        self._error: LLMError | None = None
+        self._pinned: dict[str, str] = {}
+        self.model, self._store, self._core = assemble(
+            str(model), self.config, queue or Fcfs(), wake=self._wake, forgotten=self._forgotten
+        )
+        self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
+        self._thread.start()
+
+    # Adapters.
+
+    def load_adapter(self, name: str, path: str | Path, *, pin: bool = False) -> AdapterRef:
+        """Serve the PEFT directory ``path`` under this name.
+
+        A name that is taken gets the new content: requests that came before finish with the old one.
+
+        Args:
+            pin: keep it in the pool, whether it is used or not.
+
+        Raises:
+            AdapterError: it is broken, or asks for something that the engine cannot do; what was served goes on.
+            OutOfPages: there is no room to pin it.
+        """
+        ref = self._store.register(name, path)
+        if pin:
+            self._store.pin(name)
+        self._pin(name, ref.version if pin else None)
+        return ref
+
+    def unload_adapter(self, name: str) -> None:
+        """Serve it no more; requests that came before finish.
+
+        Raises:
+            AdapterError: nothing has this name.
+        """
+        self._store.unregister(name)
+        self._pin(name, None)
+
+    def adapters(self) -> list[AdapterInfo]:
+        """All that have a name, and where they are."""
+        return self._store.adapters(self._ask(self._core.resident_versions))
+
+    def _pin(self, name: str, version: str | None) -> None:
+        """Keep this version in the pool for this name, and no other."""
+        before = self._pinned.pop(name, None)
+        if before is not None:
+            self._ask(lambda: self._core.scheduler.unpin(before))
+        if version is not None:
+            self._ask(lambda: self._core.scheduler.pin(version))
+            self._pinned[name] = version
+
+    # Requests.
+
+    def submit(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        adapter: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+    ) -> Generation:
+        """Ask for an answer, without waiting for it.
+
+        Args:
+            adapter: a name that was loaded; None: the base model.
+            labels: who is charged.
+
+        Raises:
+            AdapterError: nothing has this name. It is never answered by the base model.
+        """
+        params = params or SamplingParams()
+        return self._submit(prompt, params, adapter, labels or {}, scores=False)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | None = None,
+        adapter: str | Sequence[str | None] | None = None,
+    ) -> list[Output]:
+        """Answers to all prompts, in mixed batches; n for each, side by side.
+
+        Args:
+            prompts: texts or token ids.
+            adapter: one for all, or one for each.
+        """
+        asked = _several(prompts)
+        adapters = [adapter] * len(asked) if adapter is None or isinstance(adapter, str) else list(adapter)
+        if len(adapters) != len(asked):
+            raise ValueError(f"{len(asked)} prompts and {len(adapters)} adapters: give one for all, or one for each")
+        generations = [self.submit(prompt, params, name) for prompt, name in zip(asked, adapters, strict=True)]
+        try:
+            return [output for generation in generations for output in generation.outputs()]
+        except BaseException:
+            for generation in generations:
+                self.abort(generation)
+            raise
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        params: SamplingParams | None = None,
+        adapter: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Event]:
+        """Events as they come. A consumer that goes away aborts the request."""
+        generation = self.submit(prompt, params, adapter, labels=labels)
+        try:
+            async for event in generation:
+                yield event
+        finally:
+            self.abort(generation)
+
+    def abort(self, generation: Generation) -> None:
+        """Nobody wants it any more. Nothing happens if it has ended."""
+        if not generation.is_done:
+            self._order(lambda: self._core.abort(generation))
+
+    def logits(
+        self, prompts: Sequence[Sequence[int]], adapter: str | Sequence[str | None] | None = None
+    ) -> list[Tensor]:
+        """Of each token the logits of what follows it, ``[length, vocab]`` float32, in mixed batches."""
+        import torch
+
+        adapters = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
+        asked = [
+            self._submit(prompt, SCORED, name, {}, scores=True) for prompt, name in zip(prompts, adapters, strict=True)
+        ]
+        for generation in asked:
+            generation.outputs()
+        return [torch.cat(generation.answers[0].rows) for generation in asked]
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of prompt and answer together."""
+        return self._core.scheduler.max_context
+
+    @property
+    def error(self) -> LLMError | None:
+        """Why the engine has stopped, if it has."""
+        return self._error
+
+    def stats(self) -> Stats:
+        return self._ask(self._core.stats)
+
+    # Its life.
+
+    def close(self) -> None:
+        """End what runs, and give the memory back. Safe to call twice."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Between threads.
+
+    def _submit(
+        self, prompt: Prompt, params: SamplingParams, adapter: str | None, labels: Mapping[str, str], *, scores: bool
+    ) -> Generation:
+        tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+        ref = self._store.hold(adapter) if adapter is not None else None
+        first = Request(tokens, params, ref, scores=scores, labels=labels)
+        others = [
+            Request(tokens, params, ref, index=index, leader=first, labels=labels) for index in range(1, params.n)
+        ]
+        seed = params.seed if params.seed is not None else hash((self.config.seed, first.number))
+        answers = [Answer(request, self.model.tokenizer, seed) for request in (first, *others)]
+        generation = Generation(answers, ref, when_done=lambda: self._store.let_go(ref) if ref else None)
+        self._order(lambda: self._core.add(generation), otherwise=generation.fail)
+        return generation
+
+    def _order(self, order: Callable[[], None], otherwise: Callable[[LLMError], None] | None = None) -> None:
+        """Have the engine's thread do this before its next step."""
+        with self._changed:
+            if not self._closing:
+                self._orders.append(order)
+                self._changed.notify_all()
+                return
+        if otherwise is not None:
+            otherwise(self._error or LLMError("the engine is closed"))
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        answered, result = threading.Event(), []
+        failed: list[LLMError] = []
+
+        def order() -> None:
+            try:
+                result.append(question())
+            except LLMError as error:
+                failed.append(error)
+            finally:
+                answered.set()
+
+        def closed(error: LLMError) -> None:
+            failed.append(error)
+            answered.set()
+
+        self._order(order, closed)
+        answered.wait()
+        if failed:
+            raise failed[0]
+        return result[0]
+
+    def _forgotten(self, version: str) -> None:
+        """Nobody needs this version any more."""
+        self._order(lambda: self._core.forget(version))
+
+    def _wake(self) -> None:
+        """From a thread that has brought an adapter."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while self._take_orders():
+                if not self._core.step():
+                    self._wait()
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            logger.exception("the engine has stopped")
+            self._error = LLMError(f"the engine has stopped: {type(error).__name__}: {error}")
+            with self._changed:
+                self._closing = True
+            self._take_orders()
+        self._core.close(self._error or LLMError("the engine was closed"))
+
+    def _take_orders(self) -> bool:
+        """Do what others asked for; False: the engine is to close."""
+        with self._changed:
+            orders, closing = list(self._orders), self._closing
+            self._orders.clear()
+            self._woken = False
+        for order in orders:
+            order()
+        return not closing
+
+    def _wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._orders or self._woken or self._closing)
+
+
+def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str):
+        return [prompts]
+    if prompts and isinstance(prompts[0], int):
+        return [prompts]  # type: ignore[list-item]  # token ids of one prompt
+    return list(prompts)  # type: ignore[arg-type]

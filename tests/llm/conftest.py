@@ -1,0 +1,59 @@
+"""The engine under test: left out where torch, transformers or PEFT are not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+HAS_ALL = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "safetensors"))
+collect_ignore_glob = [] if HAS_ALL else ["test_*.py"]
+
+if HAS_ALL:
+    spec = importlib.util.spec_from_file_location("llm_zoo", Path(__file__).with_name("zoo.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    llm_zoo = importlib.util.module_from_spec(spec)
+    sys.modules["llm_zoo"] = llm_zoo
+    spec.loader.exec_module(llm_zoo)
+
+if TYPE_CHECKING:
+    from llm_zoo import Zoo
+
+    from exoflow.llm import Engine
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Two threads beside a busy process are far slower than one."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    return llm_zoo.Zoo(llm_zoo.tiny_model(), tmp_path_factory.mktemp("zoo"), llm_zoo.ADAPTERS)
+
+
+@pytest.fixture
+def open_engine(zoo: Zoo) -> Iterator[Callable[..., Engine]]:
+    """Engines on the zoo's model, with all its adapters; closed at the end."""
+    from exoflow.llm import Engine
+
+    opened: list[Engine] = []
+
+    def open_one(**settings: object) -> Engine:
+        engine = Engine(zoo.path, **({"pages": 400, "block": 8} | settings))  # type: ignore[arg-type]
+        opened.append(engine)
+        for name, folder in zoo.folders.items():
+            engine.load_adapter(name, folder)
+        return engine
+
+    yield open_one
+    for engine in opened:
+        engine.close()
