@@ -28,7 +28,7 @@ def one_bytes(reader: AdapterReader, adapter: Write) -> int:
 
 
 def where(store: AdapterStore) -> dict[str, str]:
-    return {info.name: info.where for info in store.adapters()}
+    return {info.name: info.place for info in store.adapters()}
 
 
 def test_a_name_means_the_content_of_its_directory(store: AdapterStore, reader: AdapterReader, adapter: Write) -> None:
@@ -214,7 +214,7 @@ def test_the_list_tells_where_each_adapter_is(
     first = store.register("b", adapter("b", seed=1))
     second = store.register("a", adapter("a", seed=2))
     listed = store.adapters(in_pool={first.version})
-    assert [(info.name, info.version, info.where) for info in listed] == [
+    assert [(info.name, info.version, info.place) for info in listed] == [
         ("a", second.version, "host"),
         ("b", first.version, "pool"),
     ]

@@ -33,7 +33,7 @@ class AdapterInfo:
     rank: int
     bytes: int
     """In the pool, and in host memory."""
-    where: Place
+    place: Place
     """The nearest of the places that have it."""
     path: str
     pinned: bool
@@ -289,9 +289,9 @@ class AdapterStore:
     def _info(self, name: str, in_pool: Container[str]) -> AdapterInfo:
         meaning = self._names[name]
         version, entry = meaning.version, self._entries[meaning.version]
-        where: Place = "pool" if version in in_pool else "host" if version in self._host else "disk"
+        place: Place = "pool" if version in in_pool else "host" if version in self._host else "disk"
         rank = max(entry.spec.ranks)
-        return AdapterInfo(name, version, rank, entry.bytes, where, str(meaning.path), name in self._pinned)
+        return AdapterInfo(name, version, rank, entry.bytes, place, str(meaning.path), name in self._pinned)
 
     # Without it.
 
