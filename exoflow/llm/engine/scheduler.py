@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from exoflow.errors import ContextTooLong, LLMError, OutOfPages
+from exoflow.errors import ContextTooLong, OutOfPages
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.prefix import PrefixCache
 from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import FinishReason, Overloaded, Request, State
+from exoflow.llm.engine.request import AdapterRef, FinishReason, Overloaded, Request, State, WrongRequest
 from exoflow.llm.engine.residency import Load, Place, Residency
 
 
@@ -309,9 +309,14 @@ class Scheduler:
 
     # Limits.
 
+    def longest(self, adapter: AdapterRef | None) -> int:
+        """Tokens of prompt and answer that would fit if the pool were theirs alone."""
+        pages = self._memory.pool.size - self._pinned_pages - (self._cost(adapter.version).pages if adapter else 0)
+        return min(self.max_context, pages * self.config.block)
+
     def _check(self, request: Request) -> None:
         if not request.prompt:
-            raise LLMError("the prompt is empty: it has no tokens")
+            raise WrongRequest("the prompt is empty: it has no tokens")
         longest = len(request.prompt) + (0 if request.scores else request.params.max_tokens)
         if longest > self.max_context:
             raise ContextTooLong(
