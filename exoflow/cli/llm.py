@@ -103,7 +103,8 @@ def serve(
         try:
             config = EngineConfig(
                 device=device, dtype=dtype, pages=pages, memory_fraction=memory_fraction, block=block,
-                max_batch=max_batch, token_budget=token_budget, max_context=max_context, max_waiting=max_waiting, max_rank=max_rank,
+                max_batch=max_batch, token_budget=token_budget, max_context=max_context,
+                max_waiting=max_waiting, max_rank=max_rank,
                 host_cache_bytes=bytes_of(host_cache, "--host-cache"), prefix_cache=prefix_cache,
                 policy=cast("Policy", policy), slo_s=slo, threads=threads,
             )  # fmt: skip

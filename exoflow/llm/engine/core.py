@@ -174,6 +174,8 @@ class Core:
                 row += 1
         choices = dict(zip(choosing, choose(logits[rows], self._draws(choosing)), strict=True)) if rows else {}
         for chunk in chunks:
+            if chunk.request not in self._live:
+                continue  # its generation failed with another of its answers
             choice = choices.get(chunk.request)
             self.scheduler.computed(chunk, choice.token_id if choice else None, self.clock())
             if choice:

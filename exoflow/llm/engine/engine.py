@@ -293,7 +293,8 @@ class Engine:
                     self._wait()
         except Exception as error:  # whatever it is, those who wait must hear of it
             logger.exception("the engine has stopped")
-            self._error = LLMError(f"the engine has stopped: {type(error).__name__}: {error}")
+            # Everybody hears of it: what somebody asked may stand in the error, and does not in this one.
+            self._error = LLMError(f"the engine has stopped by {type(error).__name__}: its log says more")
             with self._changed:
                 self._closing = True
             self._take_orders()

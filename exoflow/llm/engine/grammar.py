@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from exoflow.errors import LLMError
 from exoflow.llm.engine.models.tokenizer import ModelTokenizer
 from exoflow.llm.engine.request import SamplingParams, WrongRequest
 from exoflow.llm.engine.text import Tokenizer
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 COMPILED_MAX = 64
+STATES_MAX = 50_000
+"""Of a grammar's automaton, which is made as an answer goes on: at most 100 MB of them."""
 JSON_STYLE: JsonCompileOptions = {"whitespace_pattern": "[ ]?"}
 """One line, a space where it reads well: small models write blanks for ever where they may."""
 
@@ -47,16 +48,16 @@ class Grammar:
         return bool(self._matcher.is_stopped())
 
     @property
-    def error(self) -> LLMError | None:
+    def error(self) -> WrongRequest | None:
         """Why it cannot be followed any further, if so."""
-        return LLMError(f"the grammar failed: {self._matcher.get_error()}") if self._matcher.is_error() else None
+        return WrongRequest(f"the grammar failed: {self._matcher.get_error()}") if self._matcher.is_error() else None
 
 
 class Grammars:
     """Those of one tokenizer; from any thread."""
 
-    def __init__(self, tokenizer: Tokenizer, vocab: int) -> None:
-        self._tokenizer, self._vocab = tokenizer, vocab
+    def __init__(self, tokenizer: Tokenizer, vocab: int, states_max: int = STATES_MAX) -> None:
+        self._tokenizer, self._vocab, self._states_max = tokenizer, vocab, states_max
         self._words: LLTokenizer | None = None
         self._lock = threading.Lock()
         self._compiled = lru_cache(COMPILED_MAX)(self._compile)
@@ -86,9 +87,10 @@ class Grammars:
         return [Grammar(first.deep_copy()) for _ in range(params.n)]
 
     def _compile(self, kind: str, text: str) -> LLMatcher:
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
-        matcher = LLMatcher(self._vocabulary(), text, log_level=0)
+        limits = LLParserLimits(max_lexer_states=self._states_max, verbose_errors=False)
+        matcher = LLMatcher(self._vocabulary(), text, log_level=0, limits=limits)
         if matcher.is_error():
             raise WrongRequest(f"{kind}: {' '.join(matcher.get_error().split())}")
         return matcher

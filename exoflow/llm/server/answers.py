@@ -12,6 +12,8 @@ from exoflow.llm.engine.request import Event, Output, TokenLogprobs, Usage
 Json = dict[str, object]
 Word = Callable[[int], str]
 """A token's own text."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""In the text of a token that is a part of a character."""
 
 
 class Form:
@@ -84,14 +86,21 @@ class Form:
         return {
             "tokens": words,
             "token_logprobs": [each.logprob for each in found],
-            "top_logprobs": [{self._word(token): logprob for token, logprob in each.top} for each in found],
+            "top_logprobs": [self._top(each) for each in found],
             "text_offset": offsets,
         }
 
+    def _top(self, found: TokenLogprobs) -> Json:
+        """By text; some have none of their own."""
+        named: Json = {}
+        for token, logprob in found.top:
+            word = self._word(token)
+            named[f"token_id:{token}" if not word or REPLACEMENT in word or word in named else word] = logprob
+        return named
+
     def _entry(self, token: int, logprob: float) -> Json:
         word = self._word(token)
-        is_part = "\N{REPLACEMENT CHARACTER}" in word  # of a character: it has no text of its own
-        return {"token": word, "logprob": logprob, "bytes": None if is_part else list(word.encode())}
+        return {"token": word, "logprob": logprob, "bytes": None if REPLACEMENT in word else list(word.encode())}
 
 
 def usage_of(outputs: Sequence[Output]) -> Json:
