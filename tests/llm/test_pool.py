@@ -97,12 +97,12 @@ def test_what_is_wrong_with_one_prompt_ends_the_others_of_the_call(open_engine: 
 
 def test_two_thousand_adapters_take_turns_in_a_small_pool(tmp_path: Path, open_engine: Opens, zoo: Zoo) -> None:
     engine = open_engine(pages=120, adapter_slots=24, max_batch=32)
-    folders = make_adapters(tmp_path, engine.model.decoder.geometry, 2000, (1, 2, 1, 4), ("q_proj", "v_proj"))
+    folders = make_adapters(tmp_path, engine.model.decoder.geometry, 2000, (1, 2), ("q_proj",))
     for name, folder in folders.items():
         engine.load_adapter(name, folder)
-    two = SamplingParams(max_tokens=2, temperature=0, ignore_eos=True)
+    one = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
     names = list(folders)
-    outputs = engine.generate([[65 + index % 50, 66] for index in range(2000)], two, names)
+    outputs = engine.generate([[65 + index % 50, 66] for index in range(2000)], one, names)
     assert [output.adapter and output.adapter.name for output in outputs] == names
     assert engine.stats().loads >= 2000
     again = names[::97] * 2
@@ -224,12 +224,12 @@ def test_an_exception_inside_a_step_reaches_all(open_engine: Opens, monkeypatch:
     def broken(*args: object) -> torch.Tensor:
         raise ZeroDivisionError("the device is on fire")
 
-    monkeypatch.setattr(engine._core, "_runner", type("Broken", (), {"run": broken})())
+    monkeypatch.setattr(engine._core._runner, "run", broken)
     for generation in generations:
-        with pytest.raises(LLMError, match="ZeroDivisionError: the device is on fire"):
+        with pytest.raises(LLMError, match="stopped by ZeroDivisionError"):
             generation.outputs(60)
     for ask in (lambda: engine.submit(HELLO, GREEDY).outputs(60), engine.stats, engine.adapters):
-        with pytest.raises(LLMError, match="on fire"):
+        with pytest.raises(LLMError, match="stopped by ZeroDivisionError"):
             ask()
     assert engine.error is not None
     engine.close()
@@ -262,11 +262,11 @@ def test_values_that_are_not_finite_stay_with_whom_they_belong_to(open_engine: O
     shutil.copytree(zoo.folders["r4-all"], folder)
     weights = load_file(folder / "adapter_model.safetensors")
     save_file({name: weight * 1e25 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
-    engine = open_engine(pages=60, prefix_cache=False)
+    engine = open_engine(pages=45, prefix_cache=False)
     engine.load_adapter("wild", folder)
     expected = zoo.greedy(HELLO, "r1", 8)[0]
-    long = SamplingParams(max_tokens=300, temperature=0, ignore_eos=True)
-    for _ in range(3):  # its KV is overflow; the pages go to others afterwards
+    long = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
+    for _ in range(2):  # its KV is overflow; the pages go to others afterwards
         engine.generate([HELLO, list(range(100))], long, "wild")
         outputs = engine.generate([HELLO] * 4 + [list(range(60))], GREEDY, "r1")
         assert [list(output.token_ids) for output in outputs[:4]] == [expected] * 4

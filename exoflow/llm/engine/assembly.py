@@ -67,9 +67,15 @@ def _nothing(load: Load, adapter: HostAdapter) -> None:
 
 
 def _device(config: EngineConfig) -> torch.device:
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise LLMError(f"device={config.device!r}: give cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LLMError(f"device={config.device!r}: torch finds no GPU here")
+    return device
 
 
 def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:

@@ -62,6 +62,7 @@ class Stats:
     free_pages: int
     reclaimable_pages: int
     adapter_pages: int
+    page_bytes: int
     step_s: float
     """Of the last steps, on average."""
 
@@ -178,6 +179,8 @@ class Core:
                 row += 1
         choices = dict(zip(choosing, choose(logits[rows], self._draws(choosing)), strict=True)) if rows else {}
         for chunk in chunks:
+            if chunk.request not in self._live:
+                continue  # its generation failed with another of its answers
             choice = choices.get(chunk.request)
             self.scheduler.computed(chunk, choice.token_id if choice else None, self.clock())
             if choice:
@@ -187,20 +190,31 @@ class Core:
                 self._end(chunk.request, "length")
 
     def _draws(self, requests: Sequence[Request]) -> list[Draw]:
-        return [
-            Draw(request.params, chance_of(self._live[request][1].seed, request.index, len(request.output)))
-            for request in requests
-        ]
+        draws = []
+        for request in requests:
+            answer = self._live[request][1]
+            chance = chance_of(answer.seed, request.index, len(request.output))
+            allowed = answer.grammar.allowed(request.output) if answer.grammar else None
+            draws.append(Draw(request.params, chance, allowed))
+        return draws
 
     def _told(self, request: Request, choice: Choice) -> None:
         """A token was chosen: tell it, and end what ends with it."""
         generation, answer = self._live[request]
         if choice.logprobs is not None:
             answer.logprobs.append(choice.logprobs)
-        is_eos = choice.token_id in self._model.tokenizer.eos_ids and not request.params.ignore_eos
+        grammar = answer.grammar
+        if grammar is not None:
+            grammar.follow(request.output)
+            if grammar.error is not None:
+                generation.fail(grammar.error)
+                self.abort(generation)
+                return
+        ignores_eos = request.params.ignore_eos and grammar is None
+        is_eos = choice.token_id in self._model.tokenizer.eos_ids and not ignores_eos
         text = "" if is_eos else answer.stream.add(choice.token_id)
         reason: FinishReason | None = None
-        if is_eos or answer.stream.has_stopped:
+        if is_eos or answer.stream.has_stopped or (grammar is not None and grammar.is_complete):
             reason = "stop"
         elif len(request.output) >= request.params.max_tokens:
             reason = "length"
@@ -254,5 +268,6 @@ class Core:
             free_pages=self._memory.pool.free,
             reclaimable_pages=self._memory.reclaimable,
             adapter_pages=sum(len(resident.pages) for resident in residents),
+            page_bytes=self._runner.pool[:, 0].numel() * self._runner.pool.element_size(),
             step_s=self._step_s,
         )

@@ -17,7 +17,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.queues import Fcfs, Queue
-from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams
+from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams, WrongRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +46,7 @@ class Engine:
 
     def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
         from exoflow.llm.engine.assembly import assemble  # torch: not before it is used
+        from exoflow.llm.engine.grammar import Grammars
 
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
         self._changed = threading.Condition()
@@ -58,6 +59,8 @@ class Engine:
         self.model, self._store, self._core = assemble(
             str(model), self.config, queue or Fcfs(self.config.cluster_s), wake=self._wake, forgotten=self._forgotten
         )
+        self._vocab = self.model.decoder.embedding.shape[0]
+        self._grammars = Grammars(self.model.tokenizer, self._vocab)
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
         self._thread.start()
 
@@ -76,9 +79,8 @@ class Engine:
             OutOfPages: there is no room to pin it.
         """
         ref = self._store.register(name, path)
-        if pin:
-            self._store.pin(name)
         self._pin(name, pin=pin)
+        (self._store.pin if pin else self._store.unpin)(name)
         return ref
 
     def unload_adapter(self, name: str) -> None:
@@ -124,6 +126,7 @@ class Engine:
 
         Raises:
             AdapterError: nothing has this name. It is never answered by the base model.
+            WrongRequest: tokens that there are not, or a grammar that is none.
         """
         params = params or SamplingParams()
         return self._submit(prompt, params, adapter, labels or {}, scores=False)
@@ -190,6 +193,15 @@ class Engine:
                 generation.outputs()
         return [torch.cat(generation.answers[0].rows) for generation in asked]
 
+    def room(self, prompt: Sequence[int], adapter: str | None = None) -> int:
+        """Tokens that an answer can have at most.
+
+        Raises:
+            AdapterError: nothing has this name.
+        """
+        ref = self._store.resolve(adapter) if adapter is not None else None
+        return self._core.scheduler.longest(ref) - len(prompt)
+
     @property
     def max_context(self) -> int:
         """Tokens of prompt and answer together."""
@@ -236,13 +248,19 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams, adapter: str | None, labels: Mapping[str, str], *, scores: bool
     ) -> Generation:
         tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
+            raise WrongRequest(f"the prompt has a token that there is not: they are 0 to {self._vocab - 1}")
+        grammars = self._grammars.begin(params)
         ref = self._store.hold(adapter) if adapter is not None else None
         first = Request(tokens, params, ref, scores=scores, labels=labels)
         others = [
             Request(tokens, params, ref, index=index, leader=first, labels=labels) for index in range(1, params.n)
         ]
         seed = params.seed if params.seed is not None else hash((self.config.seed, first.number))
-        answers = [Answer(request, self.model.tokenizer, seed) for request in (first, *others)]
+        answers = [
+            Answer(request, self.model.tokenizer, seed, grammar)
+            for request, grammar in zip((first, *others), grammars, strict=True)
+        ]
         generation = Generation(answers, ref, when_done=lambda: self._store.let_go(ref) if ref else None)
         self._order(lambda: self._core.add(generation), otherwise=generation.fail)
         return generation
@@ -300,9 +318,9 @@ class Engine:
     def _end(self, error: LLMError) -> None:
         with self._changed:
             self._closing = True
-        self._core.close(error)
         while self._orders:
             self._orders.popleft()[1](error)
+        self._core.close(error)
 
     def _take_orders(self) -> bool:
         """Do what others asked for; False: the engine is to close."""
@@ -324,7 +342,8 @@ class Engine:
 
 
 def _stopped_by(error: Exception) -> LLMError:
-    return LLMError(f"the engine has stopped: {type(error).__name__}: {error}")
+    # Everybody hears of it: what somebody asked may stand in the error, and does not in this one.
+    return LLMError(f"the engine has stopped by {type(error).__name__}: its log says more")
 
 
 def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

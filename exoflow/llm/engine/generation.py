@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from torch import Tensor
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.grammar import Grammar
 from exoflow.llm.engine.request import (
     AdapterRef,
     Event,
@@ -27,9 +28,10 @@ from exoflow.llm.engine.text import TextStream, Tokenizer
 class Answer:
     """One of the n answers, as far as it has come. Of the engine's thread."""
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(self, request: Request, tokenizer: Tokenizer, seed: int, grammar: Grammar | None = None) -> None:
         self.request = request
         self.seed = seed
+        self.grammar = grammar
         self.stream = TextStream(tokenizer, request.params.stop)
         self.logprobs: list[TokenLogprobs] = []
         self.rows: list[Tensor] = []

@@ -12,12 +12,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from exoflow.errors import ContextTooLong, LLMError, OutOfPages
+from exoflow.errors import ContextTooLong, OutOfPages
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.prefix import PrefixCache
 from exoflow.llm.engine.queues import Fcfs, Queue
-from exoflow.llm.engine.request import FinishReason, Overloaded, Request, State
+from exoflow.llm.engine.request import AdapterRef, FinishReason, Overloaded, Request, State, WrongRequest
 from exoflow.llm.engine.residency import Load, Place, Residency
 
 
@@ -79,6 +79,7 @@ class Scheduler:
         self.preemptions = 0
         self._pins: Counter[str] = Counter()
         """How often each version was pinned."""
+        self._pinned_pages = 0
         self._cost = cost
         self._first_token_s = first_token_s
         self._memory = memory
@@ -127,8 +128,8 @@ class Scheduler:
 
     def failed(self, version: str, now_s: float) -> list[Request]:
         """A ``Load`` could not be carried out: those who waited for it have ended."""
-        for _ in range(self._pins.pop(version, 0)):
-            self.residency.let_go(version)
+        while version in self._pins:
+            self.unpin(version)
         ended = [request for request in self.loading if request.adapter and request.adapter.version == version]
         for request in ended:
             self.finish(request, "abort", now_s)
@@ -160,6 +161,7 @@ class Scheduler:
         """
         cost = self._cost(version)
         self.residency.hold(version, cost.pages, cost.load_s)
+        self._pinned_pages += 0 if version in self._pins else cost.pages
         self._pins[version] += 1
         try:
             for request in self._under_way():
@@ -170,10 +172,13 @@ class Scheduler:
 
     def unpin(self, version: str) -> None:
         """Undo one ``pin``. Nothing happens if it could not be brought."""
-        if self._pins[version]:
-            self._pins[version] -= 1
-            self.residency.let_go(version)
-        self._pins += Counter()  # without those that nobody pins
+        if version not in self._pins:
+            return
+        self._pins[version] -= 1
+        if not self._pins[version]:
+            del self._pins[version]
+            self._pinned_pages -= self.residency.size_of(version)
+        self.residency.let_go(version)
 
     @property
     def is_idle(self) -> bool:
@@ -324,9 +329,16 @@ class Scheduler:
 
     # Limits.
 
+    def longest(self, adapter: AdapterRef | None) -> int:
+        """Tokens of prompt and answer that would fit if the pool were theirs alone."""
+        pages = self._memory.pool.size - self._pinned_pages
+        if adapter is not None and adapter.version not in self._pins:
+            pages -= self._cost(adapter.version).pages
+        return min(self.max_context, pages * self.config.block)
+
     def _check(self, request: Request) -> None:
         if not request.prompt:
-            raise LLMError("the prompt is empty: it has no tokens")
+            raise WrongRequest("the prompt is empty: it has no tokens")
         if self._longest(request) > self.max_context:
             raise ContextTooLong(
                 f"{len(request.prompt)} tokens of prompt and {request.params.max_tokens} of answer are more than"
@@ -339,7 +351,7 @@ class Scheduler:
     def _check_room(self, request: Request) -> None:
         """It could run if there were only what is pinned besides."""
         longest = self._longest(request)
-        pages, pinned = self._pages(longest), sum(self.residency.size_of(version) for version in self._pins)
+        pages, pinned = self._pages(longest), self._pinned_pages
         if request.adapter is not None and request.adapter.version not in self._pins:
             pages += self._cost(request.adapter.version).pages
             if len(self._pins) >= self.config.adapter_slots:

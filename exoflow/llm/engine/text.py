@@ -18,6 +18,10 @@ class Tokenizer(Protocol):
         """Without special tokens."""
         ...
 
+    def word(self, token: int) -> str:
+        """Of one token, special ones as they are written; a part of a character is U+FFFD."""
+        ...
+
     def chat(self, messages: Sequence[dict[str, object]]) -> list[int]:
         """Tokens of a conversation and of the beginning of the answer, by the model's own template."""
         ...
