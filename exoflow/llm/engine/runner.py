@@ -60,3 +60,6 @@ class Runner:
         """The logits of a batch that is on the device, launched kernel by kernel."""
         self._ops.begin(batch)
         return self.decoder.forward(batch, self._ops)
+
+    def close(self) -> None:
+        """End what lives outside this process: nothing."""

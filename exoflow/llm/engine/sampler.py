@@ -46,7 +46,7 @@ def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
         allowed = logits.clone()
         for row, draw in zip(allowed, draws, strict=True):
             if draw.allowed is not None:
-                row[~draw.allowed] = -torch.inf
+                row[~draw.allowed.to(row.device)] = -torch.inf
     tokens = allowed.argmax(-1)
     by_chance = [index for index, draw in enumerate(draws) if draw.params.temperature > 0]
     if by_chance:
