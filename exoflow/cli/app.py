@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from exoflow.cli import collecting, doctor, explaining, listing, running, serving, showing, telling
+from exoflow.cli import collecting, doctor, explaining, listing, llm, running, serving, showing, telling
 from exoflow.cli.failures import reported
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
@@ -62,9 +62,9 @@ def _demo(
         raise typer.Exit(run_demo(keep=keep, quick=quick, json_output=json_output))
 
 
-def _add(name: str, command: Callable[..., None], *examples: str) -> None:
+def _add(name: str, command: Callable[..., None], *examples: str, to: typer.Typer = app) -> None:
     shown = "\n".join(f"  {example}" for example in examples)
-    app.command(name, help=f"{command.__doc__}\n\n\b\nExamples:\n{shown}")(command)
+    to.command(name, help=f"{command.__doc__}\n\n\b\nExamples:\n{shown}")(command)
 
 
 _add(
@@ -111,3 +111,19 @@ _add(
     "exoflow serve shop.py --host 0.0.0.0 --tokens /etc/shop/tokens --store /data/exoflow",
 )
 _add("demo", _demo, "exoflow demo", "exoflow demo --keep /tmp/demo")
+
+_llm = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Serve a model with thousands of LoRA adapters.")
+app.add_typer(_llm, name="llm")
+_add(
+    "serve",
+    llm.serve,
+    "exoflow llm serve smollm2 --adapters adapters",
+    "exoflow llm serve /models/llama --adapters adapters --host 0.0.0.0 --api-keys /etc/llm/keys",
+    to=_llm,
+)
+_add(
+    "make-adapters",
+    llm.make_adapters,
+    "exoflow llm make-adapters adapters --model smollm2 --count 100 --ranks 8,16,64",
+    to=_llm,
+)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from exoflow.cli.failures import WrongUsage, reported
+from exoflow.cli.listening import bound_to, bytes_of, check_host, log_requests, need, tokens_from
 from exoflow.cli.loading import flows_in, load_module
 from exoflow.cli.options import DebugOption, ExecutorOption, StoreOption
 from exoflow.cli.place import store_of
@@ -19,10 +17,8 @@ from exoflow.cli.terminal import Terminal
 from exoflow.errors import ExecutorError
 
 if TYPE_CHECKING:
+    from exoflow.http.tokens import Tokens
     from exoflow.web.gateway import Flow
-    from exoflow.web.tokens import Tokens
-
-_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 def serve(
@@ -49,11 +45,12 @@ def serve(
     """
     terminal = Terminal()
     with reported(terminal, debug=debug):
-        known = _tokens(tokens)
-        _check_host(host, safe=bool(known) or no_auth)
+        known = tokens_from(tokens, "--tokens", "EXOFLOW_TOKENS")
+        check_host(host, safe=bool(known) or no_auth, what="start flows", option="--tokens")
+        most = bytes_of(max_body, "--max-body")
         flows = _flows(target)
         _serve(
-            flows, known, host=host, port=port, limits=(max_running, max_queue), max_body=_bytes(max_body),
+            flows, known, host=host, port=port, limits=(max_running, max_queue), max_body=most,
             grace_s=grace, store=store, executor=executor, terminal=terminal, debug=debug,
         )  # fmt: skip
 
@@ -64,24 +61,15 @@ def _serve(
 ) -> None:  # fmt: skip
     import asyncio
 
-    from exoflow.web.app import Service
+    from exoflow.http.server import Server, listen
+    from exoflow.web.app import Service, application
     from exoflow.web.gateway import Gateway
-    from exoflow.web.server import Server, listen
 
     if not debug:
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-        for name in ("exoflow.web", "exoflow.adoption"):
-            logging.getLogger(name).setLevel(logging.INFO)
+        log_requests("exoflow.web", "exoflow.adoption")
     opened = store_of(store)
-    try:
-        bound = listen(host, port)
-    except OSError as error:
-        raise WrongUsage(
-            f"{host}:{port} cannot be listened at: {error.strerror or error}. Try another --port"
-        ) from error
-    with bound:
-        address = bound.getsockname()
-        shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    with bound_to(host, port) as bound:
+        address = listen(bound)
 
         async def main() -> None:
             gateway = Gateway(opened, flows, max_running=limits[0], max_queue=limits[1], executor=executor)
@@ -90,53 +78,18 @@ def _serve(
             except (ExecutorError, ValueError) as error:
                 raise WrongUsage(str(error)) from error
             service = Service(gateway, known, max_body=max_body, debug=debug)
-            terminal.say(f"serving {', '.join(flows)} at http://{shown}:{address[1]}, runs in {opened.url}")
-            await Server(service, grace_s=grace_s, tell=terminal.say).serve([bound])
+            terminal.say(f"serving {', '.join(flows)} at {address}, runs in {opened.url}")
+            server = Server(
+                application(service), gateway.drain, "flows", grace_s=grace_s, tell=terminal.say, lifespan="on"
+            )
+            await server.serve([bound])
 
         asyncio.run(main())
 
 
 def _flows(target: str) -> Mapping[str, Flow]:
-    try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise WrongUsage(f"serve needs more packages ({error.name} is missing): pip install 'exoflow[web]'") from error
+    need("web", "starlette", "uvicorn")
     flows = flows_in(load_module(target))
     if not flows:
         raise WrongUsage(f"{target} has no flow: a function with @flow, at the top of the file")
     return cast("Mapping[str, Flow]", flows)
-
-
-def _tokens(file: Path | None) -> Tokens:
-    from exoflow.web.tokens import Tokens, read_tokens
-
-    try:
-        if file is not None:
-            found = read_tokens(file.read_text(encoding="utf-8"), str(file))
-            if not found:
-                raise WrongUsage(f"{file} has no token: write lines NAME: SECRET")
-            return Tokens(found)
-        return Tokens(read_tokens(os.environ.get("EXOFLOW_TOKENS", ""), "EXOFLOW_TOKENS"))
-    except OSError as error:
-        raise WrongUsage(f"the tokens cannot be read: {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise WrongUsage(str(error)) from error
-
-
-def _check_host(host: str, *, safe: bool) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback and not safe:
-        raise WrongUsage(
-            f"--host {host}: others could start flows. Say who may: --tokens FILE, lines NAME: SECRET; or --no-auth"
-        )
-
-
-def _bytes(text: str) -> int:
-    number, unit = (text[:-1], text[-1].lower()) if text[-1:].isalpha() else (text, "")
-    if not number.isdecimal() or unit not in _UNITS or int(number) == 0:
-        raise WrongUsage(f"--max-body {text}: write a number of bytes, or as 64k, 8M")
-    return int(number) * _UNITS[unit]

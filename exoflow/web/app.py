@@ -18,6 +18,7 @@ from starlette.routing import Route
 from exoflow import sending
 from exoflow.conversion import WrongArgument, arguments_of, json_of
 from exoflow.errors import CodecError, RunError, RunMismatch, RunNotFound
+from exoflow.http.tokens import Tokens
 from exoflow.model import Status
 from exoflow.web import openapi, problems
 from exoflow.web.answers import HANDLERS, accepted_answer, content_of, result_answer
@@ -27,7 +28,6 @@ from exoflow.web.problems import Problem
 from exoflow.web.reading import body_of, json_of_body, key_of, preference_of
 from exoflow.web.standing import Standing, may_see, no_run, standing, summary_json
 from exoflow.web.stream import stream
-from exoflow.web.tokens import Tokens
 
 MAX_BODY_BYTES = 1024 * 1024
 _ANSWERS_MAX = 1024

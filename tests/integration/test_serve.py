@@ -381,9 +381,9 @@ def test_tokens_come_from_the_environment_and_from_a_file(serve: Serve, tmp_path
     [
         (["program.py", "--host", "0.0.0.0"], "Say who may"),
         (["program.py", "--host", "example.org"], "Say who may"),
-        (["program.py", "--tokens", "none"], "the tokens cannot be read: none"),
+        (["program.py", "--tokens", "none"], "--tokens none cannot be read"),
         (["program.py", "--tokens", "program.py"], "line 2: write NAME: SECRET"),
-        (["program.py", "--tokens", "empty.py"], "has no token"),
+        (["program.py", "--tokens", "empty.py"], "names nobody"),
         (["program.py", "--max-body", "many"], "--max-body many"),
         (["program.py", "--port", "70000"], "65535"),
         (["program.py", "--max-running", "0"], "max-running"),

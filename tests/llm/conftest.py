@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-HAS_ALL = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "safetensors"))
+HAS_ALL = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "openai", "uvicorn"))
 collect_ignore_glob = [] if HAS_ALL else ["test_*.py"]
 
 if HAS_ALL:
-    spec = importlib.util.spec_from_file_location("llm_zoo", Path(__file__).with_name("zoo.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    llm_zoo = importlib.util.module_from_spec(spec)
-    sys.modules["llm_zoo"] = llm_zoo
-    spec.loader.exec_module(llm_zoo)
+    for name in ("zoo", "served"):
+        spec = importlib.util.spec_from_file_location(f"llm_{name}", Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[f"llm_{name}"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    import llm_zoo
+    from llm_served import Served
 
 if TYPE_CHECKING:
     from llm_zoo import Zoo
@@ -57,3 +59,33 @@ def open_engine(zoo: Zoo) -> Iterator[Callable[..., Engine]]:
     yield open_one
     for engine in opened:
         engine.close()
+
+
+@pytest.fixture(scope="module")
+def served(zoo: Zoo) -> Iterator[Served]:
+    """The zoo's model, and the zoo's adapters as a folder."""
+    from exoflow.llm import Engine
+
+    with Engine(zoo.path, pages=400, block=8) as engine:
+        server = Served(engine, zoo.path.parent)
+        yield server
+        server.close()
+
+
+@pytest.fixture
+def open_server(zoo: Zoo) -> Iterator[Callable[..., Served]]:
+    """Servers of their own, with an engine as they need it; closed at the end."""
+    from exoflow.llm import Engine
+
+    opened: list[Served] = []
+
+    def open_one(folder: Path | None = None, *, named: object = None, **settings: object) -> Served:
+        ours = {name: settings.pop(name) for name in ("tokens", "max_body") if name in settings}
+        engine = Engine(zoo.path, **({"pages": 400, "block": 8} | settings))  # type: ignore[arg-type]
+        opened.append(Served(engine, folder, named, **ours))
+        return opened[-1]
+
+    yield open_one
+    for server in opened:
+        server.close()
+        server.engine.close()

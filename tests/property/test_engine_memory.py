@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import pytest
 
-from exoflow.errors import LLMError
+from exoflow.errors import LLMError, OutOfPages
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.pool import PagePool
@@ -37,7 +38,7 @@ class World:
         self.scheduler = Scheduler(
             self.config,
             self.memory,
-            Fcfs(),
+            Fcfs(self.chance.choice([0.0, 0.5])),
             max_context=40,
             cost=self.costs.__getitem__,
             first_token_s=lambda n: n / 10,
@@ -45,10 +46,12 @@ class World:
         self.now = 0.0
         self.requests: list[Request] = []
         self.coming: list[str] = []
+        self.pinned: list[str] = []
 
     def do_something(self) -> None:
         self.now += 0.1
-        action = self.chance.choices([self.ask, self.step, self.load, self.stop], [2, 6, 2, 0.5])[0]
+        actions = [self.ask, self.step, self.load, self.stop, self.pin]
+        action = self.chance.choices(actions, [2, 6, 2, 0.5, 0.2])[0]
         action()
         self.check()
 
@@ -80,6 +83,8 @@ class World:
         assert sum(chunk.count for chunk in plan.chunks) <= self.config.token_budget
         assert len({chunk.request for chunk in plan.chunks}) == len(plan.chunks) <= self.config.max_batch
         self.coming += [load.version for load in plan.loads]
+        if not plan.chunks:  # nobody would call again until a load has ended
+            assert self.coming or all(request.state is State.DONE for request in self.requests)
         for chunk in plan.chunks:
             request = chunk.request
             assert chunk.count > 0
@@ -118,6 +123,15 @@ class World:
             self.scheduler.residency.forget(version)
             self.scheduler.prefixes.forget(version)
 
+    def pin(self) -> None:
+        if self.pinned and self.chance.random() < 0.6:
+            self.scheduler.unpin(self.pinned.pop(self.chance.randrange(len(self.pinned))))
+            return
+        version = self.chance.choice(list(self.costs))
+        with contextlib.suppress(OutOfPages):
+            self.scheduler.pin(version)
+            self.pinned.append(version)
+
     def check(self) -> None:
         scheduler = self.scheduler
         live = [request for request in self.requests if request.state is not State.DONE]
@@ -145,6 +159,9 @@ class World:
             self.check()
         assert self.scheduler.is_idle
         assert all(request.state is State.DONE for request in self.requests)
+        while self.pinned:
+            self.scheduler.unpin(self.pinned.pop())
+        self.check()
         assert self.memory.room == self.pool.size
 
 

@@ -14,12 +14,12 @@ import pytest
 
 import exoflow
 from exoflow import flow, task
+from exoflow.http.tokens import Tokens, read_tokens
 from exoflow.model import Status
 from exoflow.storage import open_store
 from exoflow.web.app import Service, application
 from exoflow.web.gateway import Gateway
 from exoflow.web.naming import location_of, run_id_of
-from exoflow.web.tokens import Tokens, read_tokens
 
 JSON = {"Content-Type": "application/json"}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.adapters.host import HostAdapter
 from exoflow.llm.engine.adapters.reading import AdapterReader
 from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.transfer import Transfer
@@ -15,7 +17,10 @@ from exoflow.llm.engine.core import Core
 from exoflow.llm.engine.models import load_model
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.models.loaded import LoadedModel
+from exoflow.llm.engine.models.sharding import check_split
+from exoflow.llm.engine.parallel import Leader
 from exoflow.llm.engine.queues import Queue
+from exoflow.llm.engine.residency import Load
 from exoflow.llm.engine.runner import Runner
 
 CPU_MEMORY = 4 << 30
@@ -34,24 +39,43 @@ def assemble(
     device = _device(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    model = load_model(name, device, _dtype(config, device))
-    runner = Runner(model.decoder, config, _pages(model.decoder, config, device))
+    ranks = config.tensor_parallel
+    model = load_model(name, device if ranks == 1 else torch.device("cpu"), _dtype(config, device))
+    geometry, filled = model.decoder.geometry, _nothing
+    runner: Runner | Leader
+    if ranks == 1:
+        runner = Runner(model.decoder, config, _pages(model.decoder, config, device))
+    else:
+        check_split(name, geometry, ranks)
+        runner = Leader(name, model.decoder, config, device, lambda part: _pages(part, config, device))
+        model, filled = replace(model, decoder=runner.decoder), runner.filled
     reader = AdapterReader(
-        geometry=model.decoder.geometry,
+        geometry=geometry,
         page_elems=runner.pool.shape[2],
         dtype=runner.pool.dtype,
         max_rank=config.max_rank,
+        ranks=ranks,
         page_locked=device.type == "cuda",
     )
     store = AdapterStore(reader, host_bytes=config.host_cache_bytes, base_model=model.name, forgotten=forgotten)
-    transfer = Transfer(store, runner.pool, runner.tables, wake)
+    transfer = Transfer(store, runner.pool, runner.tables, wake, filled=filled)
     return model, store, Core(model, runner, config, transfer, queue)
 
 
+def _nothing(load: Load, adapter: HostAdapter) -> None:
+    """One rank: nobody else has to be told."""
+
+
 def _device(config: EngineConfig) -> torch.device:
-    if config.device != "auto":
-        return torch.device(config.device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise LLMError(f"device={config.device!r}: give cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LLMError(f"device={config.device!r}: torch finds no GPU here")
+    return device
 
 
 def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:

@@ -37,9 +37,15 @@ class EngineConfig:
     host_cache_bytes: int = 4 << 30
     """Adapters that are kept in host memory beside the pool; the others are read from their directories again."""
     prefix_cache: bool = True
+    tensor_parallel: int = 1
+    """Processes that have a part of the model each; on GPUs, one each."""
     policy: Policy = "fcfs"
     """deadline: a request that cannot have its first token within ``slo_s`` any more is dropped, not served late."""
     slo_s: float = 6.0
+    cluster_s: float = 0.0
+    """Among requests that arrive within so many seconds, those whose adapter is in the pool come first: fewer adapters
+    are loaded, and nobody is passed over by who came later than that. 0: strictly in the order of arrival.
+    """
     threads: int | None = None
     """Threads of torch on a CPU; None: as torch has it."""
     seed: int = 0
@@ -48,7 +54,12 @@ class EngineConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int) and not isinstance(value, bool) and field.name != "seed" and value < 1:
+            if (
+                isinstance(value, int)
+                and not isinstance(value, bool)
+                and field.name not in ("seed", "cluster_s")
+                and value < 1
+            ):
                 raise ValueError(f"{field.name}={value}: it must be at least 1")
         if self.token_budget < self.max_batch:
             raise ValueError(
@@ -58,5 +69,7 @@ class EngineConfig:
             raise ValueError(f"memory_fraction={self.memory_fraction}: it must lie in (0, 1]")
         if self.policy not in ("fcfs", "deadline"):
             raise ValueError(f"policy={self.policy!r}: there are 'fcfs' and 'deadline'")
+        if self.cluster_s < 0:
+            raise ValueError(f"cluster_s={self.cluster_s}: it cannot be negative")
         if self.slo_s <= 0:
             raise ValueError(f"slo_s={self.slo_s}: it must be positive")

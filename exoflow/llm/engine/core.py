@@ -16,6 +16,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.models.loaded import LoadedModel
+from exoflow.llm.engine.parallel import Leader
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Queue
 from exoflow.llm.engine.request import Event, FinishReason, Request, State
@@ -61,8 +62,32 @@ class Stats:
     free_pages: int
     reclaimable_pages: int
     adapter_pages: int
+    page_bytes: int
     step_s: float
     """Of the last steps, on average."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """A token that somebody is to hear of."""
+
+    generation: Generation
+    answer: Answer
+    choice: Choice
+    is_eos: bool
+    reason: FinishReason | None = None
+    text: str | None = None
+
+    def read(self) -> None:
+        if self.text is None:
+            self.text = "" if self.is_eos else self.answer.stream.add(self.choice.token_id)
+
+    def tell(self) -> None:
+        self.read()
+        assert self.text is not None
+        text = self.text + (self.answer.stream.end() if self.reason is not None else "")
+        choice = self.choice
+        self.generation.tell(Event(self.answer.request.index, text, choice.token_id, choice.logprobs, self.reason))
 
 
 class Core:
@@ -71,7 +96,7 @@ class Core:
     def __init__(
         self,
         model: LoadedModel,
-        runner: Runner,
+        runner: Runner | Leader,
         config: EngineConfig,
         adapters: Adapters,
         queue: Queue,
@@ -81,7 +106,7 @@ class Core:
         self._model = model
         self._runner = runner
         self._adapters = adapters
-        self._memory = Memory(PagePool(runner.pool.shape[1]))
+        self._memory = Memory(PagePool(runner.pages))
         self.scheduler = Scheduler(
             config,
             self._memory,
@@ -91,6 +116,7 @@ class Core:
             first_token_s=lambda tokens: self._step_s + tokens * self._token_s,
         )
         self._live: dict[Request, tuple[Generation, Answer]] = {}
+        self._late: list[_Told] = []
         self._step_s = 0.0
         self._token_s = 0.0
         self._counts: Counter[str] = Counter()
@@ -110,6 +136,7 @@ class Core:
 
     def abort(self, generation: Generation) -> None:
         """Nobody wants its answers any more: what has not ended ends as it is."""
+        self._tell_late()
         for answer in generation.answers:
             if answer.request in self._live:
                 self._end(answer.request, "abort")
@@ -124,14 +151,16 @@ class Core:
 
     def close(self, error: LLMError) -> None:
         """No step any more: whoever waits hears why."""
+        self._tell_late()
         for generation, _ in list(self._live.values()):
             generation.fail(error)
         self._live.clear()
         self._adapters.close()
+        self._runner.close()
 
     @property
     def is_idle(self) -> bool:
-        return not self._live
+        return not self._live and not self._late
 
     def step(self) -> bool:
         """Compute once; False: there was nothing to compute (an adapter may be on its way)."""
@@ -143,9 +172,13 @@ class Core:
         for request in plan.dropped:
             self._tell_end(request)
         if not plan.chunks:
+            self._tell_late()
             return False
         logits = self._runner.run(plan.chunks, [self._slot(chunk.request) for chunk in plan.chunks])
+        self._tell_late()
         self._take_out(plan.chunks, logits)
+        if not self._runner.computes_meanwhile:
+            self._tell_late()
         self._measure(plan.chunks, self.clock() - begun)
         return True
 
@@ -155,16 +188,20 @@ class Core:
                 self.scheduler.arrived(version)
                 continue
             logger.warning("an adapter could not be loaded: %s", error)
+            self._tell_late()
             for request in self.scheduler.failed(version, self.clock()):
-                generation, _ = self._live.pop(request)
-                generation.fail(error)
-                self.abort(generation)
+                if request in self._live:  # else it went with another answer to the same prompt
+                    generation, _ = self._live.pop(request)
+                    generation.fail(error)
+                    self.abort(generation)
 
     def _take_out(self, chunks: Sequence[Chunk], logits: Tensor) -> None:
         """The rows of logits to those whom they belong to."""
         row, choosing, rows = 0, [], []
         for chunk in chunks:
             if chunk.request.scores:
+                if chunk.start == 0:
+                    self._live[chunk.request][1].rows.clear()  # it begins again after a preemption
                 self._live[chunk.request][1].rows.append(logits[row : row + chunk.count].float().cpu())
                 row += chunk.count
             elif chunk.gives_token:
@@ -173,36 +210,56 @@ class Core:
                 row += 1
         choices = dict(zip(choosing, choose(logits[rows], self._draws(choosing)), strict=True)) if rows else {}
         for chunk in chunks:
+            if chunk.request not in self._live:
+                continue  # its generation failed with another of its answers
             choice = choices.get(chunk.request)
             self.scheduler.computed(chunk, choice.token_id if choice else None, self.clock())
             if choice:
+                self._counts["output"] += 1
                 self._told(chunk.request, choice)
             elif chunk.request.scores and chunk.gives_token:
                 self._end(chunk.request, "length")
 
     def _draws(self, requests: Sequence[Request]) -> list[Draw]:
-        return [
-            Draw(request.params, chance_of(self._live[request][1].seed, request.index, len(request.output)))
-            for request in requests
-        ]
+        draws = []
+        for request in requests:
+            answer = self._live[request][1]
+            chance = chance_of(answer.seed, request.index, len(request.output))
+            allowed = answer.grammar.allowed(request.output) if answer.grammar else None
+            draws.append(Draw(request.params, chance, allowed))
+        return draws
 
     def _told(self, request: Request, choice: Choice) -> None:
-        """A token was chosen: tell it, and end what ends with it."""
+        """A token was chosen: end what ends with it, and tell it soon."""
         generation, answer = self._live[request]
         if choice.logprobs is not None:
             answer.logprobs.append(choice.logprobs)
-        is_eos = choice.token_id in self._model.tokenizer.eos_ids and not request.params.ignore_eos
-        text = "" if is_eos else answer.stream.add(choice.token_id)
-        reason: FinishReason | None = None
-        if is_eos or answer.stream.has_stopped:
-            reason = "stop"
+        grammar = answer.grammar
+        if grammar is not None:
+            grammar.follow(request.output)
+            if grammar.error is not None:
+                generation.fail(grammar.error)
+                self.abort(generation)
+                return
+        ignores_eos = request.params.ignore_eos and grammar is None
+        is_eos = choice.token_id in self._model.tokenizer.eos_ids and not ignores_eos
+        told = _Told(generation, answer, choice, is_eos)
+        if request.params.stop:
+            told.read()  # its text may be its end
+        if is_eos or answer.stream.has_stopped or (grammar is not None and grammar.is_complete):
+            told.reason = "stop"
         elif len(request.output) >= request.params.max_tokens:
-            reason = "length"
-        if reason is not None:
-            text += answer.stream.end()
-            self.scheduler.finish(request, reason, self.clock())
+            told.reason = "length"
+        if told.reason is not None:
+            self.scheduler.finish(request, told.reason, self.clock())
             del self._live[request]
-        generation.tell(Event(request.index, text, choice.token_id, choice.logprobs, reason))
+        self._late.append(told)
+
+    def _tell_late(self) -> None:
+        """What the last step gave. A GPU is given its next step first: it computes while this is told."""
+        late, self._late = self._late, []
+        for told in late:
+            told.tell()
 
     def _end(self, request: Request, reason: FinishReason) -> None:
         self.scheduler.finish(request, reason, self.clock())
@@ -223,7 +280,6 @@ class Core:
     def _measure(self, chunks: Sequence[Chunk], took_s: float) -> None:
         tokens = sum(chunk.count for chunk in chunks)
         self._counts["steps"] += 1
-        self._counts["output"] += sum(chunk.gives_token and not chunk.request.scores for chunk in chunks)
         self._counts["prompt"] += sum(chunk.count for chunk in chunks if chunk.count > 1)
         self._step_s += 0.1 * (took_s - self._step_s)
         if tokens > 4 * len(chunks):
@@ -249,5 +305,6 @@ class Core:
             free_pages=self._memory.pool.free,
             reclaimable_pages=self._memory.reclaimable,
             adapter_pages=sum(len(resident.pages) for resident in residents),
+            page_bytes=self._runner.pool[:, 0].numel() * self._runner.pool.element_size(),
             step_s=self._step_s,
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -15,7 +17,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.queues import Fcfs, Queue
-from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams
+from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams, WrongRequest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Order = tuple[Callable[[], None], Callable[[LLMError], None]]
+"""What the engine's thread is to do, and who is told if it will not be done."""
 Prompt = str | Sequence[int]
 SCORED = SamplingParams(max_tokens=1, temperature=0.0)
 
@@ -42,17 +46,21 @@ class Engine:
 
     def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
         from exoflow.llm.engine.assembly import assemble  # torch: not before it is used
+        from exoflow.llm.engine.grammar import Grammars
 
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
         self._changed = threading.Condition()
-        self._orders: deque[Callable[[], None]] = deque()
+        self._orders: deque[Order] = deque()
         self._woken = False
         self._closing = False
         self._error: LLMError | None = None
         self._pinned: dict[str, str] = {}
+        self._pinning = threading.Lock()
         self.model, self._store, self._core = assemble(
-            str(model), self.config, queue or Fcfs(), wake=self._wake, forgotten=self._forgotten
+            str(model), self.config, queue or Fcfs(self.config.cluster_s), wake=self._wake, forgotten=self._forgotten
         )
+        self._vocab = self.model.decoder.embedding.shape[0]
+        self._grammars = Grammars(self.model.tokenizer, self._vocab)
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
         self._thread.start()
 
@@ -71,9 +79,8 @@ class Engine:
             OutOfPages: there is no room to pin it.
         """
         ref = self._store.register(name, path)
-        if pin:
-            self._store.pin(name)
-        self._pin(name, ref.version if pin else None)
+        self._pin(name, pin=pin)
+        (self._store.pin if pin else self._store.unpin)(name)
         return ref
 
     def unload_adapter(self, name: str) -> None:
@@ -82,21 +89,24 @@ class Engine:
         Raises:
             AdapterError: nothing has this name.
         """
+        self._store.resolve(name)
+        self._pin(name, pin=False)
         self._store.unregister(name)
-        self._pin(name, None)
 
     def adapters(self) -> list[AdapterInfo]:
         """All that have a name, and where they are."""
         return self._store.adapters(self._ask(self._core.resident_versions))
 
-    def _pin(self, name: str, version: str | None) -> None:
-        """Keep this version in the pool for this name, and no other."""
-        before = self._pinned.pop(name, None)
-        if before is not None:
-            self._ask(lambda: self._core.scheduler.unpin(before))
-        if version is not None:
-            self._ask(lambda: self._core.scheduler.pin(version))
-            self._pinned[name] = version
+    def _pin(self, name: str, *, pin: bool) -> None:
+        """Keep what the name means now in the pool, and nothing else for it."""
+        with self._pinning:
+            before = self._pinned.pop(name, None)
+            if before is not None:
+                self._ask(lambda: self._core.scheduler.unpin(before))
+            if pin:
+                version = self._store.resolve(name).version
+                self._ask(lambda: self._core.scheduler.pin(version))
+                self._pinned[name] = version
 
     # Requests.
 
@@ -116,6 +126,7 @@ class Engine:
 
         Raises:
             AdapterError: nothing has this name. It is never answered by the base model.
+            WrongRequest: tokens that there are not, or a grammar that is none.
         """
         params = params or SamplingParams()
         return self._submit(prompt, params, adapter, labels or {}, scores=False)
@@ -136,13 +147,13 @@ class Engine:
         adapters = [adapter] * len(asked) if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(adapters) != len(asked):
             raise ValueError(f"{len(asked)} prompts and {len(adapters)} adapters: give one for all, or one for each")
-        generations = [self.submit(prompt, params, name) for prompt, name in zip(asked, adapters, strict=True)]
-        try:
+        for known in {name for name in adapters if name is not None}:
+            self._store.resolve(known)  # before anything is computed
+        generations: list[Generation] = []
+        with self._aborting(generations):
+            for prompt, name in zip(asked, adapters, strict=True):
+                generations.append(self.submit(prompt, params, name))
             return [output for generation in generations for output in generation.outputs()]
-        except BaseException:
-            for generation in generations:
-                self.abort(generation)
-            raise
 
     async def stream(
         self,
@@ -172,12 +183,24 @@ class Engine:
         import torch
 
         adapters = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
-        asked = [
-            self._submit(prompt, SCORED, name, {}, scores=True) for prompt, name in zip(prompts, adapters, strict=True)
-        ]
-        for generation in asked:
-            generation.outputs()
+        if len(adapters) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts and {len(adapters)} adapters: give one for all, or one for each")
+        asked: list[Generation] = []
+        with self._aborting(asked):
+            for prompt, name in zip(prompts, adapters, strict=True):
+                asked.append(self._submit(prompt, SCORED, name, {}, scores=True))
+            for generation in asked:
+                generation.outputs()
         return [torch.cat(generation.answers[0].rows) for generation in asked]
+
+    def room(self, prompt: Sequence[int], adapter: str | None = None) -> int:
+        """Tokens that an answer can have at most.
+
+        Raises:
+            AdapterError: nothing has this name.
+        """
+        ref = self._store.resolve(adapter) if adapter is not None else None
+        return self._core.scheduler.longest(ref) - len(prompt)
 
     @property
     def max_context(self) -> int:
@@ -209,32 +232,47 @@ class Engine:
     ) -> None:
         self.close()
 
+    @contextlib.contextmanager
+    def _aborting(self, generations: Sequence[Generation]) -> Iterator[None]:
+        """If one cannot be had, nobody waits for the others."""
+        try:
+            yield
+        except BaseException:
+            for generation in generations:
+                self.abort(generation)
+            raise
+
     # Between threads.
 
     def _submit(
         self, prompt: Prompt, params: SamplingParams, adapter: str | None, labels: Mapping[str, str], *, scores: bool
     ) -> Generation:
         tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
+            raise WrongRequest(f"the prompt has a token that there is not: they are 0 to {self._vocab - 1}")
+        grammars = self._grammars.begin(params)
         ref = self._store.hold(adapter) if adapter is not None else None
         first = Request(tokens, params, ref, scores=scores, labels=labels)
         others = [
             Request(tokens, params, ref, index=index, leader=first, labels=labels) for index in range(1, params.n)
         ]
         seed = params.seed if params.seed is not None else hash((self.config.seed, first.number))
-        answers = [Answer(request, self.model.tokenizer, seed) for request in (first, *others)]
+        answers = [
+            Answer(request, self.model.tokenizer, seed, grammar)
+            for request, grammar in zip((first, *others), grammars, strict=True)
+        ]
         generation = Generation(answers, ref, when_done=lambda: self._store.let_go(ref) if ref else None)
         self._order(lambda: self._core.add(generation), otherwise=generation.fail)
         return generation
 
-    def _order(self, order: Callable[[], None], otherwise: Callable[[LLMError], None] | None = None) -> None:
+    def _order(self, order: Callable[[], None], otherwise: Callable[[LLMError], None] = lambda error: None) -> None:
         """Have the engine's thread do this before its next step."""
         with self._changed:
             if not self._closing:
-                self._orders.append(order)
+                self._orders.append((order, otherwise))
                 self._changed.notify_all()
                 return
-        if otherwise is not None:
-            otherwise(self._error or LLMError("the engine is closed"))
+        otherwise(self._error or LLMError("the engine is closed"))
 
     def _ask(self, question: Callable[[], T]) -> T:
         answered, result = threading.Event(), []
@@ -245,8 +283,7 @@ class Engine:
                 result.append(question())
             except LLMError as error:
                 failed.append(error)
-            finally:
-                answered.set()
+            answered.set()
 
         def closed(error: LLMError) -> None:
             failed.append(error)
@@ -275,30 +312,43 @@ class Engine:
                     self._wait()
         except Exception as error:  # whatever it is, those who wait must hear of it
             logger.exception("the engine has stopped")
-            self._error = LLMError(f"the engine has stopped: {type(error).__name__}: {error}")
-            with self._changed:
-                self._closing = True
-            self._take_orders()
-        self._core.close(self._error or LLMError("the engine was closed"))
+            self._error = _stopped_by(error)
+        self._end(self._error or LLMError("the engine was closed"))
+
+    def _end(self, error: LLMError) -> None:
+        with self._changed:
+            self._closing = True
+        while self._orders:
+            self._orders.popleft()[1](error)
+        self._core.close(error)
 
     def _take_orders(self) -> bool:
         """Do what others asked for; False: the engine is to close."""
         with self._changed:
-            orders, closing = list(self._orders), self._closing
-            self._orders.clear()
             self._woken = False
-        for order in orders:
-            order()
-        return not closing
+            count = len(self._orders)
+        for _ in range(count):
+            order, otherwise = self._orders.popleft()
+            try:
+                order()
+            except Exception as error:
+                otherwise(_stopped_by(error))
+                raise
+        return not self._closing
 
     def _wait(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._orders or self._woken or self._closing)
 
 
+def _stopped_by(error: Exception) -> LLMError:
+    # Everybody hears of it: what somebody asked may stand in the error, and does not in this one.
+    return LLMError(f"the engine has stopped by {type(error).__name__}: its log says more")
+
+
 def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
-    if prompts and isinstance(prompts[0], int):
+    if len(prompts) and isinstance(prompts[0], Integral):
         return [prompts]  # type: ignore[list-item]  # token ids of one prompt
     return list(prompts)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from torch import Tensor
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.grammar import Grammar
 from exoflow.llm.engine.request import (
     AdapterRef,
     Event,
@@ -26,9 +28,10 @@ from exoflow.llm.engine.text import TextStream, Tokenizer
 class Answer:
     """One of the n answers, as far as it has come. Of the engine's thread."""
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(self, request: Request, tokenizer: Tokenizer, seed: int, grammar: Grammar | None = None) -> None:
         self.request = request
         self.seed = seed
+        self.grammar = grammar
         self.stream = TextStream(tokenizer, request.params.stop)
         self.logprobs: list[TokenLogprobs] = []
         self.rows: list[Tensor] = []
@@ -97,7 +100,8 @@ class Generation:
         arrived = asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(arrived.set)
+            with contextlib.suppress(RuntimeError):  # a loop that was closed: nobody waits on it any more
+                loop.call_soon_threadsafe(arrived.set)
 
         with self._changed:
             self._listeners.append(wake)
@@ -120,6 +124,8 @@ class Generation:
 
     def tell(self, event: Event) -> None:
         with self._changed:
+            if self._error is not None:
+                return
             self._events.append(event)
             if event.finish_reason is not None:
                 self._open -= 1

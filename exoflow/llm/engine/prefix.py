@@ -150,7 +150,10 @@ class PrefixCache:
         del parent.children[block.tokens]
         self._pool.release([block.page])
         self._memory.reclaimable -= 1
-        if isinstance(parent, Block) and not parent.children and parent.holders == 0:
+        if isinstance(parent, Root):
+            if not parent.children:
+                self._roots.pop(parent.version, None)
+        elif not parent.children and parent.holders == 0:
             self._memory.loosen(parent.kept)
 
 

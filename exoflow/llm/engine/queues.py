@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
+import bisect
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from exoflow.llm.engine.request import Request
@@ -50,29 +51,42 @@ class Queue(Protocol):
 
 
 class Fcfs:
-    """First come, first served: by arrival, and by number among equals."""
+    """First come, first served: by arrival, and by number among equals.
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Request]] = []
-        self._waiting: set[Request] = set()
+    Args:
+        cluster_s: among those that arrived in the same span of so many seconds, one whose adapter is in the pool
+            comes first: fewer loads, and nobody is passed over by who came more than that later. 0: never.
+    """
+
+    def __init__(self, cluster_s: float = 0.0) -> None:
+        self.is_near: Callable[[str], bool] = lambda version: False
+        """Whether this version is in the pool, or on its way. The scheduler tells."""
+        self._cluster_s = cluster_s
+        self._waiting: list[tuple[float, int, Request]] = []
 
     def add(self, request: Request, now_s: float) -> None:
-        heapq.heappush(self._heap, (request.arrival_s, request.number, request))
-        self._waiting.add(request)
+        bisect.insort(self._waiting, _key(request))
 
     requeue = add
 
     def peek(self, now_s: float) -> Request | None:
-        while self._heap and self._heap[0][2] not in self._waiting:
-            heapq.heappop(self._heap)
-        return self._heap[0][2] if self._heap else None
+        if not self._waiting:
+            return None
+        oldest = self._waiting[0][2]
+        if not self._cluster_s or oldest.preemptions:
+            return oldest
+        span = oldest.arrival_s // self._cluster_s
+        alike = itertools.takewhile(lambda entry: entry[0] // self._cluster_s == span, self._waiting)
+        return next((request for _, _, request in alike if self._is_near(request)), oldest)
 
     def pop(self, now_s: float) -> Request:
         request = self.peek(now_s)
         assert request is not None
-        heapq.heappop(self._heap)
-        self._waiting.remove(request)
+        self.cancel(request)
         return request
+
+    def _is_near(self, request: Request) -> bool:
+        return request.adapter is None or self.is_near(request.adapter.version)
 
     def charge(self, request: Request, tokens: int) -> None:
         pass
@@ -81,13 +95,18 @@ class Fcfs:
         pass
 
     def cancel(self, request: Request) -> bool:
-        if request not in self._waiting:
+        place = bisect.bisect_left(self._waiting, _key(request))
+        if self._waiting[place : place + 1] != [_key(request)]:
             return False
-        self._waiting.remove(request)
+        del self._waiting[place]
         return True
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[Request]:
-        return iter(self._waiting)
+        return (request for _, _, request in self._waiting)
+
+
+def _key(request: Request) -> tuple[float, int, Request]:
+    return request.arrival_s, request.number, request

@@ -15,6 +15,10 @@ class Overloaded(LLMError):
     """Too many requests wait already. It may be asked again a little later."""
 
 
+class WrongRequest(LLMError):
+    """It cannot be answered as it is; asking again changes nothing."""
+
+
 FinishReason = Literal["stop", "length", "abort"]
 
 

@@ -51,6 +51,10 @@ class Residency:
     def find(self, version: str) -> Resident | None:
         return self._residents.get(version)
 
+    def size_of(self, version: str) -> int:
+        """Pages of one that is resident."""
+        return len(self._residents[version].pages)
+
     def missing_pages(self, version: str, pages: int) -> int:
         """Pages that must be taken before a request of this version can run."""
         return 0 if version in self._residents else pages

@@ -7,16 +7,17 @@ When pages run out, who was admitted last gives up its pages and computes again 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from exoflow.errors import ContextTooLong, LLMError, OutOfPages
+from exoflow.errors import ContextTooLong, OutOfPages
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.prefix import PrefixCache
-from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import FinishReason, Overloaded, Request, State
+from exoflow.llm.engine.queues import Fcfs, Queue
+from exoflow.llm.engine.request import AdapterRef, FinishReason, Overloaded, Request, State, WrongRequest
 from exoflow.llm.engine.residency import Load, Place, Residency
 
 
@@ -76,6 +77,8 @@ class Scheduler:
         self.loading: deque[Request] = deque()
         """Admitted, their adapters on the way: in the order of their admission, too."""
         self.preemptions = 0
+        self._pins: Counter[str] = Counter()
+        """How often each version was pinned."""
         self._pinned_pages = 0
         self._cost = cost
         self._first_token_s = first_token_s
@@ -83,6 +86,8 @@ class Scheduler:
         self.prefixes = PrefixCache(memory, config.block)
         self.residency = Residency(memory, config.adapter_slots)
         self._followers: dict[Request, list[Request]] = {}
+        if isinstance(queue, Fcfs):
+            queue.is_near = lambda version: self.residency.find(version) is not None
 
     # What comes in.
 
@@ -123,6 +128,8 @@ class Scheduler:
 
     def failed(self, version: str, now_s: float) -> list[Request]:
         """A ``Load`` could not be carried out: those who waited for it have ended."""
+        while version in self._pins:
+            self.unpin(version)
         ended = [request for request in self.loading if request.adapter and request.adapter.version == version]
         for request in ended:
             self.finish(request, "abort", now_s)
@@ -150,15 +157,28 @@ class Scheduler:
         """Keep this adapter in the pool, from now on and whether it is used or not.
 
         Raises:
-            OutOfPages: there is no room for it now.
+            OutOfPages: there is no room for it now, or would be too little for a request that is under way.
         """
         cost = self._cost(version)
         self.residency.hold(version, cost.pages, cost.load_s)
-        self._pinned_pages += cost.pages
+        self._pinned_pages += 0 if version in self._pins else cost.pages
+        self._pins[version] += 1
+        try:
+            for request in self._under_way():
+                self._check_room(request)
+        except OutOfPages:
+            self.unpin(version)
+            raise
 
     def unpin(self, version: str) -> None:
+        """Undo one ``pin``. Nothing happens if it could not be brought."""
+        if version not in self._pins:
+            return
+        self._pins[version] -= 1
+        if not self._pins[version]:
+            del self._pins[version]
+            self._pinned_pages -= self.residency.size_of(version)
         self.residency.let_go(version)
-        self._pinned_pages -= self._cost(version).pages
 
     @property
     def is_idle(self) -> bool:
@@ -170,7 +190,7 @@ class Scheduler:
         """Who computes what next."""
         dropped = self._drop_late(now_s)
         chunks, preempted = self._go_on(now_s)
-        if not preempted:
+        if not preempted or not chunks:  # nobody's step would come after this one to let them in
             self._join_loaded(now_s)
             self._admit(now_s)
         budget = self.config.token_budget - sum(chunk.count for chunk in chunks)
@@ -188,18 +208,22 @@ class Scheduler:
         chunks: dict[Request, Chunk] = {}
         before = self.preemptions
         for request in list(self.running):
-            if request not in self.running or request.length - request.computed != 1:
+            if request.state is not State.RUNNING or request.length - request.computed != 1:
                 continue
-            while request in self.running and not self._grow(request):
+            while not self._grow(request):
                 victim = self.running[-1]
                 chunks.pop(victim, None)
                 self._preempt(victim, now_s)
-            if request in self.running:
+                if victim is request:
+                    break
+            else:
                 chunks[request] = Chunk(request, request.computed, 1)
         return list(chunks.values()), self.preemptions > before
 
     def _grow(self, request: Request) -> bool:
         missing = self._pages(request.length) - len(request.pages)
+        if missing <= 0:
+            return True
         if missing > self._memory.room:
             return False
         request.pages += self._memory.take(missing)
@@ -309,23 +333,47 @@ class Scheduler:
 
     # Limits.
 
+    def longest(self, adapter: AdapterRef | None) -> int:
+        """Tokens of prompt and answer that would fit if the pool were theirs alone."""
+        pages = self._memory.pool.size - self._pinned_pages
+        if adapter is not None and adapter.version not in self._pins:
+            pages -= self._cost(adapter.version).pages
+        return min(self.max_context, pages * self.config.block)
+
     def _check(self, request: Request) -> None:
         if not request.prompt:
-            raise LLMError("the prompt is empty: it has no tokens")
-        longest = len(request.prompt) + (0 if request.scores else request.params.max_tokens)
-        if longest > self.max_context:
+            raise WrongRequest("the prompt is empty: it has no tokens")
+        if self._longest(request) > self.max_context:
             raise ContextTooLong(
                 f"{len(request.prompt)} tokens of prompt and {request.params.max_tokens} of answer are more than"
                 f" the {self.max_context} of the context: shorten the prompt or lower max_tokens"
             )
-        pages = self._pages(longest) + (self._cost(request.adapter.version).pages if request.adapter else 0)
-        if pages > self._memory.pool.size - self._pinned_pages:
-            raise OutOfPages(
-                f"{longest} tokens and the adapter need {pages} pages; the pool has {self._memory.pool.size}, of which"
-                f" {self._pinned_pages} are pinned: start the engine with more pages"
-            )
+        self._check_room(request)
         if len(self.queue) >= self.config.max_waiting:
             raise Overloaded(f"{len(self.queue)} requests wait already (max_waiting)")
+
+    def _check_room(self, request: Request) -> None:
+        """It could run if there were only what is pinned besides."""
+        longest = self._longest(request)
+        pages, pinned = self._pages(longest), self._pinned_pages
+        if request.adapter is not None and request.adapter.version not in self._pins:
+            pages += self._cost(request.adapter.version).pages
+            if len(self._pins) >= self.config.adapter_slots:
+                raise OutOfPages(f"all {len(self._pins)} adapter slots are pinned: start the engine with more")
+        if pages > self._memory.pool.size - pinned:
+            raise OutOfPages(
+                f"{longest} tokens and the adapter need {pages} pages; the pool has {self._memory.pool.size}, of which"
+                f" {pinned} are pinned: start the engine with more pages"
+            )
+
+    def _under_way(self) -> Iterator[Request]:
+        yield from self.running
+        yield from self.loading
+        yield from self.queue
+        yield from itertools.chain.from_iterable(self._followers.values())
+
+    def _longest(self, request: Request) -> int:
+        return len(request.prompt) + (0 if request.scores else request.params.max_tokens)
 
     def _is_shared(self, request: Request) -> bool:
         """Its KV may be another's, and another's its. Not if its logits are wanted: they are made with the KV."""

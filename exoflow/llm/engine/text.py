@@ -18,6 +18,10 @@ class Tokenizer(Protocol):
         """Without special tokens."""
         ...
 
+    def word(self, token: int) -> str:
+        """Of one token, special ones as they are written; a part of a character is U+FFFD."""
+        ...
+
     def chat(self, messages: Sequence[dict[str, object]]) -> list[int]:
         """Tokens of a conversation and of the beginning of the answer, by the model's own template."""
         ...
@@ -54,9 +58,9 @@ class TextStream:
         if self.has_stopped:
             return ""
         before = self._tokenizer.decode(self._tokens[self._context : self._settled])
-        rest = self._unsent + self._tokenizer.decode(self._tokens[self._context :])[len(before) :]
-        self._unsent = ""
-        self.text += rest
+        rest = self._give(self._tokenizer.decode(self._tokens[self._context :])[len(before) :])
+        if not self.has_stopped:
+            rest, self._unsent, self.text = rest + self._unsent, "", self.text + self._unsent
         return rest
 
     def _give(self, piece: str) -> str:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from functools import partial, wraps
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from exoflow.errors import AdapterError, LLMError
-from exoflow.llm.engine.generation import Generation
-from exoflow.llm.engine.request import Event, SamplingParams
-from exoflow.llm.server.answers import Form, usage_of
+from exoflow.http.tokens import Tokens
+from exoflow.llm.engine.request import SamplingParams
+from exoflow.llm.server.answering import EventStream, pieces, unless_gone, whole
+from exoflow.llm.server.answers import Form, Json
 from exoflow.llm.server.asked import ChatRequest, CompletionRequest, LoadRequest, UnloadRequest, decoded
-from exoflow.llm.server.refusals import Refusal, refusal_of
+from exoflow.llm.server.library import Library
+from exoflow.llm.server.metrics import CONTENT_TYPE, Meters
+from exoflow.llm.server.refusals import Refusal, no_model, refusal_of
 
 if TYPE_CHECKING:
     from exoflow.llm.engine.engine import Engine, Prompt
+    from exoflow.llm.engine.generation import Generation
 
-MAX_BODY_BYTES = 16 << 20
-Handler = Callable[[Request], Awaitable[Response]]
+logger = logging.getLogger(__name__)
+MAX_BODY_BYTES = 8 << 20
+ANSWERS_MAX = 256
+"""Of one request: its prompts times n."""
+Route_ = Callable[[Request], Awaitable[Response]]
 
 
 class Service:
@@ -35,37 +42,64 @@ class Service:
 
     Args:
         name: the base model's, for clients.
-        keys: API keys that are accepted; none: everybody is.
-        adapters_folder: new adapters may be loaded from below it only; None: from nowhere.
+        library: the adapters.
+        tokens: API keys, by whose they are; none: everybody may ask.
+        max_body: bytes of a request's body.
     """
 
     def __init__(
-        self, engine: Engine, name: str, *, keys: Sequence[str] = (), adapters_folder: Path | None = None
+        self,
+        engine: Engine,
+        name: str,
+        library: Library,
+        *,
+        tokens: Tokens | None = None,
+        max_body: int = MAX_BODY_BYTES,
     ) -> None:
         self.engine = engine
         self.name = name
-        self._keys = [key.encode() for key in keys]
-        self._adapters_folder = adapters_folder.resolve() if adapters_folder else None
+        self.library = library
+        self._tokens = tokens or Tokens()
+        self._max_body = max_body
+        self._meters = Meters(engine)
+        self._open: set[Generation] = set()
+        self._open_answers = 0
+        self._all_ended = asyncio.Event()
+        self._stopping = False
         self._started = int(time.time())
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
     async def chat(self, request: Request) -> Response:
         """``POST /v1/chat/completions``."""
-        asked = decoded(await _body(request), ChatRequest)
-        asked.check()
-        tokenizer = self.engine.model.tokenizer
-        prompt = await asyncio.to_thread(tokenizer.chat, asked.messages)
-        room = max(1, self.engine.max_context - len(prompt))
-        params = asked.params(asked.max_completion_tokens or asked.max_tokens or room, asked.counted_logprobs)
-        return await self._answer(request, asked, [prompt], params, is_chat=True)
+        asked = decoded(await self._body(request), ChatRequest)
+        adapter = await self._adapter(asked)
+        messages = [message.plain() for message in asked.messages]
+        prompt = await asyncio.to_thread(self.engine.model.tokenizer.chat, messages)
+        max_tokens = asked.max_completion_tokens or asked.max_tokens or max(1, self._room(prompt, adapter))
+        params = asked.params(max_tokens, asked.counted_logprobs)
+        return await self._answer(request, asked, [prompt], params, adapter)
 
     async def complete(self, request: Request) -> Response:
         """``POST /v1/completions``."""
-        asked = decoded(await _body(request), CompletionRequest)
-        asked.check()
+        asked = decoded(await self._body(request), CompletionRequest)
+        adapter = await self._adapter(asked)
         params = asked.params(asked.max_tokens or 16, asked.logprobs)
-        return await self._answer(request, asked, asked.prompts, params, is_chat=False)
+        return await self._answer(request, asked, asked.prompts, params, adapter)
+
+    async def _adapter(self, asked: ChatRequest | CompletionRequest) -> str | None:
+        """The adapter that is asked for, loaded; None: the base."""
+        asked.check()
+        if asked.model == self.name:
+            return None
+        await self.library.ready(asked.model)
+        return asked.model
+
+    def _room(self, prompt: Sequence[int], adapter: str | None) -> int:
+        try:
+            return self.engine.room(prompt, adapter)
+        except AdapterError as error:  # it was unloaded just now
+            raise no_model(adapter or "") from error
 
     async def _answer(
         self,
@@ -73,136 +107,118 @@ class Service:
         asked: ChatRequest | CompletionRequest,
         prompts: Sequence[Prompt],
         params: SamplingParams,
-        *,
-        is_chat: bool,
+        adapter: str | None,
     ) -> Response:
-        adapter = None if asked.model == self.name else asked.model
-        labels = {"user": asked.user} if asked.user else {}
-        form = Form(asked.model, lambda token: self.engine.model.tokenizer.decode([token]), is_chat=is_chat)
-        generations = [self.engine.submit(prompt, params, adapter, labels=labels) for prompt in prompts]
-        if not asked.stream:
-            return await self._whole(request, form, generations)
-        with_usage = asked.stream_options is not None and asked.stream_options.include_usage
-        pieces = self._pieces(form, generations, params.n, with_usage=with_usage)
-        first = await anext(pieces)  # what is refused is refused with a status, before the stream begins
-        return StreamingResponse(_lines(first, pieces), media_type="text/event-stream")
-
-    async def _whole(self, request: Request, form: Form, generations: Sequence[Generation]) -> Response:
-        """All answers at once; a client that goes away aborts them."""
-        watching = asyncio.create_task(_gone(request))
-        answering = asyncio.gather(*(_ended(generation) for generation in generations))
+        labels = {"tenant": request.state.tenant} | ({"user": asked.user} if asked.user else {})
+        word, is_chat = self.engine.model.tokenizer.word, isinstance(asked, ChatRequest)
+        form = Form(asked.model, word, is_chat=is_chat, with_usage=asked.with_usage)
+        ended = await self._begin(prompts, params, adapter, labels)
+        generations = ended.args[0]
         try:
-            await asyncio.wait((watching, answering), return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                return Response(status_code=499)
-            await answering
-        finally:
-            watching.cancel()
-            answering.cancel()
-            self._abort(generations)
-        outputs = [output for generation in generations for output in generation.outputs()]
-        if any(output.finish_reason == "abort" for output in outputs):
-            raise Refusal(503, "it could not be answered in time", code="deadline", wait_s=1)
-        return _json(form.whole(outputs))
+            if not asked.stream:
+                content = await unless_gone(request, whole(form, generations, params.n))
+                ended()
+                return _json(content)
+            rest = pieces(form, generations, params.n)
+            first = await unless_gone(request, _first(rest))  # a refusal has its status: the stream has not begun
+            return EventStream(first, rest, ended)
+        except BaseException:
+            ended()
+            raise
 
-    async def _pieces(
-        self, form: Form, generations: Sequence[Generation], n: int, *, with_usage: bool
-    ) -> AsyncIterator[dict[str, object]]:
-        """The answers' events as they come, whichever prompt they belong to."""
-        events: asyncio.Queue[tuple[int, Event] | LLMError | None] = asyncio.Queue()
-
-        async def follow(place: int, generation: Generation) -> None:
-            try:
-                async for event in generation:
-                    events.put_nowait((place * n + event.index, event))
-            except LLMError as error:
-                events.put_nowait(error)
-            finally:
-                events.put_nowait(None)
-
-        following = [asyncio.create_task(follow(*each)) for each in enumerate(generations)]
+    async def _begin(
+        self, prompts: Sequence[Prompt], params: SamplingParams, adapter: str | None, labels: dict[str, str]
+    ) -> partial[None]:
+        """The generations, and what is to be called when nobody waits for them any more."""
+        count, config = params.n * len(prompts), self.engine.config
+        if not 1 <= count <= ANSWERS_MAX:
+            raise Refusal(400, f"{count} answers are asked for: it can be 1 to {ANSWERS_MAX}", param="n")
+        if self._open_answers + count > config.max_waiting + config.max_batch:
+            raise Refusal(429, f"{self._open_answers} answers are under way", code="overloaded", wait_s=1)
+        self._open_answers += count
+        begun = time.monotonic()
         try:
-            begun: set[int] = set()
-            left = len(following)
-            while left:
-                item = await events.get()
-                if item is None:
-                    left -= 1
-                    continue
-                if isinstance(item, LLMError):
-                    raise refusal_of(item)
-                number, event = item
-                if event.finish_reason == "abort" and number not in begun:
-                    raise Refusal(503, "it could not be answered in time", code="deadline", wait_s=1)
-                if number not in begun and (piece := form.first_piece(number)):
-                    yield piece
-                begun.add(number)
-                yield form.piece(number, event)
-            if with_usage:
-                usages = [output.usage for generation in generations for output in generation.outputs()]
-                yield form.last_piece(usage_of(usages, len(generations)))
-        finally:
-            for task in following:
-                task.cancel()
-            self._abort(generations)
+            generations = await asyncio.to_thread(self._submit, prompts, params, adapter, labels)
+        except BaseException:
+            self._open_answers -= count
+            raise
+        self._open.update(generations)
+        return partial(self._end, generations, count, begun)
 
-    def _abort(self, generations: Sequence[Generation]) -> None:
+    def _submit(
+        self, prompts: Sequence[Prompt], params: SamplingParams, adapter: str | None, labels: dict[str, str]
+    ) -> list[Generation]:
+        generations: list[Generation] = []
+        try:
+            generations.extend(self.engine.submit(prompt, params, adapter, labels=labels) for prompt in prompts)
+        except BaseException as error:
+            for generation in generations:
+                self.engine.abort(generation)
+            if isinstance(error, AdapterError):  # it was unloaded just now
+                raise no_model(adapter or "") from error
+            raise
+        return generations
+
+    def _end(self, generations: Sequence[Generation], count: int, begun: float) -> None:
+        self._meters.ended(generations, time.monotonic() - begun)
         for generation in generations:
             self.engine.abort(generation)
+        self._open.difference_update(generations)
+        self._open_answers -= count
+        if not self._open:
+            self._all_ended.set()
+
+    async def drain(self, grace_s: float) -> None:
+        """Begin nothing any more; what is under way has so many seconds to end."""
+        self._stopping = True
+        self._all_ended.clear()
+        if self._open:
+            try:
+                await asyncio.wait_for(self._all_ended.wait(), grace_s)
+            except TimeoutError:
+                logger.info("%d requests are ended unfinished", len(self._open))
+                for generation in self._open:
+                    self.engine.abort(generation)
 
     # -- models ------------------------------------------------------------------------------------------------------
 
     async def models(self, request: Request) -> Response:
         """``GET /v1/models``."""
-        return _json({"object": "list", "data": [self._card(None), *map(self._card, self._names())]})
+        names = await self.library.names()
+        return _json({"object": "list", "data": [self._card(None), *map(self._card, names)]})
 
     async def model(self, request: Request) -> Response:
         """``GET /v1/models/NAME``."""
         name = request.path_params["name"]
-        if name != self.name and name not in self._names():
-            raise Refusal(404, f"there is no model {name!r}", param="model", code="model_not_found")
-        return _json(self._card(None if name == self.name else name))
+        if name == self.name:
+            return _json(self._card(None))
+        if not await self.library.has(name):
+            raise no_model(name)
+        return _json(self._card(name))
 
-    def _names(self) -> list[str]:
-        return sorted(adapter.name for adapter in self.engine.adapters())
-
-    def _card(self, adapter: str | None) -> dict[str, object]:
+    def _card(self, adapter: str | None) -> Json:
         return {
             "id": adapter or self.name,
             "object": "model",
             "created": self._started,
             "owned_by": "exoflow",
+            "root": adapter or self.name,
             "parent": self.name if adapter else None,
             "max_model_len": self.engine.max_context,
         }
 
     async def load(self, request: Request) -> Response:
         """``POST /v1/load_lora_adapter``."""
-        asked = decoded(await _body(request), LoadRequest)
-        if asked.lora_name == self.name or (asked.lora_name in self._names() and not asked.load_inplace):
-            raise Refusal(400, f"{asked.lora_name!r} is taken; load_inplace replaces an adapter", param="lora_name")
-        path = self._allowed(asked.lora_path)
-        try:
-            ref = await asyncio.to_thread(self.engine.load_adapter, asked.lora_name, path, pin=asked.pinned)
-        except AdapterError as error:
-            raise Refusal(400, str(error), param="lora_path") from error
+        asked = decoded(await self._body(request), LoadRequest)
+        name, path = asked.lora_name, asked.lora_path
+        ref = await self.library.load(name, path, in_place=asked.load_inplace, pin=asked.pinned)
         return _json({"lora_name": ref.name, "version": ref.version})
 
     async def unload(self, request: Request) -> Response:
         """``POST /v1/unload_lora_adapter``."""
-        asked = decoded(await _body(request), UnloadRequest)
-        await asyncio.to_thread(self.engine.unload_adapter, asked.lora_name)
+        asked = decoded(await self._body(request), UnloadRequest)
+        await self.library.unload(asked.lora_name)
         return _json({"lora_name": asked.lora_name})
-
-    def _allowed(self, path: str) -> Path:
-        """A client names files of this machine: below the folder that was opened for it, and nowhere else."""
-        folder = self._adapters_folder
-        if folder is None:
-            raise Refusal(400, "this server loads no adapters: it was started without a folder for them")
-        found = (folder / path).resolve()
-        if not found.is_relative_to(folder):
-            raise Refusal(400, f"{path!r} lies outside of the adapters' folder", param="lora_path")
-        return found
 
     # -- the server itself -------------------------------------------------------------------------------------------
 
@@ -210,93 +226,82 @@ class Service:
         """``GET /health``."""
         if self.engine.error is not None:
             raise Refusal(503, str(self.engine.error))
-        return Response()
+        self._refuse_when_stopping()
+        return _json({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
         """``GET /metrics``."""
-        from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+        return Response(await asyncio.to_thread(self._meters.shown), media_type=CONTENT_TYPE)
 
-        from exoflow.llm.server.metrics import EngineCollector
+    async def refusal(self, request: Request, error: Exception) -> Response:
+        """An error, as an answer."""
+        refusal = _refusal_of(error)
+        self._meters.refused(refusal.status)
+        return refusal.response()
 
-        registry = CollectorRegistry()
-        registry.register(EngineCollector(self.engine))
-        return Response(await asyncio.to_thread(generate_latest, registry), media_type=CONTENT_TYPE_LATEST)
-
-    def authorise(self, request: Request) -> None:
-        if not self._keys:
-            return
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        known = [hmac.compare_digest(key.strip().encode(), each) for each in self._keys]
-        if scheme.lower() != "bearer" or not any(known):
+    async def authorised(self, route: Route_, request: Request) -> Response:
+        """Only for those who may ask."""
+        self._refuse_when_stopping()
+        origin = request.headers.get("origin")
+        if not self._tokens and origin and origin.partition("://")[2] != request.headers.get("host"):
+            # Any page can make a browser on this machine ask: without keys its word for where it is has to do.
+            raise Refusal(403, f"a page of {origin} asks: serve with API keys, if it may")
+        tenant = self._tokens.name_of(request.headers.get("authorization")) if self._tokens else ""
+        if tenant is None:
             raise Refusal(401, "the API key is missing or wrong: Authorization: Bearer KEY", code="invalid_api_key")
+        request.state.tenant = tenant
+        return await route(request)
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping:
+            raise Refusal(503, "the server is stopping", code="stopping", wait_s=5)
+
+    async def _body(self, request: Request) -> bytes:
+        declared, body = request.headers.get("content-length", ""), bytearray()
+        async for part in request.stream():
+            body += part
+            if max(len(body), int(declared) if declared.isdecimal() else 0) > self._max_body:
+                raise Refusal(413, f"the body is longer than {self._max_body:,} bytes")
+        return bytes(body)
 
 
 def make_app(service: Service) -> Starlette:
     """The application, for any ASGI server."""
 
-    def handled(handler: Handler, *, is_open: bool = False) -> Handler:
-        @wraps(handler)
+    def kept(path: str, route: Route_, method: str = "GET") -> Route:
         async def answer(request: Request) -> Response:
-            try:
-                if not is_open:
-                    service.authorise(request)
-                return await handler(request)
-            except Refusal as refusal:
-                return refusal.response()
-            except LLMError as error:
-                return refusal_of(error).response()
+            return await service.authorised(route, request)
 
-        return answer
+        return Route(path, answer, methods=[method])
 
-    post, get = partial(Route, methods=["POST"]), partial(Route, methods=["GET"])
     return Starlette(
         routes=[
-            post("/v1/chat/completions", handled(service.chat)),
-            post("/v1/completions", handled(service.complete)),
-            get("/v1/models", handled(service.models)),
-            get("/v1/models/{name:path}", handled(service.model)),
-            post("/v1/load_lora_adapter", handled(service.load)),
-            post("/v1/unload_lora_adapter", handled(service.unload)),
-            get("/health", handled(service.health, is_open=True)),
-            get("/metrics", handled(service.metrics, is_open=True)),
-        ]
+            kept("/v1/chat/completions", service.chat, "POST"),
+            kept("/v1/completions", service.complete, "POST"),
+            kept("/v1/models", service.models),
+            kept("/v1/models/{name:path}", service.model),
+            kept("/v1/load_lora_adapter", service.load, "POST"),
+            kept("/v1/unload_lora_adapter", service.unload, "POST"),
+            Route("/health", service.health),
+            Route("/metrics", service.metrics),
+        ],
+        exception_handlers=dict.fromkeys((Refusal, LLMError, HTTPException, Exception), service.refusal),
     )
 
 
-async def _body(request: Request) -> bytes:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY_BYTES:
-            raise Refusal(413, f"the body is longer than {MAX_BODY_BYTES} bytes")
-    return body
+def _refusal_of(error: Exception) -> Refusal:
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, LLMError):
+        return refusal_of(error)
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, error.detail)
+    return Refusal(500, f"a mistake of the server's: {type(error).__name__}")  # its log has the rest
 
 
-async def _ended(generation: Generation) -> None:
-    async for _ in generation:
-        pass
+async def _first(rest: AsyncIterator[Json]) -> Json:
+    return await anext(rest)
 
 
-async def _gone(request: Request) -> None:
-    """Returns when the client has closed the connection."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _lines(first: dict[str, object], pieces: AsyncIterator[dict[str, object]]) -> AsyncIterator[bytes]:
-    """Server-sent events. An error in the middle is an event, too, since the status is gone."""
-    yield _line(first)
-    try:
-        async for piece in pieces:
-            yield _line(piece)
-    except Refusal as refusal:
-        yield _line(refusal.content())
-    yield b"data: [DONE]\n\n"
-
-
-def _line(content: dict[str, object]) -> bytes:
-    return b"data: " + msgspec.json.encode(content) + b"\n\n"
-
-
-def _json(content: dict[str, object]) -> Response:
+def _json(content: Json) -> Response:
     return Response(msgspec.json.encode(content), media_type="application/json")

@@ -1,41 +1,94 @@
 """What a client may ask, and what it becomes for the engine.
 
-What would change the answer and is not supported is refused by its name: nobody gets an answer to another question.
+A field that is not known is refused by its name, and so is one that would change the answer and is not supported:
+nobody gets an answer to another question.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from exoflow.llm.engine.request import SamplingParams
 from exoflow.llm.server.refusals import Refusal
 
 T = TypeVar("T")
+STOPS_MAX = 16
+Count = Annotated[int, Meta(ge=1, le=2**31)]
 
 
-class StreamOptions(msgspec.Struct):
+class _Strict(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class StreamOptions(_Strict):
     include_usage: bool = False
 
 
-class _Asked(msgspec.Struct, kw_only=True):
+class Part(_Strict):
+    """Of a message: text is all that this model reads."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(_Strict):
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+
+    def plain(self) -> dict[str, object]:
+        """As chat templates know it."""
+        text = "".join(part.text for part in self.content) if isinstance(self.content, list) else self.content or ""
+        named: dict[str, object] = {"name": self.name} if self.name is not None else {}
+        return {"role": self.role, "content": text, **named}
+
+
+class JsonSchema(_Strict):
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] = {}
+    strict: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class Structure(_Strict):
+    """vLLM's own way to ask for a form."""
+
+    json: str | dict[str, Any] | None = None
+    regex: str | None = None
+
+
+class _Asked(_Strict):
     """What chat and completions have in common."""
 
     model: str
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
     seed: int | None = None
-    n: int | None = None
+    n: Count | None = None
     stop: str | list[str] | None = None
-    stream: bool = False
+    stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool = False
-    response_format: dict[str, Any] | None = None
-    structured_outputs: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: Structure | None = None
     user: str | None = None
+
+    # Said by clients, and of no meaning for the answer.
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
 
     # Not supported: refused unless they ask for nothing.
     frequency_penalty: float | None = None
@@ -44,26 +97,31 @@ class _Asked(msgspec.Struct, kw_only=True):
     logit_bias: dict[str, float] | None = None
     min_p: float | None = None
     min_tokens: int | None = None
-    best_of: int | None = None
-    tools: list[Any] | None = None
-    functions: list[Any] | None = None
 
     def check(self) -> None:
+        """Raises Refusal: it asks for what cannot be done."""
         neutral: dict[str, object] = {
-            "frequency_penalty": 0,
-            "presence_penalty": 0,
-            "repetition_penalty": 1,
-            "logit_bias": {},
-            "min_p": 0,
-            "min_tokens": 0,
-            "best_of": self.n or 1,
-            "tools": [],
-            "functions": [],
-        }
+            "frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1, "logit_bias": {}, "min_p": 0,
+            "min_tokens": 0, **self._neutral(),
+        }  # fmt: skip
         for name, nothing in neutral.items():
             value = getattr(self, name)
             if value is not None and value != nothing:
                 raise Refusal(400, f"{name} is not supported", param=name)
+
+    def _neutral(self) -> dict[str, object]:
+        raise NotImplementedError
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if len(stops) > STOPS_MAX:
+            raise Refusal(400, f"stop: {len(stops)} strings are more than {STOPS_MAX}", param="stop")
+        return stops
+
+    @property
+    def with_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
 
     def params(self, max_tokens: int, logprobs: int | None) -> SamplingParams:
         """As the engine has it."""
@@ -73,10 +131,10 @@ class _Asked(msgspec.Struct, kw_only=True):
                 max_tokens=max_tokens,
                 temperature=1.0 if self.temperature is None else self.temperature,
                 top_p=1.0 if self.top_p is None else self.top_p,
-                top_k=max(0, self.top_k or 0),
+                top_k=0 if self.top_k == -1 else self.top_k or 0,  # -1: vLLM's word for all
                 seed=self.seed,
                 n=self.n or 1,
-                stop=tuple([self.stop] if isinstance(self.stop, str) else self.stop or ()),
+                stop=self.stops,
                 logprobs=logprobs,
                 ignore_eos=self.ignore_eos,
                 json_schema=schema,
@@ -85,28 +143,33 @@ class _Asked(msgspec.Struct, kw_only=True):
         except ValueError as error:
             raise Refusal(400, str(error), param=str(error).split("=", 1)[0]) from error
 
-    def _structure(self) -> tuple[dict[str, Any] | None, str | None]:
-        wanted = dict(self.structured_outputs or {})
-        schema, regex = wanted.pop("json", None), wanted.pop("regex", None)
-        if wanted:
-            raise Refusal(400, f"structured_outputs: {sorted(wanted)} is not supported", param="structured_outputs")
-        kind = (self.response_format or {"type": "text"}).get("type")
-        if kind == "json_schema":
-            schema = (self.response_format or {}).get("json_schema", {}).get("schema", {})
-        elif kind == "json_object":
-            schema = {"type": "object"}
-        elif kind != "text":
-            raise Refusal(400, f"response_format: type {kind!r} is not supported", param="response_format")
-        return schema, regex
+    def _structure(self) -> tuple[str | dict[str, Any] | None, str | None]:
+        structure = self.structured_outputs or Structure()
+        schema, wanted = structure.json, self.response_format
+        if wanted is not None and wanted.type != "text":
+            if schema is not None:
+                raise Refusal(400, "response_format and structured_outputs: give one", param="response_format")
+            if wanted.type == "json_schema" and wanted.json_schema is None:
+                raise Refusal(400, "response_format: json_schema is missing", param="response_format")
+            schema = wanted.json_schema.schema if wanted.json_schema else {"type": "object"}
+        return schema, structure.regex
 
 
 class ChatRequest(_Asked, kw_only=True):
     """``POST /v1/chat/completions``."""
 
-    messages: list[dict[str, Any]]
-    max_completion_tokens: int | None = None
-    logprobs: bool = False
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
     top_logprobs: int | None = None
+    modalities: list[str] | None = None
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: list[Any] | None = None
+
+    def _neutral(self) -> dict[str, object]:
+        return {"tools": [], "functions": [], "tool_choice": "none", "modalities": ["text"]}
 
     @property
     def counted_logprobs(self) -> int | None:
@@ -116,39 +179,43 @@ class ChatRequest(_Asked, kw_only=True):
 class CompletionRequest(_Asked, kw_only=True):
     """``POST /v1/completions``."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str | int | list[int]]
     logprobs: int | None = None
+    best_of: int | None = None
     echo: bool = False
     suffix: str | None = None
 
-    def check(self) -> None:
-        super().check()
-        if self.echo or self.suffix:
-            raise Refusal(400, "echo and suffix are not supported", param="echo" if self.echo else "suffix")
+    def _neutral(self) -> dict[str, object]:
+        return {"best_of": self.n or 1, "echo": False, "suffix": ""}
 
     @property
     def prompts(self) -> list[str | list[int]]:
         if isinstance(self.prompt, str):
             return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # token ids of one prompt
-        return list(self.prompt)  # type: ignore[arg-type]  # and here of several
+        tokens = [each for each in self.prompt if isinstance(each, int)]
+        if len(tokens) == len(self.prompt):
+            return [tokens]
+        if tokens:
+            raise Refusal(400, "prompt: give texts, or lists of token ids, or the ids of one prompt", param="prompt")
+        return [each for each in self.prompt if not isinstance(each, int)]
 
 
-class LoadRequest(msgspec.Struct, kw_only=True):
+class LoadRequest(_Strict):
     """``POST /v1/load_lora_adapter``."""
 
-    lora_name: str
-    lora_path: str
+    lora_name: Annotated[str, Meta(min_length=1, max_length=255)]
+    lora_path: Annotated[str, Meta(min_length=1)]
     load_inplace: bool = False
     """A name that is taken gets the new content; without it that is refused."""
     pinned: bool = False
+    base_model_name: str | None = None
 
 
-class UnloadRequest(msgspec.Struct, kw_only=True):
+class UnloadRequest(_Strict):
     """``POST /v1/unload_lora_adapter``."""
 
     lora_name: str
+    lora_int_id: int | None = None
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
@@ -161,5 +228,5 @@ def decoded(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         raise Refusal(400, str(error)) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refusal(400, f"the body is no JSON: {error}") from error

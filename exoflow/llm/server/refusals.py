@@ -6,11 +6,9 @@ import msgspec
 from starlette.responses import Response
 
 from exoflow.errors import AdapterError, ContextTooLong, LLMError, OutOfPages
-from exoflow.llm.engine.request import Overloaded
+from exoflow.llm.engine.request import Overloaded, WrongRequest
 
-KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error", 413:
-"invalid_request_error",
-         429: "rate_limit_error"}  # fmt: skip
+KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 class Refusal(Exception):  # it is an answer, not a fault
@@ -23,22 +21,33 @@ class Refusal(Exception):  # it is an answer, not a fault
         self.status, self.message, self.param, self.code, self.wait_s = status, message, param, code, wait_s
 
     def content(self) -> dict[str, object]:
-        kind = KINDS.get(self.status, "server_error")
+        kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
         headers = {"Retry-After": str(self.wait_s)} if self.wait_s is not None else {}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if self.status == 413:
+            headers["Connection"] = "close"  # the rest of the body is not read
         return Response(msgspec.json.encode(self.content()), self.status, headers, "application/json")
+
+
+def no_model(name: str) -> Refusal:
+    """Never the base instead of it."""
+    return Refusal(404, f"there is no model {name!r}: GET /v1/models lists them", param="model", code="model_not_found")
 
 
 def refusal_of(error: LLMError) -> Refusal:
     """What the engine said, as an answer."""
-    if isinstance(error, AdapterError):
-        return Refusal(404, str(error), param="model", code="model_not_found")
-    if isinstance(error, ContextTooLong):
-        return Refusal(400, str(error), param="messages", code="context_length_exceeded")
     if isinstance(error, Overloaded):
         return Refusal(429, str(error), code="overloaded", wait_s=1)
+    if isinstance(error, ContextTooLong):
+        return Refusal(400, str(error), code="context_length_exceeded")
+    if isinstance(error, WrongRequest):
+        return Refusal(400, str(error))
     if isinstance(error, OutOfPages):
         return Refusal(400, str(error), code="out_of_pages")
+    if isinstance(error, AdapterError):
+        return Refusal(400, str(error), code="adapter_broken")
     return Refusal(500, str(error))

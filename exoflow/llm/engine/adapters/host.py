@@ -20,10 +20,12 @@ class HostAdapter:
     """``[layers, modules]`` float32."""
     pages: Tensor
     """``[layers, pages, page_elems]``, in the pool's dtype; page-locked beside a GPU."""
+    others: tuple[Tensor, ...] = ()
+    """The same for the other ranks."""
 
     @property
     def bytes(self) -> int:
-        return self.pages.numel() * self.pages.element_size()
+        return self.pages.nbytes * (1 + len(self.others))
 
 
 class HostCache:

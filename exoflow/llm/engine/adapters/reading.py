@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,15 +25,23 @@ class AdapterReader:
     """Of this process's part of the base."""
     dtype: torch.dtype
     max_rank: int
-    shard: Shard = field(default_factory=Shard)
-    """Which part that is."""
+    ranks: int = 1
+    """Processes that have a part each; the first reads for all."""
     page_locked: bool = False
     """Into memory that a GPU can read by itself."""
 
     def read(self, directory: Path) -> tuple[AdapterSpec, HostAdapter]:
         """Raises AdapterError: it is broken, not for this base, or not supported."""
         spec, matrices = read_adapter(directory, self.geometry, max_rank=self.max_rank)
-        layout = AdapterLayout(self.geometry.shard(self.shard.ranks), spec.ranks)
-        part = self.shard.of(matrices, self.geometry)
-        pages = pack(layout, part, self.page_elems, self.dtype, pin=self.page_locked)
-        return spec, HostAdapter(layout, spec.scale, pages)
+        layout = AdapterLayout(self.geometry.shard(self.ranks), spec.ranks)
+        pages, *others = (
+            pack(
+                layout,
+                Shard(rank, self.ranks).of(matrices, self.geometry),
+                self.page_elems,
+                self.dtype,
+                pin=self.page_locked and rank == 0,
+            )
+            for rank in range(self.ranks)
+        )
+        return spec, HostAdapter(layout, spec.scale, pages, tuple(others))

@@ -37,6 +37,8 @@ class AdapterInfo:
     """The nearest of the places that have it."""
     path: str
     pinned: bool
+    loads: int
+    """How often this version was brought into the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class _Entry:
     paths: dict[Path, None] = field(default_factory=dict)
     """Where its content was seen last. Empty: others were written over it, and only copies are left."""
     holders: int = 0
+    loads: int = 0
     reading: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -184,6 +187,7 @@ class AdapterStore:
         """
         with self._lock:
             entry = self._entry(version)
+            entry.loads += 1
         with entry.reading:  # who comes second finds it in host memory
             with self._lock:
                 adapter, paths = self._host.get(version), list(entry.paths)
@@ -291,7 +295,8 @@ class AdapterStore:
         version, entry = meaning.version, self._entries[meaning.version]
         place: Place = "pool" if version in in_pool else "host" if version in self._host else "disk"
         rank = max(entry.spec.ranks)
-        return AdapterInfo(name, version, rank, entry.bytes, place, str(meaning.path), name in self._pinned)
+        path, pinned = str(meaning.path), name in self._pinned
+        return AdapterInfo(name, version, rank, entry.bytes, place, path, pinned, entry.loads)
 
     # Without it.
 

@@ -62,6 +62,7 @@ class Transfer:
         pool: ``[layers, pages, page_elems]``.
         wake: called, from another thread, when a load has something to say: an engine that sleeps should look.
         threads: that read directories.
+        filled: told of each load whose slot is in the tables now.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class Transfer:
         wake: Callable[[], None] = lambda: None,
         *,
         threads: int = 2,
+        filled: Callable[[Load, HostAdapter], None] = lambda load, adapter: None,
     ) -> None:
+        self._filled = filled
         self._store, self._pool, self._tables, self._wake = store, pool, tables, wake
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="adapters-read")
         self._copier = ThreadPoolExecutor(1, thread_name_prefix="adapters-copy")  # what is near waits for no disk
@@ -103,6 +106,7 @@ class Transfer:
             if error is None:
                 load, adapter = ticket.load, ticket.adapter
                 self._tables.fill(load.slot, adapter.layout, load.pages, adapter.scale)
+                self._filled(load, adapter)
         return ended
 
     def __len__(self) -> int:

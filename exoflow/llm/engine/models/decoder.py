@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,8 @@ class Decoder:
     cos: Tensor
     sin: Tensor
     norm_eps: float
+    complete: Callable[[Tensor], Tensor] = lambda partial: partial
+    """Of several ranks: a partial sum of the outputs of o or down becomes the whole, in place."""
 
     @property
     def weight_bytes(self) -> int:
@@ -61,10 +63,15 @@ class Decoder:
         x = self.embedding[batch.tokens]
         cos = self.cos[batch.positions].to(x.dtype)
         sin = self.sin[batch.positions].to(x.dtype)
+        eps = self.norm_eps
+        following = [*(layer.input_norm for layer in self.layers), self.final_norm]
+        normed = ops.norm(x, following[0], eps)
         for index, layer in enumerate(self.layers):
-            x = x + self._attention(index, layer, ops.norm(x, layer.input_norm, self.norm_eps), cos, sin, batch, ops)
-            x = x + self._mlp(index, layer, ops.norm(x, layer.post_norm, self.norm_eps), batch, ops)
-        return functional.linear(ops.norm(x[batch.wanted], self.final_norm, self.norm_eps), self.head)
+            x, normed = ops.add_norm(
+                x, self._attention(index, layer, normed, cos, sin, batch, ops), layer.post_norm, eps
+            )
+            x, normed = ops.add_norm(x, self._mlp(index, layer, normed, batch, ops), following[index + 1], eps)
+        return functional.linear(normed[batch.wanted], self.head)
 
     def _attention(
         self, index: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch, ops: Ops
@@ -76,11 +83,11 @@ class Decoder:
             q, k = ops.norm(q, layer.q_norm, self.norm_eps), ops.norm(k, layer.k_norm, self.norm_eps)
         ops.store_kv(index, ops.rope(k, cos, sin), v, batch)
         out = ops.attend(index, ops.rope(q, cos, sin), batch)
-        return self._linear(index, layer, OUT, out.reshape(len(x), -1), batch, ops)
+        return self.complete(self._linear(index, layer, OUT, out.reshape(len(x), -1), batch, ops))
 
     def _mlp(self, index: int, layer: Layer, x: Tensor, batch: Batch, ops: Ops) -> Tensor:
         gate_up = self._linear(index, layer, GATE_UP, x, batch, ops)
-        return self._linear(index, layer, DOWN, ops.silu_mul(gate_up), batch, ops)
+        return self.complete(self._linear(index, layer, DOWN, ops.silu_mul(gate_up), batch, ops))
 
     def _linear(self, index: int, layer: Layer, group: int, x: Tensor, batch: Batch, ops: Ops) -> Tensor:
         """The base's product, and each row's own adapter added."""

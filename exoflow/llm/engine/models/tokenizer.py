@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.request import WrongRequest
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -29,15 +30,21 @@ class ModelTokenizer:
         assert isinstance(text, str)
         return text
 
+    def word(self, token: int) -> str:
+        name = self.tokenizer.convert_ids_to_tokens(token)
+        return self.tokenizer.convert_tokens_to_string([name]) if isinstance(name, str) else ""
+
     def chat(self, messages: Sequence[dict[str, object]]) -> list[int]:
+        from jinja2 import TemplateError
+
         try:
             text = self.tokenizer.apply_chat_template(
                 list(messages),  # type: ignore[arg-type]  # a message holds more than strings
                 add_generation_prompt=True,
                 tokenize=False,
             )
-        except (ValueError, TypeError) as error:
-            raise LLMError(f"the messages do not fit the model's chat template: {error}") from error
+        except (ValueError, TypeError, LookupError, TemplateError) as error:
+            raise WrongRequest(f"the messages do not fit the model's chat template: {error}") from error
         tokens: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return tokens
 

@@ -59,6 +59,8 @@ class StackedOps(ReferenceOps):
         self._singles = torch.from_numpy(np.flatnonzero(np.diff(batch.starts) == 1))
         tiles: dict[int, dict[Key, list[Tensor]]] = {}
         for slot, rows in zip(batch.tile_slots.tolist(), batch.tile_rows, strict=True):
+            if slot < 0:
+                continue
             rank = _padded_rank(max(self.tables.layouts[slot].ranks))
             key = (slot, self.tables.stamps[slot])
             tiles.setdefault(rank, {}).setdefault(key, []).append(torch.where(rows < 0, batch.rows, rows))
@@ -148,9 +150,11 @@ class StackedOps(ReferenceOps):
         count, most = len(table), -(-int(contexts.max()) // self.block)
         kv = self.kv(layer)[table[:, :most].flatten().long()]  # [count * most, 2, block, kv width]
         shape = (count, most * self.block, self.geometry.kv_heads, self.geometry.head_dim)
-        k, v = (kv[:, side].reshape(shape).transpose(1, 2) for side in (0, 1))
+        k, v = (kv[:, side].reshape(shape) for side in (0, 1))
         seen = torch.arange(most * self.block) < contexts[:, None]
-        seen = seen[:, None, None]
+        for each in (k, v):
+            each[~seen] = 0  # what others left there may be infinite, and no mask makes that harmless
+        k, v, seen = k.transpose(1, 2), v.transpose(1, 2), seen[:, None, None]
         return functional.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
 
 

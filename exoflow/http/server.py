@@ -7,20 +7,17 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
-from exoflow.web.app import Service, application
-
-logger = logging.getLogger(__name__)
-access = logging.getLogger("exoflow.web.access")
+access = logging.getLogger("exoflow.http.access")
 
 _BACKLOG = 2048
 _LATE_S = 5.0
-"""After the flows have been stopped, for answers that are still on their way."""
+"""After what is under way has been stopped, for answers that are still being sent."""
 
 Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
@@ -54,33 +51,45 @@ def access_log(app: App) -> App:
 
 
 class Server(uvicorn.Server):
-    """Stops at the first signal as the gateway does; the second one ends the process at once."""
+    """Stops in good order at the first signal; the second one ends the process at once.
 
-    def __init__(self, service: Service, *, grace_s: float, tell: Callable[[str], None]) -> None:
+    Args:
+        app: of ASGI.
+        drain: lets what is under way end, and stops it after so many seconds.
+        what: is under way, in words for whoever stops it.
+        grace_s: those seconds.
+        tell: says a line to him.
+    """
+
+    def __init__(
+        self, app: App, drain: Callable[[float], Coroutine[Any, Any, None]], what: str, *, grace_s: float,
+        tell: Callable[[str], None], lifespan: Literal["on", "off"] = "off",
+    ) -> None:  # fmt: skip
         config = uvicorn.Config(
-            access_log(application(service)),
-            log_config=None, access_log=False, server_header=False, lifespan="on",
+            access_log(app),
+            log_config=None, access_log=False, server_header=False, lifespan=lifespan,
             timeout_graceful_shutdown=int(grace_s + _LATE_S),
         )  # fmt: skip
         super().__init__(config)
-        self._gateway = service.gateway
+        self._drain = drain
+        self._what = what
         self._grace_s = grace_s
         self._tell = tell
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        self._tell(f"stopping: flows have {self._grace_s:g} s to end; again to stop at once")
+        self._tell(f"stopping: {self._what} have {self._grace_s:g} s to end; again to stop at once")
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        draining = asyncio.create_task(self._gateway.drain(self._grace_s))
+        draining = asyncio.create_task(self._drain(self._grace_s))
         await super().shutdown(sockets)
         await draining
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one.
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that nobody listens at yet; port 0 takes a free one.
 
     Raises:
         OSError: the address is taken, or is none of this machine's.
@@ -90,9 +99,20 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-        bound.listen(_BACKLOG)  # whoever is told the address may come at once
     except BaseException:
         bound.close()
         raise
     bound.set_inheritable(True)
     return bound
+
+
+def listen(bound: socket.socket) -> str:
+    """Whoever is told the address that this returns may come at once.
+
+    Raises:
+        OSError: another process has begun to listen there.
+    """
+    bound.listen(_BACKLOG)
+    address = bound.getsockname()
+    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{shown}:{address[1]}"

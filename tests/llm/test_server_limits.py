@@ -1,0 +1,259 @@
+"""Clients that go away, ask for too much, or send what is no request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from llm_served import BASE, Served, tokens
+
+TEXT = "The quick brown fox"
+LONG: dict[str, Any] = {"max_tokens": 300, "temperature": 0, "extra_body": {"ignore_eos": True}}
+LONG_BODY = {"model": BASE, "prompt": TEXT, "max_tokens": 300, "ignore_eos": True}
+
+
+async def refused(
+    served: Served, path: str, body: bytes | dict[str, Any], **headers: str
+) -> tuple[int, dict[str, Any]]:
+    """The status, and the error, which has OpenAI's form."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with served.http() as http:
+        answer = await http.post(path, content=content, headers={"Content-Type": "application/json"} | headers)
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    return answer.status_code, error
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what it asks for happens in another thread
+        await asyncio.sleep(0)
+
+
+# -- those who go away ----------------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_a_stream_gives_its_pages_back(served: Served) -> None:
+    async with served.openai() as client:
+        stream = await client.completions.create(model="r8", prompt=TEXT, stream=True, n=4, **LONG)
+        await anext(stream)
+        await stream.close()
+    await served.is_idle()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_its_answer_gives_its_pages_back(
+    open_server: Callable[..., Served], stream: bool
+) -> None:
+    server = open_server(max_batch=1)
+    async with server.openai() as client:
+        first = await client.completions.create(model=BASE, prompt=TEXT, stream=True, **LONG)
+        asking = asyncio.create_task(client.completions.create(model=BASE, prompt="x", stream=stream, **LONG))
+        await until(lambda: len(server.service._open) == 2)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await until(lambda: len(server.service._open) == 1)  # the second is gone, while the first goes on
+        assert (await anext(first)).choices
+        await first.close()
+    await server.is_idle()
+
+
+async def test_a_reader_that_is_slow_stops_nobody(served: Served) -> None:
+    """It reads nothing at all of a long answer in many pieces; others are answered meanwhile."""
+    host, port = served.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1)
+    body = json.dumps(LONG_BODY | {"stream": True, "n": 8, "logprobs": 20}).encode()
+    writer.write(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    await writer.drain()
+    assert await reader.read(1)
+    async with served.openai() as client:
+        answers = await asyncio.gather(
+            *(client.completions.create(model="r8", prompt=TEXT, max_tokens=5, temperature=0) for _ in range(10))
+        )
+    assert len({answer.choices[0].text for answer in answers}) == 1
+    writer.close()
+    await served.is_idle()
+
+
+# -- too much --------------------------------------------------------------------------------------------------------
+
+
+async def test_five_hundred_clients_at_once_are_all_answered(served: Served) -> None:
+    limits = httpx.Limits(max_connections=500)
+    body = {"prompt": TEXT, "max_tokens": 2, "temperature": 0}
+    async with httpx.AsyncClient(base_url=served.url, limits=limits, timeout=100) as http:
+        models = [(BASE, "r8", "mlp", "r1")[number % 4] for number in range(500)]
+        answers = await asyncio.gather(
+            *(http.post("/v1/completions", json=body | {"model": model}) for model in models)
+        )
+    texts = {(model, answer.json()["choices"][0]["text"]) for model, answer in zip(models, answers, strict=True)}
+    assert len(texts) == 4
+    await served.is_idle()
+
+
+async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_again(
+    open_server: Callable[..., Served],
+) -> None:
+    server = open_server(max_batch=2, max_waiting=2, token_budget=64)
+    async with server.openai() as client:
+        held = [await client.completions.create(model=BASE, prompt=TEXT, stream=True, **LONG) for _ in range(2)]
+        waiting = [
+            asyncio.create_task(client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)) for _ in range(2)
+        ]
+        await until(lambda: server.service._open_answers == 4)
+        with pytest.raises(openai.RateLimitError) as told:
+            await client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)
+        assert int(told.value.response.headers["Retry-After"]) > 0
+        assert told.value.code == "overloaded"
+        for stream in held:
+            await stream.close()
+        for answer in await asyncio.gather(*waiting):
+            assert answer.choices
+    await server.is_idle()
+
+
+async def test_what_cannot_be_in_time_is_503(open_server: Callable[..., Served]) -> None:
+    server = open_server(max_batch=1, policy="deadline", slo_s=1e-9)
+    for stream in (False, True):
+        status, error = await refused(server, "/v1/completions", LONG_BODY | {"stream": stream})
+        assert (status, error["code"]) == (503, "deadline")
+    await server.is_idle()
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"max_tokens": 100_000}, "context_length_exceeded"),
+        ({"prompt": "x" * 600}, "context_length_exceeded"),
+        ({"n": 257}, None),
+        ({"n": 100, "prompt": ["a", "b", "c"]}, None),
+        ({"prompt": []}, None),
+        ({"prompt": ""}, None),
+        ({"prompt": [300]}, None),
+        ({"prompt": [-1]}, None),
+        ({"prompt": [2**40]}, None),
+        ({"prompt": [[1], "a"], "n": 1, "max_tokens": 0}, None),
+        ({"prompt": [1, "a"]}, None),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": True}, None),
+        ({"temperature": -1}, None),
+        ({"temperature": 1e400}, None),
+        ({"top_p": 0}, None),
+        ({"top_k": -2}, None),
+        ({"stop": ""}, None),
+        ({"stop": ["x"] * 17}, None),
+        ({"logprobs": 21}, None),
+        ({"seed": "a"}, None),
+        ({"echo": True}, None),
+        ({"best_of": 3}, None),
+        ({"logit_bias": {"5": 1}}, None),
+        ({"presence_penalty": 0.5}, None),
+        ({"no_such_field": 1}, None),
+        ({"model": None}, None),
+        ({"stream_options": 5}, None),
+    ],
+)
+async def test_what_cannot_be_answered_is_400_and_says_why(served: Served, change: dict[str, Any], code: str) -> None:
+    body = {"model": BASE, "prompt": TEXT, "max_tokens": 5} | change
+    status, error = await refused(served, "/v1/completions", body)
+    assert status == 400
+    assert error["type"] == "invalid_request_error"
+    assert error["code"] == code
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "\xff"}', b'{"a":' * 50_000, b"[" * 100_000, b'"x"',
+        b'{"model": "tiny", "prompt": "\\ud800"}', b'{"model": "tiny"}', b"{}",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["completions", "chat/completions", "load_lora_adapter", "unload_lora_adapter"])
+async def test_a_body_that_is_no_request_is_400(served: Served, path: str, body: bytes) -> None:
+    assert (await refused(served, f"/v1/{path}", body))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [], "hi", [{}], [{"role": "user", "content": 5}], [{"role": "user", "content": [{"type": "image_url"}]}],
+        [{"content": "x"}], [{"role": "user", "content": "x" * 600}], [{"role": "user", "tool_calls": []}],
+    ],
+)  # fmt: skip
+async def test_messages_that_are_none_are_400(served: Served, messages: Any) -> None:
+    assert (await refused(served, "/v1/chat/completions", {"model": BASE, "messages": messages}))[0] == 400
+
+
+async def test_a_body_that_is_too_long_is_413_and_is_not_read(open_server: Callable[..., Served]) -> None:
+    server = open_server(max_body=1000)
+    assert (await refused(server, "/v1/completions", b"x" * 50_000))[0] == 413
+
+    async def endless() -> Any:
+        while True:
+            yield b" " * 1000
+
+    async with server.http() as http:
+        try:
+            answer = await http.post("/v1/completions", content=endless())
+            assert answer.status_code == 413
+        except httpx.TransportError:
+            pass  # the server has closed before all was sent
+    async with server.openai() as client:
+        assert (await client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)).choices
+
+
+async def test_other_paths_and_methods_are_errors_of_the_same_form(served: Served) -> None:
+    assert (await refused(served, "/v1/embeddings", {}))[0] == 404
+    assert (await refused(served, "/v1/models", {}))[0] == 405
+
+
+# -- who may ask -----------------------------------------------------------------------------------------------------
+
+
+async def test_only_those_with_a_key_may_ask(open_server: Callable[..., Served]) -> None:
+    server = open_server(tokens=tokens(anna="secret-1", berta="secret-2"))
+    for key in ("wrong", "secret", "secret-12"):
+        status, error = await refused(server, "/v1/completions", LONG_BODY, Authorization=f"Bearer {key}")
+        assert (status, error["code"]) == (401, "invalid_api_key")
+    assert (await refused(server, "/v1/load_lora_adapter", {}))[0] == 401
+    for key in ("secret-1", "secret-2"):
+        async with server.openai(key) as client:
+            assert (await client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)).choices
+    async with server.http() as http:
+        assert (await http.get("/v1/models")).status_code == 401
+        assert (await http.get("/health")).status_code == 200
+
+
+async def test_without_keys_a_page_of_another_site_may_not_ask(served: Served) -> None:
+    assert (await refused(served, "/v1/completions", LONG_BODY, Origin="http://evil.example"))[0] == 403
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stop_string_over_several_tokens_is_left_out_whole_or_in_pieces(served: Served) -> None:
+    async with served.openai() as client:
+        ask = client.completions.create
+        free = (await ask(model=BASE, prompt=TEXT, max_tokens=40, temperature=0)).choices[0].text
+        stop = free[10:13]
+        cut = await ask(model=BASE, prompt=TEXT, max_tokens=40, temperature=0, stop=[stop])
+        stream = await ask(model=BASE, prompt=TEXT, max_tokens=40, temperature=0, stop=[stop], stream=True)
+        streamed = "".join([piece.choices[0].text async for piece in stream])
+    assert cut.choices[0].text == streamed == free[: free.index(stop)]
+    assert cut.choices[0].finish_reason == "stop"
+
+
+async def test_letters_of_all_scripts_come_and_go_as_they_are(served: Served) -> None:
+    text = "naïve 日本語 🧬 \u200d \x00 <eos> <bos>"
+    async with served.openai() as client:
+        answer = await client.completions.create(model="r8", prompt=text, max_tokens=30, temperature=1, seed=1)
+        stream = await client.completions.create(
+            model="r8", prompt=text, max_tokens=30, temperature=1, seed=1, stream=True
+        )
+        streamed = "".join([piece.choices[0].text async for piece in stream])
+    assert answer.choices[0].text == streamed
