@@ -13,7 +13,7 @@ from typing import Any, cast
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, Interruption, StorageError
-from exoflow.executors.living import LiveActor, LocalActors
+from exoflow.executors.actors.living import LiveActor, LocalActors
 from exoflow.executors.ordering import Elsewhere
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines, Take, Threads, run_all

@@ -11,7 +11,7 @@ from exoflow.attempts import Fetch, Keep, is_async, raised, run_attempt, run_att
 from exoflow.codec import Encoded, Live, decode, encode_error, from_bytes
 from exoflow.codec.mainfile import finding_code
 from exoflow.errors import Interruption
-from exoflow.executors.living import WorkerActors
+from exoflow.executors.actors.living import WorkerActors
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import ActorOrder, Order
 from exoflow.hooks import reach

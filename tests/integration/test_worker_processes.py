@@ -16,10 +16,10 @@ import pytest
 from exoflow import flow, task
 from exoflow.codec import decode, encode, make_reference
 from exoflow.errors import CodecError, ExecutorError
-from exoflow.executors import open_executor, spool as spool_module
-from exoflow.executors.child import Worker
-from exoflow.executors.processes import ProcessExecutor
-from exoflow.executors.spool import Spool, read_spool, write_spool
+from exoflow.executors import open_executor
+from exoflow.executors.processes import ProcessExecutor, spool as spool_module
+from exoflow.executors.processes.child import Worker
+from exoflow.executors.processes.spool import Spool, read_spool, write_spool
 from exoflow.model import CallId, Held
 from exoflow.protocols import Computed, Raised, Vanished
 from exoflow.testing.executors import LARGE, WAIT_S, Bench, array, large, returned, wait_for_line, waits
@@ -105,7 +105,7 @@ def test_workers_and_spool_go_with_a_killed_parent(start, tmp_path):
     workers = [
         child.pid
         for child in psutil.Process(process.pid).children()
-        if "exoflow.executors.worker" in str(child.cmdline())
+        if "exoflow.executors.processes.worker" in str(child.cmdline())
     ]
     assert busy in workers
     assert any(list(folder.iterdir()) for folder in folders)

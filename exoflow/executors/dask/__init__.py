@@ -1,4 +1,25 @@
-"""Dask: places each attempt on one worker, for which Dask carries it there, its inputs, and what it made."""
+"""Dask: places each attempt on one worker, for which Dask carries it there, its inputs, and what it made.
+
+Rooms that Ray has too, of the same names:
+    executor        the protocol's methods, in the caller's threads
+    entry           an attempt between ``start`` and its report
+    cluster         the connection
+    values          what is held there
+    actors          where each lives, and its calls
+    worker          what a worker does
+    worker_actors   what it does for actors
+
+Dask's own, as the executor itself chooses workers (ADR 0020). On the client's loop:
+    dispatcher      the loop: gives attempts to workers, takes what comes
+    roster          which workers there are
+    placing         who has room, and for which resources
+    unplaceable     what nobody will ever have room for
+    stopping        cancels and timeouts
+    ending          what became of an attempt, told once
+With a worker:
+    body            a body in its thread, and how it is stopped
+    parcel          values as Dask keeps them
+"""
 
 from __future__ import annotations
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from exoflow.codec import Encoded
+from exoflow.executors.actors.living import key_of
 from exoflow.executors.dask import worker_actors
-from exoflow.executors.dask.connection import Connection
+from exoflow.executors.dask.cluster import Connection
 from exoflow.executors.dask.ending import Endings
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.parcel import Parcel
 from exoflow.executors.dask.placing import Seat
 from exoflow.executors.dask.roster import Roster, until_gone
-from exoflow.executors.living import key_of
 from exoflow.executors.wire import pack_saving, unpack_outcome, unpack_saved
 from exoflow.model import Held, Stored
 from exoflow.protocols import Outcome

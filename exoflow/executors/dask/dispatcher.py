@@ -21,14 +21,14 @@ from distributed import Future, as_completed
 from exoflow.errors import ExecutorError
 from exoflow.executors.dask import worker
 from exoflow.executors.dask.actors import Actors
-from exoflow.executors.dask.connection import Connection
+from exoflow.executors.dask.cluster import Connection
 from exoflow.executors.dask.ending import Endings, Tell
 from exoflow.executors.dask.entry import Entry
-from exoflow.executors.dask.holdings import Holdings
 from exoflow.executors.dask.placing import Seat, Waiting, nearest
 from exoflow.executors.dask.roster import Roster, until_gone
 from exoflow.executors.dask.stopping import Stops
 from exoflow.executors.dask.unplaceable import Unplaceable
+from exoflow.executors.dask.values import Holdings
 from exoflow.executors.pace import Pace
 from exoflow.executors.wire import unpack_outcome
 from exoflow.protocols import Computed

@@ -9,7 +9,7 @@ from distributed import Future
 
 from exoflow.attempts import raised
 from exoflow.executors.dask.entry import Entry
-from exoflow.executors.dask.holdings import Holdings
+from exoflow.executors.dask.values import Holdings
 from exoflow.model import CallId, Held
 from exoflow.protocols import Computed, Outcome, Vanished
 from exoflow.states import STATE

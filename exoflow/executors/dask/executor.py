@@ -14,11 +14,11 @@ from distributed import Client
 from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live, as_encoded
 from exoflow.errors import CodecError, ExecutorError, StorageError
-from exoflow.executors.dask.connection import Connection
+from exoflow.executors.actors.living import is_state
+from exoflow.executors.dask.cluster import Connection
 from exoflow.executors.dask.dispatcher import Dispatcher
 from exoflow.executors.dask.entry import Entry, Key
 from exoflow.executors.dask.parcel import FUTURES
-from exoflow.executors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, actor_order, carried, order_of
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Take, Threads, run_all

@@ -12,7 +12,6 @@ from distributed import Client, Future
 
 from exoflow.executors.dask import worker
 from exoflow.executors.dask.placing import Seat
-from exoflow.executors.dask.watching import token_of
 
 _POLL_S = 0.02
 _LOOK_S = 0.5
@@ -65,7 +64,7 @@ class Roster:
         """The scheduler is gone. One that comes back in its place knows nothing of us."""
 
     def open(self) -> None:
-        token = token_of(self._patron.id)
+        token = worker.token_of(self._patron.id)
         self._token = self._client.submit(int, key=token, resources={token: 1})  # which no worker has
         self._client.subscribe_topic("all", self._hear)
         self._spawn(self._greet(None))

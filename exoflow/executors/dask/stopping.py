@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from exoflow.executors.dask import worker
-from exoflow.executors.dask.connection import Connection
+from exoflow.executors.dask.body import GRACE_S
+from exoflow.executors.dask.cluster import Connection
 from exoflow.executors.dask.ending import Endings
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.placing import Seat
@@ -39,7 +40,7 @@ class Stops:
             self._endings.vanished([entry], reason, begun=False)
             self._place()
             return
-        await asyncio.sleep(worker.GRACE_S)
+        await asyncio.sleep(GRACE_S)
         self._end(entry, reason)
 
     async def withdraw(self, seat: Seat, entries: list[Entry], reason: str | None) -> list[Entry]:
@@ -49,7 +50,7 @@ class Stops:
             worker.withdraw, seat.place.seat, serials, reason, workers=[seat.address], on_error="return"
         )
         try:
-            unbegun = (await asyncio.wait_for(work, worker.GRACE_S)).get(seat.address)
+            unbegun = (await asyncio.wait_for(work, GRACE_S)).get(seat.address)
         except (OSError, TimeoutError):
             unbegun = None
         return [entry for entry in entries if entry.serial in unbegun] if isinstance(unbegun, list) else []

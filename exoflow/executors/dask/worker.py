@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import functools
 import os
 import sys
@@ -11,33 +10,26 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from distributed import Worker, get_worker
 
 from exoflow.codec import Encoded, Live, as_encoded, decode, encode, from_bytes
-from exoflow.errors import Interruption
-from exoflow.executors.dask.lane import Lane, Leaving
-from exoflow.executors.dask.parcel import FUTURES, Parcel
-from exoflow.executors.dask.pinning import future_of, pin, put
-from exoflow.executors.dask.watching import watch
-from exoflow.executors.living import WorkerActors
+from exoflow.executors.actors.living import WorkerActors
+from exoflow.executors.dask.body import Leaving, Running, Stopped
+from exoflow.executors.dask.parcel import FUTURES, Parcel, future_of, pin, put
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
-from exoflow.executors.threads import Deadlines
 from exoflow.executors.wire import Order, pack_outcome, unpack_order
 from exoflow.model import Held
 from exoflow.protocols import Outcome, Vanished
 
-GRACE_S = 3.0
-"""How long a body that was told to stop may take to end."""
+if TYPE_CHECKING:
+    from exoflow.executors.dask.worker_actors import Lane
 
 _FLOOR_STEP = 1000
-
-
-class Stopped(Interruption):
-    """Thrown into the thread of a body that was cancelled or has timed out."""
+_LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +70,7 @@ async def take_seat(patron: Patron, dask_worker: Worker) -> Place:
         _look_for_modules_in(patron.path)
         _seats[seat.id] = seat
         gone = functools.partial(leave, patron.id)
-        seat.watching = asyncio.create_task(watch(dask_worker, patron.id, gone))
+        seat.watching = asyncio.create_task(_watch(dask_worker, patron.id, gone))
     memory = dask_worker.memory_manager.memory_limit
     resources = dict(dask_worker.state.total_resources)
     process = psutil.Process()
@@ -90,6 +82,24 @@ async def take_seat(patron: Patron, dask_worker: Worker) -> Place:
         memory=float(memory or float("inf")),
         resources=resources,
     )
+
+
+def token_of(patron: str) -> str:
+    """A task that no worker can run: no data that could be lost, and the scheduler forgets it with its client."""
+    return f"exoflow-{patron}"
+
+
+async def _watch(worker: Worker, patron: str, gone: Callable[[], None]) -> None:
+    """Tell when the scheduler has forgotten the executor's client: what that has left, nobody else would clear away."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        try:
+            known = await worker.scheduler.get_task_status(keys=[token_of(patron)])
+        except OSError:  # the scheduler cannot be reached, and may be again; without one this process ends
+            continue
+        if known[token_of(patron)] is None:
+            gone()
+            return
 
 
 def _look_for_modules_in(path: Iterable[str]) -> None:
@@ -237,55 +247,6 @@ class Seat:
         return outcome
 
 
-class Running:
-    """A body and its thread."""
-
-    def __init__(self, seat: Seat, serial: int, timeout_s: float | None) -> None:
-        self.reason: str | None = None
-        self.over = False
-        self._seat = seat
-        self._serial = serial
-        self._timeout_s = timeout_s
-        self._thread = threading.get_ident()
-        self._worker = get_worker()
-        self._lock = threading.Lock()
-
-    def begin(self) -> None:
-        if self._timeout_s is not None:
-            _deadlines.add(self._timeout_s, self)
-
-    def stop(self, reason: str) -> None:
-        """Throw ``Stopped`` into the body, once. It is noticed when the body is next at Python code."""
-        with self._lock:
-            if not self.over and self.reason is None:
-                self.reason = reason
-                _throw(self._thread, ctypes.py_object(Stopped))
-
-    def end(self) -> None:
-        """Nothing is thrown from here on.
-
-        Raises:
-            Stopped: it was, in this moment.
-        """
-        with self._lock:
-            self.over = True
-        if self.reason is not None:
-            for _ in range(2):  # what was thrown and has not been noticed yet is noticed at a jump back
-                pass
-
-    def expire(self) -> None:
-        """Its time is up; or it has not ended for that."""
-        if self.reason is None:
-            self.stop(f"timed out after {self._timeout_s} s")
-            _deadlines.add(GRACE_S, self)
-        else:
-            self._worker.log_event(self._seat.patron.id, {"seat": self._seat.id, "overdue": self._serial})
-
-
-def _throw(thread: int, error: Any) -> None:
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
-
-
 @functools.lru_cache(maxsize=16)
 def _stored(store: bytes | None) -> StoredValues:
     return StoredValues(None if store is None else decode(from_bytes(store)))
@@ -297,4 +258,3 @@ def _performer(store: bytes | None) -> Performer:
 
 
 _seats: dict[str, Seat] = {}
-_deadlines: Deadlines[Running] = Deadlines(Running.expire, lambda running: not running.over, "exoflow-dask-deadlines")

@@ -5,18 +5,50 @@ What is called here runs on the worker's loop. It is no task of Dask's, which ca
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from distributed import Worker
 from distributed.utils_comm import gather_from_workers
+from distributed.worker import _worker_cvar
 
-from exoflow.executors.dask.lane import Lane
+from exoflow.executors.actors.living import key_of
 from exoflow.executors.dask.parcel import FUTURES, Parcel
 from exoflow.executors.dask.worker import seat_of
-from exoflow.executors.living import key_of
+from exoflow.executors.threads import Threads, run_all
 from exoflow.executors.wire import pack_outcome, pack_saved, unpack_order, unpack_saving
 from exoflow.protocols import Outcome
 from exoflow.states import snapshot_of
+
+R = TypeVar("R")
+
+
+class Lane:
+    """An actor's thread, beside Dask's: it waits for nobody, and what a library keeps by thread is found again."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._threads: Threads[Callable[[], None]] = Threads(1, run_all, "exoflow-dask-actor")
+
+    def run(self, work: Callable[[], R]) -> asyncio.Future[R]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+
+        def there() -> None:
+            _worker_cvar.set(self._worker)  # by which get_worker() and get_client() find it, as in a task
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 -- whoever awaits it gets it
+                loop.call_soon_threadsafe(_settle, future, future.set_exception, error)
+            else:
+                loop.call_soon_threadsafe(_settle, future, future.set_result, result)
+
+        self._threads.put(there)
+        return future
+
+    def close(self) -> None:
+        self._threads.close()
 
 
 async def act(
@@ -77,3 +109,8 @@ async def _brought(keys: list[str], worker: Worker) -> list[Parcel]:
         brought, *_ = await gather_from_workers(who_has, rpc=worker.rpc, who=worker.address)
         found |= brought
     return [parcel for parcel in found.values() if isinstance(parcel, Parcel)]
+
+
+def _settle(future: asyncio.Future[Any], how: Callable[[Any], None], what: object) -> None:
+    if not future.done():  # nobody awaits it any more
+        how(what)

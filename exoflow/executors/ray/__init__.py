@@ -1,4 +1,19 @@
-"""Ray: attempts are Ray tasks, which Ray never runs again by itself, and their values stay in its object stores."""
+"""Ray: attempts are Ray tasks, which Ray never runs again by itself, and their values stay in its object stores.
+
+Rooms that Dask has too, of the same names:
+    executor        the protocol's methods; starts Ray tasks, and reports what became of them
+    entry           an attempt between ``start`` and its report
+    cluster         the connection
+    values          what is held there
+    actors          where each lives, and its calls
+    worker          what a worker does
+    worker_actors   what it does for actors
+
+Ray's own, as Ray chooses workers (ADR 0019):
+    batching        short attempts that share a Ray task
+    resources       the words for them
+    savers          the processes that write values to the store
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -14,9 +13,10 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from exoflow.executors.living import key_of, place_of
+from exoflow.executors.actors.living import key_of, place_of
 from exoflow.executors.ray.cluster import Cluster
-from exoflow.executors.ray.residence import Residence, await_end, whereabouts
+from exoflow.executors.ray.resources import check_resources, options_of
+from exoflow.executors.ray.worker_actors import Residence, await_end, whereabouts
 from exoflow.executors.wire import pack_saving
 from exoflow.model import Held
 from exoflow.protocols import Attempt
@@ -24,8 +24,6 @@ from exoflow.states import STATE
 
 _DEAD = 4
 """``ActorTableData.DEAD`` of Ray's."""
-_OPTIONS = ("num_cpus", "num_gpus", "memory")
-"""The resources that Ray has options for; the others are the user's own."""
 _log = logging.getLogger(__name__)
 
 
@@ -150,7 +148,7 @@ class Homes:
         return self._cluster.has(home.session) and home.process._get_local_state() != _DEAD
 
     def _new(self, attempt: Attempt) -> Home:
-        self._cluster.check(attempt.task, attempt.resources)
+        check_resources(attempt.task, attempt.resources)
         place = f"actor-{next(self._numbers)}"
         process: Any = self._residence.options(**options_of(attempt.resources)).remote(
             self._setup, self._executor, place
@@ -163,9 +161,3 @@ class Homes:
         with self._lock:
             self._homes[place] = home
         return home
-
-
-def options_of(resources: Mapping[str, float]) -> dict[str, Any]:
-    """The resources of a task or an actor, as Ray's options. What is not told is as Ray has it."""
-    own = {kind: amount for kind, amount in resources.items() if kind not in _OPTIONS}
-    return {**{kind: resources[kind] for kind in _OPTIONS if kind in resources}, "resources": own}

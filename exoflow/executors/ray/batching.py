@@ -20,8 +20,8 @@ from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.pace import Pace
 from exoflow.executors.ray.cluster import Cluster
 from exoflow.executors.ray.entry import Entry
-from exoflow.executors.ray.tasks import message_for_all, perform_all
 from exoflow.executors.ray.values import Values
+from exoflow.executors.ray.worker import message_for_all, perform_all
 from exoflow.executors.threads import Deadlines, Threads
 from exoflow.executors.wire import unpack_outcome
 from exoflow.model import INLINE_MAX_BYTES, Held

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ray
@@ -23,12 +22,10 @@ _LOOK_S = 5.0
 _MISSES = 2
 _MISSES_OF_GCS = 30
 """One that is made to survive failures starts again; Ray itself waits 60 s, and then ends the program."""
-_NODE_WORDS = {"num_cpus": "CPU", "num_gpus": "GPU"}
 
 _lock = threading.Lock()
 _users: set[Cluster] = set()
 """Who uses the connection that one of them has made. The last one to leave closes it; the program's own, nobody."""
-_log = logging.getLogger(__name__)
 
 
 class Cluster:
@@ -122,21 +119,6 @@ class Cluster:
                 _users.discard(self)
                 if not _users and ray.is_initialized():
                     ray.shutdown()
-
-    def check(self, task: str, resources: Mapping[str, float]) -> None:
-        """Say so if no node can run the task: Ray lets it wait, for one that may come.
-
-        Raises:
-            ExecutorError: a resource has a name that Ray's tasks cannot ask for.
-        """
-        for word, node_word in _NODE_WORDS.items():
-            if node_word in resources:
-                raise ExecutorError(f"{task} asks for {node_word!r}, which Ray's tasks call {word!r}: write that")
-        wanted = {_NODE_WORDS.get(kind, kind): amount for kind, amount in resources.items()}
-        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
-        alive: list[Mapping[str, float]] = [node["Resources"] for node in nodes if node["Alive"]]
-        if not any(all(node.get(kind, 0) >= amount for kind, amount in wanted.items()) for node in alive):
-            _log.warning("no node of the Ray cluster has %s, which %s asks for: it waits until one joins", wanted, task)
 
     def _connect(self) -> None:
         try:

@@ -19,14 +19,15 @@ from ray.experimental import internal_kv
 from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, StorageError
-from exoflow.executors.living import is_state
+from exoflow.executors.actors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere
-from exoflow.executors.ray.actors import Home, Homes, options_of
+from exoflow.executors.ray.actors import Home, Homes
 from exoflow.executors.ray.batching import Batches
 from exoflow.executors.ray.cluster import Cluster
 from exoflow.executors.ray.entry import Entry, Key
-from exoflow.executors.ray.tasks import NAMESPACE, message_of, perform
+from exoflow.executors.ray.resources import check_resources, options_of
 from exoflow.executors.ray.values import RayHandle, Values, summary
+from exoflow.executors.ray.worker import NAMESPACE, message_of, perform
 from exoflow.executors.threads import Threads, run_all
 from exoflow.executors.wire import unpack_outcome
 from exoflow.model import CallId, Held, RunId, Stored, Version
@@ -285,7 +286,7 @@ class RayExecutor:
         key = (name, frozenset(resources.items()) if resources else None)
         task = self._tasks.get(key)
         if task is None:
-            self._cluster.check(name, resources)
+            check_resources(name, resources)
             # Ray is not to run an attempt again, nor the one that made a lost input: that is the kernel's to say (V11).
             remote = ray.remote(max_retries=0, num_returns=2, **options_of(resources))(perform)
             task = self._tasks[key] = remote.options(name=name)

@@ -13,7 +13,7 @@ from ray import ObjectRef
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from exoflow.executors.ray.tasks import Unboxed, write
+from exoflow.executors.ray.worker import Unboxed, write
 
 _AT_ONCE = 2
 
@@ -34,7 +34,7 @@ class Savers:
         self._lock = threading.Lock()
 
     def write(self, session: int, setup: bytes, name: str, place: int, ref: ObjectRef[Any]) -> ObjectRef[Any]:
-        """Have a value written; the answer of ``tasks.write``."""
+        """Have a value written; the answer of ``worker.write``."""
         nodes = get_object_locations([ref]).get(ref, {}).get("node_ids") or [None]
         answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, place, ref)
         return answer

@@ -12,11 +12,11 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from exoflow.codec import Encoded, Live, as_encoded, decode_error
 from exoflow.errors import StorageError
-from exoflow.executors.living import is_state
+from exoflow.executors.actors.living import is_state
 from exoflow.executors.ordering import Carrier, Functions, actor_order, order_of
 from exoflow.executors.ray.cluster import Cluster
 from exoflow.executors.ray.savers import Savers
-from exoflow.executors.ray.tasks import boxed, setup_of, unboxed
+from exoflow.executors.ray.worker import boxed, setup_of, unboxed
 from exoflow.executors.wire import ActorOrder, pack_order, unpack_saved
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Stored, Value
 from exoflow.protocols import Attempt, Computed, Outcome

@@ -15,10 +15,10 @@ from typing import cast
 import msgpack
 
 from exoflow.codec import Encoded, Live, as_encoded, decode, from_bytes
-from exoflow.executors.living import WorkerActors
+from exoflow.executors.actors.living import WorkerActors
 from exoflow.executors.performing import Performer
+from exoflow.executors.processes.spool import EXECUTOR, read_spool, write_spool
 from exoflow.executors.reading import StoredValues
-from exoflow.executors.spool import EXECUTOR, read_spool, write_spool
 from exoflow.executors.wire import pack_outcome, pack_saved, unpack_order, unpack_saving
 from exoflow.model import Held
 

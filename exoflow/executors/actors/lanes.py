@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-from exoflow.executors.living import key_of, place_of
+from exoflow.executors.actors.living import key_of, place_of
 from exoflow.executors.threads import Take, Threads
 from exoflow.model import Held
 from exoflow.protocols import ActorPart

@@ -16,12 +16,12 @@ import msgpack
 from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live, as_encoded
 from exoflow.errors import CodecError, ExecutorError, StorageError
-from exoflow.executors.child import Worker, WorkerDied
-from exoflow.executors.lanes import Lanes
-from exoflow.executors.living import is_state
+from exoflow.executors.actors.lanes import Lanes
+from exoflow.executors.actors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere, Functions, Send, actor_order, carried, order_of
+from exoflow.executors.processes.child import Worker, WorkerDied
+from exoflow.executors.processes.spool import EXECUTOR, Spool, delete_spool, read_spool, write_spool
 from exoflow.executors.reading import StoredValues
-from exoflow.executors.spool import EXECUTOR, Spool, delete_spool, read_spool, write_spool
 from exoflow.executors.threads import Take, Threads, run_all
 from exoflow.executors.wire import ActorOrder, pack_order, pack_saving, unpack_outcome, unpack_saved
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ray._private.state import actors
 
-from exoflow.executors.living import WorkerActors
-from exoflow.executors.ray.tasks import Boxed, Unboxed, perform_as, tools
+from exoflow.executors.actors.living import WorkerActors
+from exoflow.executors.ray.worker import Boxed, Unboxed, perform_as, tools
 from exoflow.executors.wire import pack_saved, unpack_saving
 
 _POLL_S = 0.01
@@ -29,7 +29,7 @@ class Residence:
         self._actors = WorkerActors(executor, place, stored)
 
     def perform(self, message: bytes, *boxes: list[Unboxed]) -> tuple[bytes, list[Boxed] | None]:
-        """``tasks.perform``, for an attempt that takes the state."""
+        """``worker.perform``, for an attempt that takes the state."""
         return perform_as(message, boxes, self._actors)
 
     def save(self, message: bytes) -> bytes:

@@ -27,7 +27,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         program = (
             f"import sys; sys.path[:] = {sys.path!r}; "
-            f"from exoflow.executors.worker import main; main({theirs.fileno()}, {os.getpid()})"
+            f"from exoflow.executors.processes.worker import main; main({theirs.fileno()}, {os.getpid()})"
         )
         with theirs:
             self._process = subprocess.Popen(
