@@ -75,11 +75,11 @@ class Dispatcher:
         self._endings = Endings(name, self.holdings, tell)
         self._stops = Stops(connection, self._roster, self._endings, self._place)
         self._unplaceable = Unplaceable(self._waiting, self._roster, self._endings, is_own=connection.is_own)
-        self.actors = Actors(connection, self._roster, self._endings, self._place)
+        self.actors = Actors(connection, self._roster, self._endings, self._place, self.begin)
         self._ended: list[tuple[Entry, Future[bytes]]] = []
         self._is_collecting = False
         self._is_balancing = False
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Future[object]] = set()
         self._call(self._open)
 
     @property
@@ -99,7 +99,7 @@ class Dispatcher:
     def wait_for(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def begin(self, work: Coroutine[Any, Any, object]) -> None:
         self._call(self._spawn, work)
 
     def close(self) -> None:
@@ -117,12 +117,12 @@ class Dispatcher:
     def _call(self, function: Callable[..., object], *args: Any) -> None:
         self._loop.call_soon_threadsafe(function, *args)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.ensure_future(work, loop=self._loop)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Future[None]) -> None:
+    def _done(self, task: asyncio.Future[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.is_over:
             _log.error("the Dask executor failed", exc_info=error)

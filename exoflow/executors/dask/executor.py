@@ -128,7 +128,7 @@ class DaskExecutor:
     def release(self, value: Held) -> None:
         dispatcher = self._dispatcher
         if dispatcher is not None and is_state(value):
-            dispatcher.begin(dispatcher.actors.release(value))
+            dispatcher.actors.release(value)
         elif dispatcher is not None:
             dispatcher.holdings.release(str(value.handle))
 
