@@ -45,6 +45,7 @@ def resolve_command(run_id: str, call: str, store: str | None) -> str:
     return shlex.join(["exoflow", "resolve", run_id, call, *(["--store", store] if store else [])])
 
 
-def resume_command(run_id: str, store: str | None) -> str:
+def resume_command(run_id: str, store: str | None, executor: str | None = None) -> str:
     """What to type to go on with a run."""
-    return shlex.join(["exoflow", "resume", run_id, *(["--store", store] if store else [])])
+    options = [*(["--store", store] if store else []), *(["--executor", executor] if executor else [])]
+    return shlex.join(["exoflow", "resume", run_id, *options])

@@ -67,7 +67,7 @@ def run(
         if executor is not None:
             options["executor"] = executor
         execution = _begun(flow, options, args, kwargs)
-        _run_to_end(execution, terminal, store, debug=debug)
+        _run_to_end(execution, terminal, resume_command(execution.run_id, store, executor), debug=debug)
 
 
 def _begun(
@@ -102,7 +102,7 @@ def resume(
             go_to(known.cwd, terminal)
         make_importable(known.file, known.module)
         execution = adopt(run_id, code_of, opened, executor, takeover=takeover, accept=tuple(accept or ()))
-        _run_to_end(execution, terminal, store, debug=debug)
+        _run_to_end(execution, terminal, resume_command(execution.run_id, store, executor), debug=debug)
 
 
 def go_to(folder: str, terminal: Terminal) -> None:
@@ -117,14 +117,14 @@ def go_to(folder: str, terminal: Terminal) -> None:
         terminal.say(Text(f"in {folder}, where the run began", style="dim"))
 
 
-def _run_to_end(execution: Execution, terminal: Terminal, store: str | None, *, debug: bool) -> None:
-    """Run a flow's body to its end, say how far it is meanwhile, print what came of it."""
+def _run_to_end(execution: Execution, terminal: Terminal, going_on: str, *, debug: bool) -> None:
+    """Run a flow's body to its end, say how far it is meanwhile, print what came of it, or what to type to go on."""
     if not terminal.json_output:
         terminal.say(Text.assemble(("run ", "dim"), execution.run_id))
     begun, stored = time.monotonic(), execution.ended.is_set()
     try:
         with told(execution, terminal):
-            result = run_stoppable(execution, resume_command(execution.run_id, store))
+            result = run_stoppable(execution, going_on)
     except Stopped as stopped:
         if terminal.json_output:
             terminal.print_json(_outcome(execution, time.monotonic() - begun, error=str(stopped)))
@@ -132,7 +132,7 @@ def _run_to_end(execution: Execution, terminal: Terminal, store: str | None, *, 
     except Exception as error:
         if execution.status is not Status.FAILED:
             raise
-        _tell_failure(execution, error, terminal, store, debug=debug)
+        _tell_failure(execution, error, terminal, going_on, debug=debug)
         raise typer.Exit(FAILED) from None
     seconds = time.monotonic() - begun
     if terminal.json_output:
@@ -165,12 +165,12 @@ def _outcome(execution: Execution, seconds: float, **rest: object) -> dict[str, 
     }
 
 
-def _tell_failure(
-    execution: Execution, error: Exception, terminal: Terminal, store: str | None, *, debug: bool
-) -> None:
+def _tell_failure(execution: Execution, error: Exception, terminal: Terminal, going_on: str, *, debug: bool) -> None:
     """The task's own traceback, which run it was, and how to go on."""
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str) and note.startswith(_WHERE)]
-    if notes and not debug:
+    if isinstance(error, ExecutorError) and not debug:
+        pass  # no code of the user's had a part in it
+    elif notes and not debug:
         terminal.say(own_frames(notes[0].removeprefix(_WHERE)))
     else:
         terminal.say("".join(traceback.format_exception(error)).rstrip())
@@ -178,7 +178,7 @@ def _tell_failure(
     terminal.say(Text.assemble("\n", ("failed", STYLES[Status.FAILED]), f" {execution.run_id}: {message}"))
     if execution.flow.undo_on_failure:
         say_what_stands(execution.values.store, execution.run_id, terminal)
-    terminal.say(f"Go on with it: {resume_command(execution.run_id, store)}")
+    terminal.say(f"Go on with it: {going_on}")
     if terminal.json_output:
         terminal.print_json(_outcome(execution, 0.0, error=message))
 
