@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, get_args
 
 from exoflow.attempts import is_async, wants_refs
+from exoflow.attempts.actors import Creation, Method
 from exoflow.codec import code_mark
 from exoflow.driver.identity import keep_home
 from exoflow.driver.spec import FlowSpec, TaskSpec
@@ -31,7 +32,6 @@ from exoflow.options import (
     shown,
 )
 from exoflow.protocols import Executor
-from exoflow.states import Creation, Method
 from exoflow.transactions import Transacted, Transaction
 
 __all__ = ["RunOptions", "actor_specs", "call_spec", "flow_spec", "is_method", "key_text", "place_of", "task_spec"]

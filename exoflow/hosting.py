@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
     from exoflow.driver.records import Start
 
-_BODIES = {("exoflow.attempts", "run_attempt"), ("exoflow.driver.sync_body", "run")}
+_BODIES = {("exoflow.attempts.running", "run_attempt"), ("exoflow.driver.sync_body", "run")}
 """The functions that call into the user's code: where that is interrupted, no state of ours is."""
 
 

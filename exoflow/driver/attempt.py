@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING
 
+from exoflow.attempts.actors import STATE
 from exoflow.codec import Encoded
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
@@ -12,7 +13,6 @@ from exoflow.driver.values import DRIVER
 from exoflow.kernel.call import State
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
 from exoflow.protocols import ActorPart, Attempt, Creating, Executor, Vanished
-from exoflow.states import STATE
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exoflow import codec
-from exoflow.attempts import spare
+from exoflow.attempts.spare import spare
 from exoflow.driver import records
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.handle import Handle

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from exoflow import codec
+from exoflow.attempts.actors import STATE
 from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
 from exoflow.driver.letting_go import let_go, note_end, note_refs, note_value
@@ -12,7 +13,6 @@ from exoflow.errors import TaskFailed
 from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Held, Inline, Stored, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
-from exoflow.states import STATE
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution

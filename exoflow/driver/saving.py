@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from exoflow.attempts.actors import STATE
 from exoflow.driver import records
 from exoflow.driver.attempt import value_name
 from exoflow.driver.damage import made_again
@@ -13,7 +14,6 @@ from exoflow.errors import CodecError, StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
 from exoflow.model import CallId, Held, Kind, Stored, Version
-from exoflow.states import STATE
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution

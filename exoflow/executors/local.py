@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
+from exoflow.attempts.actors import run_actor, run_actor_async, snapshot_of
 from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, Interruption, StorageError
 from exoflow.executors.actors.living import LiveActor, LocalActors
@@ -19,7 +20,6 @@ from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines, Take, Threads, run_all
 from exoflow.model import Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
-from exoflow.states import run_actor, run_actor_async, snapshot_of
 
 GRACE_S = 5.0
 """How long a cancelled coroutine may take to end before it is reported all the same."""

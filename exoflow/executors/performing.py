@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from exoflow.attempts import Fetch, Keep, is_async, raised, run_attempt, run_attempt_async
+from exoflow.attempts.actors import States, run_actor, run_actor_async, snapshot_of
 from exoflow.codec import Encoded, Live, decode, encode_error, from_bytes
 from exoflow.codec.mainfile import finding_code
 from exoflow.errors import Interruption
@@ -17,7 +18,6 @@ from exoflow.executors.wire import ActorOrder, Order
 from exoflow.hooks import reach
 from exoflow.model import Held, Inline, Stored, Value
 from exoflow.protocols import ActorPart, Attempt, Creating, Outcome, Vanished
-from exoflow.states import States, run_actor, run_actor_async, snapshot_of
 
 Read = Callable[[Held], Encoded | Live]
 """Reads a value that the executor holds; KeyError or FileNotFoundError where it is lost."""

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Generic, TypeVar, cast
 
-from exoflow.attempts import spare
+from exoflow.attempts.spare import spare
 
 T = TypeVar("T")
 Take = Callable[[], T | None]

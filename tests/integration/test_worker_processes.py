@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -22,7 +21,18 @@ from exoflow.executors.processes.child import Worker
 from exoflow.executors.processes.spool import Spool, read_spool, write_spool
 from exoflow.model import CallId, Held
 from exoflow.protocols import Computed, Raised, Vanished
-from exoflow.testing.executors import LARGE, WAIT_S, Bench, array, large, returned, wait_for_line, waits
+from exoflow.testing.executors import (
+    LARGE,
+    WAIT_S,
+    Bench,
+    array,
+    is_gone,
+    large,
+    returned,
+    wait_for_line,
+    wait_until,
+    waits,
+)
 
 PROGRAM = """
     import sys, threading
@@ -58,20 +68,6 @@ PROGRAM = """
         else:
             start(executor, 2, waits, sys.argv[1], sys.argv[2]).wait()
 """
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def is_gone(pid):
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture

@@ -369,7 +369,7 @@ def test_a_task_is_given_what_it_takes_of_what_another_has_put_and_no_more(monke
     def _given() -> Any:
         context = current_attempt()
         assert context is not None
-        return context._attempt.inputs
+        return context.attempt.inputs
 
     def body() -> list[str]:
         made = [parts.submit(3), parts.submit(3)]

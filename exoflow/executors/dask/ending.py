@@ -8,11 +8,11 @@ from dataclasses import replace
 from distributed import Future
 
 from exoflow.attempts import raised
+from exoflow.attempts.actors import STATE
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.values import Holdings
 from exoflow.model import CallId, Held
 from exoflow.protocols import Computed, Outcome, Vanished
-from exoflow.states import STATE
 
 Tell = Callable[[Sequence[tuple[Entry, Outcome]]], None]
 

@@ -13,13 +13,13 @@ from distributed import Worker
 from distributed.utils_comm import gather_from_workers
 from distributed.worker import _worker_cvar
 
+from exoflow.attempts.actors import snapshot_of
 from exoflow.executors.actors.living import key_of
 from exoflow.executors.dask.parcel import FUTURES, Parcel
 from exoflow.executors.dask.worker import seat_of
 from exoflow.executors.threads import Threads, run_all
 from exoflow.executors.wire import pack_outcome, pack_saved, unpack_order, unpack_saving
 from exoflow.protocols import Outcome
-from exoflow.states import snapshot_of
 
 R = TypeVar("R")
 

@@ -13,6 +13,7 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from exoflow.attempts.actors import STATE
 from exoflow.executors.actors.living import key_of, place_of
 from exoflow.executors.ray.cluster import Cluster
 from exoflow.executors.ray.resources import check_resources, options_of
@@ -20,7 +21,6 @@ from exoflow.executors.ray.worker_actors import Residence, await_end, whereabout
 from exoflow.executors.wire import pack_saving
 from exoflow.model import Held
 from exoflow.protocols import Attempt
-from exoflow.states import STATE
 
 _DEAD = 4
 """``ActorTableData.DEAD`` of Ray's."""

@@ -17,6 +17,7 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.experimental import internal_kv
 
 from exoflow.attempts import raised
+from exoflow.attempts.actors import STATE
 from exoflow.codec import Encoded, Live
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.actors.living import is_state
@@ -32,7 +33,6 @@ from exoflow.executors.threads import Threads, run_all
 from exoflow.executors.wire import unpack_outcome
 from exoflow.model import CallId, Held, RunId, Stored, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
-from exoflow.states import STATE
 
 _CARRIERS = 4
 _LOOK_S = 1.0

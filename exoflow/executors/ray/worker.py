@@ -17,6 +17,7 @@ from typing import Any, cast
 import msgspec
 from ray.experimental import internal_kv
 
+from exoflow.attempts.actors import States
 from exoflow.codec import Encoded, Live, as_encoded, decode, encode_error, from_bytes
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.performing import Performer
@@ -24,7 +25,6 @@ from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
 from exoflow.model import INLINE_MAX_BYTES, Held
 from exoflow.protocols import Buffer
-from exoflow.states import States
 
 NAMESPACE = b"exoflow"
 """Of the keys in Ray's own table by which a worker says that it ends itself, because an attempt has timed out."""

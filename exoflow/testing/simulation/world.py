@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exoflow import codec
+from exoflow.attempts.actors import STATE
 from exoflow.codec import Encoded
 from exoflow.driver import records
 from exoflow.driver.execution import Execution
@@ -21,7 +22,6 @@ from exoflow.kernel.call import Call, State as CallState
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import CallId, Happened, Held, Inline, Kind, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
-from exoflow.states import STATE
 from exoflow.testing.simulation.oracle import Sink, Violation, check, check_stuck
 from exoflow.testing.simulation.program import (
     UNDO_RETRIES,

@@ -19,12 +19,12 @@ from distributed import Client
 
 import exoflow
 from exoflow import flow, task
+from exoflow.attempts.actors import Creation, Method
 from exoflow.codec import make_reference
 from exoflow.errors import ExecutorError
 from exoflow.executors.dask import DaskExecutor
 from exoflow.model import CallId, Stored
 from exoflow.protocols import ActorPart, Computed, Vanished
-from exoflow.states import Creation, Method
 from exoflow.storage import MemoryStore
 from exoflow.testing.executors import (
     LARGE,

@@ -5,13 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections import Counter
 
 import psutil
 import pytest
 
-from exoflow.testing.executors import WAIT_S
+from exoflow.testing.executors import WAIT_S, is_gone, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.big]
 
@@ -161,27 +160,13 @@ def ray_of(process):
     return found
 
 
-def wait_until(condition, what):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def is_gone(process):
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def test_a_killed_program_is_resumed_on_another_cluster_and_prints_errors_and_types_reach_it(start, tmp_path):
     program = start("chain")
-    running = [psutil.Process(pid) for pid in wait_for_both(tmp_path, 1)]
+    running = wait_for_both(tmp_path, 1)
     program.send_signal(signal.SIGKILL)
     program.wait()
-    for body in running:
-        wait_until(lambda body=body: is_gone(body), "a body outlived its program")
+    for pid in running:
+        wait_until(lambda pid=pid: is_gone(pid), "a body outlived its program")
     (tmp_path / "gate").touch()
     out, err = start("resume").communicate(timeout=2 * WAIT_S)
     assert "(300000, 10)" in out, err
@@ -195,7 +180,7 @@ def test_a_killed_program_is_resumed_on_another_cluster_and_prints_errors_and_ty
 
 def test_a_run_goes_on_when_the_cluster_that_it_has_started_dies(start, tmp_path):
     program = start("chain")
-    running = [psutil.Process(pid) for pid in wait_for_both(tmp_path, 1)]
+    running = wait_for_both(tmp_path, 1)
     for name in ("raylet", "gcs_server"):
         for process in ray_of(program)[name]:
             process.kill()

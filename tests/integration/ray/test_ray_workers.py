@@ -4,29 +4,28 @@ import logging
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 
 from exoflow import actor, flow, gather, put, resume, task
+from exoflow.attempts.actors import Creation, Method
 from exoflow.codec import decode, from_bytes, make_reference
 from exoflow.errors import ExecutorError, RunCancelled, TaskFailed
 from exoflow.executors.ray import RayExecutor
 from exoflow.model import CallId, Held
 from exoflow.protocols import ActorPart, Computed, Vanished
-from exoflow.states import Creation, Method
 from exoflow.testing.executors import (
     LARGE,
     TALLY,
-    WAIT_S,
     Bench,
     Tally,
     array,
+    is_gone,
     returned,
     wait_for_line,
+    wait_until,
     waits,
     with_state,
 )
@@ -50,20 +49,6 @@ def strike(log, *, once):
     if not mark.exists():
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-
-
-def wait_until(condition, what):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def is_gone(pid):
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @task

@@ -1,4 +1,4 @@
-"""The worker's half of actors: an attempt takes the state that the call before it has left, and leaves one (V7).
+"""An attempt at an actor's call: it takes the state that the call before has left, and leaves one (V7).
 
 The state is the live object. It belongs to whoever has taken it: if an attempt has changed it and does not leave it, no
 other one gets it. From a snapshot, the object is created again, as it was at first, and given its state then.
@@ -12,7 +12,8 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, cast
 
-from exoflow.attempts import Fetch, InputLost, Keep, arguments, raised, run_attempt, run_attempt_async
+from exoflow.attempts.inputs import Fetch, InputLost, arguments
+from exoflow.attempts.running import Keep, raised, run_attempt, run_attempt_async
 from exoflow.codec import Encoded, decode, encode, from_bytes, to_bytes
 from exoflow.errors import CodecError, Corrupt, StorageError
 from exoflow.model import INLINE_MAX_BYTES, CallId, Held, Inline, Stored, Value
@@ -256,6 +257,3 @@ def restore(actor: Any, state: Any) -> None:
         actor.__dict__.update(state)
     for name, value in slots.items():
         setattr(actor, name, value)
-
-
-__all__ = ["STATE", "Creation", "Method", "States", "restore", "run_actor", "run_actor_async", "snapshot_of"]
