@@ -16,6 +16,7 @@ import psutil
 from distributed import Worker, get_worker
 
 from exoflow.codec import Encoded, Live, as_encoded, decode, encode, from_bytes
+from exoflow.errors import StorageError
 from exoflow.executors.actors.living import WorkerActors
 from exoflow.executors.dask.body import Leaving, Running, Stopped
 from exoflow.executors.dask.parcel import FUTURES, Parcel, future_of, pin, put
@@ -140,10 +141,13 @@ def withdraw(seat: str, serials: list[int], reason: str | None) -> list[int]:
     return [] if here is None else [serial for serial in serials if here.withdraw(serial, reason)]
 
 
-def save(store: bytes, name: str, held: object) -> int:
-    """Write a held value to the store. Done twice, it is done once: names hold versions."""
+def save(store: bytes, name: str, held: object) -> int | StorageError:
+    """Write a held value to the store; its size. Done twice, it is done once: names hold versions."""
     encoded = held.encoded if isinstance(held, Parcel) else encode(held, what=name, own=True)
-    return _stored(store).write(encoded, name).size
+    try:
+        return _stored(store).write(encoded, name).size
+    except StorageError as error:  # told, not raised: Dask would print it once more
+        return error
 
 
 def seat_of(id: str) -> Seat | None:
