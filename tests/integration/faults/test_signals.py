@@ -162,7 +162,9 @@ def test_resume_is_stopped_in_the_same_way_and_names_its_store_and_executor(exof
         until_recorded(tmp_path / "store", "plain")
         process.kill()
     (tmp_path / "waiting").unlink()
-    with waiting(exoflow("resume", "it", "--store", "store", "--executor", "local", "--json"), tmp_path / "waiting") as process:
+    with waiting(
+        exoflow("resume", "it", "--store", "store", "--executor", "local", "--json"), tmp_path / "waiting"
+    ) as process:
         process.terminate()
         out, err = process.communicate()
     assert process.returncode == 143
