@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Cast:
+class Cast:
     """What the decorator knows of a class."""
 
     snapshot_every: int
@@ -31,7 +31,7 @@ class ActorType(type):
     """The class of an actor's class: in a flow's body, calling that creates an actor. Elsewhere it is any class."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        made: _Cast | None = cls.__dict__.get("__exoflow_actor__")
+        made: Cast | None = cls.__dict__.get("__exoflow_actor__")
         body = current_body()
         if made is None or body is None:
             return super().__call__(*args, **kwargs)
@@ -41,7 +41,7 @@ class ActorType(type):
 class Actor:
     """An actor, as the flow that created it has it. Its tasks are called on it; its state is where its process is."""
 
-    def __init__(self, cls: type, made: _Cast, chain: Chain, name: str) -> None:
+    def __init__(self, cls: type, made: Cast, chain: Chain, name: str) -> None:
         self.__dict__.update(_class=cls, _cast=made, _chain=chain, _name=name)
 
     def __getattr__(self, name: str) -> Any:
@@ -75,7 +75,7 @@ class Actor:
         return f"<actor {self._name}>"
 
 
-def _create(cls: type, made: _Cast, body: Body, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Actor:
+def _create(cls: type, made: Cast, body: Body, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Actor:
     try:
         made.signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -125,7 +125,7 @@ def actor(
         made = _with_actor_type(cls)
         creates, methods = actor_specs(made, _tasks_of(made), executor, dict(resources or {}))
         signature = cast(Any, creates.function).__signature__
-        made.__exoflow_actor__ = _Cast(snapshot_every, creates, methods, signature)  # type: ignore[attr-defined]
+        made.__exoflow_actor__ = Cast(snapshot_every, creates, methods, signature)  # type: ignore[attr-defined]
         return made
 
     if snapshot_every == 0:
@@ -158,4 +158,4 @@ def _tasks_of(cls: type) -> dict[str, AnyTask[..., Any, Any]]:
     return found
 
 
-__all__ = ["Actor", "actor"]
+__all__ = ["Actor", "ActorType", "Cast", "actor"]

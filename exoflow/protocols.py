@@ -183,6 +183,8 @@ class Computed:
     """The same as bytes, small or in the store; None: none was to be taken, or it could not be stored."""
     linked: bool = False
     """Whether there are Refs inside of what was put."""
+    worker: str = ""
+    """Which process ran it, for people: ``4711@node-7``; empty: this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +198,7 @@ class Raised:
     state: Held | None = None
     """As of ``Computed``: the object as the body has left it."""
     snapshot: Value | None = None
+    worker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +256,11 @@ class Executor(Protocol):
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         """Write a held value to the store under ``name`` from where it lies; reports what became of it."""
+
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
+        """The same with values of one outcome, several of them: into one object. All are lost if one is."""
 
     def release(self, value: Held) -> None:
         """Nobody needs the value any more."""

@@ -79,7 +79,7 @@ class Run(Generic[R]):
         if self._summary is None or self._summary.ended_s is None:
             self._summary = None
         summary = self._known()
-        if summary.status is Status.RUNNING:
+        if summary.status in (Status.RUNNING, Status.WAITING):
             runtime = Runtime.of(self._store)
             if summary.journal == runtime.journal.name:
                 live = runtime.executions.get(self._id)

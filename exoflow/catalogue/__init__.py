@@ -1,7 +1,9 @@
 """An index of runs and calls, derived from the journals: delete it, and it is rebuilt. Runs never write it."""
 
-from exoflow.catalogue.description import AttemptSeen, CallSeen, Description, UndoSeen
+from exoflow.catalogue.description import ActorSeen, AttemptSeen, CallSeen, Description, UndoSeen
 from exoflow.catalogue.index import Catalogue, describe
-from exoflow.catalogue.summary import RunSummary
+from exoflow.catalogue.summary import RunSummary, Waits
 
-__all__ = ["AttemptSeen", "CallSeen", "Catalogue", "Description", "RunSummary", "UndoSeen", "describe"]
+__all__ = [
+    "ActorSeen", "AttemptSeen", "CallSeen", "Catalogue", "Description", "RunSummary", "UndoSeen", "Waits", "describe",
+]  # fmt: skip

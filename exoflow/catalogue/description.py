@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,10 @@ class AttemptSeen:
     saved: Saved
     size: int | None
     undone: bool
+    executor: str | None
+    """Who ran it; None: the run's own process, or an older version of this package wrote the record."""
+    worker: str | None
+    """The executor's process, as ``4711@node-7``."""
 
     @property
     def epoch(self) -> int:
@@ -85,6 +89,10 @@ class CallSeen:
     """Choices behind it that were not saved when it was."""
     error: bytes | None
     """Encoded by ``codec.encode_error``."""
+    actor: str | None = None
+    """The call that has created the actor whose call it is: itself, if it is that."""
+    in_snapshot: bool = False
+    """The state that it has left is in a snapshot."""
 
     @property
     def undos(self) -> int:
@@ -118,10 +126,39 @@ class Description:
     """Ids of those that keep it alive."""
 
     @property
+    def actors(self) -> tuple[ActorSeen, ...]:
+        """The actors, in the order of their creation."""
+        found: dict[str, list[CallSeen]] = defaultdict(list)
+        for call in self.calls:
+            if call.actor is not None:
+                found[call.actor].append(call)
+        return tuple(ActorSeen(id, tuple(sorted(calls, key=_first_version))) for id, calls in found.items())
+
+    @property
     def ended_s(self) -> float:
         """When the last thing that is known happened."""
         ends = [each.started_s + each.seconds for call in self.calls for each in call.attempts]
         return max([self.run.ended_s or self.run.started_s, *ends])
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSeen:
+    """An actor, and its calls in their order."""
+
+    id: str
+    """The call that has created it."""
+    calls: tuple[CallSeen, ...]
+
+    @property
+    def snapshots(self) -> tuple[CallSeen, ...]:
+        """The calls behind which there is a snapshot."""
+        return tuple(call for call in self.calls if call.in_snapshot)
+
+    @property
+    def behind(self) -> tuple[CallSeen, ...]:
+        """The calls whose work is in no snapshot: they are made again where the state is needed after a crash."""
+        newest = max((n for n, call in enumerate(self.calls) if call.in_snapshot), default=-1)
+        return self.calls[newest + 1 :]
 
 
 def task_of(call: str) -> str:
@@ -143,8 +180,9 @@ def describe(connection: sqlite3.Connection, run: RunSummary, processes: tuple[i
         connection, "SELECT call, version, what, key FROM intents WHERE run_id = ? ORDER BY version", run
     )
     undos = _undoings(connection, run)
+    snapshots = set(connection.execute("SELECT call, version FROM snapshots WHERE run_id = ?", (run.run_id,)))
     calls = [
-        _call(id, run, attempts.get(id, ()), rest.get(id), intents.get(id, ()), undos.get(id, ()))
+        _call(id, run, attempts.get(id, ()), rest.get(id), intents.get(id, ()), undos.get(id, ()), snapshots)
         for id in dict.fromkeys([*attempts, *intents])
     ]
     return Description(run, tuple(sorted(calls, key=_first_start)), processes)
@@ -159,6 +197,7 @@ class _Rest:
     reads_at: int
     choice: int
     error: bytes | None
+    actor: str | None
 
 
 def _attempts(connection: sqlite3.Connection, run_id: str) -> tuple[dict[str, list[AttemptSeen]], dict[str, _Rest]]:
@@ -168,20 +207,25 @@ def _attempts(connection: sqlite3.Connection, run_id: str) -> tuple[dict[str, li
     attempts: dict[str, list[AttemptSeen]] = defaultdict(list)
     rest: dict[str, _Rest] = {}
     rows = connection.execute(
-        "SELECT call, version, started_s, seconds, number, why, saved, size, inputs, names, reads_at, choice, error "
+        "SELECT call, version, started_s, seconds, number, why, saved, size, inputs, names, reads_at, choice, error, "
+        "executor, worker, actor "
         "FROM attempts WHERE run_id = ? ORDER BY version",
         (run_id,),
     )
-    for call, version, started_s, seconds, number, why, saved, size, inputs, names, reads_at, choice, error in rows:
+    for call, version, started_s, seconds, number, why, saved, size, *others in rows:
+        inputs, names, reads_at, choice, error, executor, worker, actor = others
         gone = version <= undone.get(call, -1)
-        attempts[call].append(AttemptSeen(version, started_s, seconds, number, why, saved, size, gone))
-        rest[call] = _Rest(_names(inputs), _names(names), reads_at, choice, error)
+        attempts[call].append(
+            AttemptSeen(version, started_s, seconds, number, why, saved, size, gone, executor, worker)
+        )
+        rest[call] = _Rest(_names(inputs), _names(names), reads_at, choice, error, actor)
     return attempts, rest
 
 
 def _call(
     id: str, run: RunSummary, attempts: Sequence[AttemptSeen], rest: _Rest | None,
     intents: Sequence[tuple[int, str, str]], undoings: Sequence[UndoSeen],
+    snapshots: Collection[tuple[str, int]],
 ) -> CallSeen:  # fmt: skip
     last = attempts[-1] if attempts else None
     choice = rest.choice if rest else 0
@@ -208,6 +252,8 @@ def _call(
         reads_at=rest.reads_at if rest else 0,
         forced=rest.names if rest else (),
         error=rest.error if rest else None,
+        actor=rest.actor if rest else None,
+        in_snapshot=last is not None and (id, last.version) in snapshots,
     )
 
 
@@ -221,6 +267,11 @@ def _count(attempts: Sequence[AttemptSeen]) -> int:
 
 def _first_start(call: CallSeen) -> tuple[float, int]:
     return (call.attempts[0].started_s, call.attempts[0].version) if call.attempts else (float("inf"), 0)
+
+
+def _first_version(call: CallSeen) -> int:
+    """One actor's calls run one after another, so this is the order in which they were written."""
+    return call.attempts[0].version if call.attempts else 0
 
 
 def _by_call(connection: sqlite3.Connection, query: str, run: RunSummary) -> dict[str, list[tuple[int, str, str]]]:
@@ -246,4 +297,4 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(json.loads(text)) if text else ()
 
 
-__all__ = ["AttemptSeen", "CallSeen", "Description", "UndoSeen", "describe", "show_version", "task_of"]
+__all__ = ["ActorSeen", "AttemptSeen", "CallSeen", "Description", "UndoSeen", "describe", "show_version", "task_of"]

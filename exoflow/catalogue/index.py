@@ -157,7 +157,7 @@ class Catalogue:
         """One run with all its calls. Raises RunNotFound as ``run``."""
         with self._lock:
             run = self.run(run_id)
-            live = run.status is Status.RUNNING
+            live = run.status in (Status.RUNNING, Status.WAITING)
             processes = journal_processes(self.store, run.journal) if live else ()
             return description.describe(self._connection, run, processes)
 

@@ -6,7 +6,19 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable
 
-from exoflow.driver.records import UNDO_FAILED, Cancel, Ended, Intent, Result, Start, UndoFailed, Undone
+from exoflow.driver.records import (
+    UNDO_FAILED,
+    Cancel,
+    Ended,
+    Intent,
+    Result,
+    Snapshot,
+    Start,
+    UndoFailed,
+    Undone,
+    Waiting,
+    only_waits,
+)
 from exoflow.journal.catalogue import Read
 from exoflow.journal.records import STORED_MARK, Kind
 from exoflow.protocols import Record
@@ -38,8 +50,8 @@ _LABEL = "INSERT OR REPLACE INTO labels (run_id, key, value, started_s) VALUES (
 # An attempt that was made may be saved later; what is saved stays so.
 _ATTEMPT = """
     INSERT INTO attempts (run_id, call, version, state, started_s, seconds, number, why, saved, size, object, inputs,
-        names, reads_at, choice, code, error, journal)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        names, reads_at, choice, code, error, journal, executor, worker, actor)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_id, call, version) DO UPDATE SET
         state = excluded.state, saved = excluded.saved, size = excluded.size, object = excluded.object,
         names = excluded.names
@@ -49,6 +61,7 @@ _INTENT = """
     INSERT OR IGNORE INTO intents (run_id, call, version, what, key, time_s, releases, journal)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+_SNAPSHOT = "INSERT OR IGNORE INTO snapshots (run_id, call, version) VALUES (?, ?, ?)"
 _UNDO = "INSERT OR IGNORE INTO undos (run_id, call, version, time_s, tries) VALUES (?, ?, ?, ?, ?)"
 _FAILED_UNDO = """
     INSERT OR IGNORE INTO failed_undos (run_id, call, version, time_s, tries, error) VALUES (?, ?, ?, ?, ?, ?)
@@ -56,6 +69,12 @@ _FAILED_UNDO = """
 _CANCEL = "UPDATE runs SET cancel_s = ? WHERE run_id = ?"
 _RELEASE = "UPDATE runs SET released = epoch WHERE run_id = ? AND epoch = ?"
 _END = "UPDATE runs SET status = ?, ended_s = ?, error = ? WHERE run_id = ? AND epoch = ?"
+
+# What a run waits for is told by its last record; any other one says that it goes on.
+_WAITS = """
+    UPDATE runs SET waits_for = ?1, waits_epoch = ?2 WHERE run_id = ?3
+    AND (waits_for IS NOT NULL OR ?1 IS NOT NULL) AND coalesce(waits_epoch, 0) <= ?2
+"""
 
 _STATES: dict[int, str] = {Kind.SAVED: "saved", Kind.MADE: "made", Kind.FAILED: "failed"}
 
@@ -65,15 +84,21 @@ class Intake:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        statements = (_RUN, _OWNER, _EPOCH, _LABEL, _ATTEMPT, _INTENT, _UNDO, _FAILED_UNDO, _CANCEL, _RELEASE, _END)
+        statements = (
+            _RUN, _OWNER, _EPOCH, _LABEL, _ATTEMPT, _SNAPSHOT, _INTENT, _UNDO, _FAILED_UNDO, _CANCEL, _RELEASE, _END,
+            _WAITS,
+        )  # fmt: skip
         self._rows: dict[str, list[Row]] = {statement: [] for statement in statements}
-        self._waiting = 0
+        self._queued = 0
+        self._waits: dict[str, tuple[str | None, int]] = {}
+        """What each run waits for, by its last record so far."""
         self._kinds: dict[int, Callable[[str, str, int, Record], None]] = {
             Kind.START: self._start,
             Kind.ADOPTED: self._owner,
             Kind.SAVED: self._result,
             Kind.MADE: self._result,
             Kind.FAILED: self._result,
+            Kind.SNAPSHOT: self._snapshot,
             Kind.INTENT: self._intent,
             Kind.UNDONE: self._undone,
             Kind.NOTE: self._note,
@@ -86,6 +111,7 @@ class Intake:
         """Queue one record's rows. Kinds that no table tells of are passed over."""
         journal, slot, _, run_id, epoch, record = read
         kind = record[0]
+        self._waits[run_id] = _waits(record), epoch
         taken = self._kinds.get(kind)
         if taken is None:
             return
@@ -95,16 +121,18 @@ class Intake:
                 self._rows[_EPOCH].append((journal, record[1], run_id, epoch))
             else:  # of a pack: its records begin with the Start of the first epoch, whichever epoch it is of
                 self._owner(journal, run_id, epoch, record)
-        self._waiting += 1
-        if self._waiting >= _ROWS_AT_ONCE:
+        self._queued += 1
+        if self._queued >= _ROWS_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
+        self._rows[_WAITS].extend((waits, epoch, run_id) for run_id, (waits, epoch) in self._waits.items())
+        self._waits.clear()
         for statement, rows in self._rows.items():
             if rows:
                 self._connection.executemany(statement, rows)
                 rows.clear()
-        self._waiting = 0
+        self._queued = 0
 
     def _start(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
         start = Start._make(record)
@@ -119,14 +147,19 @@ class Intake:
         self._rows[_OWNER].append((run_id, journal, epoch))
 
     def _result(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
-        result = Result._make(record)
+        result = Result(*record)
         state = _STATES[result.kind]
         saved, size, name = _placed(result.payload) if state == "saved" else ("not saved", None, None)
         self._rows[_ATTEMPT].append((
             run_id, result.call, result.version, state, result.started_s, result.seconds, result.number, result.why,
             "error" if state == "failed" else saved, size, name, _listed(result.inputs), _listed(result.names),
             result.reads_at, result.choice, result.code, _error(result.payload) if state == "failed" else None, journal,
+            *_place(result.place), result.actor if isinstance(result.actor, str) else None,
         ))  # fmt: skip
+
+    def _snapshot(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
+        snapshot = Snapshot(*record)
+        self._rows[_SNAPSHOT].append((run_id, snapshot.call, snapshot.version))
 
     def _intent(self, journal: str, run_id: str, epoch: int, record: Record) -> None:
         intent = Intent._make(record)
@@ -160,9 +193,26 @@ def _placed(payload: object) -> tuple[str, int | None, str | None]:
     """How a saved value lies in the store: in words, its size, and its object's name."""
     if isinstance(payload, (bytes, memoryview)):
         return "inline", len(payload), None
-    if isinstance(payload, (list, tuple)) and len(payload) == 3 and payload[0] == STORED_MARK:
+    if isinstance(payload, (list, tuple)) and len(payload) in (3, 5) and payload[0] == STORED_MARK:
         return "object", int(payload[2]), str(payload[1])
     return "inline", 0, None
+
+
+def _place(place: object) -> tuple[str | None, str | None]:
+    """The executor, and the worker, as far as the record tells."""
+    match place:
+        case (str(executor), str(worker)):
+            return executor, worker
+        case _:
+            return None, None
+
+
+def _waits(record: Record) -> str | None:
+    """What the run waits for, if this record says so."""
+    if not only_waits((record,)):
+        return None
+    waiting = Waiting(*record)
+    return json.dumps([waiting.time_s, waiting.calls, waiting.total])
 
 
 def _error(payload: object) -> bytes | None:

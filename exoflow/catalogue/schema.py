@@ -15,7 +15,7 @@ TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {
             "run_id": str, "flow": str, "version": str, "status": str, "started_s": float, "ended_s": float,
             "journal": str, "epoch": int, "executor": str, "module": str, "file": str, "qualname": str, "cwd": str,
-            "labels": str, "error": bytes, "cancel_s": float, "released": int,
+            "labels": str, "error": bytes, "cancel_s": float, "released": int, "waits_for": str, "waits_epoch": int,
         },
         ("run_id",),
     ),
@@ -24,7 +24,8 @@ TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         {
             "run_id": str, "call": str, "version": int, "state": str, "started_s": float, "seconds": float,
             "number": int, "why": str, "saved": str, "size": int, "object": str, "inputs": str, "names": str,
-            "reads_at": int, "choice": int, "code": bytes, "error": bytes, "journal": str,
+            "reads_at": int, "choice": int, "code": bytes, "error": bytes, "journal": str, "executor": str,
+            "worker": str, "actor": str,
         },
         ("run_id", "call", "version"),
     ),
@@ -35,6 +36,7 @@ TABLES: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
         },
         ("run_id", "call", "version"),
     ),
+    "snapshots": ({"run_id": str, "call": str, "version": int}, ("run_id", "call", "version")),
     "undos": (
         {"run_id": str, "call": str, "version": int, "time_s": float, "tries": int}, ("run_id", "call", "version"),
     ),

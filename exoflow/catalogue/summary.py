@@ -19,12 +19,25 @@ _NOT_UNDONE = """
     SELECT 1 FROM failed_undos f WHERE f.run_id = r.run_id
     AND NOT EXISTS (SELECT 1 FROM undos u WHERE u.run_id = f.run_id AND u.call = f.call AND u.version = f.version)
 """
+_WAITS = "CASE WHEN r.waits_epoch = r.epoch THEN r.waits_for END"
 _COLUMNS = f"""
     r.run_id, r.flow, r.status, r.started_s, r.ended_s, r.labels, r.executor, r.epoch, r.journal, r.version, r.module,
     r.file, r.qualname, r.cwd, r.error, r.cancel_s, r.released IS r.epoch,
     (SELECT count(DISTINCT call) FROM attempts a WHERE a.run_id = r.run_id),
-    r.status IS NULL AND EXISTS ({_OPEN_EFFECT}), EXISTS ({_NOT_UNDONE})
+    r.status IS NULL AND EXISTS ({_OPEN_EFFECT}), EXISTS ({_NOT_UNDONE}), {_WAITS}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What a run waits for, while nothing else will bring it on."""
+
+    since_s: float
+    """When that was noticed."""
+    calls: tuple[tuple[str, str | None, float | None], ...]
+    """Some of the calls that it waits for: each with the name of the event, or with when the timer is due."""
+    count: int
+    """How many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,8 @@ class RunSummary:
     cancel_s: float | None = None
     undo_failed: bool = False
     """An undo has failed for good, and has not been carried out since: an effect is in place that should not be."""
+    waits: Waits | None = None
+    """Of a run that is waiting."""
 
 
 def select(
@@ -79,6 +94,7 @@ def select(
         live = [owner for (owner,) in owners if lives.of(owner)]
         if status in (Status.RUNNING, Status.WAITING):
             query.where(f"r.journal IN ({', '.join('?' * len(live))}) AND r.released IS NOT r.epoch", *live)
+            query.where(f"{_WAITS} IS {'NOT ' if status is Status.WAITING else ''}NULL")
         else:
             doubt = f"EXISTS ({_OPEN_EFFECT})" if status is Status.IN_DOUBT else f"NOT EXISTS ({_OPEN_EFFECT})"
             over = f"(r.journal NOT IN ({', '.join('?' * len(live))}) OR r.released IS r.epoch)"
@@ -130,19 +146,25 @@ _ENDS = (Status.DONE, Status.FAILED, Status.CANCELLED)
 
 def _summary(row: tuple[object, ...], lives: _Lives) -> RunSummary:
     (run_id, flow, ended, started_s, ended_s, labels, executor, epoch, journal, version, module, file, qualname, cwd,
-     error, cancel_s, released, calls, in_doubt, not_undone) = row  # fmt: skip
+     error, cancel_s, released, calls, in_doubt, not_undone, waits) = row  # fmt: skip
     owner = str(journal)
     if ended is not None:
         status = Status(str(ended))
+    elif released or not lives.of(owner):
+        status = Status.IN_DOUBT if in_doubt else Status.BROKEN_OFF
     else:
-        stopped = Status.IN_DOUBT if in_doubt else Status.BROKEN_OFF
-        status = stopped if released or not lives.of(owner) else Status.RUNNING
+        status = Status.RUNNING if waits is None else Status.WAITING
     return RunSummary(
         str(run_id), str(flow), status, _number(started_s) or 0.0, _number(ended_s), int(str(calls)), int(str(epoch)),
         json.loads(str(labels)) if labels else {}, str(executor or ""), owner, _text(version), str(module or ""),
         _text(file), str(qualname or ""), str(cwd or ""), error if isinstance(error, bytes) else None,
-        _number(cancel_s), bool(not_undone),
+        _number(cancel_s), bool(not_undone), _waits(str(waits)) if status is Status.WAITING else None,
     )  # fmt: skip
+
+
+def _waits(text: str) -> Waits:
+    since_s, calls, count = json.loads(text)
+    return Waits(since_s, tuple((str(call), event, due_s) for call, event, due_s in calls), count)
 
 
 def _number(value: object) -> float | None:

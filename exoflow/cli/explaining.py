@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from exoflow.catalogue import CallSeen, Description
-from exoflow.cli.failures import reported
+from exoflow.cli.acting import made_again, snapshots_of, states_of
+from exoflow.cli.failures import WrongUsage, reported
 from exoflow.cli.loading import find_flow, looks_like_flow
 from exoflow.cli.options import DebugOption, JsonOption, StoreOption
 from exoflow.cli.place import catalogue_of, store_of
 from exoflow.cli.rows import names
-from exoflow.cli.sites import Site, sites
+from exoflow.cli.sites import sites
+from exoflow.cli.source import Site
 from exoflow.cli.terminal import Terminal
-from exoflow.cli.words import listed
+from exoflow.cli.words import listed, place
 from exoflow.driver.spec import FlowSpec, TaskSpec
+from exoflow.errors import RunNotFound
+from exoflow.model import Status
 
 _SAVED = {
     "sync": "saved before anyone may read it",
@@ -43,13 +49,17 @@ class Explained:
     call: str
     where: str
     kind: str
-    """choice, deterministic or child flow."""
+    """choice, deterministic, child flow, or actor, for what creates one."""
     effect: str
     saved: str
     starts: str
     waits_for: tuple[str, ...]
     """Choices that have to be durable before it may start."""
     warnings: tuple[str, ...]
+    state: str = ""
+    """Of an actor: when snapshots are taken, or in which one the state is."""
+    after_crash: str = ""
+    """Of an actor's call: what is made again."""
 
 
 def explain(
@@ -71,7 +81,12 @@ def explain(
             title, found = f"{flow.name}: what may happen", explain_source(flow)
         else:
             with catalogue_of(store_of(store), terminal) as catalogue:
-                run = catalogue.describe(target)
+                try:
+                    run = catalogue.describe(target)
+                except RunNotFound as error:
+                    if not os.path.isfile(f"{target}.py"):
+                        raise
+                    raise WrongUsage(f"{error}; to explain a flow of that file, write {target}.py:FLOW") from error
             title, found = f"{run.run.run_id}: what happened", explain_run(run)
         if json_output:
             terminal.print_json([asdict(each) for each in found])
@@ -106,17 +121,20 @@ def _site(site: Site, all_sites: Sequence[Site], flow: FlowSpec, *, awaited: boo
     return Explained(
         call="/".join([*site.path, name]),
         where=f"line {site.line}",
-        kind="deterministic" if note.deterministic else "choice",
+        kind="actor" if site.creates else "deterministic" if note.deterministic else "choice",
         effect=effect,
         saved=_SAVED[note.saves],
         starts=_STARTS[effect],
         waits_for=waits_for,
         warnings=tuple(_warnings(site.task, awaited=awaited)),
+        state=snapshots_of(site),
+        after_crash=made_again(site),
     )
 
 
 def _label(site: Site, flow: FlowSpec) -> str:
-    return f"{'/'.join([*site.path, site.name])} (line {site.line})"
+    in_snapshot = ", in a snapshot" if site.task is not None and site.task.note.actor else ""
+    return f"{'/'.join([*site.path, site.name])} (line {site.line}{in_snapshot})"
 
 
 def _may_hold(site: Site) -> bool:
@@ -151,37 +169,55 @@ def explain_run(run: Description) -> list[Explained]:
     """One entry for each call that has a record."""
     shown = names(run.calls)
     by_id = {call.id: call for call in run.calls}
-    return [_recorded(call, by_id, shown) for call in run.calls]
+    sources = {call.id: call.inputs for call in run.calls}
+    over = run.run.status in (Status.DONE, Status.CANCELLED)
+    states: dict[str, str] = {}
+    for actor in run.actors:
+        states |= states_of(actor, shown, over=over)
+        for before, call in pairwise(actor.calls):
+            sources[call.id] = (*sources[call.id], before.id)
+    found = []
+    for call in run.calls:
+        choices = [id for id in _ancestors(call, sources) if by_id[id].choice or by_id[id].effect == "rollback"]
+        waited_for = [shown[id] for id in choices]
+        found.append(_recorded(call, waited_for, run.run.executor, states.get(call.id, "")))
+    return found
 
 
-def _recorded(call: CallSeen, by_id: dict[str, CallSeen], shown: dict[str, str]) -> Explained:
+def _recorded(call: CallSeen, choices: list[str], usual: str, state: str) -> Explained:
     effect = call.effect or ""
-    choices = [shown[id] for id in _ancestors(call, by_id) if by_id[id].choice or by_id[id].effect == "rollback"]
     if call.reads_at:
         choices.append(f"the {call.reads_at} results that the flow's body had read")
     last = call.last
     saved = "began, no result" if last is None else "undone" if last.undone else last.saved
     return Explained(
         call=call.id,
-        where=f"process {last.epoch}" if last else "",
-        kind="child flow" if call.child_flow else "choice" if call.choice else "deterministic",
+        where=", ".join(filter(None, [f"process {last.epoch}", place(last, usual)])) if last else "",
+        kind=_kind(call),
         effect=effect,
         saved={"inline": "saved in the journal", "object": "saved as an object"}.get(saved, saved),
         starts=_STARTS[effect].replace("starts", "started"),
         waits_for=tuple(choices) if effect in _WAITING else (),
         warnings=("in doubt: nothing says whether its effect happened",) if call.in_doubt else (),
+        state=state,
     )
 
 
-def _ancestors(call: CallSeen, by_id: dict[str, CallSeen]) -> list[str]:
+def _kind(call: CallSeen) -> str:
+    if call.actor == call.id:
+        return "actor"
+    return "child flow" if call.child_flow else "choice" if call.choice else "deterministic"
+
+
+def _ancestors(call: CallSeen, sources: Mapping[str, Sequence[str]]) -> list[str]:
     found: dict[str, None] = {}
-    stack = list(call.inputs)
+    stack = list(sources[call.id])
     while stack:
         id = stack.pop()
-        if id in by_id and id not in found:
+        if id in sources and id not in found and id != call.id:
             found[id] = None
-            stack.extend(by_id[id].inputs)
-    return sorted(found, key=list(by_id).index)
+            stack.extend(sources[id])
+    return sorted(found, key=list(sources).index)
 
 
 # -- print -------------------------------------------------------------------------------------------------------------
@@ -205,5 +241,9 @@ def _lines(found: Sequence[Explained]) -> Iterator[Text]:
             yield Text(f"{below}{waits} {listed(each.waits_for, most=8)}", style="cyan")
         elif each.effect in _WAITING:
             yield Text(f"{below}no choice behind it: only the run's inputs have to be durable", style="dim")
+        if each.state:
+            yield Text(f"{below}state: {each.state}", style="blue")
+        if each.after_crash:
+            yield Text(f"{below}after a crash: {each.after_crash}", style="blue")
         for warning in each.warnings:
             yield Text(f"{below}careful: {warning}", style="yellow")

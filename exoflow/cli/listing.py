@@ -12,7 +12,7 @@ from exoflow.cli.failures import reported
 from exoflow.cli.options import DebugOption, JsonOption, LabelOption, StoreOption, pairs
 from exoflow.cli.place import catalogue_of, runs_in, store_of
 from exoflow.cli.terminal import Terminal, status_text, table
-from exoflow.cli.words import ago, duration
+from exoflow.cli.words import ago, duration, waits_for
 from exoflow.model import Status
 
 
@@ -54,6 +54,8 @@ def _print(runs: list[RunSummary], terminal: Terminal) -> None:
         status = status_text(run.status)
         if run.undo_failed:
             status.append(", undo failed", "bold red")
+        if run.waits is not None:
+            status.append(f" for {waits_for(run.waits, most=1)}", "dim")
         row = [Text(run.run_id), status, Text(ago(run.started_s)), Text(took), Text(f"{run.calls:,}")]
         drawn.add_row(*row, *([Text(", ".join(f"{k}={v}" for k, v in run.labels.items()))] if labelled else []))
     terminal.out.print(drawn)
@@ -70,9 +72,15 @@ def summary_json(run: RunSummary) -> dict[str, Any]:
         "undo_failed": run.undo_failed,
         "calls": run.calls,
         "processes": run.epoch,
+        "waits_for": _waits_json(run),
         "labels": dict(run.labels),
         "executor": run.executor,
         "version": run.version,
         "file": run.file,
         "qualname": run.qualname,
     }
+
+
+def _waits_json(run: RunSummary) -> list[dict[str, Any]]:
+    calls = run.waits.calls if run.waits is not None else ()
+    return [{"call": call, "event": event, "due_s": due_s} for call, event, due_s in calls]

@@ -42,10 +42,13 @@ def runs_in(number: int, store: Store) -> str:
 
 def resolve_command(run_id: str, call: str, store: str | None) -> str:
     """What to type, and to add an answer to, where an effect is in doubt."""
-    return shlex.join(["exoflow", "resolve", run_id, call, *(["--store", store] if store else [])])
+    return shlex.join(["exoflow", "resolve", run_id, call, *_given(store=store)])
 
 
 def resume_command(run_id: str, store: str | None, executor: str | None = None) -> str:
-    """What to type to go on with a run."""
-    options = [*(["--store", store] if store else []), *(["--executor", executor] if executor else [])]
-    return shlex.join(["exoflow", "resume", run_id, *options])
+    """What to type to go on with a run, with the options that were given."""
+    return shlex.join(["exoflow", "resume", run_id, *_given(store=store, executor=executor)])
+
+
+def _given(**options: str | None) -> list[str]:
+    return [word for name, value in options.items() if value for word in (f"--{name}", value)]

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from exoflow.catalogue.description import task_of
 from exoflow.cli.terminal import Terminal
-from exoflow.cli.words import count, duration
+from exoflow.cli.words import count, duration, listed
 from exoflow.kernel.call import State
 from exoflow.model import Kind, version
 
@@ -40,11 +40,15 @@ class Progress:
     loaded: int
     """Done in an earlier process."""
     running: Counter[str]
+    events: tuple[str, ...] = ()
+    """Those that it waits for."""
 
     def words(self) -> str:
         busy = [name if n == 1 else f"{name} × {n:,}" for name, n in self.running.most_common(_TASKS)]
         more = len(self.running) - len(busy)
         busy += [f"{more} more"] if more > 0 else []
+        if not busy and self.events:
+            busy = [f"waits for the event {listed([repr(name) for name in self.events])}"]
         return f"{self.done:,} of {count(self.made, 'call')}" + (f" · {', '.join(busy)}" if busy else "")
 
 
@@ -52,6 +56,7 @@ def progress(execution: Execution) -> Progress:
     """A count without the run's lock: a call may be counted a moment late."""
     made = done = loaded = 0
     running: Counter[str] = Counter()
+    events: dict[str, None] = {}
     for call in list(execution.kernel.calls.values()):
         kind, state = call.note.kind, call.state
         if kind is Kind.NOTE or not call.attached:
@@ -62,7 +67,9 @@ def progress(execution: Execution) -> Progress:
             loaded += call.version < version(execution.epoch, 0)
         elif state is State.RUNNING and kind is Kind.TASK:
             running[task_of(call.id)] += 1
-    return Progress(made, done, loaded, running)
+        elif state is State.RUNNING and kind is Kind.EVENT and call.id in execution.handles:
+            events[execution.handles[call.id].event_name] = None
+    return Progress(made, done, loaded, running, tuple(events))
 
 
 @contextmanager

@@ -101,8 +101,11 @@ def resume(
         if known.status in (Status.FAILED, Status.BROKEN_OFF, Status.IN_DOUBT) or takeover:
             go_to(known.cwd, terminal)
         make_importable(known.file, known.module)
-        execution = adopt(run_id, code_of, opened, executor, takeover=takeover, accept=tuple(accept or ()))
-        _run_to_end(execution, terminal, resume_command(execution.run_id, store, executor), debug=debug)
+        try:
+            execution = adopt(run_id, code_of, opened, executor, takeover=takeover, accept=tuple(accept or ()))
+        except ExecutorError as error:
+            raise WrongUsage(str(error)) from error
+        _run_to_end(execution, terminal, resume_command(run_id, store, executor), debug=debug)
 
 
 def go_to(folder: str, terminal: Terminal) -> None:
@@ -117,22 +120,25 @@ def go_to(folder: str, terminal: Terminal) -> None:
         terminal.say(Text(f"in {folder}, where the run began", style="dim"))
 
 
-def _run_to_end(execution: Execution, terminal: Terminal, going_on: str, *, debug: bool) -> None:
-    """Run a flow's body to its end, say how far it is meanwhile, print what came of it, or what to type to go on."""
+def _run_to_end(execution: Execution, terminal: Terminal, go_on: str, *, debug: bool) -> None:
+    """Run a flow's body to its end, say how far it is meanwhile, print what came of it.
+
+    ``go_on`` is the command that goes on with it.
+    """
     if not terminal.json_output:
         terminal.say(Text.assemble(("run ", "dim"), execution.run_id))
     begun, stored = time.monotonic(), execution.ended.is_set()
     try:
         with told(execution, terminal):
-            result = run_stoppable(execution, going_on)
+            result = run_stoppable(execution, go_on)
     except Stopped as stopped:
         if terminal.json_output:
             terminal.print_json(_outcome(execution, time.monotonic() - begun, error=str(stopped)))
         raise
     except Exception as error:
-        if execution.status is not Status.FAILED:
+        if execution.status is not Status.FAILED and not isinstance(error, ExecutorError):
             raise
-        _tell_failure(execution, error, terminal, going_on, debug=debug)
+        _tell_failure(execution, error, terminal, go_on, debug=debug)
         raise typer.Exit(FAILED) from None
     seconds = time.monotonic() - begun
     if terminal.json_output:
@@ -165,20 +171,21 @@ def _outcome(execution: Execution, seconds: float, **rest: object) -> dict[str, 
     }
 
 
-def _tell_failure(execution: Execution, error: Exception, terminal: Terminal, going_on: str, *, debug: bool) -> None:
+def _tell_failure(execution: Execution, error: Exception, terminal: Terminal, go_on: str, *, debug: bool) -> None:
     """The task's own traceback, which run it was, and how to go on."""
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str) and note.startswith(_WHERE)]
     if isinstance(error, ExecutorError) and not debug:
-        pass  # no code of the user's had a part in it
+        pass  # there is no cluster, say: no code of the user's is to blame
     elif notes and not debug:
         terminal.say(own_frames(notes[0].removeprefix(_WHERE)))
     else:
         terminal.say("".join(traceback.format_exception(error)).rstrip())
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    terminal.say(Text.assemble("\n", ("failed", STYLES[Status.FAILED]), f" {execution.run_id}: {message}"))
+    how = str(execution.status).replace("_", " ")
+    terminal.say(Text.assemble("\n", (how, STYLES[execution.status]), f" {execution.run_id}: {message}"))
     if execution.flow.undo_on_failure:
         say_what_stands(execution.values.store, execution.run_id, terminal)
-    terminal.say(f"Go on with it: {going_on}")
+    terminal.say(f"Go on with it: {go_on}")
     if terminal.json_output:
         terminal.print_json(_outcome(execution, 0.0, error=message))
 

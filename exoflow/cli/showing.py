@@ -15,7 +15,7 @@ from exoflow.cli.place import catalogue_of, resolve_command, resume_command, sto
 from exoflow.cli.terminal import Terminal, status_text
 from exoflow.cli.timeline import timeline
 from exoflow.cli.tree import error_line, totals, tree
-from exoflow.cli.words import count, duration, listed, moment
+from exoflow.cli.words import count, duration, listed, moment, waits_for
 from exoflow.model import Status, Version, show_version
 from exoflow.protocols import Store
 
@@ -51,7 +51,7 @@ def heading(found: Description) -> Text:
     """Which run this is and how it stands, in two lines."""
     run = found.run
     text = Text.assemble((run.run_id, "bold"), "  ", status_text(run.status))
-    if run.status is Status.RUNNING and found.processes:
+    if run.status in (Status.RUNNING, Status.WAITING) and found.processes:
         pids = [str(pid) for pid in found.processes if pid > 0]
         text.append(f" in process {listed(pids)}" if pids else " elsewhere")
     facts = [run.flow, f"began {moment(run.started_s)}"]
@@ -60,6 +60,8 @@ def heading(found: Description) -> Text:
     facts += [f"{run.executor} executor"] if run.executor else []
     facts += [f"{key}={value}" for key, value in run.labels.items()]
     text.append("\n" + " · ".join(facts), "dim")
+    if run.waits is not None:
+        text.append(f"\nwaits for {waits_for(run.waits)}, since {moment(run.waits.since_s)}", "cyan")
     if run.error is not None:
         text.append("\n" + error_line(run.error), "red")
     return text
@@ -105,7 +107,16 @@ def description_json(found: Description) -> dict[str, Any]:
     """A run and its calls for ``--json``."""
     run = summary_json(found.run)
     run["error"] = error_line(found.run.error) if found.run.error else None
-    return {**run, "live_in": list(found.processes), "calls": [_call_json(call) for call in found.calls]}
+    actors = [
+        {
+            "id": actor.id,
+            "snapshots": [call.id for call in actor.snapshots],
+            "in_no_snapshot": [call.id for call in actor.behind],
+        }
+        for actor in found.actors
+    ]
+    calls = [_call_json(call) for call in found.calls]
+    return {**run, "live_in": list(found.processes), "actors": actors, "calls": calls}
 
 
 def _call_json(call: CallSeen) -> dict[str, Any]:
@@ -132,6 +143,8 @@ def _call_json(call: CallSeen) -> dict[str, Any]:
         ],
         "in_doubt": call.in_doubt,
         "error": error_line(call.error) if call.error else None,
+        "actor": call.actor,
+        "in_snapshot": call.in_snapshot if call.actor else None,
         "attempts": [
             {
                 "version": show_version(Version(attempt.version)),
@@ -143,6 +156,8 @@ def _call_json(call: CallSeen) -> dict[str, Any]:
                 "saved": attempt.saved,
                 "size": attempt.size,
                 "undone": attempt.undone,
+                "executor": attempt.executor,
+                "worker": attempt.worker,
             }
             for attempt in call.attempts
         ],

@@ -9,33 +9,17 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
-from exoflow.cli.source import Taint, arguments, method_name, names_in, source_of, spec_of, with_options
+from exoflow.actors import Cast
+from exoflow.cli.casting import Actors, cast_of
+from exoflow.cli.source import Site, Taint, arguments, method_name, names_in, source_of, spec_of, with_options
 from exoflow.driver.spec import FlowSpec, TaskSpec
 
 _NOTES = ("now", "as_completed")
 """What a body asks of the world; recorded like any choice (L7)."""
 _DEPTH = 6
-
-
-@dataclass(slots=True)
-class Site:
-    """A place in the source where a task is called."""
-
-    name: str
-    file: str
-    line: int
-    how: str
-    """call, submit, map; or reading, for what the body asks of the world."""
-    task: TaskSpec | None
-    path: tuple[str, ...]
-    """The child flows that it is in."""
-    behind: dict[int, None] = field(default_factory=dict)
-    """Numbers of the sites whose results may stand behind it, in order."""
-
 
 _NONE: Taint = frozenset()
 
@@ -56,6 +40,7 @@ class _Survey:
         self.sites: list[Site] = []
         self._numbers: dict[tuple[object, ...], int] = {}
         self._stack: list[object] = []
+        self.actors = Actors()
 
     def body(
         self, function: Callable[..., Any], path: tuple[str, ...], arguments: Mapping[str, Taint], reads: Taint
@@ -230,12 +215,15 @@ class _Reader:
     def _call(self, node: ast.Call) -> Taint:
         method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
         found = self._object(node.func)
+        cast = cast_of(found)
         spec = spec_of(found)
         how = "call"
         if spec is None and isinstance(node.func, ast.Attribute) and method in ("submit", "map"):
             spec, how = spec_of(self._object(node.func.value)), method
         given = [self._value(value) for value in [*node.args, *(keyword.value for keyword in node.keywords)]]
         taken = frozenset().union(*given)
+        if cast is not None:
+            return self._creation(*cast, node, taken)
         if isinstance(spec, TaskSpec):
             return self._task(spec, how, node, taken)
         if isinstance(spec, FlowSpec):
@@ -252,9 +240,20 @@ class _Reader:
 
     def _task(self, spec: TaskSpec, how: str, node: ast.AST, taken: Taint) -> Taint:
         behind = taken | self.reads
+        if spec.actor is not None:
+            behind |= self.survey.actors.state(spec.actor)
         number = self.survey.site(spec.name, how, spec, self, node, behind)
         result = behind | {number}
+        if spec.actor is not None:
+            self.survey.actors.changed(spec.actor, result)
         return self._read(result) if how == "call" and not spec.is_async else result
+
+    def _creation(self, cls: type, made: Cast, node: ast.AST, taken: Taint) -> Taint:
+        behind = taken | self.reads
+        number = self.survey.site(made.creates.name, "call", made.creates, self, node, behind)
+        self.survey.sites[number].creates = made
+        self.survey.actors.created(number, cls, made, behind | {number})
+        return behind | {number}
 
     def _child(self, spec: FlowSpec, how: str, taken: Taint) -> Taint:
         parameters = dict.fromkeys(inspect.signature(spec.function).parameters, taken)
@@ -281,7 +280,10 @@ class _Reader:
             return None if node.id in self.env else self._names.get(node.id)
         if isinstance(node, ast.Attribute):
             owner = self._object(node.value)
-            return getattr(owner, node.attr, None) if isinstance(owner, (ModuleType, type)) else None
+            if isinstance(owner, (ModuleType, type)):
+                return getattr(owner, node.attr, None)
+            actors = self.survey.actors
+            return actors.method(self._value(node.value), node.attr) if actors.has_method(node.attr) else None
         if isinstance(node, ast.Call) and method_name(node.func) == "options" and isinstance(node.func, ast.Attribute):
             return with_options(self._object(node.func.value), node)
         return None

@@ -8,14 +8,34 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
+from exoflow.actors import Cast
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.errors import ExoFlowError
 
 Taint = frozenset[int]
 """Numbers of the sites whose results may stand behind a value."""
+
+
+@dataclass(slots=True)
+class Site:
+    """A place in the source where a task is called."""
+
+    name: str
+    file: str
+    line: int
+    how: str
+    """call, submit, map; or reading, for what the body asks of the world."""
+    task: TaskSpec | None
+    path: tuple[str, ...]
+    """The child flows that it is in."""
+    behind: dict[int, None] = field(default_factory=dict)
+    """Numbers of the sites whose results may stand behind it, in order."""
+    creates: Cast | None = None
+    """The actor that it creates."""
 
 
 def spec_of(value: object) -> TaskSpec | FlowSpec | None:

@@ -10,8 +10,8 @@ from rich.text import Text
 from exoflow import codec
 from exoflow.catalogue import AttemptSeen, CallSeen, Description
 from exoflow.cli.rows import Row, names, rows, sources
-from exoflow.cli.words import count, duration, listed, moment, reason, size, times
-from exoflow.model import Version, show_version
+from exoflow.cli.words import count, duration, listed, moment, place, reason, size, times
+from exoflow.model import Status, Version, show_version
 
 _MOST_ERROR_CHARACTERS = 200
 _GAP = "   "
@@ -29,7 +29,7 @@ def tree(description: Description, width: int, *, every: bool = False) -> Group:
         line = Text.assemble((row.branch, "dim"), (row.label, _colour(row.calls)))
         line.append(" " * (label - len(line.plain)) + f"{_took(row.calls):>9}{_GAP}")
         line.append_text(result)
-        facts = "; ".join(_facts(row.calls, shown))
+        facts = "; ".join(_facts(row.calls, description, shown))
         if facts and label + column + 15 + len(facts) <= width:
             line.append(" " * (column - len(result)) + _GAP + facts, "dim")
         lines.append(line)
@@ -72,19 +72,28 @@ def _result(row: Row, description: Description) -> Text:
     return text
 
 
-def _facts(calls: Sequence[CallSeen], shown: dict[str, str]) -> Iterator[str]:
+def _facts(calls: Sequence[CallSeen], description: Description, shown: dict[str, str]) -> Iterator[str]:
+    actor = calls[0].actor if calls else None
+    if actor is not None and actor != calls[0].id and len(description.actors) > 1:
+        yield f"of {shown.get(actor, actor)}"
     after = sources(calls, shown)
     if after:
         yield f"after {listed(after)}"
     effect = calls[0].effect if calls else None
     if effect is not None:
         yield "can be undone" if effect == "rollback" else f"{effect} effect"
+    usual = description.run.executor
+    places = list(dict.fromkeys(place(call.last, usual) for call in calls if call.last and call.last.worker))
+    if places:
+        yield f"on {places[0]}" if len(places) == 1 else f"on {len(places)} workers"
 
 
 def _extras(calls: Sequence[CallSeen], description: Description, shown: dict[str, str]) -> Iterator[tuple[str, str]]:
     if not calls:
         return
     first = calls[0]
+    if first.actor == first.id:
+        yield from _snapshots(calls, description, shown)
     if first.forced:
         yield f"saved before {listed([shown.get(id, id) for id in first.forced])}, behind it, was", "dim"
     yield from _undos(first)
@@ -94,6 +103,18 @@ def _extras(calls: Sequence[CallSeen], description: Description, shown: dict[str
         yield "in doubt: its effect began, and nothing says that it ended", "bold magenta"
     if first.error is not None:
         yield error_line(first.error), "red"
+
+
+def _snapshots(calls: Sequence[CallSeen], description: Description, shown: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Behind which calls of these actors the state was saved, and, if the run may go on, what that would cost."""
+    ids = {call.id for call in calls}
+    actors = [actor for actor in description.actors if actor.id in ids]
+    taken = [shown[call.id] for actor in actors for call in actor.snapshots]
+    behind = [shown[call.id] for actor in actors for call in actor.behind]
+    if taken:
+        yield f"{count(len(taken), 'snapshot')}, behind {listed(taken)}", "dim"
+    if behind and description.run.status not in (Status.DONE, Status.CANCELLED):
+        yield f"made again where the state is lost and needed: {listed(behind)}", "dim"
 
 
 def _undos(call: CallSeen) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Sequence
 from datetime import datetime
+
+from exoflow.catalogue import AttemptSeen, Waits
 
 _REASONS = {
     "retry": "the attempt before it raised an error",
@@ -69,6 +72,28 @@ def ago(time_s: float) -> str:
     if seconds < 86400:
         return f"{duration(seconds // 60 * 60)} ago"
     return moment(time_s)[:16]
+
+
+def place(attempt: AttemptSeen, usual: str) -> str:
+    """Who ran it: ``ray worker 4711 on node-7``; empty: the run's own process.
+
+    What goes without saying is left out: the ``usual`` executor, and this machine.
+    """
+    if attempt.executor is None or attempt.worker is None:
+        return ""
+    pid, _, host = attempt.worker.partition("@")
+    words = [] if attempt.executor == usual else [attempt.executor]
+    return " ".join([*words, "worker", pid, *([] if host == socket.gethostname() else ["on", host])])
+
+
+def waits_for(waits: Waits, most: int = 3) -> str:
+    """What a run waits for: ``the event 'approved' or 2026-03-01 09:00:00``."""
+    shown = dict.fromkeys(
+        f"the event {event!r}" if event is not None else moment(due_s) if due_s is not None else call
+        for call, event, due_s in waits.calls[:most]
+    )
+    more = waits.count - min(most, len(waits.calls))
+    return " or ".join([*shown, *([f"{more:,} more"] if more > 0 else [])])
 
 
 def count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""Hears, for all runs of a process, that messages have come for them from other processes."""
+"""Hears, for all runs of a process, that messages have come for them from other processes; and says which only wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from exoflow.errors import Corrupt, StorageError
+from exoflow.driver import waiting
+from exoflow.errors import Corrupt, Interruption, StorageError
 from exoflow.journal import inbox
 from exoflow.journal.numbered import in_bucket
 from exoflow.journal.owners import hashed
@@ -35,7 +36,7 @@ class Bells:
         self._executions = executions
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
-        self._looked_s = time.monotonic()
+        self._looked_s = self._noted_s = time.monotonic()
         self._heard = 0
         """The last bell, in a bucket: none is deleted there."""
 
@@ -54,8 +55,9 @@ class Bells:
             if not self._executions:
                 continue
             try:
+                self.note_waiting()
                 self.hear()
-            except StorageError as error:
+            except (StorageError, Interruption) as error:  # Fenced: the runs find out themselves
                 logger.debug("bells were not heard: %s", error)
             except Exception:
                 logger.exception("bells of %s were not heard, and are listened for again", self._store.url)
@@ -74,6 +76,15 @@ class Bells:
             execution = self._executions.get(run_id)
             if execution is not None:
                 look(execution)
+
+    def note_waiting(self) -> None:
+        """Every now and then, have the runs that only wait say so."""
+        now_s = time.monotonic()
+        if now_s - self._noted_s < waiting.LOOK_S:
+            return
+        self._noted_s = now_s
+        for execution in list(self._executions.values()):
+            waiting.look(execution)
 
     def _told(self) -> set[str]:
         """The runs that have an inbox, at least."""

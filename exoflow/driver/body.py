@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from exoflow import codec
+from exoflow.driver.arguments import taken
 from exoflow.driver.damage import forsake
 from exoflow.driver.depth import leave_room
 from exoflow.driver.handle import PLAIN, Handle
@@ -151,28 +151,16 @@ class Body:
             id = CallId(f"{strand.prefix}{name}#{n}")
         else:
             id = self._keyed(name, spec.key)
-        inputs: tuple[Call, ...] = ()
-        passes: tuple[Call, ...] = ()
-        encoded = fingerprint = None
-        if not codec.all_immutable(args, kwargs):
-            references = codec.find_references(args, kwargs)
-            if references:
-                inputs, passes = self._edges(spec, references, args, kwargs)
-            adopt = execution.values.recognise
-            encoded = codec.encode_arguments(args, kwargs, task=name, function=spec.function, own=True, adopt=adopt)
-            if len(encoded.refs) > len(references):  # engines' objects: what they stand for is needed, too
-                owners = (execution.kernel.reference(CallId(ref.partition("!")[0])) for ref in encoded.refs)
-                inputs = tuple(dict.fromkeys((*inputs, *(owner for owner in owners if owner not in passes))))
-            fingerprint = codec.fingerprint(args, kwargs)
+        given = taken(self, spec, args, kwargs)
         past = execution.history.results.get(id) if execution.history.results else None
         try:
             turn = None if spec.actor is None else spec.actor.turn(spec.note)
-            call = kernel.called(self.scope, id, spec.note, inputs, passes, turn)
-            handle = Handle(call, self, spec, args, kwargs, encoded, fingerprint)
+            call = kernel.called(self.scope, id, spec.note, given.inputs, given.passes, turn)
+            handle = Handle(call, self, spec, args, kwargs, given.encoded, given.fingerprint)
             if choose is not None:
                 handle.choose = choose
             execution.handles[id] = handle
-            if passes:
+            if given.passes:
                 note_passes(execution, handle)
             if spec.actor is not None:
                 spec.actor.called(handle)
@@ -189,27 +177,6 @@ class Body:
         if known is not None and known.attached:
             raise RunError(f"the key {key!r} is already taken by another call of {name} in this flow: {id}")
         return id
-
-    def _edges(
-        self, spec: TaskSpec, references: Sequence[codec.Reference], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
-        """Refs among the arguments: those whose values are needed, and those that are passed on as they are."""
-        passed: set[CallId] = set()
-        if spec.ref_parameters:
-            passed = _passed(spec, args, kwargs)
-        kernel = self.execution.kernel
-        inputs: dict[Call, None] = {}
-        passes: dict[Call, None] = {}
-        for reference in references:
-            owner: Handle | None = getattr(reference, "_handle", None)  # ids are a run's own: another's would mislead
-            if owner is not None and owner.body.execution is not self.execution:
-                raise RuntimeError(
-                    f"{reference!r} belongs to the run {owner.body.run_id}, and means nothing in {self.run_id}: "
-                    "pass its value from one run to the other"
-                )
-            call = kernel.reference(CallId(reference.call_id.partition("!")[0]))
-            (passes if reference.call_id in passed else inputs)[call] = None
-        return tuple(inputs), tuple(passes)
 
     def _runs_here(self, spec: TaskSpec) -> bool:
         """Whether attempts run in the thread, or asyncio task, that waits for them. No thread can be ended in time."""
@@ -420,10 +387,3 @@ def cause_of(call: Call) -> Call:
     while call.propagated and call.refs:
         call = call.refs[0]
     return call
-
-
-def _passed(spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> set[CallId]:
-    """Call ids of the Refs in parameters that are annotated as Refs."""
-    bound = inspect.signature(spec.function).bind(*args, **kwargs)
-    wanted = [value for name, value in bound.arguments.items() if name in spec.ref_parameters]
-    return {reference.call_id for reference in codec.find_references(tuple(wanted), {})}

@@ -44,6 +44,8 @@ class Handle:
     """It has not ended, and may return the Refs that it was passed."""
     linked = Rarely[bool](False)
     """Whether some of them stand in what it put."""
+    worker = Rarely[str]("")
+    """Which process ran its last attempt, where that was not this one."""
     _fingerprint = Rarely[object | None](None)
 
     def __init__(

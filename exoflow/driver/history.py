@@ -92,7 +92,7 @@ class History:
             self.absent.update(record[3])
         elif what == records.FAILING:
             self.failing = records.Failing(*record).error
-        elif what != records.UNDO_FAILED:
+        elif what not in (records.UNDO_FAILED, records.WAITING):
             self.damaged = True  # an earlier epoch found damage, and did not take it over
 
     def tell(self, kernel: Kernel, values: Values) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from exoflow.journal.records import Kind
 
 Payload = bytes | list[Any] | None
-"""An encoded value; or ``["@", name, size]``, an object of the store; or nothing."""
+"""An encoded value; or ``["@", name, size]``, an object of the store, or a part of one; or nothing."""
 
 
 ABSENT = "absent"
@@ -23,6 +23,9 @@ FAILING = "failing"
 
 UNDO_FAILED = "undo failed"
 """What a NOTE says of an undo that was given up: its effect is in place."""
+
+WAITING = "waiting"
+"""What a NOTE says of a run that only waits. It holds for as long as it is the last record of the run."""
 
 
 REPEATABLE = "repeatable"
@@ -84,6 +87,10 @@ class Result(NamedTuple):
     """Bits: 1 a choice, 2 has an effect without rollback, 4 a child flow, 8 an event, and those above."""
     newest: int = 0
     """Of a child flow: the newest version among the choices behind its result."""
+    place: list[str] | None = None
+    """``[executor, worker]``; None: the run's own process."""
+    actor: str | None = None
+    """Of an actor's call: the call that has created the actor."""
 
 
 class Snapshot(NamedTuple):
@@ -154,6 +161,24 @@ class UndoFailed(NamedTuple):
     time_s: float
 
 
+class Waiting(NamedTuple):
+    kind: int
+    run: int
+    what: str
+    time_s: float
+    calls: list[list[Any]]
+    """``[call, event, due]`` of some that it waits for: the name of the event, or when the timer is due. None: it goes
+    on."""
+    total: int
+    """How many there are."""
+
+
+def only_waits(run_records: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether the last record of a run says so."""
+    last = run_records[-1] if run_records else ()
+    return len(last) > 4 and last[0] == Kind.NOTE and last[2] == WAITING and bool(last[4])
+
+
 class Read(NamedTuple):
     """Several strands: in which order the body was given what it waited for (L9)."""
 
@@ -197,6 +222,6 @@ class Ended(NamedTuple):
 
 
 __all__ = [
-    "ABSENT", "FAILING", "UNDO_FAILED", "Called", "Cancel", "Ended", "Failing", "Intent", "Kind", "Payload", "Read",
-    "Result", "Snapshot", "Start", "UndoFailed", "Undone",
+    "ABSENT", "FAILING", "UNDO_FAILED", "WAITING", "Called", "Cancel", "Ended", "Failing", "Intent", "Kind", "Payload",
+    "Read", "Result", "Snapshot", "Start", "UndoFailed", "Undone", "Waiting",
 ]  # fmt: skip

@@ -18,7 +18,9 @@ from exoflow.driver.bells import Bells, look
 from exoflow.driver.clock import clock_in_use
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History, recorded_results
-from exoflow.driver.identity import check_accepted, check_inputs, code_name
+from exoflow.driver.identity import check_accepted, check_inputs
+from exoflow.driver.opened import Executors, Opened
+from exoflow.driver.sources import Sources
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
@@ -31,7 +33,6 @@ from exoflow.protocols import Executor, Store
 
 logger = logging.getLogger(__name__)
 
-Executors = Callable[[str], Executor]
 Turn = threading.RLock
 
 _runtimes: dict[str, Runtime] = {}
@@ -48,11 +49,10 @@ class Runtime:
         self._lock = threading.Lock()
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._chance = random.Random()  # no secret; seeded by the system
-        self._sources: set[bytes] = set()
         self._opened: Opened | None = None
         self.bells = Bells(store, self.journal.name, self.executions)
         self._forgets = self._forget
-        self._keeps_source = self._keep_source
+        self._keeps_source = Sources(store).keep
 
     @staticmethod
     def of(store: Store) -> Runtime:
@@ -199,23 +199,6 @@ class Runtime:
                 doubt = (IN_DOUBT,) if execution.status is Status.IN_DOUBT else ()
                 self.journal.append((Kind.RELEASED, execution.index, *doubt))
 
-    def _keep_source(self, code: bytes, function: Callable[..., Any]) -> None:
-        """Keep the source of a task's code, so that a later change can be shown. Best effort, once a process."""
-        if code in self._sources or not code:
-            return
-        self._sources.add(code)
-        source = codec.source_of(function)
-        if source:
-            threading.Thread(
-                target=self._write_source, args=(code_name(code), source), name="exoflow-source", daemon=True
-            ).start()
-
-    def _write_source(self, name: str, source: str) -> None:
-        try:
-            self.store.create(name, source.encode(errors="surrogatepass"))
-        except StorageError as error:
-            logger.debug("the source %s was not kept: %s", name, error)
-
     # -- going on ------------------------------------------------------------------------------------------------------
 
     def _known(
@@ -244,7 +227,7 @@ class Runtime:
         if isinstance(value, Inline):
             return codec.from_bytes(value)
         if isinstance(value, Stored):
-            return codec.from_object(self.store.read(value.name), value.name)
+            return codec.read_stored(self.store, value)
         return None
 
     def _stored(
@@ -365,23 +348,6 @@ class Runtime:
             execution.stop(KeyboardInterrupt("the process ends"))
         self.bells.close()
         self.journal.close()
-
-
-class Opened(dict[str, Executor]):
-    """The executors of a run by name, opened when they are first used."""
-
-    def __init__(self, executors: Executors, default: Executor) -> None:
-        self.executors = executors
-        self.default = default
-        self[default.name] = default
-
-    def __missing__(self, name: str) -> Executor:
-        found = self[name] = self.executors(name)
-        self.setdefault(found.name, found)
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        return name == "local" or super().__contains__(name)
 
 
 def live_executions() -> list[Execution]:

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from exoflow import codec
-from exoflow.driver import ending, launching, records, saving, undo
+from exoflow.driver import ending, launching, records, saving, undo, waiting
 from exoflow.driver.attempt import key_prefix
 from exoflow.driver.body import Body
 from exoflow.driver.handle import Handle
@@ -69,6 +69,8 @@ class Shell:
     on_end: tuple[Callable[[], None], ...] = ()
     forget: Callable[[Any], None] | None = None
     """Tells whoever keeps the execution that it has ended here."""
+    idle: waiting.Idle | None = None
+    """What the last look at it found, whether it only waits."""
     _known = 0
     """So many records are known to be durable."""
     _asked = 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from exoflow.codec import decode_error
 from exoflow.model import CallId, Held, Inline, RunId, Stored, Value, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
 
+_HOST = socket.gethostname()
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -90,14 +93,15 @@ def _unpack_actor(fields: list[Any]) -> ActorOrder:
 
 
 def pack_outcome(outcome: Outcome) -> bytes:
+    """An outcome as bytes, in the process that has run the body: they name it."""
     fields: tuple[Any, ...]
     match outcome:
         case Computed(value, seconds, refs, puts, state, snapshot, linked):
             packed_puts = [(c, _pack_value(v)) for c, v in puts]
             left = _pack_or_none(state), _pack_or_none(snapshot)
-            fields = ("c", _pack_value(value), seconds, refs, packed_puts, *left, linked)
+            fields = ("c", _pack_value(value), seconds, refs, packed_puts, *left, linked, _here())
         case Raised(error, seconds, did_not_happen, state, snapshot):
-            fields = ("r", error, seconds, did_not_happen, _pack_or_none(state), _pack_or_none(snapshot))
+            fields = ("r", error, seconds, did_not_happen, _pack_or_none(state), _pack_or_none(snapshot), _here())
         case Vanished(reason, seconds, lost, state):
             fields = ("v", reason, seconds, lost, _pack_or_none(state))
     return _encode(fields)
@@ -106,15 +110,19 @@ def pack_outcome(outcome: Outcome) -> bytes:
 def unpack_outcome(data: bytes) -> Outcome:
     kind, *fields = _decode(data)
     if kind == "c":
-        value, seconds, refs, puts, state, snapshot, linked = fields
+        value, seconds, refs, puts, state, snapshot, linked, worker = fields
         made = tuple((c, _unpack_value(v)) for c, v in puts)
         left = _state_or_none(state), _unpack_or_none(snapshot)
-        return Computed(_unpack_value(value), seconds, tuple(refs), made, *left, linked)
+        return Computed(_unpack_value(value), seconds, tuple(refs), made, *left, linked, worker)
     if kind == "r":
-        error, seconds, did_not_happen, state, snapshot = fields
-        return Raised(error, seconds, did_not_happen, _state_or_none(state), _unpack_or_none(snapshot))
+        error, seconds, did_not_happen, state, snapshot, worker = fields
+        return Raised(error, seconds, did_not_happen, _state_or_none(state), _unpack_or_none(snapshot), worker)
     reason, seconds, lost, state = fields
     return Vanished(reason, seconds, tuple(lost), _state_or_none(state))
+
+
+def _here() -> str:
+    return f"{os.getpid()}@{_HOST}"
 
 
 def _pack_or_none(value: Value | None) -> tuple[Any, ...] | None:
@@ -135,8 +143,8 @@ def _pack_value(value: Value) -> tuple[Any, ...]:
     match value:
         case Inline(data):
             return (data,)
-        case Stored(name, size):
-            return "s", name, size
+        case Stored(name, size, at):
+            return "s", name, size, *(at or ())
         case Held(executor, handle, size):
             return "h", executor, handle, size
 
@@ -145,7 +153,10 @@ def _unpack_value(fields: list[Any]) -> Value:
     if len(fields) == 1:
         return Inline(fields[0])
     kind, *rest = fields
-    return Stored(*rest) if kind == "s" else Held(*rest)
+    if kind == "h":
+        return Held(*rest)
+    name, size, *at = rest
+    return Stored(name, size, tuple(at) or None)
 
 
 def pack_saving(state: Held, name: str) -> bytes:

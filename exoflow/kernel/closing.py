@@ -55,9 +55,7 @@ class Closing(RunState):
             return
         waiting = scope.waiting_prefix
         while waiting and waiting[0].reads_at <= scope.closed_reads:
-            call = waiting.popleft()
-            if call.attached:
-                self._unblock(call)
+            self._unblock(waiting.popleft())
 
     def _unblock(self, call: Call) -> None:
         """One part of what stands behind the call has closed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from exoflow.errors import Corrupt
 from exoflow.kernel.call import Call, Scope, State
 from exoflow.kernel.graph import states
 from exoflow.kernel.starting import Starting
@@ -20,10 +19,7 @@ class Forsaking(Starting):
         call.held = call.saved = call.committed = False
         call.why = "damaged"
         if call.is_choice and call.attached:
-            try:
-                self._retire_derived(call)
-            except Corrupt:
-                return "for an effect stands on it"
+            self._retire_derived(call)
         self.damaged = True
         if not call.is_choice:
             self.lost(call.id)  # what was derived from it stays true (V5)

@@ -156,10 +156,6 @@ class Graph(Closing):
                     call.handed_out = False
             current.restart()
         self._unclose(gone)
-        for source in {source for call in gone for source in call.late}:
-            source.late_takers = [taker for taker in source.late_takers if taker.attached]
-        for call in gone:
-            call.late.clear()
         for source in {source for call in gone for source in (*call.inputs, *call.contents, *states(call))}:
             source.takers = [taker for taker in source.takers if taker.attached]
             source.waiters = [waiter for waiter in source.waiters if waiter.attached]

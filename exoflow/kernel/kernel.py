@@ -2,7 +2,7 @@
 
 Events come in as method calls and are noted; ``take()`` works off what they gave rise to, and the commands go out.
 There is no clock, no chance and no I/O in here, and no difference between a first run and a recovery: recovery is a
-first run with a longer history. ``reference.py`` says the same without any incremental state.
+first run with a longer history. ``reference`` says the same without any incremental state.
 
 Each room knows those above it in this list, and none below:
 

@@ -89,8 +89,7 @@ class Needs(Lineage):
     def _look_at_state(self, call: Call) -> Call | None:
         """Ask for the state that the call begins with, if it is not there. The error, if it never will be."""
         holder = self.holder(call)
-        if holder is None:
-            return None
+        assert holder is not None  # who creates the actor never stands aside
         if holder.dead and holder.recalled and self.forgiving and not holder.seen:
             self._forgive(holder)
         if holder.dead and holder.state is State.DONE:

@@ -200,6 +200,8 @@ class Outcomes(Saving):
         source.seen = True
         call.propagated = True
         call.refs = (source,)
+        if call.names:
+            call.names = ()  # of a recorded child flow: it was made with another input, and there is no body to replay
         self._mark_derived(call)
         self._done(call, failed=True)
 

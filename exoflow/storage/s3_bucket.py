@@ -11,25 +11,18 @@ import asyncio
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from exoflow.errors import UnsupportedStore
 from exoflow.storage.s3_failures import CONFLICTS, EXISTS, NOT_THERE, UNKNOWN_CONDITION, code_of, may_have_written
+from exoflow.storage.s3_reading import PART_BYTES, PAUSES_S, TOGETHER, read, read_range
 
-PART_BYTES = 16 << 20
-"""What is larger is written and read in parts of this size, some at a time."""
-
-TOGETHER = 6
 _MAX_PARTS = 10_000
-_PIECE_BYTES = 1 << 20
-_PAUSES_S = (0.1, 0.4, 1.6, 6.4)
 
 PROBE = ".exoflow/conditional-create"
 """An object of every store: to create it once more must fail, or the service ignores the condition."""
 
 _NONCE = "exoflow-nonce"
-
-T = TypeVar("T")
 
 _CONFIG = {
     "connect_timeout": 5,
@@ -141,7 +134,7 @@ class Bucket:
 
         "Exists" proves nothing: botocore retries, aiohttp too, and then our own first try may be what exists.
         """
-        for pause_s in (*_PAUSES_S, None):
+        for pause_s in (*PAUSES_S, None):
             try:
                 await write()
                 return True
@@ -204,61 +197,10 @@ class Bucket:
     # -- the rest ----------------------------------------------------------------------------------------------------
 
     async def read(self, name: str) -> memoryview:
-        """One request for what fits a part; the rest of a larger object in parts, side by side, into one buffer."""
-        first, total, etag = await self._get(name, 0, PART_BYTES)
-        if len(first) >= total:
-            return memoryview(first)
-        whole = memoryview(bytearray(total))
-        whole[: len(first)] = first
-        room = asyncio.Semaphore(TOGETHER)
-
-        async def fill(start: int) -> None:
-            async with room:
-                await self._fill(name, start, whole[start : start + PART_BYTES], etag)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for start in range(len(first), total, PART_BYTES):
-                    group.create_task(fill(start))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from errors.exceptions[0].__cause__
-        return whole.toreadonly()
+        return await read(self._call, self._prefix + name)
 
     async def read_range(self, name: str, start: int, size: int | None) -> bytes:
-        if size == 0:
-            await self._call("head_object", Key=self._prefix + name)
-            return b""
-        return (await self._get(name, start, size))[0]
-
-    async def _get(self, name: str, start: int, size: int | None) -> tuple[bytes, int, str]:
-        """Up to ``size`` bytes, the size of the whole object, and its tag."""
-        span = f"bytes={start}-" if size is None else f"bytes={start}-{start + size - 1}"
-
-        async def get() -> tuple[bytes, int, str]:
-            try:
-                answer = await self._call("get_object", Key=self._prefix + name, Range=span)
-            except Exception as error:
-                if code_of(error) in ("InvalidRange", "416"):  # nothing lies there; an empty object has no first byte
-                    return b"", 0, ""
-                raise
-            async with answer["Body"] as body:
-                data = await body.read()
-            return data, _total(answer, start + len(data)), answer["ETag"]
-
-        return await _repeated(get)
-
-    async def _fill(self, name: str, start: int, buffer: memoryview, etag: str) -> None:
-        span = f"bytes={start}-{start + buffer.nbytes - 1}"
-
-        async def get() -> None:
-            answer = await self._call("get_object", Key=self._prefix + name, Range=span, IfMatch=etag)
-            at = 0
-            async with answer["Body"] as body:
-                while piece := await body.read(_PIECE_BYTES):
-                    buffer[at : at + len(piece)] = piece
-                    at += len(piece)
-
-        await _repeated(get)
+        return await read_range(self._call, self._prefix + name, start, size)
 
     async def exists(self, name: str) -> bool:
         try:
@@ -308,21 +250,3 @@ def _joined(parts: Sequence[memoryview], start: int, end: int) -> bytes:
 def _part_sum(sums: Mapping[str, str]) -> dict[str, str]:
     """The checksum that S3 computed of a part, which it wants to be told again; not which kind of sum it is."""
     return {field: text for field, text in sums.items() if field != "ChecksumType"}
-
-
-def _total(answer: Mapping[str, Any], otherwise: int) -> int:
-    whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
-    return int(whole) if whole.isdecimal() else otherwise
-
-
-async def _repeated(get: Callable[[], Awaitable[T]]) -> T:
-    """Read again what broke off in the middle of an answer: botocore retries only until the answer begins."""
-    from aiohttp import ClientPayloadError
-    from botocore.exceptions import HTTPClientError, IncompleteReadError
-
-    for pause_s in _PAUSES_S:
-        try:
-            return await get()
-        except (ClientPayloadError, HTTPClientError, IncompleteReadError):
-            await asyncio.sleep(pause_s)
-    return await get()

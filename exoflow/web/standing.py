@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exoflow import codec
 from exoflow.driver.history import History, in_doubt
+from exoflow.driver.records import only_waits
 from exoflow.driver.values import Values, value_of
 from exoflow.errors import RunCancelled
 from exoflow.journal.records import Kind
@@ -76,7 +77,7 @@ def _status(gateway: Gateway, found: Found, history: History) -> Status:
         status = execution.standing()
         return status if status in (Status.RUNNING, Status.WAITING) else Status.RUNNING  # its end is not durable yet
     if found.state == "live":
-        return Status.RUNNING
+        return Status.WAITING if only_waits(found.records) else Status.RUNNING
     return Status.IN_DOUBT if in_doubt(found.records) else Status.BROKEN_OFF
 
 

@@ -62,7 +62,7 @@ class Run:
         self.id = run_id
         self.epoch = epoch
         self._owner = owner
-        self._index = index
+        self.index = index
         self._number = 0
 
     def result(
@@ -72,7 +72,7 @@ class Run:
         self._number += 1
         made = version(self.epoch, self._number)
         self._owner.add(Result(
-            kind, self._index, call, made, payload, None, None, None, 0, inputs, None, b"code", at_s, 0.5,
+            kind, self.index, call, made, payload, None, None, None, 0, inputs, None, b"code", at_s, 0.5,
             number, why, choice,
         ))  # type: ignore[arg-type]  # fmt: skip  # payloads of every form
         return made
@@ -80,21 +80,21 @@ class Run:
     def save_made(self, call: str, made: int, payload: object) -> None:
         """The value of a result that was made before."""
         self._owner.add(Result(
-            Kind.SAVED, self._index, call, made, payload, None, None, None, 0, None, None, b"code", DAY_S, 0.5,
+            Kind.SAVED, self.index, call, made, payload, None, None, None, 0, None, None, b"code", DAY_S, 0.5,
             1, None, 1,
         ))  # type: ignore[arg-type]  # fmt: skip
 
     def intend(self, call: str, what: str = "irrevocable") -> None:
         self._number += 1
         made = version(self.epoch, self._number)
-        self._owner.add(Intent(Kind.INTENT, self._index, call, made, what, [], [], None, DAY_S, "key"))
+        self._owner.add(Intent(Kind.INTENT, self.index, call, made, what, [], [], None, DAY_S, "key"))
 
     def undo(self, call: str) -> None:
         made = version(self.epoch, self._number)
-        self._owner.add(Undone(Kind.UNDONE, self._index, call, made, DAY_S))
+        self._owner.add(Undone(Kind.UNDONE, self.index, call, made, DAY_S))
 
     def end(self, status: str = "done", *, at_s: float = DAY_S + 1) -> None:
-        self._owner.add(Ended(Kind.ENDED, self._index, status, b"result", at_s))
+        self._owner.add(Ended(Kind.ENDED, self.index, status, b"result", at_s))
 
 
 @pytest.fixture
@@ -345,6 +345,37 @@ def test_a_result_that_is_saved_later_is_one_attempt(store: LocalStore, owner: O
     owner.flush()
     [call] = describe("late", store).calls
     assert [(attempt.saved, attempt.size) for attempt in call.attempts] == [("object", 70_000)]
+
+
+def test_records_of_older_versions_say_nothing_of_who_ran_a_call_and_those_of_today_do(
+    store: LocalStore, owner: Owner
+) -> None:
+    run = owner.begin("places")
+    run.result("first#0")
+    ends: dict[str, tuple[object, ...]] = {
+        "old#0": (),
+        "older#0": (0,),
+        "new#0": (0, ["dask", "7@node"], "Model#0"),
+        "local#0": (0, None, "Model#0"),
+        "odd#0": (0, ["dask", 7], 7),
+    }
+    for number, (call, end) in enumerate(ends.items(), start=2):
+        made = version(1, number)
+        owner.add((
+            Kind.SAVED, run.index, call, made, b"", None, None, None, 0, None, None, b"code", DAY_S, 0.5, 1, None, 1,
+            *end,
+        ))  # fmt: skip
+    owner.flush()
+    calls = {call.id: call for call in describe("places", store).calls}
+    where = {id: call.last and (call.last.executor, call.last.worker, call.actor) for id, call in calls.items()}
+    assert where == {
+        "first#0": (None, None, None),
+        "old#0": (None, None, None),
+        "older#0": (None, None, None),
+        "new#0": ("dask", "7@node", "Model#0"),
+        "local#0": (None, None, "Model#0"),
+        "odd#0": (None, None, None),
+    }
 
 
 def test_the_newest_run_comes_first_and_conditions_are_joined_by_and(store: LocalStore, owner: Owner) -> None:

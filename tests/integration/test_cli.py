@@ -24,6 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import exoflow
 from exoflow import flow, task
 
 
@@ -88,6 +89,30 @@ def pay(number: int) -> int:
 @flow
 def slow(number: int) -> int:
     return wait(reserve(score(number)))
+
+
+@exoflow.actor(snapshot_every=3)
+class Tally:
+    def __init__(self) -> None:
+        self.total = 0
+
+    @task
+    def add(self, number: int) -> int:
+        self.total += number
+        return self.total
+
+
+@flow
+def tallied(count: int) -> int:
+    tally = Tally()
+    for number in range(count):
+        tally.add.submit(number)
+    return guarded(tally.add(0))
+
+
+@flow
+def patient() -> str:
+    return exoflow.wait_for("approved", timeout=3600, type=str)
 
 
 @flow
@@ -203,9 +228,9 @@ def test_a_failed_run_with_json_says_so_on_stdout(exoflow: Shell) -> None:
     [
         (["run", "job.py:daily"], "there is no file job.py; did you mean jobs.py?"),
         (["run", "jobs.py:dayly"], "did you mean daily?"),
-        (["run", "jobs.py:nothing"], "it has daily, pay, slow and hello"),
+        (["run", "jobs.py:nothing"], "it has daily, pay, slow, tallied, patient and hello"),
         (["run", "jobs.py:read"], "read is not a flow"),
-        (["run", "jobs.py"], "jobs.py has 4 flows"),
+        (["run", "jobs.py"], "jobs.py has 6 flows"),
         (["run", "broken.py:x"], "broken.py, line 3"),
         (["run", "wrong.py:x"], "No module named 'nowhere'"),
         (["run", "empty.py:x"], "has no flow: a function with @flow"),
@@ -340,6 +365,66 @@ def test_show_says_what_ran_again_and_why_in_the_tree_and_in_json(exoflow: Shell
     [guarded] = [call for call in shown["calls"] if call["task"] == "guarded"]
     assert guarded["runs"] == 2
     assert [attempt["why"] for attempt in guarded["attempts"]] == [None, "failed before"]
+
+
+def test_show_and_explain_say_which_worker_ran_a_call_and_in_which_snapshot_an_actor_is(exoflow: Shell) -> None:
+    (exoflow.folder / "bad").touch()
+    said = exoflow("run", "jobs.py:tallied", "--arg", "count=4", "--id", "t", "--executor", "processes:1", rc=1)
+    assert "exoflow resume t --executor processes:1" in said.err
+    shown = exoflow("show", "t", "--json").json
+    calls = {call["id"]: call for call in shown["calls"]}
+    adding = [calls[f"Tally.add#{n}"]["attempts"][-1] for n in range(5)]
+    assert {attempt["executor"] for attempt in adding} == {"processes"}
+    [worker] = {attempt["worker"] for attempt in adding}
+    assert worker != calls["guarded#0"]["attempts"][-1]["worker"]
+    assert all(calls[f"Tally.add#{n}"]["actor"] == "Tally#0" for n in range(5))
+    assert shown["actors"] == [
+        {"id": "Tally#0", "snapshots": ["Tally#0", "Tally.add#2"], "in_no_snapshot": ["Tally.add#3", "Tally.add#4"]}
+    ]
+    tree = exoflow("show", "t").out
+    assert f"on worker {worker.partition('@')[0]}" in tree
+    assert "2 snapshots, behind Tally and Tally.add#2" in tree
+    assert "made again where the state is lost and needed: Tally.add#3 and Tally.add#4" in tree
+    told = {each["call"]: each for each in exoflow("explain", "t", "--json").json}
+    assert told["Tally#0"]["kind"] == "actor"
+    assert told["Tally.add#1"]["state"] == "in the snapshot behind Tally.add#2"
+    assert told["Tally.add#4"]["state"].startswith("in no snapshot: made again")
+
+
+def test_a_run_of_another_process_that_only_waits_says_for_what(exoflow: Shell) -> None:
+    process = exoflow.start("run", "jobs.py:patient", "--id", "p")
+    while not (found := exoflow("list", "--status", "waiting", "--json").json):
+        assert process.poll() is None, process.communicate()
+    assert [each["event"] for each in found[0]["waits_for"]] == ["approved", None]
+    assert exoflow("list", "--status", "running", "--json").json == []
+    shown = exoflow("show", "p").out
+    assert f"p  waiting in process {process.pid}" in shown
+    assert "waits for the event 'approved' or 2" in shown
+    assert "waiting for the event 'approved' or 1 more" in exoflow("list").out
+    exoflow("send", "p", "approved", '"yes"')
+    assert ended(process).out == "yes\n"
+    assert "waits for" not in exoflow("show", "p").out
+
+
+def test_an_executor_that_cannot_be_had_is_one_line_and_the_command_that_goes_on(
+    exoflow: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (exoflow.folder / "far.py").write_text(
+        "from exoflow import flow, task\n@task(executor='dask')\ndef there() -> int:\n    return 1\n"
+        "@flow\ndef far() -> int:\n    return there()\n"
+    )
+    for name in [name for name in sys.modules if name.startswith("exoflow.executors.dask")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    said = exoflow("run", "far.py", "--id", "far", rc=1)
+    assert "Traceback" not in said.err
+    assert "broken off far: ExecutorError: the executor 'dask' needs Dask: pip install 'exoflow[dask]'" in said.err
+    assert "Go on with it: exoflow resume far" in said.err
+    assert "pip install 'exoflow[dask]'" in exoflow("resume", "far", "--executor", "dask", rc=2).line
+
+
+def test_a_module_is_not_taken_for_a_run_without_a_word(exoflow: Shell) -> None:
+    assert "write jobs.py:FLOW" in exoflow("explain", "jobs", rc=2).line
 
 
 def test_the_timeline_fits_the_terminal_and_has_a_bar_for_each_row(

@@ -1,25 +1,16 @@
 """What networks and services do to requests, between us and a real server."""
 
-import importlib.util
 import os
 import pickle
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_proxy as planted
 
 from exoflow.errors import StorageError, UnsupportedStore
 from exoflow.storage import S3Store
-
-_spec = importlib.util.spec_from_file_location("s3_proxy", Path(__file__).parents[1] / "s3" / "proxy.py")
-assert _spec is not None
-assert _spec.loader is not None
-planted = importlib.util.module_from_spec(_spec)
-sys.modules["s3_proxy"] = planted
-_spec.loader.exec_module(planted)
 
 MIB = 1 << 20
 

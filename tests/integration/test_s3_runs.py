@@ -1,6 +1,5 @@
 """Whole runs in a bucket: killed, stopped, taken over, counted."""
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -13,19 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_proxy as planted
 
 import exoflow
 from exoflow.driver import runtime
 from exoflow.errors import Corrupt, RunIsLive
 from exoflow.journal import Journal, Kind
+from exoflow.protocols import Store
 from exoflow.storage import S3Store, open_store
-
-_spec = importlib.util.spec_from_file_location("s3_proxy", Path(__file__).parents[1] / "s3" / "proxy.py")
-assert _spec is not None
-assert _spec.loader is not None
-planted = importlib.util.module_from_spec(_spec)
-sys.modules["s3_proxy"] = planted
-_spec.loader.exec_module(planted)
 
 PROGRAM = """
 import os, sys, time
@@ -197,6 +191,15 @@ def slots(store: S3Store) -> int:
     return len(store.list(f"journals/{runtime.Runtime.of(store).journal.name}"))
 
 
+def journal_with(store: Store, calls: list[str]) -> tuple[Journal, int]:
+    """A journal in whose run these calls were saved, each in a batch of its own."""
+    journal = Journal(store, linger_s=None)
+    run = journal.claim("mine").run
+    for record in [(Kind.START, run, "mine", 1), *((Kind.SAVED, run, call) for call in calls)]:
+        journal.wait(journal.append(record))
+    return journal, run
+
+
 def test_requests_are_batches_and_large_values_and_two_a_run(s3_url: str, proxy: Any) -> None:
     store = S3Store(s3_url)
     proxy.latency_s = 0.01
@@ -219,11 +222,7 @@ def test_requests_are_batches_and_large_values_and_two_a_run(s3_url: str, proxy:
 
 def test_a_takeover_is_a_few_requests_and_its_slots(s3_url: str, proxy: Any) -> None:
     store = S3Store(s3_url)
-    old = Journal(store, linger_s=None)
-    claimed = old.claim("mine")
-    old.append((Kind.START, claimed.run, "mine", 1))
-    for n in range(20):
-        old.wait(old.append((Kind.SAVED, claimed.run, f"m{n}")))
+    old, run = journal_with(store, [f"m{n}" for n in range(20)])
     new = Journal(store, linger_s=None)
     new.open()
     proxy.counts.clear()
@@ -234,7 +233,7 @@ def test_a_takeover_is_a_few_requests_and_its_slots(s3_url: str, proxy: Any) -> 
     assert asked <= 22 + 26, (proxy.counts, "its slots, one request each, and what does not grow with them")
     assert proxy.counts["LIST"] == 0
     with pytest.raises(exoflow.errors.Fenced):
-        old.wait(old.append((Kind.SAVED, claimed.run, "late")))
+        old.wait(old.append((Kind.SAVED, run, "late")))
 
 
 def test_an_answer_that_is_lost_costs_a_run_nothing(s3_url: str, proxy: Any) -> None:
@@ -249,17 +248,10 @@ def test_an_answer_that_is_lost_costs_a_run_nothing(s3_url: str, proxy: Any) -> 
 
 def test_a_damaged_object_is_said_as_for_files(s3_url: str) -> None:
     store = open_store(s3_url)
-    journal = Journal(store, linger_s=None)
-    claimed = journal.claim("mine")
-    for record in (
-        (Kind.START, claimed.run, "mine", 1),
-        (Kind.SAVED, claimed.run, "a"),
-        (Kind.SAVED, claimed.run, "b"),
-    ):
-        journal.wait(journal.append(record))
+    journal, run = journal_with(store, ["a", "b"])
     name = f"journals/{journal.name}/2"
     whole = bytes(store.read(name))
-    journal.wait(journal.append((Kind.SAVED, claimed.run, "c")))
+    journal.wait(journal.append((Kind.SAVED, run, "c")))
     store.delete(name)
     store.create(name, whole[:-4])
     found = Journal(store).find("mine", listens=False)

@@ -31,6 +31,7 @@ ONCE_WRONG = {
     132483: "V2: a choice for which its own body fell is not made, and falls again",
     228092: "V7: what a snapshot had covered, in a child flow that is not replayed, is not covered after a crash",
     21227: "V7: a replay that never ended",
+    2003773: "V6: a child flow whose argument fails now is replayed for what an older record of it names",
 }
 """Each broke a rule when it was found; a change to what a seed writes makes other histories of them."""
 

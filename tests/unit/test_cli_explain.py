@@ -248,3 +248,78 @@ def calls_itself(depth: int) -> int:
 
 def test_a_flow_that_calls_itself_is_gone_through_once() -> None:
     assert list(explained(calls_itself)) == ["judge"]
+
+
+@exoflow.actor(snapshot_every=5)
+class Trainer:
+    @task(deterministic=True)
+    def step(self, by: object) -> int:
+        return 1
+
+    @task
+    def noise(self) -> int:
+        return 1
+
+    @task(checkpoint="sync")
+    def drawn(self) -> int:
+        return 1
+
+
+@exoflow.actor
+class Counter:
+    @task
+    def add(self) -> int:
+        return 1
+
+
+@flow
+def trains() -> None:
+    trainer = Trainer()
+    trainer.step.submit(1)
+    publish.submit(trainer.noise.options(key="k").submit())
+    trainer.drawn()
+
+
+def test_an_actor_its_creation_and_its_calls_are_listed_as_tasks_are() -> None:
+    found = explained(trains)
+    assert list(found) == ["Trainer", "Trainer.step.submit", "Trainer.noise.submit", "publish.submit", "Trainer.drawn"]
+    assert found["Trainer"].kind == "actor"
+    assert "when it has been created, behind every 5th call" in found["Trainer"].state
+    assert "up to 4 calls behind that made again" in found["Trainer"].after_crash
+    assert found["Trainer.step.submit"].kind == "deterministic"
+    assert found["Trainer.step.submit"].after_crash.startswith("what it had returned, and was recorded, stays")
+    assert found["Trainer.noise.submit"].kind == "choice"
+    assert "with it whatever was derived" in found["Trainer.noise.submit"].after_crash
+    assert "before anyone may read its result" in found["Trainer.drawn"].state
+    assert found["publish.submit"].after_crash == found["publish.submit"].state == ""
+
+
+def test_an_effect_waits_until_the_choices_of_an_actor_are_in_a_snapshot() -> None:
+    waits_for = explained(trains)["publish.submit"].waits_for
+    assert [words.partition(" ")[0] for words in waits_for] == ["Trainer", "Trainer.noise"]
+    assert all(words.endswith(", in a snapshot)") for words in waits_for)
+
+
+@flow
+def of_two_actors() -> None:
+    left, right = Trainer(), Counter()
+    right.add.submit()
+    publish.submit(left.noise.submit())
+
+
+def test_what_another_actor_did_holds_nobody_up() -> None:
+    assert waits(of_two_actors) == ["Trainer", "Trainer.noise"]
+
+
+@flow
+def of_many_actors() -> None:
+    trainers = [Trainer() for _ in range(3)]
+    for trainer in trainers:
+        trainer.noise.submit()
+    publish.submit([trainers[0].step.submit(1)])
+
+
+def test_actors_in_a_list_are_found_and_a_call_stands_on_the_calls_before() -> None:
+    assert waits(of_many_actors) == ["Trainer", "Trainer.noise"]
+    assert "every call, and where" in explained(of_two_actors)["Counter"].state
+    assert explained(of_two_actors)["Counter"].after_crash.endswith("given the state of the last snapshot")

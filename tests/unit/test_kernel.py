@@ -2,6 +2,7 @@
 
 import pytest
 
+from exoflow.errors import Corrupt, NondeterministicFlow, RunError
 from exoflow.kernel.call import Call, Scope, Turn
 from exoflow.kernel.commands import Command, Intend
 from exoflow.kernel.kernel import Kernel
@@ -300,3 +301,351 @@ def test_an_effect_waits_for_what_made_a_call_of_its_actor_stand_aside() -> None
     kernel.take()
     kernel.durable(kernel.seq)
     assert orders(kernel.take()) == [("Intend", charge.id)]
+
+
+def test_a_body_that_waits_without_a_recorded_call_though_it_has_read_nothing_new_is_refused() -> None:
+    kernel, root = recovered((A, True))
+    with pytest.raises(NondeterministicFlow, match="a#0"):
+        kernel.waits(root)
+
+
+def failed_before(*ids: CallId) -> tuple[Kernel, Scope]:
+    """A run that had failed, and is resumed: these calls' errors are recorded."""
+    kernel = Kernel(2)
+    for number, id in enumerate(ids, 1):
+        kernel.recall_result(
+            id,
+            "",
+            version(1, number),
+            saved=True,
+            failed=True,
+            choice=True,
+            effect=False,
+            names=(),
+            refs=(),
+            reads_at=0,
+        )
+    kernel.recalled()
+    kernel.forgiving = True
+    return kernel, kernel.opened("", None)
+
+
+def test_an_error_that_nobody_has_read_is_forgotten_when_the_body_returns() -> None:
+    kernel, root = failed_before(A)
+    a = kernel.called(root, A, Annotations())
+    kernel.returned(root)
+    assert orders(kernel.take()) == [("Run", A)]
+    assert not a.failed
+
+
+def test_somebody_is_asked_about_an_effect_once_nothing_is_left_to_be_undone() -> None:
+    kernel = Kernel(2)
+    kernel.recall_intent(A, "", version(1, 1), names=(), releases=(), rollback=False, reads_at=0)
+    kernel.recall_intent(B, "", version(1, 2), names=(), releases=(), rollback=True, reads_at=0)
+    kernel.recalled()
+    root = kernel.opened("", None)
+    charge = kernel.called(root, A, Annotations(effect="irrevocable"))
+    kernel.wants(charge)
+    assert orders(kernel.take()) == [("Undo", B)]
+    kernel.undone(B, version(1, 2))
+    kernel.take()
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Doubt", A)]
+
+
+def test_what_an_effect_stands_on_is_neither_undone_nor_done_again_when_its_result_is_gone() -> None:
+    kernel = Kernel(2)
+    kernel.recall_intent(A, "", version(1, 1), names=(), releases=(), rollback=True, reads_at=0)
+    kernel.recall_result(
+        A, "", version(1, 1), saved=False, failed=False, choice=False, effect=False, names=(), refs=(), reads_at=0
+    )
+    kernel.recall_intent(B, "", version(1, 2), names=(), releases=(A,), rollback=False, reads_at=0)
+    kernel.recalled()
+    root = kernel.opened("", None)
+    kernel.wants(kernel.called(root, A, Annotations(deterministic=True, rollback=True)))
+    with pytest.raises(Corrupt, match="neither be undone nor done again"):
+        kernel.take()
+
+
+def test_a_strict_flow_refuses_an_effect_that_would_force_a_save() -> None:
+    kernel = Kernel(1, strict=True)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    kernel.wants(kernel.called(root, B, Annotations(effect="irrevocable"), (a,)))
+    kernel.take()
+    with pytest.raises(RunError, match="the flow is strict"):
+        made(kernel, a)
+
+
+def test_a_cancelled_effect_that_did_not_happen_leaves_no_intent() -> None:
+    kernel = Kernel(2)
+    kernel.recall_intent(A, "", version(1, 1), names=(), releases=(), rollback=False, reads_at=0)
+    kernel.recalled()
+    kernel.declined(kernel.calls[A])
+    assert orders(kernel.take()) == [("RecordUndone", A)]
+
+
+def test_an_attempt_that_is_retired_cannot_be_given_up() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    kernel.wants(a)
+    kernel.take()
+    old = a.attempt
+    kernel.vanished(A, old)
+    assert orders(kernel.take()) == [("Run", A)]
+    kernel.given_up(A, old)
+    assert a.state.name == "RUNNING", "the second attempt is somebody else's"
+
+
+def test_after_a_damaged_record_an_effect_whose_completion_it_may_have_been_is_not_asked_about() -> None:
+    kernel = Kernel(2)
+    kernel.damaged = True
+    kernel.recall_intent(A, "", version(1, 1), names=(), releases=(), rollback=False, reads_at=0)
+    kernel.recalled()
+    root = kernel.opened("", None)
+    kernel.wants(kernel.called(root, A, Annotations(effect="irrevocable")))
+    with pytest.raises(Corrupt, match="look at the service"):
+        kernel.take()
+
+
+def test_a_call_is_past_when_its_child_flow_or_its_body_stands_on_a_choice_that_was_made_again() -> None:
+    kernel, root = recovered((A, False), (INNER, True), (B, True))
+    inner, b = kernel.calls[INNER], kernel.calls[B]
+    a = kernel.called(root, A, NEVER)
+    child = kernel.called(root, CHILD, FLOW, (a,))
+    kernel.wants(a)
+    kernel.take()
+    assert not kernel.is_past(a), "it was made"
+    made(kernel, a)
+    assert kernel.is_past(inner), "its child flow takes the new a"
+    assert not kernel.is_past(b)
+    kernel.read(root, a)
+    assert kernel.is_past(b), "its body has read the new a"
+    assert child.attached
+
+
+def test_a_doubt_that_is_resolved_after_a_cancel_runs_nothing() -> None:
+    kernel = Kernel(2)
+    kernel.recall_intent(A, "", version(1, 1), names=(), releases=(), rollback=False, reads_at=0)
+    kernel.recalled()
+    root = kernel.opened("", None)
+    kernel.wants(kernel.called(root, A, Annotations(effect="irrevocable", on_doubt="probe")))
+    assert orders(kernel.take()) == [("Probe", A)]
+    kernel.cancel()
+    kernel.settled(failed=False)
+    assert orders(kernel.take()) == [("Finish", "")]
+    assert kernel.resolved(A, happened=True) == 0
+
+
+def test_nothing_is_made_for_who_asks_after_a_cancel() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    kernel.cancel()
+    kernel.wants(kernel.called(root, A, NEVER))
+    assert orders(kernel.take()) == [("Finish", "")]
+
+
+def test_an_undo_that_is_told_twice_is_carried_out_once() -> None:
+    kernel, _ = reserving(A)
+    intent = kernel.calls[A].intent
+    kernel._void(kernel.calls[A])
+    assert orders(kernel.take()) == [("Undo", A)]
+    kernel.undone(A, intent)
+    assert orders(kernel.take()) == [("RecordUndone", A)]
+    kernel.undone(A, intent)
+    assert kernel.take() == []
+
+
+def test_an_undo_of_a_call_whose_intent_was_damaged_is_passed_over() -> None:
+    kernel = Kernel(2)
+    kernel.recall_undone(A, version(1, 1))
+    kernel.recalled()
+    assert A not in kernel.calls
+
+
+def test_a_choice_that_a_finished_effect_stands_on_is_not_made_again() -> None:
+    kernel = Kernel(2)
+    for number, (id, saved) in enumerate(((A, False), (B, True)), 1):
+        kernel.recall_result(
+            id, "", version(1, number), saved=saved, failed=False, choice=True, effect=id == B, names=(), refs=(),
+            reads_at=0,
+        )  # fmt: skip
+    kernel.recalled()
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    kernel.called(root, B, Annotations(effect="irrevocable"), (a,))
+    kernel.wants(a)
+    with pytest.raises(Corrupt, match="cannot be undone"):
+        kernel.take()
+
+
+def test_a_snapshot_that_cannot_be_read_is_not_passed_over_where_its_call_had_an_effect() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    origin = kernel.called(root, A, Annotations(actor=True), turn=Turn(None, True))
+    pay = kernel.called(root, B, Annotations(actor=True, effect="idempotent"), turn=Turn(origin, True))
+    for call in (origin, pay):
+        kernel.take()
+        kernel.durable(kernel.seq)
+        kernel.take()
+        kernel.computed(call.id, call.attempt, size=10, inline=True, state=True, snapshot=True)
+    kernel.durable(kernel.seq)
+    assert kernel.forsake_snapshot(pay) == "for it had an effect"
+    assert pay.snapped
+
+
+def test_a_snapshot_that_is_taken_of_a_state_that_was_lost_meanwhile_is_no_snapshot() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    origin = kernel.called(root, A, Annotations(actor=True), turn=Turn(None, True))
+    kernel.take()
+    kernel.computed(A, origin.attempt, size=10, inline=True, state=True)
+    assert ("Snapshot", A) in orders(kernel.take())
+    kernel.state_lost(A)
+    kernel.snapshot_taken(A, origin.version)
+    assert kernel.take() == []
+    assert not origin.has_state
+
+
+def test_who_takes_the_state_alone_does_not_take_what_the_value_refers_to() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    origin = kernel.called(root, B, Annotations(actor=True), turn=Turn(None, False))
+    method = kernel.called(root, C, Annotations(actor=True), turn=Turn(origin, False))
+    kernel.take()
+    kernel.computed(B, origin.attempt, size=10, inline=True, refs=(a,), state=True)
+    assert not method.contents
+
+
+@pytest.mark.parametrize("takes", ["value", "state"])
+def test_an_error_is_forgotten_for_who_takes_what_failed(takes: str) -> None:
+    kernel = Kernel(2)
+    kernel.recall_result(
+        A, "", version(1, 1), saved=True, failed=True, choice=True, effect=False, names=(), refs=(), reads_at=0,
+        actor=takes == "state", dead=True,
+    )  # fmt: skip
+    kernel.recalled()
+    kernel.forgiving = True
+    root = kernel.opened("", None)
+    if takes == "state":
+        a = kernel.called(root, A, Annotations(actor=True), turn=Turn(None, False))
+        b = kernel.called(root, B, Annotations(actor=True), turn=Turn(a, False))
+    else:
+        a = kernel.called(root, A, Annotations())
+        b = kernel.called(root, B, Annotations(), (a,))
+    kernel.wants(b)
+    assert orders(kernel.take()) == [("Run", A)]
+
+
+def test_a_flow_that_reads_a_newer_choice_than_its_record_knows_falls() -> None:
+    kernel, root = recovered((INNER, False), (CHILD, True))
+    child = kernel.called(root, CHILD, FLOW)
+    kernel.returned(root, (child,))
+    assert orders(kernel.take()) == [("Deliver", CHILD), ("Run", CHILD)]
+    body = kernel.opened(f"{CHILD}/", CHILD)
+    new = kernel.called(body, CallId("child#0/new#0"), Annotations())
+    kernel.wants(new)
+    kernel.take()
+    made(kernel, new)
+    assert child.state.name == "DONE"
+    kernel.read(body, new)
+    assert child.state.name != "DONE", "its value was made without"
+
+
+def test_what_a_flow_returns_from_another_that_is_not_replayed_stands_by_its_own_record() -> None:
+    kernel, root = recovered((INNER, True), (CHILD, True))
+    kernel.called(root, CHILD, FLOW)
+    other = kernel.called(root, CallId("other#0"), FLOW)
+    kernel.wants(other)
+    kernel.take()
+    body = kernel.opened("other#0/", other.id)
+    kernel.returned(body, (kernel.reference(INNER),))
+    assert ("EndScope", "other#0/") in orders(kernel.take())
+    assert not other.late
+
+
+def test_what_a_flow_reads_of_its_parent_counts_once_what_it_was_called_with_is_committed() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    b = kernel.called(root, B, Annotations(checkpoint="sync"))
+    child = kernel.called(root, CHILD, FLOW, (a,), (b,))
+    kernel.take()
+    made(kernel, a)
+    made(kernel, b)
+    kernel.durable(kernel.seq)
+    assert b.closed
+    body = kernel.opened(f"{CHILD}/", CHILD)
+    kernel.read(body, b)
+    pay = kernel.called(body, INNER, Annotations(effect="irrevocable"))
+    kernel.wants(pay)
+    assert ("Upload", A) in orders(kernel.take()), "its body was called with a"
+    kernel.uploaded(A, a.version)
+    kernel.take()
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Intend", INNER)]
+    assert child.state.name == "RUNNING"
+
+
+def test_a_result_that_names_a_call_twice_waits_for_it_once() -> None:
+    kernel = Kernel(1)
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    kernel.take()
+    kernel.returned(root, (a, a))
+    assert orders(made(kernel, a)) == [("Make", A), ("Deliver", A), ("EndScope", "")]
+
+
+def test_what_is_inside_a_flow_that_is_not_replayed_is_not_undone_as_nobodys() -> None:
+    inner, deep = CallId("child#0/grandchild#0/inner#0"), CallId("child#0/grandchild#0")
+    kernel = Kernel(2)
+    kernel.recall_intent(inner, f"{deep}/", version(1, 1), names=(), releases=(), rollback=True, reads_at=0)
+    for number, id in enumerate((inner, deep, CHILD), 1):
+        path = id.rpartition("/")[0]
+        kernel.recall_result(
+            id, f"{path}/" if path else "", version(1, number), saved=True, failed=False, choice=id == inner,
+            effect=False, names=(), refs=(), reads_at=0,
+        )  # fmt: skip
+    kernel.recalled()
+    root = kernel.opened("", None)
+    kernel.called(root, CHILD, FLOW)
+    kernel.returned(root)
+    assert orders(kernel.take()) == [("EndScope", "")]
+    kernel.settled(failed=False)
+    assert orders(kernel.take()) == [("Finish", "")]
+
+
+def test_a_call_that_a_strand_makes_when_its_body_has_returned_still_runs() -> None:
+    kernel, root = recovered((A, True))
+    kernel.returned(root)
+    kernel.called(root, B, NEVER)
+    kernel.called(root, A, Annotations())
+    assert orders(kernel.take()) == [("Run", B)]
+
+
+def test_a_child_flow_whose_argument_fails_now_is_not_replayed_for_what_its_old_record_names() -> None:
+    """Seed 2003773: its body ran with an argument that had failed, and what it read made an effect's lineage newer."""
+    kernel = Kernel(2)
+    for number, (id, saved) in enumerate(((A, False), (INNER, False), (CHILD, True)), 1):
+        kernel.recall_result(
+            id, f"{id.rpartition('/')[0]}/".lstrip("/"), version(1, number), saved=saved, failed=False,
+            choice=id != CHILD, effect=False, names=(A, INNER) if id == CHILD else (), refs=(), reads_at=0,
+        )  # fmt: skip
+    kernel.recalled()
+    root = kernel.opened("", None)
+    a = kernel.called(root, A, NEVER)
+    child = kernel.called(root, CHILD, FLOW, (a,))
+    kernel.wants(child)
+    kernel.wants(a)
+    kernel.take()
+    kernel.failed(A, a.attempt)
+    kernel.take()
+    assert child.failed
+    assert child.propagated
+    kernel.read(root, child)
+    kernel.wants(kernel.called(root, B, Annotations(effect="irrevocable")))
+    assert not [order for order in orders(kernel.take()) if order[0] == "Run"]
+    kernel.durable(kernel.seq)
+    assert orders(kernel.take()) == [("Intend", B)]

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
@@ -122,7 +122,12 @@ class RayExecutor:
         if is_state(value):
             self._threads.put(lambda: self._save_state(value, name, report))
         else:
-            self._carriers.put(lambda: report(self._values.save(value, name)))
+            self.save_together([value], name, lambda saved: report(saved[0] if isinstance(saved, Sequence) else saved))
+
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
+        self._carriers.put(lambda: report(self._values.save(values, name)))
 
     def release(self, value: Held) -> None:
         if not is_state(value):

@@ -6,6 +6,7 @@ A Ray task would do, but for one beside a cluster that is busy Ray starts anothe
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -14,6 +15,7 @@ from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exoflow.executors.ray.worker import Unboxed, write
+from exoflow.model import Stored
 
 _AT_ONCE = 2
 
@@ -21,8 +23,8 @@ _AT_ONCE = 2
 class Saver:
     """Writes what it is given. The body of a Ray actor."""
 
-    def write(self, setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
-        return write(setup, name, place, box)
+    def write(self, setup: bytes, name: str, places: Sequence[int], box: list[Unboxed]) -> list[Stored] | bytes:
+        return write(setup, name, places, box)
 
 
 class Savers:
@@ -33,10 +35,12 @@ class Savers:
         self._by_node: dict[tuple[int, str | None], Any] = {}
         self._lock = threading.Lock()
 
-    def write(self, session: int, setup: bytes, name: str, place: int, ref: ObjectRef[Any]) -> ObjectRef[Any]:
-        """Have a value written; the answer of ``worker.write``."""
+    def write(
+        self, session: int, setup: bytes, name: str, places: Sequence[int], ref: ObjectRef[Any]
+    ) -> ObjectRef[Any]:
+        """Have values of one box written; the answer of ``worker.write``."""
         nodes = get_object_locations([ref]).get(ref, {}).get("node_ids") or [None]
-        answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, place, ref)
+        answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, places, ref)
         return answer
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from exoflow.kernel import reference as rules
 from exoflow.kernel.call import State
 from exoflow.kernel.commands import Command, RecordUndone, Replay, Run, Undo
-from exoflow.kernel.facts import CallFacts, Facts
+from exoflow.kernel.reference.facts import CallFacts, Facts
 from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
 from exoflow.testing.simulation.told import Told
@@ -73,6 +73,7 @@ class Checked(Told):
                 "recorded": not call.propagated and known.recorded or call.saved,
                 "live": not call.propagated and self.left_states.get(call.id, False),
                 "dead": known.note.actor and not self.left_states.get(call.id, False),
+                "open_names": () if call.propagated else known.open_names,
             }  # fmt: skip
             self.mirror.set(call.id, **LOST | error)
 
@@ -134,12 +135,15 @@ class Checked(Told):
         call = facts.calls[command.call]
         if not call.running or call.started != command.version or self._heir(facts, call):
             return
-        again = {call.id: replace(call, running=False, started=NONE)}
+        again = {c.id: replace(c, holds=()) for c in facts.calls.values() if c.intent > command.version}  # later orders
+        again[call.id] = replace(call, running=False, started=NONE)
         if source := self.mirror.took.get(command.version):
             again[source] = replace(facts.calls[source], live=True)
         before = replace(facts, calls={**facts.calls, **again})
         reason = rules.gate(before, before.calls[call.id])
-        if reason is not None and not (reason.startswith("V4") and self._is_apart(before, call)):
+        if reason is None or reason.startswith("V4") and self._is_apart(before, call):
+            return
+        if not self._is_ahead(before, call):
             self._differ(f"{command} was ordered, but {reason}: {self._show(call.id)}")
 
     def _is_apart(self, facts: Facts, call: CallFacts) -> bool:
@@ -149,6 +153,11 @@ class Checked(Told):
             call.id in {c.id, *c.intent_names, *rules.lineage(facts, c)} for c in falling
         )
         return not (concerned or facts.undoing and not self._undoing_now or not facts.undone_recorded)
+
+    def _is_ahead(self, facts: Facts, call: CallFacts) -> bool:
+        """A choice behind it is made again when more is durable; until then it may run all the same (G2, V3)."""
+        behind = rules.lineage(facts, call)
+        return any(waiting.is_choice and waiting.id in behind for waiting in self._waiting_start)
 
     def _differ(self, what: str) -> None:
         difference = FormsDiffer(what)

@@ -25,14 +25,14 @@ from exoflow.kernel.commands import (
     Undo,
     Upload,
 )
-from exoflow.kernel.facts import BodyFacts, CallFacts, Facts
+from exoflow.kernel.reference.facts import BodyFacts, CallFacts, Facts
 from exoflow.model import CallId, Kind, Version
 
 NONE = Version(0)
 LOST: dict[str, Any] = {
     "has_result": False, "held": False, "recorded": False, "durable": False, "uploading": False, "failed": False,
     "inherited": False, "refs": (), "live": False, "snapshot": False, "snapshot_durable": False, "snapshotting": False,
-    "dead": False,
+    "dead": False, "covered": False,
 }  # fmt: skip
 
 
@@ -155,14 +155,14 @@ class Mirror:
 
     def replay(self, path: str) -> None:
         owner = self.bodies[path].owner
-        self._detach(path)
+        self._detach(path, self.facts())
         if owner is None:
             self.outcome = ""
         else:
             self.set(owner, running=False)
             self._ask_anew(owner)
 
-    def _detach(self, path: str) -> None:
+    def _detach(self, path: str, before: Facts) -> None:
         body = self.bodies.pop(path)
         self.awaited = {id for id in self.awaited if not id.startswith(path)}
         if body.owner is None:
@@ -170,9 +170,10 @@ class Mirror:
         for id, call in list(self.calls.items()):
             if call.attached and call.path == path:
                 running = call.running and call.note.kind is not Kind.FLOW and not call.note.may_be_left
-                self.set(id, attached=False, running=running)
+                covered = call.note.actor and rules.is_covered(before, call)
+                self.set(id, attached=False, running=running, covered=covered)
                 if f"{id}/" in self.bodies:
-                    self._detach(f"{id}/")
+                    self._detach(f"{id}/", before)
 
     def durable(self, seq: int) -> None:
         self.durable_seq = max(seq, self.durable_seq)

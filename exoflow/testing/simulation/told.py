@@ -7,8 +7,8 @@ from typing import Any
 from exoflow.kernel import reference as rules
 from exoflow.kernel.call import Call, Scope, Turn
 from exoflow.kernel.commands import Stop
-from exoflow.kernel.facts import BodyFacts, CallFacts
 from exoflow.kernel.kernel import Kernel
+from exoflow.kernel.reference.facts import BodyFacts, CallFacts
 from exoflow.model import Annotations, CallId, Version
 from exoflow.testing.simulation.mirror import LOST, NONE, Mirror
 

@@ -46,6 +46,7 @@ class CallFacts:
     snapshot: bool = False  # ... is in a record
     snapshot_durable: bool = False  # ... which is durable
     snapshotting: bool = False
+    covered: bool = False  # the snapshot of a later call has committed it, which the body has not made again yet
     fickle: bool = False  # it had failed, and was made again for its state
     dead: bool = False  # it has failed and left none
 
