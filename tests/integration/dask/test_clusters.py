@@ -50,6 +50,7 @@ def test_a_worker_that_dask_gave_up_is_started_again_in_a_cluster_of_our_own(tmp
         executor.close()
 
 
+@pytest.mark.big
 def test_where_dask_gave_up_the_last_worker_it_is_said_and_another_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
