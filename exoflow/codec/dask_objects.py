@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import CancelledError
 from typing import Any
 
 from exoflow.errors import CodecError
@@ -23,9 +25,28 @@ def changes(kind: str) -> bool:
 
 def load(thing: Any) -> object:
     """See ``engines.EngineObjects``."""
+    until_done(thing)
     if is_lost(thing):
         raise KeyError(f"the future {thing.key} is {thing.status}")
     return thing.result()
+
+
+def until_done(future: Any) -> None:
+    """Wait for it. What makes it may need this thread, where that is one of a Dask worker, and gets it meanwhile."""
+    from distributed import rejoin, secede, wait
+    from distributed.worker import thread_state
+
+    if future.done():
+        return
+    is_needed = hasattr(thread_state, "key")
+    if is_needed:
+        secede()
+    try:
+        with contextlib.suppress(CancelledError):  # it is lost, which its status says
+            wait([future])
+    finally:
+        if is_needed:
+            rejoin()
 
 
 def is_lost(thing: Any) -> bool:

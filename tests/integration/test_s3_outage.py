@@ -148,7 +148,7 @@ def test_a_run_outlives_a_service_that_is_away_for_a_moment(service: Service, wh
     assert service.seen() == {"choose-a": 1, "wait-a": 1, "act-a": 1}
 
 
-@pytest.mark.parametrize("what", ["run", "async"])
+@pytest.mark.parametrize("what", ["run", pytest.param("async", marks=pytest.mark.big)])
 def test_a_run_that_lost_its_service_says_so_and_is_resumed_when_that_is_back(service: Service, what: str) -> None:
     run = service.run(what)
     service.until(lambda: service.seen()["wait-a"])
@@ -166,6 +166,7 @@ def test_a_run_that_lost_its_service_says_so_and_is_resumed_when_that_is_back(se
     assert service.seen() == {"choose-a": 1, "wait-a": 2, "act-a": 1}
 
 
+@pytest.mark.big
 def test_a_gateway_whose_service_was_away_goes_on_with_its_runs_by_itself(service: Service, s3_url: str) -> None:
     gateway = service.start("-c", EXOFLOW, "serve", "program.py", "--port", "0")
     assert gateway.stderr is not None

@@ -75,6 +75,14 @@ def test_prompt_and_answer_may_fill_the_context_to_the_last_token(open_engine: O
         engine.logits([[*prompt, 3, 4]], "r8")
 
 
+def test_a_call_with_more_prompts_than_may_wait_is_answered(open_engine: Opens) -> None:
+    engine = open_engine(max_waiting=8, max_batch=4)
+    prompts = [[index, 2] for index in range(60)]
+    assert len(engine.generate(prompts, GREEDY, "r8")) == 60
+    assert len(engine.logits(prompts, "r8")) == 60
+    assert_empty(engine)
+
+
 def test_an_unknown_adapter_is_refused_before_anything_is_computed(open_engine: Opens) -> None:
     engine = open_engine()
     with pytest.raises(AdapterError, match="'nobody'"):
@@ -82,7 +90,7 @@ def test_an_unknown_adapter_is_refused_before_anything_is_computed(open_engine: 
     with pytest.raises(AdapterError, match="'nobody'"):
         engine.generate([HELLO, HELLO], GREEDY, ["r8", "nobody"])
     with pytest.raises(AdapterError, match="'nobody'"):
-        engine.logits([HELLO], "nobody")
+        engine.logits([HELLO, HELLO], [None, "nobody"])
     assert engine.stats().steps == 0
 
 

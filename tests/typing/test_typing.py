@@ -35,13 +35,16 @@ def test_pyright_refuses_a_ref_as_a_condition(tmp_path: Path) -> None:
     assert any("bool" in problem for problem in pyright(tmp_path, [str(tmp_path / "condition.py")]))
 
 
-@pytest.mark.parametrize("line", [3, 4, 5])
-def test_the_checkers_do_look_at_each_line(line: int, tmp_path: Path) -> None:
-    lines = ["from exoflow import task", "@task", "def f(x: int) -> str: ...", "f(1)", "a: str = f(2)"]
-    lines[line - 1] = {3: "def f(x: int) -> str: return 1", 4: "f('x')", 5: "a: int = f(2)"}[line]
-    (tmp_path / "one.py").write_text("\n".join(lines) + "\n")
-    done = run([sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), str(tmp_path / "one.py")])
-    assert re.search(rf"one\.py:{line}: error", done.stdout), done.stdout + done.stderr
+def test_the_checkers_do_look_at_each_line(tmp_path: Path) -> None:
+    wrong = {3: "def f(x: int) -> str: return 1", 4: "f('x')", 5: "a: int = f(2)"}
+    for line, instead in wrong.items():
+        lines = ["from exoflow import task", "@task", "def f(x: int) -> str: ...", "f(1)", "a: str = f(2)"]
+        lines[line - 1] = instead
+        (tmp_path / f"wrong_{line}.py").write_text("\n".join(lines) + "\n")
+    files = [str(tmp_path / f"wrong_{line}.py") for line in wrong]
+    done = run([sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache"), *files])
+    found = re.findall(r"wrong_(\d)\.py:(\d): error", done.stdout)
+    assert sorted(found) == [("3", "3"), ("4", "4"), ("5", "5")], done.stdout + done.stderr
 
 
 def pyright(folder: Path, files: tuple[str, ...] | list[str]) -> list[str]:

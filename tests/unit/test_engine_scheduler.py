@@ -168,6 +168,17 @@ def test_a_load_holds_up_nobody_else() -> None:
     assert waits(asked)[-1] < 1
 
 
+def test_loads_that_take_long_do_not_empty_the_batch() -> None:
+    cold = [
+        Request((1, index), SamplingParams(max_tokens=1), AdapterRef(f"cold{index}", f"cold{index}"), arrival_s=0.0)
+        for index in range(20)
+    ]
+    simulation = Simulation(EngineConfig(max_batch=32), load_s=50.0)
+    hot = [Request((2, index), SamplingParams(max_tokens=8), arrival_s=index / 100) for index in range(500)]
+    simulation.run([*cold, *hot])
+    assert waits(hot)[-1] < 1
+
+
 def test_in_overload_deadlines_serve_most_of_what_can_be_served() -> None:
     """1.5 times what it can do, for two minutes: S-LoRA's abort strategy (section 4.2), figure L4 of our design."""
     slow = {"pages": 4000, "step_s": 0.05}

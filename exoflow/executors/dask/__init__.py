@@ -4,6 +4,8 @@ Rooms that Ray has too, of the same names:
     executor        the protocol's methods, in the caller's threads
     entry           an attempt between ``start`` and its report
     cluster         the connection
+    reaching        whether anybody listens at an address
+    quiet           what Dask logs of a cluster of our own
     values          what is held there
     actors          where each lives, and its calls
     worker          what a worker does
@@ -14,6 +16,7 @@ Dask's own, as the executor itself chooses workers (ADR 0020). On the client's l
     roster          which workers there are
     placing         who has room, and for which resources
     unplaceable     what nobody will ever have room for
+    demand          what waits, shown to a cluster that scales
     stopping        cancels and timeouts
     ending          what became of an attempt, told once
 With a worker:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from exoflow.codec import Encoded
@@ -27,13 +27,22 @@ class Actors:
         roster: Its workers.
         endings: Tells of what has ended.
         place: To be called when there is room.
+        begin: Has a coroutine run on the loop; from any thread.
     """
 
-    def __init__(self, connection: Connection, roster: Roster, endings: Endings, place: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        roster: Roster,
+        endings: Endings,
+        place: Callable[[], None],
+        begin: Callable[[Coroutine[Any, Any, object]], None],
+    ) -> None:
         self._connection = connection
         self._roster = roster
         self._endings = endings
         self._place = place
+        self._begin = begin
         self._seats: dict[str, Seat] = {}
         """By the key of the state."""
 
@@ -75,7 +84,7 @@ class Actors:
         if outcome is not None:
             self._endings.tell([(entry, outcome)])
         elif left is not None:
-            await self.release(left)  # its call was given up, and ended after all
+            self.release(left)  # its call was given up, and ended after all
         self._place()
 
     async def save(self, state: Held, name: str, done: Callable[[Stored | Encoded | BaseException], None]) -> None:
@@ -94,14 +103,17 @@ class Actors:
             case _:
                 done(answer)
 
-    async def release(self, state: Held) -> None:
+    def release(self, state: Held) -> None:
+        """From any thread, and at once: nothing that is put after it runs with the state."""
         seat = self._seats.pop(key_of(state), None)
         if seat is not None:
-            await self._ask(seat, worker_actors.release_state, key_of(state))
+            self._begin(self._ask(seat, worker_actors.release_state, key_of(state)))
 
     def gone(self, seat: Seat) -> None:
         """And its actors with it."""
-        self._seats = {key: each for key, each in self._seats.items() if each is not seat}
+        for key, each in list(self._seats.items()):
+            if each is seat:
+                self._seats.pop(key, None)  # it may have been released meanwhile
 
     def clear(self) -> None:
         self._seats.clear()

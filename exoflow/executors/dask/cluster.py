@@ -11,6 +11,8 @@ from distributed import Client, LocalCluster, default_client, get_worker
 from distributed.security import Security
 
 from exoflow.errors import ExecutorError
+from exoflow.executors.dask import quiet
+from exoflow.executors.dask.reaching import patience_s, reach
 
 
 class Connection:
@@ -36,20 +38,30 @@ class Connection:
                     n_workers=workers or os.cpu_count() or 1, threads_per_worker=1, dashboard_address=":0"
                 )
                 place = self.cluster
+                quiet.begin()
             elif isinstance(found, Client):
                 security = found.security
                 # By the cluster, if it can be: a client that knows it does not try to reach one that was closed.
                 is_known = found.cluster is not None and not found.asynchronous
                 place = found.cluster if is_known else found.scheduler.address
-            self.client = Client(place, security=security, set_as_default=False, name="exoflow")
+            if isinstance(place, str):
+                reach(place)
+            self.client = Client(place, security=security, set_as_default=False, name="exoflow", timeout=patience_s())
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             self.close()
-            raise ExecutorError(f"cannot {_what(found)}: {type(error).__name__}: {error}") from error
+            cause = f"{type(error).__name__}: {error}"
+            raise ExecutorError(_own_failed(cause) if found is None else _unreachable(found, cause)) from error
 
     @property
     def is_own(self) -> bool:
         """Whether nobody else uses the cluster, so that we may kill its workers. It is on this machine."""
         return self.cluster is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the scheduler is gone, as far as this process knows."""
+        comm = self.client.scheduler_comm
+        return self.client.status != "running" or comm is None or comm.closed()
 
     def keep_workers(self) -> None:
         """Have a cluster of our own start again what it gave up.
@@ -70,6 +82,7 @@ class Connection:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(nanny.pid, signal.SIGKILL)
             self.cluster.close()
+            quiet.end()
 
 
 def _current() -> Client | str | None:
@@ -83,10 +96,16 @@ def _current() -> Client | str | None:
         return None
 
 
-def _what(found: Client | str | None) -> str:
-    if found is None:
-        return (
-            "start a Dask cluster on this machine (a script that starts processes keeps what it does "
-            'behind `if __name__ == "__main__":`)'
-        )
-    return f"connect to Dask's scheduler {found if isinstance(found, str) else found.scheduler.address}"
+def _own_failed(cause: str) -> str:
+    return (
+        "cannot start a Dask cluster on this machine (a script that starts processes keeps what it does "
+        f'behind `if __name__ == "__main__":`): {cause}'
+    )
+
+
+def _unreachable(found: Client | str, cause: str) -> str:
+    address = found if isinstance(found, str) else found.scheduler_info().get("address", "of a client that is closed")
+    return (
+        f"cannot connect to Dask's scheduler at {address}: {cause}. `dask scheduler` starts one and prints its "
+        "address, which executor= takes; that is not the address of the dashboard"
+    )

@@ -18,10 +18,10 @@ from typing import Any
 
 from distributed import Future, as_completed
 
-from exoflow.errors import ExecutorError
 from exoflow.executors.dask import worker
 from exoflow.executors.dask.actors import Actors
 from exoflow.executors.dask.cluster import Connection
+from exoflow.executors.dask.demand import Demand
 from exoflow.executors.dask.ending import Endings, Tell
 from exoflow.executors.dask.entry import Entry
 from exoflow.executors.dask.placing import Seat, Waiting, nearest
@@ -48,12 +48,16 @@ class Dispatcher:
         name: The executor's.
         store: Its code, for the workers.
         tell: Is told of outcomes, on the loop; it must not block.
+        again: Gets what has not begun when the scheduler is gone; as ``tell``.
     """
 
-    def __init__(self, connection: Connection, name: str, store: bytes | None, tell: Tell) -> None:
+    def __init__(
+        self, connection: Connection, name: str, store: bytes | None, tell: Tell, again: Callable[[list[Entry]], None]
+    ) -> None:
         client = connection.client
         assert client.loop is not None
         self._connection = connection
+        self._again = again
         self._client = client
         self._patron = worker.Patron(uuid.uuid4().hex, name, client.id, store, tuple(sys.path))
         self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
@@ -75,16 +79,17 @@ class Dispatcher:
         self._endings = Endings(name, self.holdings, tell)
         self._stops = Stops(connection, self._roster, self._endings, self._place)
         self._unplaceable = Unplaceable(self._waiting, self._roster, self._endings, is_own=connection.is_own)
-        self.actors = Actors(connection, self._roster, self._endings, self._place)
+        self._demand = Demand(client, self._patron.id, self._waiting, self._spawn)
+        self.actors = Actors(connection, self._roster, self._endings, self._place, self.begin)
         self._ended: list[tuple[Entry, Future[bytes]]] = []
         self._is_collecting = False
         self._is_balancing = False
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Future[object]] = set()
         self._call(self._open)
 
     @property
     def is_over(self) -> bool:
-        return self._roster.is_over
+        return self._roster.is_over or self._connection.is_lost
 
     def put(self, entry: Entry) -> None:
         """Dispatch it when there is a place."""
@@ -97,32 +102,44 @@ class Dispatcher:
         self._call(lambda: self._spawn(self._stops.stop(entry, reason)))
 
     def wait_for(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Raises CancelledError (of concurrent.futures): it was closed meanwhile."""
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        async def here() -> Any:
+            task = asyncio.ensure_future(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return await task
+
+        return asyncio.run_coroutine_threadsafe(here(), self._loop).result()
+
+    def begin(self, work: Coroutine[Any, Any, object]) -> None:
         self._call(self._spawn, work)
 
     def close(self) -> None:
-        if self._client.status == "running":
-            with contextlib.suppress(OSError, TimeoutError):
-                self.wait_for(asyncio.wait_for(self._leave(), _LEAVE_S))
+        """What runs is not told of any more, unless the scheduler is gone."""
+        with contextlib.suppress(OSError, TimeoutError):
+            asyncio.run_coroutine_threadsafe(asyncio.wait_for(self._leave(), _LEAVE_S), self._loop).result()
         self._connection.close()
 
     async def _leave(self) -> None:
+        if self.is_over:
+            self._scheduler_gone()
+            self._take_in()
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
-        await self._roster.leave()
+        if not self.is_over:
+            await self._roster.leave()
 
     def _call(self, function: Callable[..., object], *args: Any) -> None:
         self._loop.call_soon_threadsafe(function, *args)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = asyncio.ensure_future(work, loop=self._loop)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Future[None]) -> None:
+    def _done(self, task: asyncio.Future[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.is_over:
             _log.error("the Dask executor failed", exc_info=error)
@@ -173,6 +190,8 @@ class Dispatcher:
             for resources, alike in by_resources.items():
                 self._submit(seat, alike, dict(resources))
         self._unplaceable.tell()
+        if not self._connection.is_own:
+            self._demand.tell()
 
     def _nearest(self, entry: Entry) -> Seat | None:
         if entry.attempt.actor is not None:
@@ -291,6 +310,9 @@ class Dispatcher:
     async def _lose(self, seat: Seat, entries: list[Entry], expected: bool) -> None:
         await until_gone(seat, kill=self._connection.is_own)  # first: they have ended when they are reported (V10)
         how = "left the cluster" if expected else "died"
+        if entries:
+            where = f"{seat.address} (process {seat.place.pid})"
+            _log.warning("the Dask worker %s %s: %d attempts were lost with it", where, how, len(entries))
         self._endings.vanished(entries, f"its worker {seat.address} (process {seat.place.pid}) {how}")
         self._place()
 
@@ -304,5 +326,4 @@ class Dispatcher:
         self.actors.clear()
         reason = "the connection to Dask's scheduler was lost"
         self._endings.vanished([e for seat in self._roster.seats.values() for e in seat.placed.values()], reason)
-        waiting = [entry for needs in self._waiting.needs() for entry in self._waiting.take_all(needs)]
-        self._endings.refused(waiting, ExecutorError(reason))
+        self._again([entry for needs in self._waiting.needs() for entry in self._waiting.take_all(needs)])

@@ -7,6 +7,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 
 from distributed import Client
@@ -94,7 +95,10 @@ class DaskExecutor:
         if is_state(value):
             raise KeyError("the state of an actor is in its worker: it can be saved")
         holder = self._holder(value)
-        found: Encoded | Live = holder.wait_for(holder.holdings.fetch(str(value.handle)))
+        try:
+            found: Encoded | Live = holder.wait_for(holder.holdings.fetch(str(value.handle)))
+        except CancelledError:
+            raise KeyError(f"{value.handle}: the value was lost with its cluster") from None
         return found
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
@@ -131,7 +135,7 @@ class DaskExecutor:
     def release(self, value: Held) -> None:
         dispatcher = self._dispatcher
         if dispatcher is not None and is_state(value):
-            dispatcher.begin(dispatcher.actors.release(value))
+            dispatcher.actors.release(value)
         elif dispatcher is not None:
             dispatcher.holdings.release(str(value.handle))
 
@@ -183,7 +187,8 @@ class DaskExecutor:
                 raise ExecutorError("the executor is closed")
             if dispatcher is None:
                 connection = Connection(self._cluster, self._workers)
-                dispatcher = Dispatcher(connection, self.name, self._carrier.store_code, self._reporters.put)
+                code = self._carrier.store_code
+                dispatcher = Dispatcher(connection, self.name, code, self._reporters.put, self._again)
                 self._dispatcher = dispatcher
             return dispatcher
 
@@ -203,8 +208,30 @@ class DaskExecutor:
                     wanted = self._live.get(entry.key) is entry and entry.reason is None
                     entry.order = order
                 if wanted:
-                    dispatcher.put(entry)
+                    self._put(entry, dispatcher)
             del entry
+
+    def _put(self, entry: Entry, dispatcher: Dispatcher) -> None:
+        with self._connecting:  # so that it is not closed meanwhile
+            is_current = self._dispatcher is dispatcher
+            if is_current:
+                dispatcher.put(entry)
+        if not is_current:
+            self._again([entry])
+
+    def _again(self, entries: Sequence[Entry]) -> None:
+        """Attempts that have not begun on a cluster that is gone: there may be another by now."""
+        for old in entries:
+            new = Entry(old.attempt, old.report)
+            with self._lock:
+                wanted = not old.settled and self._live.get(old.key) is old
+                old.settled = True
+                if wanted and old.reason is None:
+                    self._live[new.key] = new
+            if wanted and old.reason is None:
+                self._preparers.put(new)
+            elif wanted:
+                self._settle(old, Vanished(old.reason or "", state=old.state))
 
     def _order(self, entry: Entry) -> bytes:
         attempt = entry.attempt

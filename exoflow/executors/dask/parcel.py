@@ -7,12 +7,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distributed import Client, Future, Worker, get_client, rejoin, secede, wait
+from distributed import Client, Future, Worker, get_client
 from distributed.protocol import dask_deserialize, dask_serialize
 from distributed.sizeof import safe_sizeof
 
 from exoflow.codec import Encoded, Live
-from exoflow.codec.dask_objects import FUTURE
+from exoflow.codec.dask_objects import FUTURE, until_done
 from exoflow.model import CallId
 
 FUTURES = "exoflow-future-"
@@ -60,10 +60,7 @@ def pin(future: Future, client: str) -> str:
     Raises:
         Exception: of the future.
     """
-    if not future.done():
-        secede()  # what makes it may need this thread
-        wait([future])
-        rejoin()
+    until_done(future)
     if future.status != "finished":
         future.result()  # raises
     key = f"{FUTURES}{uuid.uuid4().hex}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from exoflow.executors.dask.worker import Place
@@ -105,6 +106,10 @@ class Waiting:
 
     def needs(self) -> list[dict[str, float]]:
         return [dict(needs) for needs, line in self._lines.items() if line]
+
+    def tasks(self, limit: int) -> list[str]:
+        """Of which tasks the first of them are."""
+        return [entry.attempt.task for entry in islice(chain.from_iterable(self._lines.values()), limit)]
 
     def put(self, entry: Entry, *, first: bool = False) -> None:
         line = self._lines.setdefault(_sorted(entry.needs), deque())

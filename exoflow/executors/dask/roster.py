@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -52,7 +53,8 @@ class Roster:
         self._patron = patron
         self._spawn = spawn
         self._came, self._gone, self._lost_values, self._ended = came, gone, lost_values, ended
-        self._joined: set[str] = set()
+        self._left_meanwhile: list[set[str]] = []
+        """For each greeting under way, who has left: an answer of theirs may come behind that."""
         self._token: Future[int] | None = None
         """By which the workers know that the executor is there."""
         self.seats: dict[str, Seat] = {}
@@ -67,7 +69,7 @@ class Roster:
         token = worker.token_of(self._patron.id)
         self._token = self._client.submit(int, key=token, resources={token: 1})  # which no worker has
         self._client.subscribe_topic("all", self._hear)
-        self._spawn(self._greet(None))
+        self._spawn(self._greet_all())
         self._spawn(self._watch_scheduler())
 
     def has(self, seat: Seat) -> bool:
@@ -81,10 +83,10 @@ class Roster:
         message = event[1]
         action = message.get("action") if isinstance(message, dict) else None
         if action == "add-worker":
-            self._joined.add(message["worker"])
             self._spawn(self._greet([message["worker"]]))
         elif action == "remove-worker":
-            self._joined.discard(message["worker"])
+            for left in self._left_meanwhile:
+                left.add(message["worker"])
             self.unusable.pop(message["worker"], None)
             self._lost_values(set(message["lost-scattered-tasks"]))
             seat = self.seats.pop(message["worker"], None)
@@ -92,24 +94,46 @@ class Roster:
                 was_there = {*message["processing-tasks"], *message["lost-computed-tasks"]}
                 self._gone(seat, was_there, message["expected"])
 
-    async def _greet(self, addresses: list[str] | None, after_s: float = 0.0) -> None:
-        """Make workers known; all of them for None."""
-        await asyncio.sleep(after_s)
+    async def _greet_all(self) -> None:
+        """Once the scheduler tells us of workers, so that none comes or goes unseen."""
+        topic, heard = f"{self._patron.id}-hears", asyncio.Event()
+        self._client.subscribe_topic(topic, lambda _: heard.set())  # behind the other, and so taken up behind it
+        while not heard.is_set():
+            await self._client.log_event(topic, "heard")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(heard.wait(), _POLL_S)
+        self._client.unsubscribe_topic(topic)
+        await self._greet(None)
+
+    async def _greet(self, addresses: list[str] | None) -> None:
+        """Make workers known, all of them for None; those that cannot be reached, until they can or are gone."""
+        left: set[str] = set()
+        self._left_meanwhile.append(left)
         try:
-            places = await self._client.run(worker.take_seat, self._patron, workers=addresses, on_error="return")
+            while addresses is None or addresses:
+                places = await self._client.run(worker.take_seat, self._patron, workers=addresses, on_error="return")
+                addresses = self._take({address: place for address, place in places.items() if address not in left})
+                if addresses:
+                    await asyncio.sleep(_LOOK_S)
         except OSError:  # the scheduler is gone, which is noticed elsewhere
             return
+        finally:
+            self._left_meanwhile = [each for each in self._left_meanwhile if each is not left]
+
+    def _take(self, places: dict[str, Any]) -> list[str]:
+        """Give seats to those that answered; which of them could not be reached."""
+        unreached = []
         for address, place in places.items():
             if isinstance(place, worker.Place):
                 self._seat(address, place)
-            elif isinstance(place, OSError):  # it could not be reached
-                if address in self._joined:
-                    self._spawn(self._greet([address], after_s=_LOOK_S))
+            elif isinstance(place, OSError):
+                unreached.append(address)
             else:
                 self.unusable[address] = place
                 _log.warning("the Dask worker %s cannot be used: %s: %s", address, type(place).__name__, place)
         self.is_known = True
         self._came()
+        return unreached
 
     def _seat(self, address: str, place: worker.Place) -> None:
         known = self.seats.get(address)

@@ -16,6 +16,7 @@ import psutil
 from distributed import Worker, get_worker
 
 from exoflow.codec import Encoded, Live, as_encoded, decode, encode, from_bytes
+from exoflow.errors import StorageError
 from exoflow.executors.actors.living import WorkerActors
 from exoflow.executors.dask.body import Leaving, Running, Stopped
 from exoflow.executors.dask.parcel import FUTURES, Parcel, future_of, pin, put
@@ -140,10 +141,13 @@ def withdraw(seat: str, serials: list[int], reason: str | None) -> list[int]:
     return [] if here is None else [serial for serial in serials if here.withdraw(serial, reason)]
 
 
-def save(store: bytes, name: str, held: list[object]) -> list[Stored]:
+def save(store: bytes, name: str, held: list[object]) -> list[Stored] | StorageError:
     """Write held values to one object of the store. Done twice, it is done once: names hold versions."""
     made = [one.encoded if isinstance(one, Parcel) else encode(one, what=name, own=True) for one in held]
-    return _stored(store).write_together(made, name)
+    try:
+        return _stored(store).write_together(made, name)
+    except StorageError as error:  # told, not raised: Dask would print it once more
+        return error
 
 
 def seat_of(id: str) -> Seat | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -144,16 +143,12 @@ class Engine:
             adapter: one for all, or one for each.
         """
         asked = _several(prompts)
-        adapters = [adapter] * len(asked) if adapter is None or isinstance(adapter, str) else list(adapter)
-        if len(adapters) != len(asked):
-            raise ValueError(f"{len(asked)} prompts and {len(adapters)} adapters: give one for all, or one for each")
-        for known in {name for name in adapters if name is not None}:
-            self._store.resolve(known)  # before anything is computed
-        generations: list[Generation] = []
-        with self._aborting(generations):
-            for prompt, name in zip(asked, adapters, strict=True):
-                generations.append(self.submit(prompt, params, name))
-            return [output for generation in generations for output in generation.outputs()]
+        adapters = self._one_for_each(adapter, len(asked))
+        pairs = zip(asked, adapters, strict=True)
+        generations = self._ended(
+            (self.submit(prompt, params, name) for prompt, name in pairs), params.n if params else 1
+        )
+        return [output for generation in generations for output in generation.outputs()]
 
     async def stream(
         self,
@@ -182,16 +177,10 @@ class Engine:
         """Of each token the logits of what follows it, ``[length, vocab]`` float32, in mixed batches."""
         import torch
 
-        adapters = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
-        if len(adapters) != len(prompts):
-            raise ValueError(f"{len(prompts)} prompts and {len(adapters)} adapters: give one for all, or one for each")
-        asked: list[Generation] = []
-        with self._aborting(asked):
-            for prompt, name in zip(prompts, adapters, strict=True):
-                asked.append(self._submit(prompt, SCORED, name, {}, scores=True))
-            for generation in asked:
-                generation.outputs()
-        return [torch.cat(generation.answers[0].rows) for generation in asked]
+        adapters = self._one_for_each(adapter, len(prompts))
+        pairs = zip(prompts, adapters, strict=True)
+        asked = (self._submit(prompt, SCORED, name, {}, scores=True) for prompt, name in pairs)
+        return [torch.cat(generation.answers[0].rows) for generation in self._ended(asked, 1)]
 
     def room(self, prompt: Sequence[int], adapter: str | None = None) -> int:
         """Tokens that an answer can have at most.
@@ -232,15 +221,33 @@ class Engine:
     ) -> None:
         self.close()
 
-    @contextlib.contextmanager
-    def _aborting(self, generations: Sequence[Generation]) -> Iterator[None]:
-        """If one cannot be had, nobody waits for the others."""
+    def _one_for_each(self, adapter: str | Sequence[str | None] | None, count: int) -> list[str | None]:
+        """All are known, before anything is computed."""
+        adapters = [adapter] * count if adapter is None or isinstance(adapter, str) else list(adapter)
+        if len(adapters) != count:
+            raise ValueError(f"{count} prompts and {len(adapters)} adapters: give one for all, or one for each")
+        for name in {name for name in adapters if name is not None}:
+            self._store.resolve(name)
+        return adapters
+
+    def _ended(self, asked: Iterator[Generation], n: int) -> list[Generation]:
+        """All of them once they have ended: asked one after the other, so that the call alone never overloads the
+        engine. If one cannot be had, nobody waits for the others.
+        """
+        at_once = max(1, self.config.max_waiting // (2 * n))
+        generations: list[Generation] = []
         try:
-            yield
+            for generation in asked:
+                generations.append(generation)
+                if len(generations) >= at_once:
+                    generations[-at_once].outputs()
+            for generation in generations:
+                generation.outputs()
         except BaseException:
             for generation in generations:
                 self.abort(generation)
             raise
+        return generations
 
     # Between threads.
 

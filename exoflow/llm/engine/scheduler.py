@@ -234,9 +234,7 @@ class Scheduler:
         for request in list(self.loading):
             if len(self.running) >= self.config.max_batch:
                 return
-            assert request.adapter is not None
-            resident = self.residency.find(request.adapter.version)
-            if resident is None or resident.place is not Place.HERE:
+            if not self._is_here(request):
                 continue
             while not self._begin(request, now_s):
                 if self.running or self.loading[-1] is request:
@@ -246,9 +244,10 @@ class Scheduler:
 
     def _admit(self, now_s: float) -> None:
         """Take from the queue, in its order, whoever fits. Its head is never passed over."""
-        while len(self.running) + len(self.loading) < self.config.max_batch:
-            request = self.queue.peek(now_s)
-            if request is None or not self._fits(request):
+        while request := self.queue.peek(now_s):
+            # Those that load take nobody's place: a slow disk does not empty the batch.
+            others = self.running if self._is_here(request) else self.loading
+            if len(others) >= self.config.max_batch or not self._fits(request):
                 return
             if request.adapter is not None:
                 cost = self._cost(request.adapter.version)
@@ -266,6 +265,13 @@ class Scheduler:
                     self.residency.let_go(request.adapter.version)
                 return
             self.queue.pop(now_s)
+
+    def _is_here(self, request: Request) -> bool:
+        """Its adapter is in the pool, or it needs none."""
+        if request.adapter is None:
+            return True
+        resident = self.residency.find(request.adapter.version)
+        return resident is not None and resident.place is Place.HERE
 
     def _fits(self, request: Request) -> bool:
         adapter = request.adapter

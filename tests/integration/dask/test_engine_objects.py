@@ -55,6 +55,18 @@ def test_futures_in_a_result_reach_their_consumer_as_futures_of_the_same_values(
     assert len(lines(tmp_path / "log")) == 3
 
 
+def test_a_result_that_is_saved_waits_for_its_futures_without_their_thread(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+
+    @flow(executor="dask")
+    def saved() -> list[bytes]:
+        return list(joins(spreads.options(checkpoint="sync").submit(log)))
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster):
+        assert [len(part) for part in saved.options(store=tmp_path / "store").run()] == [10, 10, 10]
+    assert len(lines(tmp_path / "log")) == 3
+
+
 def test_a_flow_sees_a_future_that_it_can_ask(cluster: Client, tmp_path: Path) -> None:
     @flow(executor="dask")
     def asks() -> int:

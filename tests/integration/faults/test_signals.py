@@ -157,16 +157,18 @@ def until_recorded(store: Path, flow: str) -> None:
     raise AssertionError(f"no run of {flow} in {store}")
 
 
-def test_resume_is_stopped_in_the_same_way_and_names_its_store(exoflow: Start, tmp_path: Path) -> None:
+def test_resume_is_stopped_in_the_same_way_and_names_its_store_and_executor(exoflow: Start, tmp_path: Path) -> None:
     with waiting(exoflow("run", "jobs.py:plain", "--id", "it"), tmp_path / "waiting") as process:
         until_recorded(tmp_path / "store", "plain")
         process.kill()
     (tmp_path / "waiting").unlink()
-    with waiting(exoflow("resume", "it", "--store", "store", "--json"), tmp_path / "waiting") as process:
+    with waiting(
+        exoflow("resume", "it", "--store", "store", "--executor", "local", "--json"), tmp_path / "waiting"
+    ) as process:
         process.terminate()
         out, err = process.communicate()
     assert process.returncode == 143
-    assert "Go on with it: exoflow resume it --store store\n" in err
+    assert "Go on with it: exoflow resume it --store store --executor local\n" in err
     told = json.loads(out)
     assert (told["id"], told["status"]) == ("it", "broken_off")
     assert told["error"].startswith("stopped by SIGTERM")
