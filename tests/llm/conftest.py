@@ -21,7 +21,7 @@ if HAS_ALL:
         sys.modules[f"llm_{name}"] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     import llm_zoo
-    from llm_served import Served
+    from llm_served import Gate, Served
 
 if TYPE_CHECKING:
     from llm_zoo import Zoo
@@ -66,10 +66,8 @@ def served(zoo: Zoo) -> Iterator[Served]:
     """The zoo's model, and the zoo's adapters as a folder."""
     from exoflow.llm import Engine
 
-    with Engine(zoo.path, pages=400, block=8) as engine:
-        server = Served(engine, zoo.path.parent)
+    with Engine(zoo.path, pages=400, block=8) as engine, Served(engine, zoo.path.parent) as server:
         yield server
-        server.close()
 
 
 @pytest.fixture
@@ -79,10 +77,11 @@ def open_server(zoo: Zoo) -> Iterator[Callable[..., Served]]:
 
     opened: list[Served] = []
 
-    def open_one(folder: Path | None = None, *, named: object = None, **settings: object) -> Served:
-        ours = {name: settings.pop(name) for name in ("tokens", "max_body") if name in settings}
-        engine = Engine(zoo.path, **({"pages": 400, "block": 8} | settings))  # type: ignore[arg-type]
-        opened.append(Served(engine, folder, named, **ours))
+    def open_one(folder: Path | None = None, **settings: object) -> Served:
+        ours = {name: settings.pop(name) for name in ("named", "tokens", "max_body") if name in settings}
+        gate = Gate()
+        engine = Engine(zoo.path, queue=gate, **({"pages": 400, "block": 8} | settings))  # type: ignore[arg-type]
+        opened.append(Served(engine, folder, gate, **ours))
         return opened[-1]
 
     yield open_one

@@ -56,7 +56,11 @@ class Engine:
         self._pinned: dict[str, str] = {}
         self._pinning = threading.Lock()
         self.model, self._store, self._core = assemble(
-            str(model), self.config, queue or Fcfs(self.config.cluster_s), wake=self._wake, forgotten=self._forgotten
+            str(model),
+            self.config,
+            Fcfs(self.config.cluster_s) if queue is None else queue,
+            wake=self._wake,
+            forgotten=self._forgotten,
         )
         self._vocab = self.model.decoder.embedding.shape[0]
         self._grammars = Grammars(self.model.tokenizer, self._vocab)
