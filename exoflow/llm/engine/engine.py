@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -85,6 +86,14 @@ class Engine:
         self._store.unregister(name)
         self._pin(name, None)
 
+    def adapter(self, name: str) -> AdapterRef:
+        """What the name means now.
+
+        Raises:
+            AdapterError: nothing has this name.
+        """
+        return self._store.resolve(name)
+
     def adapters(self) -> list[AdapterInfo]:
         """All that have a name, and where they are."""
         return self._store.adapters(self._ask(self._core.resident_versions))
@@ -117,6 +126,10 @@ class Engine:
         Raises:
             AdapterError: nothing has this name. It is never answered by the base model.
         """
+        if _in_flow():
+            raise RuntimeError(
+                "in a flow's body this would not be recorded: engine.generate(...), or EngineSpec(...).submit(...)"
+            )
         params = params or SamplingParams()
         return self._submit(prompt, params, adapter, labels or {}, scores=False)
 
@@ -128,10 +141,16 @@ class Engine:
     ) -> list[Output]:
         """Answers to all prompts, in mixed batches; n for each, side by side.
 
+        In a flow's body: one recorded call for each prompt, as of ``EngineSpec``.
+
         Args:
             prompts: texts or token ids.
             adapter: one for all, or one for each.
         """
+        if _in_flow():
+            from exoflow.llm.durable import EngineSpec
+
+            return EngineSpec.of(self).generate(prompts, params, adapter)
         asked = _several(prompts)
         adapters = [adapter] * len(asked) if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(adapters) != len(asked):
@@ -294,6 +313,14 @@ class Engine:
     def _wait(self) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._orders or self._woken or self._closing)
+
+
+def _in_flow() -> bool:
+    """Whether a flow's body calls. Where no flow was ever run, nothing is imported for that."""
+    driver, attempts = sys.modules.get("exoflow.driver.body"), sys.modules.get("exoflow.attempts")
+    if driver is None or attempts is None:
+        return False
+    return driver.current_body() is not None and attempts.current_attempt() is None
 
 
 def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
