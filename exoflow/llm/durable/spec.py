@@ -151,6 +151,8 @@ class EngineSpec:
         asked, adapters = _each(prompts, adapter)
         body = _body()
         if body is None:
+            if asyncio._get_running_loop() is not None:
+                raise RuntimeError("on an event loop, outside of a flow: await asyncio.to_thread(engine.generate, ...)")
             return asyncio.run(self._answers(asked, params or SamplingParams(), adapters))
         if body.is_async:
             raise RuntimeError(

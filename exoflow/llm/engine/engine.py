@@ -52,7 +52,7 @@ class Engine:
         self._error: LLMError | None = None
         self._pinned: dict[str, str] = {}
         self.model, self._store, self._core = assemble(
-            str(model), self.config, queue or Fcfs(), wake=self._wake, forgotten=self._forgotten
+            str(model), self.config, Fcfs() if queue is None else queue, wake=self._wake, forgotten=self._forgotten
         )
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
         self._thread.start()
