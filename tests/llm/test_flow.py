@@ -82,9 +82,7 @@ def test_a_flows_answers_are_those_of_the_engine(
     assert tokens(recorded) == tokens(spec.generate(PROMPTS, GREEDY, NAMES))  # outside of a flow: nothing is recorded
 
 
-def test_calls_of_one_flow_are_in_the_engine_together(
-    spec: EngineSpec, counting: type[Counting], store: str
-) -> None:
+def test_calls_of_one_flow_are_in_the_engine_together(spec: EngineSpec, counting: type[Counting], store: str) -> None:
     @flow
     def tales() -> list[list[Output]]:
         refs = [spec.submit(prompt, SamplingParams(max_tokens=40, ignore_eos=True)) for prompt in PROMPTS * 8]
