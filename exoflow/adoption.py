@@ -52,7 +52,7 @@ class Adoption:
         self._store = store
         self._flows = dict(flows)
         self._executor = executor
-        self._journal = Runtime.of(store).journal
+        self._runtime = Runtime.of(store)
         self._over: set[str] = set()
         self._left: set[str] = set()
         """Runs that somebody has to take."""
@@ -111,7 +111,7 @@ class Adoption:
             _, journal, number = name.split("/")
             newest[journal] = max(newest.get(journal, 0), int(number))
         self._over &= newest.keys()
-        known = self._over | {self._journal.name}
+        known = self._over | {self._runtime.journal.name}
         return [
             (name, number) for name, number in newest.items() if name not in known and not self._lives(name, number)
         ]
@@ -143,7 +143,7 @@ class Adoption:
             self._over.add(journal)
 
     def _read_on(self, journal: str, newest: int) -> None:
-        """In a bucket: what has come since the last time, if it was silent before. An owner without runs may be."""
+        """In a bucket: what has come since the last time, if it was silent before."""
         first, begun = self._read_to.get(journal, (0, {}))
         try:
             for _, item in owned(self._store, journal, OWNERSHIP, range(first, newest + 1)):
@@ -166,8 +166,10 @@ class Adoption:
 
     def _taken(self, run_id: str) -> Execution | None:
         """Take it, or see that nobody has to any more."""
+        if run_id in self._runtime.executions:
+            return None  # its journal is over, and it has not noticed yet
         try:
-            found = self._journal.find(run_id)
+            found = self._runtime.journal.find(run_id)
             if found.state != "broken_off":
                 if found.state != "live" or _has_begun(found):
                     self._left.discard(run_id)
@@ -192,7 +194,7 @@ class Adoption:
         """A listing, as long as nobody has said a word."""
         if not has_messages(self._store, run_id):
             return False
-        found = self._journal.find(run_id)
+        found = self._runtime.journal.find(run_id)
         return found.state != "broken_off" or _is_told(self._store, found)
 
     def _code_of(self, start: Start) -> FlowSpec:

@@ -103,10 +103,12 @@ need not look at bytes."""
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A value that is an object of the store."""
+    """A value that is an object of the store, or a part of one."""
 
     name: str
     size: int
+    at: tuple[int, int] | None = None
+    """Where it begins in an object that several values share, and how many bytes are its; None: it has one alone."""
 
 
 @dataclass(frozen=True, slots=True)

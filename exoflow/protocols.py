@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,7 +13,10 @@ Buffer = bytes | bytearray | memoryview
 
 @runtime_checkable
 class Store(Protocol):
-    """Named immutable objects. Names are relative, ``/``-separated, ASCII without ``..``."""
+    """Named immutable objects. Names are relative, ``/``-separated, ASCII without ``..``.
+
+    Two with one url are one store to a process, unless they have a hashable ``place`` that says otherwise.
+    """
 
     url: str
     shared: bool
@@ -46,6 +49,12 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Delete the object; nothing happens where there is none."""
+
+
+def place_of(store: Store) -> Hashable:
+    """What two stores have in common that are one: the same objects, reached in the same way."""
+    place: Hashable = getattr(store, "place", store.url)
+    return place
 
 
 class Slot(Protocol):
@@ -256,6 +265,11 @@ class Executor(Protocol):
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         """Write a held value to the store under ``name`` from where it lies; reports what became of it."""
+
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
+        """The same with values of one outcome, several of them: into one object. All are lost if one is."""
 
     def release(self, value: Held) -> None:
         """Nobody needs the value any more."""

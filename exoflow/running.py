@@ -13,6 +13,9 @@ from exoflow.driver.runtime import Runtime
 from exoflow.driver.values import Values, value_of
 from exoflow.errors import InDoubt, RunCancelled, RunError, RunNotFound
 from exoflow.journal import Kind
+from exoflow.journal.following import Following
+from exoflow.journal.numbered import in_bucket
+from exoflow.journal.owners import Claim
 from exoflow.model import Status
 from exoflow.protocols import Store
 from exoflow.sending import cancel
@@ -101,16 +104,24 @@ class Run(Generic[R]):
             return cast(R, self._execution.result(timeout))
         until = None if timeout is None else time.monotonic() + timeout
         pause_s, most_s = _LOOK_S
+        following: Following | None = None
         while True:
             found = Runtime.of(self._store).journal.find(self._id)
             if found.state == "ended":
                 return cast(R, self._recorded(found.records))
             self._refuse_unless_live(found.state)
-            left_s = most_s if until is None else until - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError(f"{self._id} is still {self.status} after {timeout} s")
-            time.sleep(min(pause_s, left_s))
-            pause_s = min(2 * pause_s, most_s)
+            followed = _followed(self._store, found.claim, following)
+            if followed is not following:
+                following = followed
+                continue  # what has come before it began to follow, it does not tell
+            moved = False
+            while not moved:
+                left_s = most_s if until is None else until - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError(f"{self._id} is still {self.status} after {timeout} s")
+                time.sleep(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, most_s)
+                moved = following is None or found.claim is None or following.look().concerns(found.claim.run)
 
     def __await__(self) -> Generator[Any, None, R]:
         if self._execution is not None:
@@ -198,3 +209,10 @@ class Run(Generic[R]):
         value = value_of(payload)
         assert value is not None
         return codec.decode(Values(self._store, {}).fetch(value))
+
+
+def _followed(store: Store, claim: Claim | None, known: Following | None) -> Following | None:
+    """Who tells when to look again at a run in a bucket: there, that is to read its whole journal."""
+    if claim is None or not in_bucket(store):
+        return None
+    return known if known is not None and known.journal == claim.journal else Following(store, claim.journal)

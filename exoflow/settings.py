@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from collections.abc import Hashable
 from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,7 +14,7 @@ from typing import TypedDict, cast
 from exoflow.codec import Encoded, Live
 from exoflow.errors import ExecutorError
 from exoflow.model import Held, Stored
-from exoflow.protocols import Executor, Store
+from exoflow.protocols import Executor, Store, place_of
 
 DEFAULT_STORE = "./.exoflow"
 DEFAULT_EXECUTOR = "local"
@@ -165,15 +166,16 @@ def _saved(executor: Executor, value: Held, name: str) -> Stored:
     return found
 
 
-_executors: dict[str, Executors] = {}
+_executors: dict[Hashable, Executors] = {}
 
 
 def executors_of(store: Store) -> Executors:
     """The executors of a store in this process."""
-    found = _executors.get(store.url)
+    place = place_of(store)
+    found = _executors.get(place)
     if found is None:
         with _lock:
-            found = _executors.setdefault(store.url, Executors(store))
+            found = _executors.setdefault(place, Executors(store))
     return found
 
 

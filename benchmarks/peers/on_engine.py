@@ -156,7 +156,15 @@ def shuffle(engine: Engine, options: Options) -> dict[str, Work]:
         BARE: lambda: checked(wanted, lambda: engine.shuffle(PARTS, size)),
         OURS: lambda: stored(options, lambda: checked(wanted, lambda: flows.shuffle.run(False, PARTS, size))),
         AGAIN: lambda: stored(options, lambda: checked(wanted, lambda: flows.shuffle.run(True, PARTS, size))),
+        DISK: lambda: maps_on_disk(options),
     }
+
+
+def maps_on_disk(options: Options) -> dict[str, float]:
+    """What the maps make, written, summed and made durable by this process, a map at a time."""
+    of_one = Options(options.directory, PARTS * options.size, options.times, "")
+    found = [on_disk(of_one) for _ in range(PARTS)]
+    return {"s": sum(one["s"] for one in found), "stored_mb": sum(one["stored_mb"] for one in found)}
 
 
 class Watch(threading.Thread):

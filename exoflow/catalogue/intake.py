@@ -193,7 +193,7 @@ def _placed(payload: object) -> tuple[str, int | None, str | None]:
     """How a saved value lies in the store: in words, its size, and its object's name."""
     if isinstance(payload, (bytes, memoryview)):
         return "inline", len(payload), None
-    if isinstance(payload, (list, tuple)) and len(payload) == 3 and payload[0] == STORED_MARK:
+    if isinstance(payload, (list, tuple)) and len(payload) in (3, 5) and payload[0] == STORED_MARK:
         return "object", int(payload[2]), str(payload[1])
     return "inline", 0, None
 

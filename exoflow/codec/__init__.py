@@ -3,7 +3,7 @@
 from exoflow.codec.arguments import encode_arguments
 from exoflow.codec.code import code_fingerprint, code_mark, home_of, same_code, source_of
 from exoflow.codec.differences import by_parameter, difference
-from exoflow.codec.encoded import Encoded, from_bytes, from_object, to_bytes, to_parts
+from exoflow.codec.encoded import Encoded, from_bytes, from_object, read_stored, to_bytes, to_parts, to_shared
 from exoflow.codec.engines import Live, engine_object
 from exoflow.codec.exceptions import decode_error, encode_error
 from exoflow.codec.fingerprints import fingerprint, same, whole_fingerprint
@@ -51,6 +51,7 @@ __all__ = [
     "home_of",
     "immutable",
     "make_reference",
+    "read_stored",
     "reduce_reference",
     "register_reference",
     "same",
@@ -60,5 +61,6 @@ __all__ = [
     "taken_over",
     "to_bytes",
     "to_parts",
+    "to_shared",
     "whole_fingerprint",
 ]

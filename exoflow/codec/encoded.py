@@ -3,7 +3,7 @@
 Inline: the head alone; or ``F``, the length of the table, the table ``[refs, [length of each part]]``, the parts.
 Object: magic, length and crc32 of the table, the table ``[refs, [[length, crc32] of each part]]``, the parts.
 The first part is the head, the others its buffers. Every part begins at a multiple of 64 bytes, so that an array can
-be used where it lies.
+be used where it lies. Values that share an object follow each other so, each whole, with its own table.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import msgpack
 
 from exoflow.codec.sums import crc32
 from exoflow.errors import Corrupt
-from exoflow.model import CallId
-from exoflow.protocols import Buffer
+from exoflow.model import CallId, Stored
+from exoflow.protocols import Buffer, Store
 
 MAGIC = b"EXOVALU1"
 FRAMED = b"F"
@@ -109,6 +109,35 @@ def to_parts(encoded: Encoded, *, checksums: bool = True) -> list[Buffer]:
     table = msgpack.packb((refs, rows))
     header = _OBJECT_HEADER.pack(MAGIC, len(table), zlib.crc32(table)) + table
     return _aligned([header, *parts])
+
+
+def to_shared(several: Sequence[Encoded]) -> tuple[list[Buffer], list[tuple[int, int]]]:
+    """The object form of several values one behind another, as pieces; and of each its place: start and length."""
+    pieces: list[Buffer] = []
+    places: list[tuple[int, int]] = []
+    end = 0
+    for encoded in several:
+        pieces.append(_ZEROS[: -end % ALIGNMENT])
+        start = end + -end % ALIGNMENT
+        own = to_parts(encoded)
+        length = sum(memoryview(part).nbytes for part in own)
+        pieces += own
+        places.append((start, length))
+        end = start + length
+    return pieces, places
+
+
+def read_stored(store: Store, value: Stored) -> Encoded:
+    """The value, read from the store. Its parts are verified when they are first decoded.
+
+    Raises:
+        FileNotFoundError: its object is gone.
+        Corrupt: it is damaged.
+    """
+    if value.at is None:
+        return from_object(store.read(value.name), value.name)
+    start, length = value.at
+    return from_object(store.read_range(value.name, start, length), f"{value.name} from {start}")
 
 
 def from_object(data: Buffer, name: str = "a value") -> Encoded:

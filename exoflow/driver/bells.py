@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from exoflow.driver import waiting
@@ -28,17 +28,21 @@ LOOK_S = 60.0
 
 
 class Bells:
-    """One thread a store, from the first run on."""
+    """One thread a store, from the first run on.
 
-    def __init__(self, store: Store, journal: str, executions: Mapping[str, Execution]) -> None:
+    Args:
+        journal: Gives the name of the journal that runs are in now.
+    """
+
+    def __init__(self, store: Store, journal: Callable[[], str], executions: Mapping[str, Execution]) -> None:
         self._store = store
         self._journal = journal
         self._executions = executions
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
         self._looked_s = self._noted_s = time.monotonic()
-        self._heard = 0
-        """The last bell, in a bucket: none is deleted there."""
+        self._heard = "", 0
+        """The journal and its last bell, in a bucket: none is deleted there."""
 
     def listen(self) -> None:
         """There is a run from now on that somebody may have something to say to."""
@@ -64,10 +68,13 @@ class Bells:
 
     def hear(self) -> None:
         """Bring the runs what has come for them: those for which somebody rang; every now and then, all."""
+        journal = self._journal()
         if in_bucket(self._store):
-            run_ids, self._heard = inbox.hear_on(self._store, self._journal, self._heard)
+            known, last = self._heard
+            run_ids, last = inbox.hear_on(self._store, journal, last if known == journal else 0)
+            self._heard = journal, last
         else:
-            run_ids = inbox.hear(self._store, self._journal)
+            run_ids = inbox.hear(self._store, journal)
         now_s = time.monotonic()
         if now_s - self._looked_s >= LOOK_S:
             self._looked_s = now_s

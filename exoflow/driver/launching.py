@@ -107,7 +107,7 @@ def _launch_task(execution: Execution, handle: Handle, version: Version) -> None
     if spec.actor is not None and not executor_of(execution, spec).has_actors:
         raise ExecutorError(
             f"the executor {executor_of(execution, spec).name!r} has no actors, and {handle.call.id} is one's: write "
-            f"@exoflow.actor(executor='processes') or 'local', and resume"
+            f"@exoflow.actor(executor='local'), 'processes', 'ray' or 'dask', and resume"
         )
     if spec.actor is not None and (ended := lost_state(execution, handle, version)) is not None:
         take_outcome(execution, handle, version, ended)

@@ -11,7 +11,7 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.letting_go import let_go, note_end, note_refs, note_value
 from exoflow.errors import TaskFailed
 from exoflow.kernel.call import Call, State
-from exoflow.model import CallId, Held, Inline, Stored, Version
+from exoflow.model import CallId, Held, Inline, Stored, Value, Version
 from exoflow.protocols import Computed, Outcome, Raised, Vanished
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     counts = kernel.computed(
         call.id,
         version,
-        size=len(value) if isinstance(value, Inline) else value.size,
+        size=_size_of(value) + sum(_size_of(put) for _, put in outcome.puts),
         inline=type(value) is Inline and not held,
         stored=isinstance(value, Stored) and not held,
         seconds=outcome.seconds,
@@ -143,6 +143,10 @@ def _forget_state(execution: Execution, id: CallId) -> None:
         verify_snapshot(execution, call)
     execution.values.release(execution.values.states.pop(id, None))
     execution.kernel.state_lost(id)
+
+
+def _size_of(value: Value) -> int:
+    return len(value) if isinstance(value, Inline) else value.size
 
 
 def _references(execution: Execution, id: CallId, refs: tuple[CallId, ...]) -> tuple[Call, ...]:

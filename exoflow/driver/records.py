@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from exoflow.journal.records import Kind
 
 Payload = bytes | list[Any] | None
-"""An encoded value; or ``["@", name, size]``, an object of the store; or nothing."""
+"""An encoded value; or ``["@", name, size]``, an object of the store, or a part of one; or nothing."""
 
 
 ABSENT = "absent"

@@ -8,8 +8,8 @@ import logging
 import random
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from exoflow import codec
@@ -26,16 +26,19 @@ from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
 from exoflow.journal import Journal, Kind
 from exoflow.journal.collector import at_rest
+from exoflow.journal.numbered import in_bucket
 from exoflow.journal.records import IN_DOUBT
 from exoflow.journal.takeover import Found
+from exoflow.journal.writer import Rested
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
-from exoflow.protocols import Executor, Store
+from exoflow.protocols import Executor, Store, place_of
 
 logger = logging.getLogger(__name__)
 
 Turn = threading.RLock
+T = TypeVar("T")
 
-_runtimes: dict[str, Runtime] = {}
+_runtimes: dict[Hashable, Runtime] = {}
 _lock = threading.Lock()
 
 
@@ -44,26 +47,52 @@ class Runtime:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.journal = Journal(store)
+        self._journals = [Journal(store)]
+        """The last one is written to; those before it are over."""
+        self._closed = False
         self.executions: dict[str, Execution] = {}
         self._lock = threading.Lock()
         self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
         self._chance = random.Random()  # no secret; seeded by the system
         self._opened: Opened | None = None
-        self.bells = Bells(store, self.journal.name, self.executions)
+        self.bells = Bells(store, lambda: self._journals[-1].name, self.executions)
         self._forgets = self._forget
         self._keeps_source = Sources(store).keep
 
     @staticmethod
     def of(store: Store) -> Runtime:
         """The runtime of a store in this process."""
-        runtime = _runtimes.get(store.url)
+        place = place_of(store)
+        runtime = _runtimes.get(place)
         if runtime is None:
             with _lock:
-                runtime = _runtimes.get(store.url)
+                runtime = _runtimes.get(place)
                 if runtime is None:
-                    runtime = _runtimes[store.url] = Runtime(store)
+                    runtime = _runtimes[place] = Runtime(store)
         return runtime
+
+    @property
+    def journal(self) -> Journal:
+        """The one that new runs go to.
+
+        In a bucket one ends before its process does: when it had nothing to do for long, when somebody took a run over
+        while this process stood still, when the service was out of order. Its runs stay with it.
+        """
+        journal = self._journals[-1]
+        if journal.can_write() or not in_bucket(self.store):
+            return journal
+        with self._lock:
+            if not self._journals[-1].can_write() and not self._closed:
+                self._journals.append(Journal(self.store))
+            return self._journals[-1]
+
+    def _in_journal(self, begin: Callable[[Journal], T]) -> T:
+        """What ``begin`` gives, with a journal that does not rest before it has a run."""
+        while True:
+            try:
+                return begin(self.journal)
+            except Rested:
+                continue  # between the two looks
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -87,17 +116,18 @@ class Runtime:
         """
         inputs = codec.encode_arguments(args, kwargs, task=flow.name, function=flow.function, own=True)
         if run_id is None:
-            id, epoch, index = self.journal.new_run(flow.name)
-            return self._begun(flow, args, kwargs, inputs, id, epoch, index, labels, executor, executors, cwd)
+            journal, (id, epoch, index) = self._in_journal(lambda journal: (journal, journal.new_run(flow.name)))
+            return self._begun(flow, args, kwargs, inputs, journal, id, epoch, index, labels, executor, executors, cwd)
         with self._turn(run_id):
             live = self._live(run_id)
             if live is not None:
                 check_inputs(run_id, live.flow.name, live.encoded_inputs or (live.args, live.kwargs), flow, inputs)
                 return live
-            claimed = self.journal.claim(run_id)
+            journal, claimed = self._in_journal(lambda journal: (journal, journal.claim(run_id)))
             if claimed.ours:
+                epoch, index = claimed.epoch, claimed.run
                 return self._begun(
-                    flow, args, kwargs, inputs, run_id, claimed.epoch, claimed.run, labels, executor, executors, cwd
+                    flow, args, kwargs, inputs, journal, run_id, epoch, index, labels, executor, executors, cwd
                 )
             assert claimed.found is not None
             return self._known(claimed.found, flow, inputs, executor, executors)
@@ -120,6 +150,7 @@ class Runtime:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         inputs: codec.Encoded,
+        journal: Journal,
         run_id: str,
         epoch: int,
         index: int,
@@ -136,13 +167,13 @@ class Runtime:
             flow=flow,
             args=args,
             kwargs=kwargs,
-            log=self.journal,
+            log=journal,
             store=self.store,
             clock=clock_in_use(),
             executors=self._executors(executors, executor),
             default=executor.name,
             seed=seed,
-            values_prefix=self.journal.name,
+            values_prefix=journal.name,
             labels=labels,
         )
         execution.encoded_inputs = inputs if not codec.all_immutable(args, kwargs) else None
@@ -159,14 +190,18 @@ class Runtime:
             flow.qualname,
             flow.version,
             flow.code,
-            self._inputs_payload(inputs, index),
+            self._inputs_payload(inputs, journal.name, index),
             dict(labels),
             seed,
             cwd,
             executor.name,
         )
         self._keep(execution)
-        execution.begun(start)
+        try:
+            execution.begun(start)
+        except (Fenced, StorageError):  # the journal is over: the run never was, and can begin in the next one
+            self._forget(execution)
+            raise
         if epoch > 1:
             look(execution)  # somebody may have sent something when its first Start was not durable yet
         return execution
@@ -178,10 +213,10 @@ class Runtime:
             opened = self._opened = Opened(executors, default)
         return opened
 
-    def _inputs_payload(self, inputs: codec.Encoded, index: int) -> records.Payload:
+    def _inputs_payload(self, inputs: codec.Encoded, journal: str, index: int) -> records.Payload:
         if inputs.size <= INLINE_MAX_BYTES:
             return codec.to_bytes(inputs)
-        name = f"values/{self.journal.name}/{index:x}/inputs"
+        name = f"values/{journal}/{index:x}/inputs"
         self.store.create(name, *codec.to_parts(inputs))
         return ["@", name, inputs.size]
 
@@ -197,7 +232,7 @@ class Runtime:
         if execution.fatal is not None:  # it stopped without an end: this process, too, may go on with it
             with contextlib.suppress(Fenced, StorageError):
                 doubt = (IN_DOUBT,) if execution.status is Status.IN_DOUBT else ()
-                self.journal.append((Kind.RELEASED, execution.index, *doubt))
+                execution.log.append((Kind.RELEASED, execution.index, *doubt))
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
@@ -227,7 +262,7 @@ class Runtime:
         if isinstance(value, Inline):
             return codec.from_bytes(value)
         if isinstance(value, Stored):
-            return codec.from_object(self.store.read(value.name), value.name)
+            return codec.read_stored(self.store, value)
         return None
 
     def _stored(
@@ -304,7 +339,7 @@ class Runtime:
                 default = executor or executors(history.start.executor)
                 return self._stored(run_id, _code_or_name(flow_of, history.start), history, default, executors)
         with at_rest(len(found.history.entries)):
-            adopted = self.journal.adopt(run_id, takeover)
+            journal, adopted = self._in_journal(lambda journal: (journal, journal.adopt(run_id, takeover)))
             history = History(adopted.records, damaged=bool(adopted.damaged))
         start = history.start
         if start is None:
@@ -320,14 +355,14 @@ class Runtime:
             flow=flow,
             args=args,
             kwargs=kwargs,
-            log=self.journal,
+            log=journal,
             store=self.store,
             clock=clock_in_use(),
             executors=Opened(executors, default),
             default=default.name,
             seed=start.seed,
             history=history,
-            values_prefix=self.journal.name,
+            values_prefix=journal.name,
             labels=start.labels,
         )
         execution.encoded_inputs = inputs
@@ -347,7 +382,9 @@ class Runtime:
         for execution in list(self.executions.values()):
             execution.stop(KeyboardInterrupt("the process ends"))
         self.bells.close()
-        self.journal.close()
+        self._closed = True
+        for journal in self._journals:
+            journal.close()
 
 
 def live_executions() -> list[Execution]:

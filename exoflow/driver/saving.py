@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
@@ -9,7 +10,7 @@ from exoflow.driver import records
 from exoflow.driver.attempt import executor_of, value_name
 from exoflow.driver.damage import made_again
 from exoflow.driver.handle import Handle
-from exoflow.driver.values import Values, payload_of
+from exoflow.driver.values import DRIVER, Values, payload_of
 from exoflow.errors import CodecError, StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
 
 SAVE_TRIES = 3
+
+SMALL_MAX_BYTES = 8 << 20
+"""A larger value has an object of its own, which who reads it may map."""
+TOGETHER_MAX_BYTES = 64 << 20
+"""Of values that share an object (ADR 0022)."""
 
 
 def save(execution: Execution, command: do.Save) -> None:
@@ -97,55 +103,85 @@ def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:
 
 
 def upload(execution: Execution, command: do.Upload) -> None:
-    """Store a large value; the puts beside it go first (L2)."""
+    """Store a large value and the puts beside it, all at once: each waits for the disk. They count together (L2)."""
     handle = execution.handles[command.call]
-    version = command.version
-    parts: list[tuple[CallId, str]] = [(handle.call.id, value_name(execution, handle.call.id, version))]
+    call, version = handle.call, command.version
+    names = {call.id: value_name(execution, call.id, version)}
     for n, id in enumerate(handle.put_ids):
-        parts.append((id, value_name(execution, handle.call.id, version, n)))
-    held = [part for part in parts if isinstance(execution.values.at[part[0]], Held)]
-    _upload_next(execution, handle, version, held)
+        names[id] = value_name(execution, call.id, version, n)
+    groups = {}
+    for ids in _grouped({id: value for id in names if isinstance(value := execution.values.at[id], Held)}):
+        name = names[ids[0]]
+        groups[name if len(ids) == 1 else f"{name}.together"] = ids
+    if not groups:
+        execution.kernel.uploaded(call.id, version)
+    for name, ids in list(groups.items()):
+        if call.upload == version:  # else one before it was found to be lost
+            _upload_group(execution, handle, version, groups, name, ids)
 
 
-def _upload_next(execution: Execution, handle: Handle, version: Version, parts: list[tuple[CallId, str]]) -> None:
-    if not parts:
-        execution.kernel.uploaded(handle.call.id, version)
-        return
-    id, name = parts.pop()
+def _grouped(held: Mapping[CallId, Held]) -> list[list[CallId]]:
+    """What is to lie in one object: small values, each of which would wait for the disk as long as a large one."""
+    groups: list[list[CallId]] = []
+    together: list[CallId] = []
+    room = TOGETHER_MAX_BYTES
+    for id, value in held.items():
+        if value.executor == DRIVER or not 0 < value.size <= SMALL_MAX_BYTES:  # 0: nobody knows
+            groups.append([id])
+            continue
+        if not together or room < value.size:
+            groups.append(together := [])
+            room = TOGETHER_MAX_BYTES
+        together.append(id)
+        room -= value.size
+    return groups
 
-    def report(saved: Stored | BaseException) -> None:
-        with execution.lock:
-            if execution.fatal is None:
-                execution.event(_uploaded_part, execution, handle, version, parts, id, name, saved)
 
-    execution.values.save(execution.values.at[id], name, report)
-
-
-def _uploaded_part(
+def _upload_group(
     execution: Execution,
     handle: Handle,
     version: Version,
-    parts: list[tuple[CallId, str]],
-    id: CallId,
+    groups: dict[str, list[CallId]],
     name: str,
-    saved: Stored | BaseException,
+    ids: list[CallId],
 ) -> None:
+    def report(saved: Sequence[Stored] | BaseException) -> None:
+        with execution.lock:
+            if execution.fatal is None:
+                execution.event(_uploaded_group, execution, handle, version, groups, name, saved)
+
+    execution.values.save([execution.values.at[id] for id in ids], name, report)
+
+
+def _uploaded_group(
+    execution: Execution,
+    handle: Handle,
+    version: Version,
+    groups: dict[str, list[CallId]],
+    name: str,
+    saved: Sequence[Stored] | BaseException,
+) -> None:
+    """``groups``: those that are under way, by the names of their objects."""
     if handle.call.version != version or handle.call.upload != version:
         return
+    ids = groups.pop(name)
     if isinstance(saved, KeyError):
         execution.kernel.lost(handle.call.id)
-        return
-    if isinstance(saved, BaseException):
-        tries = execution.save_tries[id] = execution.save_tries.get(id, 0) + 1
+    elif isinstance(saved, BaseException):
+        tries = execution.save_tries[ids[0]] = execution.save_tries.get(ids[0], 0) + 1
         if tries >= SAVE_TRIES:
             raise StorageError(
                 f"the result of {handle.call.id} could not be saved in {tries} tries: {saved}. Nothing that was "
                 f"committed is lost: mend the store, then `exoflow resume {execution.run_id}`."
             ) from saved
-        parts.append((id, f"{name}.{tries}"))
+        again = f"{name}.again{tries}"  # not ``.1``: so ends the name of what the task put second
+        groups[again] = ids
+        _upload_group(execution, handle, version, groups, again, ids)
     else:
-        execution.values.saved(id, saved)
-    _upload_next(execution, handle, version, parts)
+        for id, stored in zip(ids, saved, strict=True):
+            execution.values.saved(id, stored)
+        if not groups:
+            execution.kernel.uploaded(handle.call.id, version)
 
 
 def snapshot(execution: Execution, command: do.Snapshot) -> None:

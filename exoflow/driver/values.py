@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from exoflow import codec
@@ -61,8 +61,8 @@ class Values:
         self._given: dict[Version, list[Held]] = {}
         self._users: dict[int, int] = {}
         self._unwanted: dict[int, Held] = {}
-        self.kept: OrderedDict[str, Held] = OrderedDict()
-        """Saved values by name, where they can be had without the store; the least used first."""
+        self.kept: OrderedDict[Stored, Held] = OrderedDict()
+        """Saved values, where they can be had without the store; the least used first."""
         self._shown: dict[CallId, codec.Live] = {}
         """Engines' objects that a body has seen, and may pass on."""
 
@@ -129,9 +129,9 @@ class Values:
                 try:
                     return self._found(kept)
                 except KeyError:  # its executor has lost it; the store has not
-                    self._let_go(value.name)
+                    self._let_go(value)
             try:
-                return codec.from_object(self.store.read(value.name), value.name)
+                return codec.read_stored(self.store, value)
             except FileNotFoundError as error:
                 raise Corrupt(f"the value {value.name} is gone from the store {self.store.url}") from error
         if value.executor == DRIVER:
@@ -146,11 +146,11 @@ class Values:
         return self._nearest(self.at[id])
 
     def _nearest(self, value: Value) -> Value:
-        kept = self.kept.get(value.name) if isinstance(value, Stored) else None
+        kept = self.kept.get(value) if isinstance(value, Stored) else None
         if kept is None:
             return value
         assert isinstance(value, Stored)
-        self.kept.move_to_end(value.name)
+        self.kept.move_to_end(value)
         return kept
 
     def saved(self, id: CallId, stored: Stored) -> None:
@@ -163,16 +163,16 @@ class Values:
                 self.release(held)
                 return
             self._let_go(next(iter(self.kept)))
-        self.kept[stored.name] = held
+        self.kept[stored] = held
 
     def only_stored(self, id: CallId) -> None:
         """Whoever was given a saved value could not read it: from now on it is read from the store."""
         value = self.at.get(id)
         if isinstance(value, Stored):
-            self._let_go(value.name)
+            self._let_go(value)
 
-    def _let_go(self, name: str) -> None:
-        held = self.kept.pop(name, None)
+    def _let_go(self, stored: Stored) -> None:
+        held = self.kept.pop(stored, None)
         if held is not None:
             _room.give_back(held.size)
             self.release(held)
@@ -236,12 +236,23 @@ class Values:
     def error(self, id: CallId) -> BaseException:
         return codec.decode_error(self.errors[id])
 
-    def save(self, value: Value, name: str, report: Callable[[Stored | BaseException], None]) -> None:
-        """Write a held value to the store from where it lies; reports from another thread."""
-        if isinstance(value, Held) and value.executor != DRIVER:
-            self.executors[value.executor].save(value, name, report)
+    def save(
+        self, values: Sequence[Value], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
+        """Write held values of one outcome to one object, from where they lie; reports from another thread."""
+        held = [value for value in values if isinstance(value, Held)]
+        if len(held) > 1:
+            self.executors[held[0].executor].save_together(held, name, report)
             return
-        threading.Thread(target=self._write, args=(value, name, report), name="exoflow-save", daemon=True).start()
+        value = values[0]
+
+        def report_one(saved: Stored | BaseException) -> None:
+            report([saved] if isinstance(saved, Stored) else saved)
+
+        if isinstance(value, Held) and value.executor != DRIVER:
+            self.executors[value.executor].save(value, name, report_one)
+            return
+        threading.Thread(target=self._write, args=(value, name, report_one), name="exoflow-save", daemon=True).start()
 
     def _write(self, value: Value, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         try:
@@ -287,7 +298,7 @@ def payload_of(value: Value | None) -> Any:
     if isinstance(value, Inline):
         return value
     if isinstance(value, Stored):
-        return ["@", value.name, value.size]
+        return ["@", value.name, value.size, *(value.at or ())]
     return None
 
 
@@ -297,5 +308,5 @@ def value_of(payload: Any) -> Value | None:
         return None
     if isinstance(payload, bytes):
         return Inline(payload)
-    _, name, size = payload
-    return Stored(name, size)
+    _, name, size, *at = payload
+    return Stored(name, size, tuple(at) or None)

@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
 from exoflow.attempts import is_async, raised, run_attempt, run_attempt_async
@@ -118,9 +118,15 @@ class LocalExecutor:
         return made
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
+        self.save_together([value], name, lambda saved: report(saved[0] if isinstance(saved, Sequence) else saved))
+
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
         def write() -> None:
             try:
-                saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
+                found = [self.fetch(value) for value in values]
+                saved: Sequence[Stored] | BaseException = self._stored.write_together(found, name)
             except (CodecError, StorageError, ExecutorError, KeyError) as error:
                 saved = error
             report(saved)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 
-from exoflow.codec import Encoded, Live, as_encoded, from_object, to_parts
+from exoflow.codec import Encoded, Live, as_encoded, read_stored, to_parts, to_shared
 from exoflow.errors import ExecutorError, StorageError
 from exoflow.model import Stored
 from exoflow.protocols import Store
@@ -20,19 +21,19 @@ class StoredValues:
 
     def __init__(self, store: Store | None) -> None:
         self.store = store
-        self._open: OrderedDict[str, Encoded] = OrderedDict()
+        self._open: OrderedDict[Stored, Encoded] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
     def read(self, value: Stored) -> Encoded:
         """Raises FileNotFoundError, Corrupt, StorageError."""
         with self._lock:
-            encoded = self._open.get(value.name)
+            encoded = self._open.get(value)
             if encoded is not None:
-                self._open.move_to_end(value.name)
+                self._open.move_to_end(value)
                 return encoded
-        encoded = from_object(self._needed().read(value.name), value.name)
-        self._remember(value.name, encoded)
+        encoded = read_stored(self._needed(), value)
+        self._remember(value, encoded)
         return encoded
 
     def write(self, made: Encoded | Live, name: str) -> Stored:
@@ -44,6 +45,15 @@ class StoredValues:
         self._needed().create(name, *to_parts(encoded))
         return Stored(name, encoded.size)
 
+    def write_together(self, made: Sequence[Encoded | Live], name: str) -> list[Stored]:
+        """Values as one object, which waits for the disk once; a single one has it alone. Raises as ``write``."""
+        if len(made) == 1:
+            return [self.write(made[0], name)]
+        several = [as_encoded(one) for one in made]
+        parts, places = to_shared(several)
+        self._needed().create(name, *parts)
+        return [Stored(name, encoded.size, at) for encoded, at in zip(several, places, strict=True)]
+
     def try_write(self, made: Encoded | Live, name: str) -> Stored | None:
         """``write``; None where the store fails: no fault of the attempt, and the value can be saved later."""
         if self.store is None:
@@ -54,11 +64,11 @@ class StoredValues:
             _log.warning("cannot save %s (%s); the value is kept in memory until it is saved or lost", name, error)
             return None
 
-    def _remember(self, name: str, encoded: Encoded) -> None:
+    def _remember(self, value: Stored, encoded: Encoded) -> None:
         with self._lock:
-            if name in self._open:
+            if value in self._open:
                 return
-            self._open[name] = encoded
+            self._open[value] = encoded
             self._size += encoded.size
             while self._size > _LIMIT_BYTES and len(self._open) > 1:
                 _, oldest = self._open.popitem(last=False)

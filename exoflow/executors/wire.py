@@ -143,8 +143,8 @@ def _pack_value(value: Value) -> tuple[Any, ...]:
     match value:
         case Inline(data):
             return (data,)
-        case Stored(name, size):
-            return "s", name, size
+        case Stored(name, size, at):
+            return "s", name, size, *(at or ())
         case Held(executor, handle, size):
             return "h", executor, handle, size
 
@@ -153,7 +153,10 @@ def _unpack_value(fields: list[Any]) -> Value:
     if len(fields) == 1:
         return Inline(fields[0])
     kind, *rest = fields
-    return Stored(*rest) if kind == "s" else Held(*rest)
+    if kind == "h":
+        return Held(*rest)
+    name, size, *at = rest
+    return Stored(name, size, tuple(at) or None)
 
 
 def pack_saving(state: Held, name: str) -> bytes:

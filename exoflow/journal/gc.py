@@ -123,13 +123,8 @@ def _listen_to_all(store: Store) -> None:
     """Each owner that is to be called dead has to be silent for three beats: let them be the same."""
     for journal in journal_names(store):
         with contextlib.suppress(FileNotFoundError):
-            if not is_sealed(store, journal) and _must_beat(store, journal):
+            if not is_sealed(store, journal):
                 listen(store, journal)
-
-
-def _must_beat(store: Store, journal: str) -> bool:
-    """Whether its owner says so all the time if it lives. One whose runs have ended need not, and is left alone."""
-    return any(not history.ended and not history.released for history, _ in read_all(store, journal).values())
 
 
 def _plan(store: Store, journal: str, keep: Keep, dry_run: bool) -> _Plan | None:
@@ -168,7 +163,7 @@ def _plan_slots(store: Store, journal: str, numbers: list[int], keep: Keep, dry_
 def _plan_whole(store: Store, journal: str, keep: Keep, dry_run: bool) -> _Plan | None:
     """In a bucket: all slots below the Seal, or none."""
     if not is_sealed(store, journal):
-        if not _must_beat(store, journal) or journal_processes(store, journal):
+        if journal_processes(store, journal):
             return None
         if not dry_run and not seal(store, journal, 0, 0, force=False):
             return None

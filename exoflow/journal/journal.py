@@ -28,8 +28,11 @@ from exoflow.journal.remembered import remembered
 from exoflow.journal.scan import Damaged, slot_numbers
 from exoflow.journal.slots import SLOT_MAX_BYTES, Author, CreatedSlots, GrowingSlots, Slots
 from exoflow.journal.takeover import BEAT_S, Found, Own, find, owner_processes, seal
-from exoflow.journal.writer import LINGER_S, GroupCommit
+from exoflow.journal.writer import LINGER_S, GroupCommit, Rested, again
 from exoflow.protocols import Record, SlotStore, Store
+
+REST_S = 300.0
+"""For how long a process goes on saying that it lives when it has no run. In a bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Journal(GroupCommit):
             slots, beat_s = GrowingSlots(store, author, slot_max_bytes), None
         else:
             slots, beat_s = CreatedSlots(store, author), BEAT_S if store.shared else None
-        super().__init__(store, name, slots, linger_s=linger_s, beat_s=beat_s)
+        super().__init__(store, name, slots, linger_s=linger_s, beat_s=beat_s, rest_s=REST_S)
         self._run_numbers = itertools.count(1)
 
     def __repr__(self) -> str:
@@ -145,9 +148,9 @@ class Journal(GroupCommit):
         with self._lock:
             self._claimed_runs.discard(run)
 
-    def find(self, run_id: str, *, listens: bool = True) -> Found:
-        """What the store says of a run now; ``listens``: see ``takeover.find``."""
-        return find(self.store, run_id, self._own(), listens=listens)
+    def find(self, run_id: str, *, listens: bool = True, store: Store | None = None) -> Found:
+        """What the store says of a run now; ``listens``: see ``takeover.find``; ``store``: ours, as ``remembered``."""
+        return find(store or self.store, run_id, self._own(), listens=listens)
 
     def adopt(self, run_id: str, takeover: bool = False) -> Adopted:
         """Take over a run whose owner is gone, or, with ``takeover``, from one that lives: it can record nothing more.
@@ -243,6 +246,8 @@ class Journal(GroupCommit):
     def _new_index(self) -> int:
         run = next(self._run_numbers)
         with self._lock:
+            if isinstance(self._failure, Rested):
+                raise again(self._failure)
             self._claimed_runs.add(run)
         return run
 

@@ -53,8 +53,10 @@ OWNERSHIP = frozenset({Kind.START, Kind.ADOPTED, Kind.ENDED, Kind.RELEASED})
 IN_DOUBT = "in_doubt"
 
 STORED_MARK = "@"
-"""A value that is an object of the store stands in a record as ``["@", name, size]``."""
+"""A value that is an object of the store stands in a record as ``["@", name, size]``; a part of one, with its place, as
+``["@", name, size, start, length]``."""
 
+_STORED_LENGTHS = (3, 5)
 _TOGETHER = 1024
 
 _UNICODE_ERRORS = "surrogatepass"
@@ -123,7 +125,7 @@ def value_names(record: Record) -> tuple[str, ...]:
 
 def _names(element: object) -> Iterator[str]:
     if isinstance(element, (list, tuple)):
-        if len(element) == 3 and element[0] == STORED_MARK and isinstance(element[1], str):
+        if len(element) in _STORED_LENGTHS and element[0] == STORED_MARK and isinstance(element[1], str):
             yield element[1]
         else:
             for inner in element:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,7 +28,7 @@ from exoflow.journal.scan import (
     slot_name,
     slot_numbers,
 )
-from exoflow.protocols import Record, SlotStore, Store
+from exoflow.protocols import Record, SlotStore, Store, place_of
 
 State = Literal["absent", "live", "broken_off", "ended"]
 
@@ -169,7 +169,7 @@ def hears_beat(
     What this process has seen before counts: whoever asks twice waits once.
     """
     newest, since_s = listen(store, journal, monotonic)
-    if since_s is None or (store.url, journal) in _moved and monotonic() < since_s + BEAT_S:
+    if since_s is None or (place_of(store), journal) in _moved and monotonic() < since_s + BEAT_S:
         return not is_sealed(store, journal)
     while monotonic() < since_s + SILENT_BEATS * BEAT_S:
         sleep(BEAT_S / 5)
@@ -179,23 +179,23 @@ def hears_beat(
     return False
 
 
-_heard: dict[tuple[str, str], tuple[int, float]] = {}
+_heard: dict[tuple[Hashable, str], tuple[int, float]] = {}
 """The newest slot of a journal, and since when it has been that, as far as this process saw."""
 
-_moved: set[tuple[str, str]] = set()
+_moved: set[tuple[Hashable, str]] = set()
 """Journals that were seen to grow."""
 
 
 def listen(store: Store, journal: str, monotonic: Callable[[], float] = time.monotonic) -> tuple[int, float | None]:
     """The newest slot of a journal, and since when it has been that; None: it came within three beats, just now."""
-    known, _ = _heard.get((store.url, journal), (None, 0.0))
+    known, _ = _heard.get((place_of(store), journal), (None, 0.0))
     newest = newest_slot(store, journal, known)
     return newest, note(store, journal, newest, monotonic)
 
 
 def note(store: Store, journal: str, newest: int, monotonic: Callable[[], float] = time.monotonic) -> float | None:
     """Remember what was seen of a journal: whoever asks later whether it lives need not wait as long."""
-    key, now_s = (store.url, journal), monotonic()
+    key, now_s = (place_of(store), journal), monotonic()
     known, since_s = _heard.get(key, (None, now_s))
     if newest == known:
         return since_s

@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -32,23 +33,36 @@ _log = logging.getLogger(__name__)
 Callback = Callable[[BaseException | None], None]
 
 
+class Rested(StorageError):
+    """A journal in a bucket that had nothing to do, and has ended: the process begins another."""
+
+
 class GroupCommit:
     """A ``protocols.Log`` over slots. Positions begin at 1.
 
     Args:
         linger_s: how long a record may wait for company that nobody waits for; None: no background thread, so
             ``notify`` is served by whoever waits.
-        beat_s: how long a journal with open runs may stay silent; None: its slots are locked, so it may.
+        beat_s: how long the journal may stay silent before its Seal; None: its slots are locked, so it may.
+        rest_s: for how long it beats without a run before it ends of itself: then nobody has to ask whether it lives.
     """
 
     def __init__(
-        self, store: Store, name: str, slots: Slots, *, linger_s: float | None = LINGER_S, beat_s: float | None = None
+        self,
+        store: Store,
+        name: str,
+        slots: Slots,
+        *,
+        linger_s: float | None = LINGER_S,
+        beat_s: float | None = None,
+        rest_s: float = math.inf,
     ) -> None:
         self.store = store
         self.name = name
         self._slots = slots
         self._linger_s = linger_s
         self._beat_s = beat_s
+        self._rest_s = rest_s
         self._lock = threading.Lock()
         """Guards the queue: held for microseconds, never during I/O."""
         self._io = threading.Lock()
@@ -69,6 +83,8 @@ class GroupCommit:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._wrote_s = 0.0
+        self._recorded_s = 0.0
+        """As ``_wrote_s``, beats not counted."""
         self._claimed_runs: set[int] = set()
         self._open_runs: set[int] = set()
         living.add(self)
@@ -77,7 +93,7 @@ class GroupCommit:
         kind = record[0]
         with self._lock:
             if self._failure is not None:
-                raise _again(self._failure)
+                raise again(self._failure)
             data = self._encode(record)
             self._queue.append((data, record[1], kind))
             self._queued_bytes += len(data)
@@ -163,14 +179,14 @@ class GroupCommit:
         """Write all that is queued. ``_io`` is held."""
         with self._lock:
             if self._failure is not None:
-                raise _again(self._failure)
+                raise again(self._failure)
             queue, self._queue, self._queued_bytes = self._queue, [], 0
             last = self._last
         if not queue:
             return
         try:
             self._slots.write(queue, last - len(queue) + 1)
-            self._wrote_s = time.monotonic()
+            self._wrote_s = self._recorded_s = time.monotonic()
         except (StorageError, Fenced) as failure:
             self._stop(failure)
             raise
@@ -197,12 +213,15 @@ class GroupCommit:
             if self._slots.number < 0:
                 with self._lock:
                     if self._failure is not None:
-                        raise _again(self._failure)
+                        raise again(self._failure)
                 try:
                     self._slots.write((), NOWHERE)
+                    self._wrote_s = self._recorded_s = time.monotonic()
                 except (StorageError, Fenced) as failure:
                     self._stop(failure)
                     raise
+                with self._lock:
+                    self._stir()
 
     def close(self, release: bool = True) -> None:
         """Write what is queued, Released for each open run and a Seal (unless ``release`` is False), and let go.
@@ -266,7 +285,7 @@ class GroupCommit:
                     self._parked = idle_ticks > _IDLE_TICKS
             if pending and not failed and (urgent or oldest == seen):
                 self._flush_quietly()
-            elif self._beat_s is not None and self._open_runs and not failed and self._until_beat_s() == 0:
+            elif self._beat_s is not None and not failed and self._until_beat_s() == 0 and not self._rest():
                 self._beat()
             seen = oldest if pending else 0
             self._call_back()
@@ -286,7 +305,7 @@ class GroupCommit:
     def _until_beat_s(self) -> float:
         """How long the journal may still be silent."""
         assert self._beat_s is not None
-        if not self._open_runs or self._failure is not None:
+        if self._slots.number < 0 or self._failure is not None:
             return self._beat_s
         return max(0.0, self._wrote_s + self._beat_s - time.monotonic())
 
@@ -300,6 +319,21 @@ class GroupCommit:
         except Fenced as failure:
             self._stop(failure)
 
+    def _rest(self) -> bool:
+        """End the journal if it has had no run for long; whether it did."""
+        with self._io:
+            with self._lock:
+                busy = self._open_runs or self._claimed_runs or self._queue or self._watchers
+                if busy or time.monotonic() < self._recorded_s + self._rest_s or self._failure is not None:
+                    return False
+                self._failure = Rested(f"{self.store.url}: the journal {self.name} had nothing to do, and has ended")
+            try:
+                self._slots.write([(encode((Kind.SEAL, 0)), 0, Kind.SEAL)], NOWHERE)
+            except (StorageError, Fenced) as failure:  # silent from now on, so it counts as dead all the same
+                _log.debug("the journal of %s ended without a seal: %s", self.store.url, failure)
+        self._closed = True
+        return True
+
     def _call_back(self) -> None:
         ready: list[tuple[Callback, BaseException | None]] = []
         with self._lock:
@@ -309,7 +343,7 @@ class GroupCommit:
                 ready.append((callback, None if position <= durable else failure))
         for callback, why in ready:
             try:
-                callback(None if why is None else _again(why))
+                callback(None if why is None else again(why))
             except Exception:  # noqa: BLE001  one run's mistake must not stop all others' writes
                 _log.exception("a callback of the journal failed")
 
@@ -325,7 +359,7 @@ class GroupCommit:
         self._failure = StorageError(f"process {os.getpid()} was forked from the journal's owner: open the store anew")
 
 
-def _again(failure: BaseException) -> BaseException:
+def again(failure: BaseException) -> BaseException:
     """The same error for another thread: one exception raised twice would gather both tracebacks."""
     copy = type(failure)(*failure.args)
     copy.__cause__ = failure

@@ -103,6 +103,7 @@ class Call:
     body = Rarely["Scope | None"](None)  # of a child flow
     names = Rarely[tuple[CallId, ...]](())
     propagated = Rarely[bool](False)  # the error is an input's
+    failed_anew = Rarely[bool](False)  # its error was made in this life: whatever was recorded before
     owed = Rarely[bool](False)  # its body fell with what stood on it: it is made again as soon as it is called
     handed_out = Rarely[bool](False)  # of a timer or an event: it stands in what a flow returned
 

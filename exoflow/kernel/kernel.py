@@ -269,7 +269,7 @@ class Kernel(History):
                     self._force(call)
         if self.forgiving:
             for call in scope.calls:
-                if call.failed and call.recalled and not call.seen:
+                if self._is_forgivable(call):
                     self._forgive(call)
                     self._need(call)
         self._start_deferred(scope)

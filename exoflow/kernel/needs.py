@@ -14,7 +14,7 @@ class Needs(Lineage):
     def wants(self, call: Call) -> None:
         """The body, or the end of the run, waits for the call's value."""
         call.wanted = True
-        if call.failed and call.recalled and self.forgiving and not call.seen:
+        if self._is_forgivable(call):
             self._forgive(call)
         if self._available(call):
             self.out.append(Deliver(call.id))
@@ -90,7 +90,7 @@ class Needs(Lineage):
         """Ask for the state that the call begins with, if it is not there. The error, if it never will be."""
         holder = self.holder(call)
         assert holder is not None  # who creates the actor never stands aside
-        if holder.dead and holder.recalled and self.forgiving and not holder.seen:
+        if holder.dead and self._is_forgivable(holder):
             self._forgive(holder)
         if holder.dead and holder.state is State.DONE:
             return holder
@@ -115,6 +115,10 @@ class Needs(Lineage):
         assert call.origin is not None
         from_snapshot = holder is not None and holder.has_state and not holder.live
         return call.inputs + call.origin.inputs if from_snapshot else call.inputs
+
+    def _is_forgivable(self, call: Call) -> bool:
+        """Its error comes from a life that has ended, and the body has not read it since (V14)."""
+        return self.forgiving and call.failed and call.recalled and not call.seen and not call.failed_anew
 
     def _forgive(self, call: Call) -> None:
         """Run a failed call again if nothing recorded stands on its error (V14)."""
@@ -165,7 +169,7 @@ class Needs(Lineage):
         error: Call | None = None
         pending = list(found)
         for source in pending:
-            if source.failed and source.recalled and self.forgiving and not source.seen:
+            if self._is_forgivable(source):
                 self._forgive(source)
             if not self._available(source):
                 missing.append(source)

@@ -212,6 +212,8 @@ class Outcomes(Saving):
         if self._holding:
             self._holding.discard(call)
         call.failed = failed
+        if failed and call.recalled:
+            call.failed_anew = True
         if call.note.kind is Kind.FLOW:
             self._release(call)
         if call.refs and not failed:

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import TYPE_CHECKING, Any
 
 from exoflow.errors import StorageError, UnsupportedStore
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _CLOSES_IN_S = 1.0
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""They decide where a url lies, as the option does; credentials in the environment only, whether one may."""
 _open: weakref.WeakSet[S3Store] = weakref.WeakSet()
 
 
@@ -55,6 +57,7 @@ class S3Store:
         self._name = name
         self._prefix = f"{prefix}/" if prefix else ""
         self._options = storage_options
+        self.place = self.url, *(os.environ.get(name, "") for name in _ENDPOINTS), _frozen(storage_options)
         self._opening = threading.Lock()
         self._opened: tuple[int, Bucket] | None = None
 
@@ -112,9 +115,17 @@ class S3Store:
             return s3_loop.begin(request(*arguments)).result()
         except StorageError:
             raise
-        except (OSError, BotoCoreError, ClientError, ConnectionFailed, TimeoutError) as error:
+        except (
+            OSError,
+            BotoCoreError,
+            ClientError,
+            ConnectionFailed,
+            TimeoutError,
+            ValueError,
+            RecursionError,
+        ) as error:
             place = f"{self.url}/{name}"
-            if code_of(error) in NOT_THERE:
+            if code_of(error) in NOT_THERE and what not in ("list", "create"):
                 raise FileNotFoundError(f"{place}: there is no such object") from None
             raise s3_error(what, place, error) from error
 
@@ -145,6 +156,16 @@ def _close_all() -> None:
         if store._opened is not None and store._opened[0] == os.getpid():
             with contextlib.suppress(TimeoutError):
                 s3_loop.begin(store._opened[1].close()).result(_CLOSES_IN_S)
+
+
+def _frozen(options: Any) -> Hashable:
+    """Options that can be compared and hashed; an object that is no plain data is equal to itself."""
+    if isinstance(options, dict):
+        return frozenset((key, _frozen(value)) for key, value in options.items())
+    if isinstance(options, (list, tuple)):
+        return tuple(map(_frozen, options))
+    plain = options is None or isinstance(options, (str, bytes, int, float))
+    return (type(options), options) if plain else id(options)
 
 
 def _reopened(url: str, options: dict[str, Any]) -> S3Store:

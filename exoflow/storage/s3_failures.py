@@ -12,6 +12,7 @@ _RIGHTS = (
 _REGION = "name its region: AWS_DEFAULT_REGION, or S3Store(url, client_kwargs={'region_name': ...})"
 _LATER = "the service is overloaded or out of order, and stayed so for all tries: look into its status, then resume"
 _KEYS = "the access key or its secret is wrong: look into AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_WHOLE_URL = "AWS_ENDPOINT_URL must be a whole url, with http:// or https://"
 
 _ADVICE = {
     "AccessDenied": _RIGHTS,
@@ -43,7 +44,10 @@ _ADVICE = {
     "UnauthorizedSSOTokenError": f"the credentials have expired: {_CREDENTIALS}",
     "EndpointConnectionError": "the endpoint cannot be reached: look into the network and AWS_ENDPOINT_URL",
     "ConnectTimeoutError": "the endpoint cannot be reached: look into the network and AWS_ENDPOINT_URL",
-    "InvalidEndpointURLError": "AWS_ENDPOINT_URL must be a whole url, with http:// or https://",
+    "InvalidEndpointURLError": _WHOLE_URL,
+    "ValueError": _WHOLE_URL,  # of botocore: the endpoint makes no url
+    "RecursionError": f"the bucket is in another region: {_REGION}",  # of botocore: it was sent on again and again
+    "404": "there is no S3 service at the endpoint: look into AWS_ENDPOINT_URL",
 }
 _ADVICE_ELSE = "look into the network and the service's status, then resume"
 

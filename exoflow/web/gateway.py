@@ -82,7 +82,7 @@ class Gateway:
         self._counted_s = 0.0
         self._entering = 0
         self._beginning: dict[str, asyncio.Future[None]] = {}
-        self._elsewhere = Elsewhere(self.runtime.journal, self.stopping)
+        self.elsewhere = Elsewhere(self.runtime, self.stopping)
         self._idle = asyncio.Event()
         self._idle.set()
         self._executors: dict[str, Executor] = {}
@@ -159,9 +159,9 @@ class Gateway:
                     return await self._claim(begin, run_id)
                 except RunIsLive:
                     if told:
-                        await self._elsewhere.wait(run_id, until)
+                        await self.elsewhere.wait(run_id, until)
                     else:  # its owner may have claimed it only: look once more, now that its inputs can be compared
-                        await asyncio.to_thread(look, self.runtime.journal, run_id)
+                        await asyncio.to_thread(look, self.runtime, run_id)
                         told = True
 
     async def _claim(self, begin: Begin, run_id: str) -> Execution:

@@ -47,7 +47,7 @@ def standing(gateway: Gateway, run_id: str, token: str) -> Standing:
         status = live.standing()
         if status in (Status.RUNNING, Status.WAITING):
             return Standing(run_id, live.flow.name, status)
-    found = look(gateway.runtime.journal, run_id)
+    found = look(gateway.runtime, run_id)
     history = History(found.records)
     start = history.start
     if start is None or not may_see(token, start.labels):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import s3_proxy as planted
 
+from exoflow.driver.runtime import Runtime
 from exoflow.errors import StorageError, UnsupportedStore
+from exoflow.settings import executors_of
 from exoflow.storage import S3Store
 
 MIB = 1 << 20
@@ -55,6 +57,7 @@ def test_a_create_that_was_done_and_called_a_failure_is_ours(store: S3Store, pro
 
 def test_a_create_that_a_stranger_won_while_our_request_was_lost_is_not_ours(store: S3Store, proxy: Any) -> None:
     other = S3Store(store.url)
+    other.create("other", b"")  # it is connected, and is faster than our patience
 
     def happens(exchange: Any) -> None:
         assert other.create("a", b"same")
@@ -165,6 +168,31 @@ def test_an_unreachable_endpoint_is_said(s3_url: str) -> None:
     store = S3Store(s3_url, endpoint_url="http://127.0.0.1:9", config_kwargs={"retries": {"total_max_attempts": 1}})
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
         store.create("a", b"")
+
+
+def test_a_service_that_sends_us_on_for_ever_is_said(store: S3Store, proxy: Any) -> None:
+    proxy.fault(100_000, lambda exchange: True, planted.refused(301, "PermanentRedirect"))
+    with pytest.raises(StorageError, match="another region"):
+        store.list("")
+
+
+def test_an_endpoint_that_is_no_url_is_said(s3_url: str) -> None:
+    with pytest.raises(StorageError, match="must be a whole url"):
+        S3Store(s3_url, endpoint_url="127.0.0.1:9").list("")
+
+
+def test_an_endpoint_that_is_another_server_is_said(store: S3Store, proxy: Any) -> None:
+    proxy.fault(99, lambda exchange: True, planted.refused(404, "404"))
+    with pytest.raises(StorageError, match="no S3 service at the endpoint"):
+        store.list("")
+
+
+def test_two_stores_of_one_url_with_other_options_are_not_one(s3_url: str, proxy: Any) -> None:
+    one, same = S3Store(s3_url, config_kwargs={"read_timeout": 9}), S3Store(s3_url, config_kwargs={"read_timeout": 9})
+    others = S3Store(s3_url), S3Store(s3_url, key="a", secret="b"), S3Store(s3_url, endpoint_url=proxy.endpoint)
+    assert Runtime.of(one) is Runtime.of(same) is Runtime.of(pickle.loads(pickle.dumps(one)))
+    assert len({id(Runtime.of(store)) for store in (one, *others)}) == 4
+    assert len({id(executors_of(store)) for store in (one, *others)}) == 4
 
 
 def test_missing_credentials_are_said(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Whole runs in a bucket: killed, stopped, taken over, counted."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from exoflow.errors import Corrupt, RunIsLive
 from exoflow.journal import Journal, Kind
 from exoflow.protocols import Store
 from exoflow.storage import S3Store, open_store
+from exoflow.web.elsewhere import Elsewhere
 
 PROGRAM = """
 import os, sys, time
@@ -160,8 +162,8 @@ def proxy(s3_environment: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
     proxy = planted.Proxy(s3_environment)
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     yield proxy
-    for url in [url for url in runtime._runtimes if url.startswith("s3:")]:
-        runtime._runtimes.pop(url).close()  # while its server is there
+    for place in [place for place in runtime._runtimes if isinstance(place, tuple)]:
+        runtime._runtimes.pop(place).close()  # while its server is there
     proxy.close()
 
 
@@ -185,6 +187,11 @@ def heavy() -> bytes:
 @exoflow.flow
 def weighs() -> int:
     return len(heavy())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.02)
 
 
 def slots(store: S3Store) -> int:
@@ -234,6 +241,30 @@ def test_a_takeover_is_a_few_requests_and_its_slots(s3_url: str, proxy: Any) -> 
     assert proxy.counts["LIST"] == 0
     with pytest.raises(exoflow.errors.Fenced):
         old.wait(old.append((Kind.SAVED, run, "late")))
+
+
+async def test_who_waits_for_runs_of_another_process_reads_its_journal_once(
+    s3_url: str, proxy: Any, quick_beats: None
+) -> None:
+    owner = Journal(S3Store(s3_url))
+    claimed = [owner.claim(f"r{n}") for n in range(10)]
+    for n, each in enumerate(claimed):
+        owner.wait(owner.append((Kind.START, each.run, f"r{n}", 1)))
+        owner.wait(owner.append((Kind.SAVED, each.run, "a")))
+    old = [f"/bucket/{s3_url[12:]}/journals/{owner.name}/{number}" for number in range(20)]
+    proxy.keys.clear()
+    proxy.counts.clear()
+    elsewhere = Elsewhere(runtime.Runtime.of(S3Store(s3_url)), asyncio.Event())
+    waits = [asyncio.create_task(elsewhere.wait(f"r{n % 10}", None)) for n in range(30)]
+    next_slots = [f"/bucket/{s3_url[12:]}/journals/{owner.name}/{number}" for number in range(20, 40)]
+    await asyncio.to_thread(until, lambda: sum(proxy.keys["GET", key] for key in next_slots) > 50)  # a while
+    assert not any(task.done() for task in waits)
+    for each in claimed:
+        owner.append((Kind.ENDED, each.run, "over"))
+    await asyncio.gather(*waits)
+    owner.close()
+    assert [proxy.keys["GET", key] + proxy.keys["HEAD", key] for key in old] == [1] * 20
+    await asyncio.gather(*elsewhere._readers)  # they end when nobody waits
 
 
 def test_an_answer_that_is_lost_costs_a_run_nothing(s3_url: str, proxy: Any) -> None:

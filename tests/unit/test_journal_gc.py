@@ -10,6 +10,7 @@ from exoflow.journal.gc import Collected, collect
 from exoflow.journal.inbox import Message, messages_after, post
 from exoflow.journal.retention import EndedRun, Keep
 from exoflow.journal.scan import is_sealed, newest_slot
+from exoflow.journal.writer import Rested
 from exoflow.protocols import Buffer, Store
 from exoflow.storage import LocalStore, MemoryStore
 
@@ -299,12 +300,41 @@ def test_of_a_journal_in_a_bucket_the_seal_stays_and_is_found(quick_beats: None)
     assert list(Reader(store).read_new()) == []
 
 
-def test_an_idle_owner_in_a_bucket_is_not_called_dead() -> None:
+def test_an_idle_owner_in_a_bucket_is_not_called_dead(quick_beats: None) -> None:
     store = Bucket()
-    journal = slow_run(store, "mine", 2)
+    journal = Journal(store)
+    run_one(journal, "mine")
     assert collect(store, drop_all) == Collected()
-    claimed = journal.claim("next")
-    journal.wait(journal.append((Kind.START, claimed.run, "next", 1)))
+    run_one(journal, "next")
+    journal.close()
+
+
+def test_of_an_owner_in_a_bucket_that_died_when_it_was_idle_the_seal_stays(quick_beats: None) -> None:
+    store = Bucket()
+    journal = slow_run(store, "mine", 2)  # without a thread that beats
+    assert collect(store, drop_all).dropped == ("mine",)
+    [seal] = store.list("journals")
+    assert seal.startswith(f"journals/{journal.name}/")
+    with pytest.raises(Fenced):
+        run_one(journal, "next")
+
+
+def test_an_owner_in_a_bucket_that_is_idle_for_long_ends_its_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exoflow.journal.journal.BEAT_S", 0.01)
+    monkeypatch.setattr("exoflow.journal.journal.REST_S", 0.02)
+    store = Bucket()
+    journal = Journal(store)
+    run_one(journal, "open", ends=False)
+    run_one(journal, "mine")
+    while len(store.list("journals")) < 10:
+        assert journal.can_write()  # a run is open
+    journal.wait(journal.append((Kind.ENDED, 1, "over")))
+    while journal.can_write():
+        pass
+    with pytest.raises(Rested):
+        journal.claim("next")
+    journal.close()
+    assert set(collect(store, drop_all).dropped) == {"open", "mine"}
 
 
 def test_an_owner_that_wakes_behind_a_gc_can_write_nothing(quick_beats: None) -> None:

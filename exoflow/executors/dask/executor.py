@@ -100,30 +100,33 @@ class DaskExecutor:
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         if is_state(value):
             self._save_state(value, name, report)
-            return
+        else:
+            self.save_together([value], name, lambda saved: report(saved[0] if isinstance(saved, Sequence) else saved))
+
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
         try:
-            holder = self._holder(value)
+            holders = [self._holder(value) for value in values]
         except KeyError as error:
             report(error)
             return
         code = self._carrier.store_code
         if code is not None:
 
-            def done(size: int | BaseException) -> None:  # on the loop, which the report must not hold up
-                self._savers.put(lambda: report(Stored(name, size) if isinstance(size, int) else size))
+            def done(saved: list[Stored] | BaseException) -> None:  # on the loop, which the report must not hold up
+                self._savers.put(lambda: report(saved))
 
-            holder.begin(holder.holdings.save(str(value.handle), code, name, done))
-            return
+            holders[0].begin(holders[0].holdings.save([str(value.handle) for value in values], code, name, done))
+        else:
+            self._savers.put(lambda: report(self._written_here(values, name)))
 
-        def write() -> None:
-            try:
-                found = self.fetch(value)
-            except KeyError as error:
-                report(error)
-            else:
-                report(self._written(found, name))
-
-        self._savers.put(write)
+    def _written_here(self, values: Sequence[Held], name: str) -> Sequence[Stored] | BaseException:
+        try:
+            found = [self.fetch(value) for value in values]
+            return self._stored.write_together(found, name)
+        except (StorageError, ExecutorError, KeyError) as error:
+            return error
 
     def release(self, value: Held) -> None:
         dispatcher = self._dispatcher

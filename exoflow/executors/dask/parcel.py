@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distributed import Client, Future, Worker, get_client, rejoin, secede, wait
@@ -48,9 +48,10 @@ def _arrived(header: dict[str, Any], frames: Sequence[Any]) -> Parcel:
     return Parcel(header["key"], Encoded(head, tuple(buffers), tuple(map(CallId, header["refs"]))))
 
 
-def put(worker: Worker, key: str, thing: object, size: int, client: str) -> None:
-    """Keep it on this worker, for a client, as ``Client.scatter`` does it within a task. Not on the worker's loop."""
-    asyncio.run_coroutine_threadsafe(_put(worker, key, thing, size, client), worker.loop.asyncio_loop).result()
+def put(worker: Worker, parcels: dict[str, Parcel], client: str) -> None:
+    """Keep them on this worker, for a client, as ``Client.scatter`` does it within a task. Not on the worker's loop."""
+    sizes = {key: parcel.encoded.size for key, parcel in parcels.items()}
+    asyncio.run_coroutine_threadsafe(_put(worker, parcels, sizes, client), worker.loop.asyncio_loop).result()
 
 
 def pin(future: Future, client: str) -> str:
@@ -88,10 +89,11 @@ async def _pin_here(key: Any, pinned: str, client: str, dask_worker: Worker) -> 
     found: Any = dask_worker.data.get(key)
     if key not in dask_worker.data:
         return False
-    await _put(dask_worker, pinned, found, safe_sizeof(found), client)
+    await _put(dask_worker, {pinned: found}, {pinned: safe_sizeof(found)}, client)
     return True
 
 
-async def _put(worker: Worker, key: str, thing: object, size: int, client: str) -> None:
-    worker.update_data(data={key: thing})
-    await worker.scheduler.update_data(who_has={key: [worker.address]}, nbytes={key: size}, client=client)
+async def _put(worker: Worker, things: Mapping[str, object], sizes: dict[str, int], client: str) -> None:
+    worker.update_data(data=dict(things))
+    who_has = {key: [worker.address] for key in things}
+    await worker.scheduler.update_data(who_has=who_has, nbytes=sizes, client=client)

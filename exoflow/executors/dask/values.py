@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from distributed import Client, Future
@@ -12,6 +12,7 @@ from exoflow.codec import Encoded, Live
 from exoflow.codec.dask_objects import FUTURE
 from exoflow.executors.dask import worker
 from exoflow.executors.dask.parcel import FUTURES, Parcel
+from exoflow.model import Stored
 
 
 class _Holding:
@@ -94,16 +95,19 @@ class Holdings:
             raise KeyError(f"{key}: the value was released or lost")
         return parcel.encoded
 
-    async def save(self, key: str, store: bytes, name: str, done: Callable[[int | BaseException], None]) -> None:
-        """Have a worker that has it write it to the store; tells the size."""
-        holding = self._held.get(key)
-        if holding is None:
-            done(KeyError(f"{key}: the value was released or lost"))
+    async def save(
+        self, keys: Sequence[str], store: bytes, name: str, done: Callable[[list[Stored] | BaseException], None]
+    ) -> None:
+        """Have a worker that has them write them to one object of the store."""
+        try:
+            held = [self._held[key].future for key in keys]
+        except KeyError as error:
+            done(KeyError(f"{error.args[0]}: the value was released or lost"))
             return
-        future = self._client.submit(worker.save, store, name, holding.future, pure=False)
+        future = self._client.submit(worker.save, store, name, held, pure=False)
         try:
             done(await future)
         except asyncio.CancelledError:
-            done(KeyError(f"{key}: the value was lost"))
+            done(KeyError(f"{', '.join(keys)}: the value was lost"))
         except Exception as error:  # noqa: BLE001 -- whatever the store raised there
             done(error)

@@ -22,8 +22,8 @@ from exoflow.executors.dask.parcel import FUTURES, Parcel, future_of, pin, put
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import Order, pack_outcome, unpack_order
-from exoflow.model import Held
-from exoflow.protocols import Outcome, Vanished
+from exoflow.model import Held, Stored
+from exoflow.protocols import Computed, Outcome, Vanished
 
 if TYPE_CHECKING:
     from exoflow.executors.dask.worker_actors import Lane
@@ -140,10 +140,10 @@ def withdraw(seat: str, serials: list[int], reason: str | None) -> list[int]:
     return [] if here is None else [serial for serial in serials if here.withdraw(serial, reason)]
 
 
-def save(store: bytes, name: str, held: object) -> int:
-    """Write a held value to the store. Done twice, it is done once: names hold versions."""
-    encoded = held.encoded if isinstance(held, Parcel) else encode(held, what=name, own=True)
-    return _stored(store).write(encoded, name).size
+def save(store: bytes, name: str, held: list[object]) -> list[Stored]:
+    """Write held values to one object of the store. Done twice, it is done once: names hold versions."""
+    made = [one.encoded if isinstance(one, Parcel) else encode(one, what=name, own=True) for one in held]
+    return _stored(store).write_together(made, name)
 
 
 def seat_of(id: str) -> Seat | None:
@@ -224,6 +224,7 @@ class Seat:
 
     def perform(self, order: Order, parcels: list[Parcel], running: Running) -> Outcome:
         there = {parcel.key: parcel.encoded for parcel in parcels}
+        made_here: dict[str, Parcel] = {}
 
         def read(held: Held) -> Encoded | Live:
             key = str(held.handle)
@@ -237,13 +238,15 @@ class Seat:
                 return Held(self.patron.name, pin(made.thing, self.patron.client), 0)
             encoded = as_encoded(made)
             key = f"exoflow-value-{uuid.uuid4().hex}"
-            put(get_worker(), key, Parcel(key, encoded), encoded.size, self.patron.client)
+            made_here[key] = Parcel(key, encoded)
             return Held(self.patron.name, key, encoded.size)
 
         states = Leaving(self.actors, running.end)
         outcome = self.performer.perform(order, read, hold, begins=running.begin, states=states)
         if isinstance(outcome, Vanished) and running.reason is not None:
             return Vanished(running.reason, outcome.seconds)
+        if made_here and isinstance(outcome, Computed):  # else nobody would ever release them
+            put(get_worker(), made_here, self.patron.client)
         return outcome
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -134,10 +134,15 @@ class ProcessExecutor:
             if not self._lanes.put_behind(value, _Saving(value, name, report)):
                 self._savers.put(lambda: report(KeyError(f"{value.handle}: its worker is gone")))
             return
+        self.save_together([value], name, lambda saved: report(saved[0] if isinstance(saved, Sequence) else saved))
 
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
         def write() -> None:
             try:
-                saved: Stored | BaseException = self._stored.write(self.fetch(value), name)
+                found = [self.fetch(value) for value in values]
+                saved: Sequence[Stored] | BaseException = self._stored.write_together(found, name)
             except (StorageError, ExecutorError, KeyError) as error:
                 saved = error
             report(saved)

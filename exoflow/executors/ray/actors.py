@@ -15,8 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exoflow.attempts.actors import STATE
 from exoflow.executors.actors.living import key_of, place_of
-from exoflow.executors.ray.cluster import Cluster
-from exoflow.executors.ray.resources import check_resources, options_of
+from exoflow.executors.ray.cluster import Cluster, is_client
+from exoflow.executors.ray.resources import options_of
 from exoflow.executors.ray.worker_actors import Residence, await_end, whereabouts
 from exoflow.executors.wire import pack_saving
 from exoflow.model import Held
@@ -144,11 +144,11 @@ class Homes:
             self.kill(home)
 
     def _lives(self, home: Home) -> bool:
-        """As far as this process has heard."""
-        return self._cluster.has(home.session) and home.process._get_local_state() != _DEAD
+        """As far as this process has heard; by the Ray Client it hears nothing."""
+        return self._cluster.has(home.session) and (is_client() or home.process._get_local_state() != _DEAD)
 
     def _new(self, attempt: Attempt) -> Home:
-        check_resources(attempt.task, attempt.resources)
+        self._cluster.placement.check(attempt.task, attempt.resources)
         place = f"actor-{next(self._numbers)}"
         process: Any = self._residence.options(**options_of(attempt.resources)).remote(
             self._setup, self._executor, place

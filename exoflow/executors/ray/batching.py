@@ -205,7 +205,7 @@ class Batches:
         if not self._claim(entry):
             return None
         try:
-            self._cluster.join(entry.attempt.run_id)
+            self._cluster.join(entry.attempt.run_id, entry.started)
             order, boxes = self._values.order(entry.attempt, entry.lenders)
         except (CodecError, StorageError, ExecutorError, OSError, RayError, ValueError):
             self._alone(entry)  # meets it again, and tells it

@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from math import inf
+from time import monotonic
 from typing import Any
 
 import ray
@@ -14,6 +16,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from ray.util.client import ray as ray_client
 
 from exoflow.errors import ExecutorError
+from exoflow.executors.ray.resources import Placement
 from exoflow.model import RunId
 
 _WATCH_S = 1.0
@@ -41,17 +44,21 @@ class Cluster:
         self._address = address
         self._workers = workers
         self._lost = lost
+        self._connection: object = None
         self._node: str | None = None
         self._dead: str | None = None
         self._left = threading.Event()
+        self._failure: ExecutorError | None = None
+        self._failed_at = -inf
         self._guests: set[RunId] = set()
         """Runs that were on a cluster of the program's: it was chosen, and none of ours can stand for it."""
+        self.placement = Placement(is_fixed=False)
         self.session = 0
         """Which connection this is; what was in a cluster is gone with it."""
 
     def has(self, session: int) -> bool:
         """Whether this is still the cluster of that connection."""
-        return self._node is not None and session == self.session
+        return self._joined() and session == self.session
 
     @contextlib.contextmanager
     def kept(self, session: int | None) -> Iterator[bool]:
@@ -59,21 +66,26 @@ class Cluster:
         with _lock:
             yield session is not None and self.has(session)
 
-    def join(self, run: RunId) -> None:
-        """Connect to the cluster, unless that is done, for an attempt of this run.
+    def join(self, run: RunId, since: float) -> None:
+        """Connect to the cluster, unless that is done, for an attempt of this run that waits since then.
+
+        What waited while that failed fails with it: each try may take half a minute.
 
         Raises:
             ExecutorError: that is impossible, or not what the program wants.
         """
         if not self._joined():
-            self._join(run)
+            self._lose("this process has left it")
+            self._join(run, since)
         if self not in _users:
             self._guests.add(run)
 
-    def _join(self, run: RunId) -> None:
+    def _join(self, run: RunId, since: float) -> None:
         with _lock:
             if self._joined():
                 return
+            if self._failure is not None and since < self._failed_at:
+                raise self._failure
             if not ray.is_initialized():
                 if run in self._guests:
                     raise ExecutorError(
@@ -84,11 +96,15 @@ class Cluster:
                 _users.clear()
                 _users.add(self)
             else:
+                if not _is_ours():
+                    _users.clear()
                 self._check_theirs()
                 if _users:
                     _users.add(self)
             self._guests.clear()
             self.session += 1
+            self.placement = Placement(is_fixed=self in _users and _is_started_here())
+            self._connection = _connection()
             self._node = _node_id()
             self._left.clear()
         threading.Thread(target=self._watch, name="exoflow-ray-watch", daemon=True).start()
@@ -108,7 +124,8 @@ class Cluster:
                     raise
 
     def _joined(self) -> bool:
-        return self._node is not None
+        """The program may have left it, and even joined another, a moment ago."""
+        return self._node is not None and self._connection is _connection()
 
     def leave(self) -> None:
         """Close the connection if it is ours alone; a cluster that was started with it ends."""
@@ -116,8 +133,9 @@ class Cluster:
         with _lock:
             self._node = None
             if self in _users:
+                ours = _is_ours()
                 _users.discard(self)
-                if not _users and ray.is_initialized():
+                if not _users and ours:
                     ray.shutdown()
 
     def _connect(self) -> None:
@@ -125,7 +143,9 @@ class Cluster:
             ray.init(self._address, num_cpus=self._workers)
         except (RayError, ImportError, OSError, ValueError, RuntimeError) as error:
             where = self._address or "on this machine"
-            raise ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}") from error
+            self._failure = ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}")
+            self._failed_at = monotonic()
+            raise self._failure from error
 
     def _check_theirs(self) -> None:
         if self._dead is not None and self._dead == _node_id():
@@ -147,14 +167,14 @@ class Cluster:
                 return
             silent = next(((what, limit) for what, place, limit in places if not _answers(place)), None)
             misses = misses + 1 if silent else 0
-            if not ray.is_initialized():
+            if not self._joined():
                 self._lose("this process has left it")
             elif silent and misses >= silent[1]:
                 self._lose(f"its {silent[0]} does not answer")
 
     def _places(self) -> Iterator[tuple[str, tuple[str, int], int]]:
         """What has to answer, where, and how often it may fail to."""
-        if ray_client.is_connected():  # type: ignore[no-untyped-call]  # Ray's; it watches its server itself
+        if is_client():  # it watches its server itself
             return
         host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
         yield "head (the GCS)", (host, int(port)), _MISSES if self in _users else _MISSES_OF_GCS
@@ -168,9 +188,35 @@ class Cluster:
                 return
             session, self._dead, self._node = self.session, self._node, None
             if self in _users:  # what is left of it ends, and the next attempt starts another
+                ours = _is_ours()
                 _users.clear()
-                ray.shutdown()
+                if ours:
+                    ray.shutdown()
         self._lost(session, why)
+
+
+def is_client() -> bool:
+    """Whether this process reaches the cluster through the Ray Client: a driver there does what is asked for here."""
+    return bool(ray_client.is_connected())  # type: ignore[no-untyped-call]  # Ray's
+
+
+def _connection() -> object:
+    """What stands for the connection that there is: another one after each ``ray.init``; None: there is none."""
+    if is_client():
+        context: Any = ray_client.get_context()  # type: ignore[no-untyped-call]  # Ray's
+        return context.client_worker
+    return ray._private.worker._global_node
+
+
+def _is_ours() -> bool:
+    """Whether one of the users has made the connection that there is."""
+    return any(user._connection is _connection() for user in _users)
+
+
+def _is_started_here() -> bool:
+    """Whether ``ray.init`` has started the cluster, not found it: it has one node then, and gets no other."""
+    node: Any = ray._private.worker._global_node
+    return node is not None and node.is_head()
 
 
 def _node_id() -> str:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Any, cast
@@ -26,7 +26,7 @@ from exoflow.executors.ray.actors import Home, Homes
 from exoflow.executors.ray.batching import Batches
 from exoflow.executors.ray.cluster import Cluster
 from exoflow.executors.ray.entry import Entry, Key
-from exoflow.executors.ray.resources import check_resources, options_of
+from exoflow.executors.ray.resources import options_of
 from exoflow.executors.ray.values import RayHandle, Values, summary
 from exoflow.executors.ray.worker import NAMESPACE, message_of, perform
 from exoflow.executors.threads import Threads, run_all
@@ -122,7 +122,12 @@ class RayExecutor:
         if is_state(value):
             self._threads.put(lambda: self._save_state(value, name, report))
         else:
-            self._carriers.put(lambda: report(self._values.save(value, name)))
+            self.save_together([value], name, lambda saved: report(saved[0] if isinstance(saved, Sequence) else saved))
+
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
+        self._carriers.put(lambda: report(self._values.save(values, name)))
 
     def release(self, value: Held) -> None:
         if not is_state(value):
@@ -178,7 +183,7 @@ class RayExecutor:
         if not self._claim(entry):
             return
         try:
-            self._cluster.join(entry.attempt.run_id)
+            self._cluster.join(entry.attempt.run_id, entry.started)
             entry.session = self._cluster.session
             order, boxes = self._values.order(entry.attempt, entry.lenders)
             answer, entry.values = self._sent(entry, message_of(self._values.setup, order, entry.deadline), boxes)
@@ -248,6 +253,7 @@ class RayExecutor:
             for entry in lost:
                 del self._live[entry.key]
         self._batches.forget()
+        self._tasks.clear()  # another cluster may have other nodes
         if lost:
             _log.warning("the Ray cluster is gone (%s), and %d attempts with it", why, len(lost))
         for entry in lost:
@@ -286,7 +292,7 @@ class RayExecutor:
         key = (name, frozenset(resources.items()) if resources else None)
         task = self._tasks.get(key)
         if task is None:
-            check_resources(name, resources)
+            self._cluster.placement.check(name, resources)
             # Ray is not to run an attempt again, nor the one that made a lost input: that is the kernel's to say (V11).
             remote = ray.remote(max_retries=0, num_returns=2, **options_of(resources))(perform)
             task = self._tasks[key] = remote.options(name=name)

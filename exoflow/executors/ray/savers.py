@@ -6,6 +6,7 @@ A Ray task would do, but for one beside a cluster that is busy Ray starts anothe
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -13,7 +14,9 @@ from ray import ObjectRef
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from exoflow.executors.ray.cluster import is_client
 from exoflow.executors.ray.worker import Unboxed, write
+from exoflow.model import Stored
 
 _AT_ONCE = 2
 
@@ -21,8 +24,8 @@ _AT_ONCE = 2
 class Saver:
     """Writes what it is given. The body of a Ray actor."""
 
-    def write(self, setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
-        return write(setup, name, place, box)
+    def write(self, setup: bytes, name: str, places: Sequence[int], box: list[Unboxed]) -> list[Stored] | bytes:
+        return write(setup, name, places, box)
 
 
 class Savers:
@@ -33,10 +36,14 @@ class Savers:
         self._by_node: dict[tuple[int, str | None], Any] = {}
         self._lock = threading.Lock()
 
-    def write(self, session: int, setup: bytes, name: str, place: int, ref: ObjectRef[Any]) -> ObjectRef[Any]:
-        """Have a value written; the answer of ``worker.write``."""
-        nodes = get_object_locations([ref]).get(ref, {}).get("node_ids") or [None]
-        answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, place, ref)
+    def write(
+        self, session: int, setup: bytes, name: str, places: Sequence[int], ref: ObjectRef[Any]
+    ) -> ObjectRef[Any]:
+        """Have values of one box written; the answer of ``worker.write``."""
+        # The Ray Client does not say where an object lies: one saver gets them all, by the network.
+        found = {} if is_client() else get_object_locations([ref]).get(ref, {})
+        nodes = found.get("node_ids") or [None]
+        answer: ObjectRef[Any] = self._of(session, nodes[0]).write.remote(setup, name, places, ref)
         return answer
 
     def close(self) -> None:

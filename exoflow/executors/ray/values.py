@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -118,15 +119,15 @@ class Values:
         except RayError as error:
             raise KeyError(f"the value is lost: {summary(error)}") from error
 
-    def save(self, value: Held, name: str) -> Stored | BaseException:
-        """Have a worker write the value to the store, from where it lies; what became of it."""
-        handle = cast(RayHandle, value.handle)
-        ref = self._ref_of(handle)
+    def save(self, values: Sequence[Held], name: str) -> list[Stored] | BaseException:
+        """Have a worker write values of one outcome to one object, from where they lie; what became of it."""
+        handles = [cast(RayHandle, value.handle) for value in values]  # all in one box
+        ref = self._ref_of(handles[0])
         if ref is None:
             return KeyError("the value was released or lost")
         try:
-            answer = self._savers.write(handle.session, self.setup, name, handle.place, ref)
-            size, failure = self._cluster.get(answer)
+            places = [handle.place for handle in handles]
+            saved = self._cluster.get(self._savers.write(handles[0].session, self.setup, name, places, ref))
         except RayTaskError as error:
             if isinstance(error.cause, ObjectLostError):
                 return KeyError(f"the value is lost: {summary(error.cause)}")
@@ -134,7 +135,7 @@ class Values:
         except RayError as error:
             self._savers.close()  # one of them has died
             return StorageError(f"cannot save {name}: the worker that was to write it died: {summary(error)}")
-        return Stored(name, size) if failure is None else decode_error(failure)
+        return decode_error(saved) if isinstance(saved, bytes) else cast(list[Stored], saved)
 
     def close(self) -> None:
         """Nothing is saved any more."""

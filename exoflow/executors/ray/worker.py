@@ -23,7 +23,7 @@ from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.performing import Performer
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.wire import pack_outcome, unpack_order
-from exoflow.model import INLINE_MAX_BYTES, Held
+from exoflow.model import INLINE_MAX_BYTES, Held, Stored
 from exoflow.protocols import Buffer
 
 NAMESPACE = b"exoflow"
@@ -161,14 +161,15 @@ def perform_all(message: bytes) -> tuple[bytes, list[Boxed] | None]:
     return _encode(outcomes), kept or None
 
 
-def write(setup: bytes, name: str, place: int, box: list[Unboxed]) -> tuple[int, bytes | None]:
-    """Save a value to the store under the name: its size, and the error if that failed."""
+def write(setup: bytes, name: str, places: Sequence[int], box: list[Unboxed]) -> list[Stored] | bytes:
+    """Save values of a box to one object of the store; or the encoded error, if that failed."""
     _, stored = tools(setup)
-    found = box[place]
+    found = [box[place] for place in places]
+    made = [cast(Encoded, one.content) if isinstance(one, Snapshot) else one for one in found]
     try:
-        return stored.write(cast(Encoded, found.content) if isinstance(found, Snapshot) else found, name).size, None
+        return stored.write_together(made, name)
     except (CodecError, StorageError, ExecutorError, KeyError) as error:
-        return 0, encode_error(error)
+        return encode_error(error)
 
 
 @lru_cache(maxsize=16)

@@ -31,7 +31,7 @@ class EngineCollector(Collector):
         labels = ["adapter", "version", "place"]
         where = GaugeMetricFamily("exoflow_llm_adapter_info", "Where an adapter is.", labels=labels)
         for adapter in self._engine.adapters():
-            where.add_metric([adapter.name, adapter.version, adapter.where], 1)
+            where.add_metric([adapter.name, adapter.version, adapter.place], 1)
         yield where
         gauges = {
             "pages": "Pages of the pool.",

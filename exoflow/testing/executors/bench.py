@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -79,6 +79,11 @@ class Bench:
         assert isinstance(value, Held), value
         return value
 
+    def put_by(self, function: Callable[..., Any], *args: Any) -> list[Held]:
+        outcome = self.run(function, *args)
+        assert isinstance(outcome, Computed), outcome
+        return [put for _, put in outcome.puts if isinstance(put, Held)]
+
     def fetched(self, held: Held) -> Any:
         encoded = self.executor.fetch(held)
         assert isinstance(encoded, Encoded)
@@ -106,6 +111,11 @@ class Bench:
     def save(self, value: Held, name: str) -> Stored | BaseException:
         saved: SimpleQueue[Stored | BaseException] = SimpleQueue()
         self.executor.save(value, name, saved.put)
+        return saved.get(timeout=WAIT_S)
+
+    def save_together(self, values: Sequence[Held], name: str) -> Sequence[Stored] | BaseException:
+        saved: SimpleQueue[Sequence[Stored] | BaseException] = SimpleQueue()
+        self.executor.save_together(values, name, saved.put)
         return saved.get(timeout=WAIT_S)
 
     def has_nothing_more(self) -> bool:

@@ -38,6 +38,13 @@ def large(byte: int) -> bytearray:
     return bytearray([byte]) * LARGE
 
 
+def puts_large(count: int) -> None:
+    attempt = current_attempt()
+    assert attempt is not None
+    for number in range(count):
+        attempt.put(bytes([number]) * LARGE)
+
+
 def array(length: int) -> object:
     import numpy as np
 

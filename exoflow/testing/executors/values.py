@@ -16,6 +16,7 @@ from exoflow.testing.executors.bodies import (
     both,
     follows,
     large,
+    puts_large,
     returned,
     written_to,
 )
@@ -45,6 +46,25 @@ class Values(OnBench):
         assert store.exists("values/j/3")
         bench.executor.release(held)
         assert bench.result(len, make_reference(CallId("a")), inputs={CallId("a"): saved}) == LARGE
+
+    def test_what_a_body_put_can_be_saved_together(self, bench: Bench, store: Store) -> None:
+        held = bench.put_by(puts_large, 3)
+        saved = bench.save_together(held, "values/j/9")
+        assert not isinstance(saved, BaseException)
+        assert [part.name for part in saved] == ["values/j/9"] * 3
+        assert len({part.at for part in saved}) == 3
+        for number, part in enumerate(saved):
+            bench.executor.release(held[number])
+            inputs: dict[CallId, Value] = {CallId("a"): part}
+            assert bench.result(len, make_reference(CallId("a")), inputs=inputs) == LARGE
+            assert bench.result(set, make_reference(CallId("a")), inputs=inputs) == {number}
+
+    def test_lost_values_cannot_be_saved_together_and_say_so(self, bench: Bench, store: Store) -> None:
+        held = bench.put_by(puts_large, 2)
+        for one in held:  # on some executors they lie in one object, which goes with the last of them
+            bench.executor.drop(one)
+        assert isinstance(bench.save_together(held, "values/j/10"), KeyError)
+        assert not store.exists("values/j/10")
 
     def test_a_large_result_is_stored_by_whoever_computed_it(self, bench: Bench, store: Store) -> None:
         value = bench.compute(large, 4, save_to="values/j/4")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -197,6 +197,11 @@ class SimulatedExecutor:
 
     def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
         self.saves.append((value, name, report))
+
+    def save_together(
+        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
+    ) -> None:
+        raise AssertionError("no task of a simulated program puts anything")
 
     def release(self, value: Held) -> None:
         self.held.pop(value.handle, None)  # type: ignore[call-overload]

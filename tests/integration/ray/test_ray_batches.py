@@ -24,7 +24,7 @@ class Together(Bench):
     """An executor that believes that what it is given is short, and gets it at once."""
 
     def start_all(self, function, arguments):
-        self.executor._cluster.join("run")
+        self.executor._cluster.join("run", 0.0)
         self.executor._batches._look()
         gate = threading.Event()
         self.executor._threads.put(gate.wait)

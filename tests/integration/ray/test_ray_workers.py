@@ -318,7 +318,9 @@ def test_resources_are_rays_and_what_nobody_has_is_told(bench, caplog):
     with caplog.at_level(logging.WARNING):
         attempt = bench.start(returned, 1, resources={"num_cpus": 1, "rocket": 2})
         wait_until(lambda: caplog.records, "nothing was said")
-    assert "no node of the Ray cluster has {'CPU': 1, 'rocket': 2}, which returned asks for" in caplog.text
+    assert (
+        "returned needs num_cpus=1, rocket=2, and the nodes of the Ray cluster have num_cpus=2, memory=" in caplog.text
+    )
     bench.executor.cancel(attempt.version, attempt.run_id)
     assert isinstance(bench.outcome(), Vanished)
 
