@@ -81,7 +81,7 @@ class Core:
         self._model = model
         self._runner = runner
         self._adapters = adapters
-        self._memory = Memory(PagePool(runner.pool.shape[1]))
+        self._memory = Memory(PagePool(runner.pages))
         self.scheduler = Scheduler(
             config,
             self._memory,
@@ -172,6 +172,7 @@ class Core:
                 rows.append(row)
                 row += 1
         choices = dict(zip(choosing, choose(logits[rows], self._draws(choosing)), strict=True)) if rows else {}
+        self._counts["output"] += len(choices)
         for chunk in chunks:
             choice = choices.get(chunk.request)
             self.scheduler.computed(chunk, choice.token_id if choice else None, self.clock())
@@ -223,7 +224,6 @@ class Core:
     def _measure(self, chunks: Sequence[Chunk], took_s: float) -> None:
         tokens = sum(chunk.count for chunk in chunks)
         self._counts["steps"] += 1
-        self._counts["output"] += sum(chunk.gives_token and not chunk.request.scores for chunk in chunks)
         self._counts["prompt"] += sum(chunk.count for chunk in chunks if chunk.count > 1)
         self._step_s += 0.1 * (took_s - self._step_s)
         if tokens > 4 * len(chunks):
