@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,13 +14,21 @@ import pytest
 HAS_ALL = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "safetensors"))
 collect_ignore_glob = [] if HAS_ALL else ["test_*.py"]
 
-if HAS_ALL:
-    spec = importlib.util.spec_from_file_location("llm_zoo", Path(__file__).with_name("zoo.py"))
+
+def beside(name: str, file: str) -> ModuleType:
+    """A module of this folder, under a name by which tests can import it: the folder is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
     assert spec is not None
     assert spec.loader is not None
-    llm_zoo = importlib.util.module_from_spec(spec)
-    sys.modules["llm_zoo"] = llm_zoo
-    spec.loader.exec_module(llm_zoo)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+if HAS_ALL:
+    llm_zoo = beside("llm_zoo", "zoo.py")
+    beside("kernel_world", "kernel_world.py")
 
 if TYPE_CHECKING:
     from llm_zoo import Zoo

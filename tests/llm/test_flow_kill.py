@@ -89,6 +89,7 @@ class Lives:
             capture_output=True,
             text=True,
             timeout=100,
+            check=False,
         )
 
     def answers(self) -> list[list[int]]:

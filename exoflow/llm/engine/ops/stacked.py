@@ -108,7 +108,7 @@ class StackedOps(ReferenceOps):
             return matrices[turn.place].expand(len(turn.rows), -1, -1)
 
         low = torch.bmm(x[turn.rows, None], for_rows(stack.a[group][layer]).transpose(1, 2))
-        parts = low.split(stack.rank, dim=2)
+        parts = torch.split(low, stack.rank, dim=2)
         deltas = [torch.bmm(part, for_rows(stack.b[first + index][layer])) for index, part in enumerate(parts)]
         delta = (deltas[0] if len(modules) == 1 else torch.cat(deltas, dim=2))[:, 0]
         if turn.used is None:
