@@ -114,7 +114,7 @@ async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_again(
         asking = [
             asyncio.create_task(client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)) for _ in range(20)
         ]
-        await until(lambda: sum(task.done() for task in asking) == 16)  # the engine stands: nobody was answered
+        await until(lambda: sum(task.done() for task in asking) >= 16)  # the engine stands: nobody was answered
         server.gate.open()
         answers = await asyncio.gather(*asking, return_exceptions=True)
     refusals = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
