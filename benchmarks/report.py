@@ -30,7 +30,8 @@ the turns in brackets. Above 1× exoflow is better. Each peer does the work in i
 choice, in the setting that is best for it (below). kill -9 is no power cut: what a system without fsync would
 lose then is not seen here.
 
-On a cluster (Ray, Dask, large values, training): [CLUSTER.md](CLUSTER.md). A reservation service: [SERVERLESS.md](SERVERLESS.md)."""
+On a cluster (Ray, Dask, large values, training): [CLUSTER.md](CLUSTER.md). A reservation service:
+[SERVERLESS.md](SERVERLESS.md)."""
 
 
 def write_report(results: Results, folder: Path) -> None:
