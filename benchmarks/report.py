@@ -28,7 +28,10 @@ turn begins with another one. A value is the median of the turns' medians, with 
 samples in brackets. A ratio compares measurements of the same turn: its median, with the least and the most of
 the turns in brackets. Above 1× exoflow is better. Each peer does the work in its own idiom and, where it has a
 choice, in the setting that is best for it (below). kill -9 is no power cut: what a system without fsync would
-lose then is not seen here."""
+lose then is not seen here.
+
+On a cluster (Ray, Dask, large values, training): [CLUSTER.md](CLUSTER.md). A reservation service:
+[SERVERLESS.md](SERVERLESS.md)."""
 
 
 def write_report(results: Results, folder: Path) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.request import AdapterRef, Event, Output, SamplingParams, Usage
 
 if TYPE_CHECKING:
+    from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
 
-__all__ = ["AdapterRef", "Engine", "EngineConfig", "Event", "Output", "SamplingParams", "Usage"]
+__all__ = ["AdapterRef", "Engine", "EngineConfig", "EngineSpec", "Event", "Output", "SamplingParams", "Usage"]
+
+_HEAVY = {"Engine": "exoflow.llm.engine.engine", "EngineSpec": "exoflow.llm.durable"}
+"""Imported when they are first asked for: torch, and what flows are made of."""
 
 
 def __getattr__(name: str) -> object:
-    if name != "Engine":
+    if name not in _HEAVY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from exoflow.llm.engine.engine import Engine  # torch: not before it is wanted
-
-    return Engine
+    return getattr(import_module(_HEAVY[name]), name)

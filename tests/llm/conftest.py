@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,15 +14,23 @@ import pytest
 HAS_ALL = all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft", "openai", "uvicorn"))
 collect_ignore_glob = [] if HAS_ALL else ["test_*.py"]
 
+
+def beside(name: str, file: str) -> ModuleType:
+    """A module of this folder, under a name by which tests can import it: the folder is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(file))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 if HAS_ALL:
-    for name in ("zoo", "served"):
-        spec = importlib.util.spec_from_file_location(f"llm_{name}", Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[f"llm_{name}"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    import llm_zoo
-    from llm_served import Served
+    llm_zoo = beside("llm_zoo", "zoo.py")
+    beside("kernel_world", "kernel_world.py")
+    beside("llm_served", "served.py")
+    from llm_served import Gate, Served
 
 if TYPE_CHECKING:
     from llm_zoo import Zoo
@@ -66,10 +75,8 @@ def served(zoo: Zoo) -> Iterator[Served]:
     """The zoo's model, and the zoo's adapters as a folder."""
     from exoflow.llm import Engine
 
-    with Engine(zoo.path, pages=400, block=8) as engine:
-        server = Served(engine, zoo.path.parent)
+    with Engine(zoo.path, pages=400, block=8) as engine, Served(engine, zoo.path.parent) as server:
         yield server
-        server.close()
 
 
 @pytest.fixture
@@ -79,10 +86,11 @@ def open_server(zoo: Zoo) -> Iterator[Callable[..., Served]]:
 
     opened: list[Served] = []
 
-    def open_one(folder: Path | None = None, *, named: object = None, **settings: object) -> Served:
-        ours = {name: settings.pop(name) for name in ("tokens", "max_body") if name in settings}
-        engine = Engine(zoo.path, **({"pages": 400, "block": 8} | settings))  # type: ignore[arg-type]
-        opened.append(Served(engine, folder, named, **ours))
+    def open_one(folder: Path | None = None, **settings: object) -> Served:
+        ours = {name: settings.pop(name) for name in ("named", "tokens", "max_body") if name in settings}
+        gate = Gate()
+        engine = Engine(zoo.path, queue=gate, **({"pages": 400, "block": 8} | settings))  # type: ignore[arg-type]
+        opened.append(Served(engine, folder, gate, **ours))
         return opened[-1]
 
     yield open_one

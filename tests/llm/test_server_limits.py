@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 from llm_served import BASE, Served, tokens
+from llm_zoo import Zoo
+
+from exoflow.llm import Engine
+from exoflow.llm.engine.queues import Fcfs
+from exoflow.llm.engine.request import Request
 
 TEXT = "The quick brown fox"
 LONG: dict[str, Any] = {"max_tokens": 300, "temperature": 0, "extra_body": {"ignore_eos": True}}
@@ -51,15 +58,17 @@ async def test_a_client_that_leaves_before_its_answer_gives_its_pages_back(
     open_server: Callable[..., Served], stream: bool
 ) -> None:
     server = open_server(max_batch=1)
+    server.gate.close_after(10)
     async with server.openai() as client:
-        first = await client.completions.create(model=BASE, prompt=TEXT, stream=True, **LONG)
+        first = asyncio.create_task(client.completions.create(model=BASE, prompt=TEXT, **LONG))
+        await until(lambda: len(server.service._open) == 1)
         asking = asyncio.create_task(client.completions.create(model=BASE, prompt="x", stream=stream, **LONG))
         await until(lambda: len(server.service._open) == 2)
         asking.cancel()
         await asyncio.wait([asking])
         await until(lambda: len(server.service._open) == 1)  # the second is gone, while the first goes on
-        assert (await anext(first)).choices
-        await first.close()
+        server.gate.open()
+        assert (await first).choices
     await server.is_idle()
 
 
@@ -100,20 +109,20 @@ async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_again(
     open_server: Callable[..., Served],
 ) -> None:
     server = open_server(max_batch=2, max_waiting=2, token_budget=64)
+    server.gate.close_after(0)
     async with server.openai() as client:
-        held = [await client.completions.create(model=BASE, prompt=TEXT, stream=True, **LONG) for _ in range(2)]
-        waiting = [
-            asyncio.create_task(client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)) for _ in range(2)
+        asking = [
+            asyncio.create_task(client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)) for _ in range(20)
         ]
-        await until(lambda: server.service._open_answers == 4)
-        with pytest.raises(openai.RateLimitError) as told:
-            await client.completions.create(model=BASE, prompt=TEXT, max_tokens=1)
-        assert int(told.value.response.headers["Retry-After"]) > 0
-        assert told.value.code == "overloaded"
-        for stream in held:
-            await stream.close()
-        for answer in await asyncio.gather(*waiting):
-            assert answer.choices
+        await until(lambda: sum(task.done() for task in asking) >= 16)  # the engine stands: nobody was answered
+        server.gate.open()
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+    refusals = [answer for answer in answers if isinstance(answer, openai.RateLimitError)]
+    assert all(int(refusal.response.headers["Retry-After"]) > 0 for refusal in refusals)
+    assert {refusal.code for refusal in refusals} == {"overloaded"}
+    answered = [answer for answer in answers if not isinstance(answer, BaseException)]
+    assert len(answered) >= 2
+    assert len(answered) + len(refusals) == 20
     await server.is_idle()
 
 
@@ -257,3 +266,65 @@ async def test_letters_of_all_scripts_come_and_go_as_they_are(served: Served) ->
         )
         streamed = "".join([piece.choices[0].text async for piece in stream])
     assert answer.choices[0].text == streamed
+
+
+async def test_a_model_without_a_chat_template_says_so(zoo: Zoo, tmp_path: Path) -> None:
+    shutil.copytree(zoo.path, tmp_path / "model", ignore=shutil.ignore_patterns("chat_template*"))
+    with Engine(tmp_path / "model", pages=50) as engine, Served(engine) as server:
+        messages = [{"role": "user", "content": "x"}]
+        status, error = await refused(server, "/v1/chat/completions", {"model": BASE, "messages": messages})
+    assert status == 400
+    assert "chat template" in error["message"]
+
+
+# -- its end ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_has_not_ended_in_its_time_of_grace_is_aborted_and_told_so(
+    open_server: Callable[..., Served],
+) -> None:
+    server = open_server()
+    server.gate.close_after(10)
+    async with server.openai() as client:
+        stream = await client.completions.create(model=BASE, prompt=TEXT, stream=True, **LONG)
+        await anext(stream)
+        await server.service.drain(0)
+        server.gate.open()
+        rest = [piece async for piece in stream]
+    assert rest[-1].choices[0].finish_reason == "abort"
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        status, error = await refused(server, path, LONG_BODY)
+        assert (status, error["code"]) == (503, "stopping")
+    async with server.http() as http:
+        assert (await http.get("/health")).status_code == 503
+
+
+async def _read(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
+class Failing(Fcfs):
+    """A queue with a mistake in it, that is seen after some steps."""
+
+    steps = 20
+
+    def peek(self, now_s: float) -> Request | None:
+        self.steps -= 1
+        if self.steps < 0:
+            raise ZeroDivisionError(f"secret of {super().peek(now_s)}")
+        return super().peek(now_s)
+
+
+async def test_an_engine_that_stops_is_told_to_all_and_shows_nobodys_prompt(zoo: Zoo) -> None:
+    with Engine(zoo.path, queue=Failing(), pages=100) as engine, Served(engine) as server:
+        async with server.openai() as client:
+            stream = await client.completions.create(model=BASE, prompt=TEXT, stream=True, **LONG)
+            with pytest.raises(openai.APIError, match="the engine has stopped"):
+                await _read(stream)
+        for path in ("/v1/completions", "/v1/completions"):
+            status, error = await refused(server, path, LONG_BODY)
+            assert status == 500
+            assert "secret" not in error["message"]
+        async with server.http() as http:
+            assert (await http.get("/health")).status_code == 503

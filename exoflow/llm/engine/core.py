@@ -67,6 +67,29 @@ class Stats:
     """Of the last steps, on average."""
 
 
+@dataclass(slots=True)
+class _Told:
+    """A token that somebody is to hear of."""
+
+    generation: Generation
+    answer: Answer
+    choice: Choice
+    is_eos: bool
+    reason: FinishReason | None = None
+    text: str | None = None
+
+    def read(self) -> None:
+        if self.text is None:
+            self.text = "" if self.is_eos else self.answer.stream.add(self.choice.token_id)
+
+    def tell(self) -> None:
+        self.read()
+        assert self.text is not None
+        text = self.text + (self.answer.stream.end() if self.reason is not None else "")
+        choice = self.choice
+        self.generation.tell(Event(self.answer.request.index, text, choice.token_id, choice.logprobs, self.reason))
+
+
 class Core:
     """Sequences, pool and model of one engine."""
 
@@ -83,7 +106,7 @@ class Core:
         self._model = model
         self._runner = runner
         self._adapters = adapters
-        self._memory = Memory(PagePool(runner.pool.shape[1]))
+        self._memory = Memory(PagePool(runner.pages))
         self.scheduler = Scheduler(
             config,
             self._memory,
@@ -93,6 +116,7 @@ class Core:
             first_token_s=lambda tokens: self._step_s + tokens * self._token_s,
         )
         self._live: dict[Request, tuple[Generation, Answer]] = {}
+        self._late: list[_Told] = []
         self._step_s = 0.0
         self._token_s = 0.0
         self._counts: Counter[str] = Counter()
@@ -112,6 +136,7 @@ class Core:
 
     def abort(self, generation: Generation) -> None:
         """Nobody wants its answers any more: what has not ended ends as it is."""
+        self._tell_late()
         for answer in generation.answers:
             if answer.request in self._live:
                 self._end(answer.request, "abort")
@@ -126,6 +151,7 @@ class Core:
 
     def close(self, error: LLMError) -> None:
         """No step any more: whoever waits hears why."""
+        self._tell_late()
         for generation, _ in list(self._live.values()):
             generation.fail(error)
         self._live.clear()
@@ -134,7 +160,7 @@ class Core:
 
     @property
     def is_idle(self) -> bool:
-        return not self._live
+        return not self._live and not self._late
 
     def step(self) -> bool:
         """Compute once; False: there was nothing to compute (an adapter may be on its way)."""
@@ -146,9 +172,13 @@ class Core:
         for request in plan.dropped:
             self._tell_end(request)
         if not plan.chunks:
+            self._tell_late()
             return False
         logits = self._runner.run(plan.chunks, [self._slot(chunk.request) for chunk in plan.chunks])
+        self._tell_late()
         self._take_out(plan.chunks, logits)
+        if not self._runner.computes_meanwhile:
+            self._tell_late()
         self._measure(plan.chunks, self.clock() - begun)
         return True
 
@@ -158,6 +188,7 @@ class Core:
                 self.scheduler.arrived(version)
                 continue
             logger.warning("an adapter could not be loaded: %s", error)
+            self._tell_late()
             for request in self.scheduler.failed(version, self.clock()):
                 if request in self._live:  # else it went with another answer to the same prompt
                     generation, _ = self._live.pop(request)
@@ -199,7 +230,7 @@ class Core:
         return draws
 
     def _told(self, request: Request, choice: Choice) -> None:
-        """A token was chosen: tell it, and end what ends with it."""
+        """A token was chosen: end what ends with it, and tell it soon."""
         generation, answer = self._live[request]
         if choice.logprobs is not None:
             answer.logprobs.append(choice.logprobs)
@@ -212,17 +243,23 @@ class Core:
                 return
         ignores_eos = request.params.ignore_eos and grammar is None
         is_eos = choice.token_id in self._model.tokenizer.eos_ids and not ignores_eos
-        text = "" if is_eos else answer.stream.add(choice.token_id)
-        reason: FinishReason | None = None
+        told = _Told(generation, answer, choice, is_eos)
+        if request.params.stop:
+            told.read()  # its text may be its end
         if is_eos or answer.stream.has_stopped or (grammar is not None and grammar.is_complete):
-            reason = "stop"
+            told.reason = "stop"
         elif len(request.output) >= request.params.max_tokens:
-            reason = "length"
-        if reason is not None:
-            text += answer.stream.end()
-            self.scheduler.finish(request, reason, self.clock())
+            told.reason = "length"
+        if told.reason is not None:
+            self.scheduler.finish(request, told.reason, self.clock())
             del self._live[request]
-        generation.tell(Event(request.index, text, choice.token_id, choice.logprobs, reason))
+        self._late.append(told)
+
+    def _tell_late(self) -> None:
+        """What the last step gave. A GPU is given its next step first: it computes while this is told."""
+        late, self._late = self._late, []
+        for told in late:
+            told.tell()
 
     def _end(self, request: Request, reason: FinishReason) -> None:
         self.scheduler.finish(request, reason, self.clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -57,7 +58,11 @@ class Engine:
         self._pinned: dict[str, str] = {}
         self._pinning = threading.Lock()
         self.model, self._store, self._core = assemble(
-            str(model), self.config, queue or Fcfs(self.config.cluster_s), wake=self._wake, forgotten=self._forgotten
+            str(model),
+            self.config,
+            Fcfs(self.config.cluster_s) if queue is None else queue,
+            wake=self._wake,
+            forgotten=self._forgotten,
         )
         self._vocab = self.model.decoder.embedding.shape[0]
         self._grammars = Grammars(self.model.tokenizer, self._vocab)
@@ -94,6 +99,14 @@ class Engine:
         self._pin(name, pin=False)
         self._store.unregister(name)
 
+    def adapter(self, name: str) -> AdapterRef:
+        """What the name means now.
+
+        Raises:
+            AdapterError: nothing has this name.
+        """
+        return self._store.resolve(name)
+
     def adapters(self) -> list[AdapterInfo]:
         """All that have a name, and where they are."""
         return self._store.adapters(self._ask(self._core.resident_versions))
@@ -129,6 +142,10 @@ class Engine:
             AdapterError: nothing has this name. It is never answered by the base model.
             WrongRequest: tokens that there are not, or a grammar that is none.
         """
+        if _in_flow():
+            raise RuntimeError(
+                "in a flow's body this would not be recorded: engine.generate(...), or EngineSpec(...).submit(...)"
+            )
         params = params or SamplingParams()
         return self._submit(prompt, params, adapter, labels or {}, scores=False)
 
@@ -140,10 +157,16 @@ class Engine:
     ) -> list[Output]:
         """Answers to all prompts, in mixed batches; n for each, side by side.
 
+        In a flow's body: one recorded call for each prompt, as of ``EngineSpec``.
+
         Args:
             prompts: texts or token ids.
             adapter: one for all, or one for each.
         """
+        if _in_flow():
+            from exoflow.llm.durable import EngineSpec
+
+            return EngineSpec.of(self).generate(prompts, params, adapter)
         asked = _several(prompts)
         adapters = self._one_for_each(adapter, len(asked))
         pairs = zip(asked, adapters, strict=True)
@@ -354,6 +377,14 @@ class Engine:
 def _stopped_by(error: Exception) -> LLMError:
     # Everybody hears of it: what somebody asked may stand in the error, and does not in this one.
     return LLMError(f"the engine has stopped by {type(error).__name__}: its log says more")
+
+
+def _in_flow() -> bool:
+    """Whether a flow's body calls. Where no flow was ever run, nothing is imported for that."""
+    driver, attempts = sys.modules.get("exoflow.driver.body"), sys.modules.get("exoflow.attempts")
+    if driver is None or attempts is None:
+        return False
+    return driver.current_body() is not None and attempts.current_attempt() is None
 
 
 def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

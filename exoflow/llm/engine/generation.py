@@ -62,6 +62,7 @@ class Generation:
         self._open = len(answers)
         self._error: LLMError | None = None
         self._listeners: list[Callable[[], None]] = []
+        self._at_end: list[Callable[[], None]] = []
         self._when_done = when_done
 
     @property
@@ -85,6 +86,27 @@ class Generation:
             if self._error is not None:
                 raise self._error
         return [answer.output() for answer in self.answers]
+
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call back once all answers have ended, or cannot be had: from the engine's thread, or here if it is so."""
+        with self._changed:
+            if not self.is_done:
+                self._at_end.append(callback)
+                return
+        callback()
+
+    async def ended(self) -> list[Output]:
+        """``outputs`` for a task of an event loop: it waits, and nothing wakes it for single tokens."""
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(arrived.set)
+
+        self.when_ended(wake)
+        await arrived.wait()
+        return self.outputs()
 
     def __iter__(self) -> Iterator[Event]:
         while True:
@@ -155,3 +177,7 @@ class Generation:
         self._changed.notify_all()
         for listener in self._listeners:
             listener()
+        if self.is_done:
+            for callback in self._at_end:
+                callback()
+            self._at_end.clear()

@@ -107,6 +107,7 @@ class Leader:
         self._block = config.block
         self.decoder, self.device = self._runner.decoder, self._runner.device
         self.pool, self.tables = self._runner.pool, self._runner.tables
+        self.pages, self.computes_meanwhile = self._runner.pages, self._runner.computes_meanwhile
 
     def run(self, chunks: Sequence[Chunk], slots: Sequence[int]) -> Tensor:
         """As ``Runner.run``."""

@@ -53,8 +53,8 @@ def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
         tokens[by_chance] = _drawn(allowed[by_chance], [draws[index] for index in by_chance])
     chosen: list[int] = tokens.tolist()
     return [
-        Choice(token, _logprobs(row, token, draw.params.logprobs))
-        for row, token, draw in zip(logits, chosen, draws, strict=True)
+        Choice(token, _logprobs(logits, row, token, draw.params.logprobs))
+        for row, (token, draw) in enumerate(zip(chosen, draws, strict=True))
     ]
 
 
@@ -78,10 +78,10 @@ def _drawn(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     return order.gather(-1, torch.minimum(place, last))[:, 0]
 
 
-def _logprobs(row: Tensor, token: int, count: int | None) -> TokenLogprobs | None:
+def _logprobs(logits: Tensor, row: int, token: int, count: int | None) -> TokenLogprobs | None:
     if count is None:
         return None
-    logprobs = row.log_softmax(-1)
+    logprobs = logits[row].log_softmax(-1)
     top = logprobs.topk(count) if count else None
     best = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else ()
     return TokenLogprobs(token, float(logprobs[token]), best)

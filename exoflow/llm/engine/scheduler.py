@@ -208,18 +208,22 @@ class Scheduler:
         chunks: dict[Request, Chunk] = {}
         before = self.preemptions
         for request in list(self.running):
-            if request not in self.running or request.length - request.computed != 1:
+            if request.state is not State.RUNNING or request.length - request.computed != 1:
                 continue
-            while request in self.running and not self._grow(request):
+            while not self._grow(request):
                 victim = self.running[-1]
                 chunks.pop(victim, None)
                 self._preempt(victim, now_s)
-            if request in self.running:
+                if victim is request:
+                    break
+            else:
                 chunks[request] = Chunk(request, request.computed, 1)
         return list(chunks.values()), self.preemptions > before
 
     def _grow(self, request: Request) -> bool:
         missing = self._pages(request.length) - len(request.pages)
+        if missing <= 0:
+            return True
         if missing > self._memory.room:
             return False
         request.pages += self._memory.take(missing)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class AdapterTables:
         self.page_lists: dict[int, tuple[int, ...]] = {}
         self.stamps: dict[int, int] = {}
         """By slot: a number that no other content of it ever had."""
+        self._groups: dict[int, int] = {}
+        """By slot: the groups that it changes, a bit each."""
 
     def fill(self, slot: int, layout: AdapterLayout, pages: Sequence[int], scale: Tensor) -> None:
         """The slot's adapter: its rows, its pages, its scale ``[L, M]``."""
@@ -47,3 +49,14 @@ class AdapterTables:
         self.scale[:, slot] = scale.to(self.scale.device)
         self.layouts[slot], self.page_lists[slot] = layout, tuple(pages)
         self.stamps[slot] = next(self._stamp)
+        ranks = iter(layout.ranks)
+        self._groups[slot] = sum(
+            (sum(next(ranks) for _ in group.modules) > 0) << index for index, group in enumerate(self.geometry.groups)
+        )
+
+    def groups_of(self, slots: Iterable[int]) -> int:
+        """The groups that any of these adapters changes, a bit each; slot -1 changes none."""
+        found = 0
+        for slot in set(slots):
+            found |= self._groups.get(slot, 0)
+        return found

@@ -63,10 +63,15 @@ class Decoder:
         x = self.embedding[batch.tokens]
         cos = self.cos[batch.positions].to(x.dtype)
         sin = self.sin[batch.positions].to(x.dtype)
+        eps = self.norm_eps
+        following = [*(layer.input_norm for layer in self.layers), self.final_norm]
+        normed = ops.norm(x, following[0], eps)
         for index, layer in enumerate(self.layers):
-            x = x + self._attention(index, layer, ops.norm(x, layer.input_norm, self.norm_eps), cos, sin, batch, ops)
-            x = x + self._mlp(index, layer, ops.norm(x, layer.post_norm, self.norm_eps), batch, ops)
-        return functional.linear(ops.norm(x[batch.wanted], self.final_norm, self.norm_eps), self.head)
+            x, normed = ops.add_norm(
+                x, self._attention(index, layer, normed, cos, sin, batch, ops), layer.post_norm, eps
+            )
+            x, normed = ops.add_norm(x, self._mlp(index, layer, normed, batch, ops), following[index + 1], eps)
+        return functional.linear(normed[batch.wanted], self.head)
 
     def _attention(
         self, index: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch, ops: Ops

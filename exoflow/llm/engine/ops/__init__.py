@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from exoflow.llm.engine.adapters.tables import AdapterTables
-from exoflow.llm.engine.geometry import Geometry
-from exoflow.llm.engine.ops.protocol import Ops
-from exoflow.llm.engine.ops.stacked import StackedOps
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exoflow.llm.engine.adapters.tables import AdapterTables
+    from exoflow.llm.engine.geometry import Geometry
+    from exoflow.llm.engine.ops.protocol import Ops
 
 
 def select(pool: Tensor, tables: AdapterTables, geometry: Geometry, block: int, max_rows: int) -> Ops:
@@ -16,4 +18,6 @@ def select(pool: Tensor, tables: AdapterTables, geometry: Geometry, block: int, 
         from exoflow.llm.engine.ops.kernels import TritonOps  # Triton is not everywhere
 
         return TritonOps(pool, tables, geometry, block, max_rows=max_rows)
+    from exoflow.llm.engine.ops.stacked import StackedOps
+
     return StackedOps(pool, tables, geometry, block)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 @triton.jit
-def norm_kernel(x, weight, out, width, eps, W2: tl.constexpr):
+def norm_kernel(x, weight, out, width: tl.constexpr, eps: tl.constexpr, W2: tl.constexpr):
     """RMSNorm of one row; sums in float32."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, W2)
@@ -23,24 +23,40 @@ def norm_kernel(x, weight, out, width, eps, W2: tl.constexpr):
 
 
 @triton.jit
-def rope_kernel(x, cos, sin, out, x_stride, heads, HALF: tl.constexpr, H2: tl.constexpr):
-    """Rotate the halves of one head of one row."""
+def add_norm_kernel(x, y, weight, total, out, width: tl.constexpr, eps: tl.constexpr, W2: tl.constexpr):
+    """Of one row the sum, rounded as the type has it, and the RMSNorm of that."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, W2)
+    inside = column < width
+    value = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    value += tl.load(y + row * width + column, mask=inside, other=0.0).to(tl.float32)
+    rounded = value.to(out.dtype.element_ty)
+    tl.store(total + row * width + column, rounded, mask=inside)
+    value = rounded.to(tl.float32)
+    value = value * tl.rsqrt(tl.sum(value * value, axis=0) / width + eps)
+    scaled = value.to(out.dtype.element_ty) * tl.load(weight + column, mask=inside, other=0.0)
+    tl.store(out + row * width + column, scaled, mask=inside)
+
+
+@triton.jit
+def rope_kernel(x, cos, sin, out, x_stride: tl.constexpr, heads: tl.constexpr, HALF: tl.constexpr, H2: tl.constexpr):
+    """Rotate the halves of one head of one row, in float32."""
     row = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     d = tl.arange(0, H2)
     inside = d < HALF
     source = x + row * x_stride + head * 2 * HALF + d
-    first = tl.load(source, mask=inside, other=0.0)
-    second = tl.load(source + HALF, mask=inside, other=0.0)
-    c = tl.load(cos + row * 2 * HALF + d, mask=inside, other=0.0)
-    s = tl.load(sin + row * 2 * HALF + d, mask=inside, other=0.0)
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + HALF, mask=inside, other=0.0).to(tl.float32)
+    c = tl.load(cos + row * 2 * HALF + d, mask=inside, other=0.0).to(tl.float32)
+    s = tl.load(sin + row * 2 * HALF + d, mask=inside, other=0.0).to(tl.float32)
     target = out + (row * heads + head) * 2 * HALF + d
-    tl.store(target, first * c - second * s, mask=inside)
-    tl.store(target + HALF, second * c + first * s, mask=inside)
+    tl.store(target, (first * c - second * s).to(out.dtype.element_ty), mask=inside)
+    tl.store(target + HALF, (second * c + first * s).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def silu_mul_kernel(x, out, width, BLOCK: tl.constexpr):
+def silu_mul_kernel(x, out, width: tl.constexpr, BLOCK: tl.constexpr):
     """``silu(gate) * up`` of a part of one row ``[gate, up]``."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -54,8 +70,19 @@ def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     flat = x.reshape(-1, x.shape[-1])
     out = torch.empty_like(flat)
     width = flat.shape[-1]
-    norm_kernel[(len(flat),)](flat, weight, out, width, eps, W2=triton.next_power_of_2(width))
+    norm_kernel[(len(flat),)](
+        flat, weight, out, width, eps, W2=triton.next_power_of_2(width), num_warps=8 if width > 2048 else 4
+    )
     return out.view(x.shape)
+
+
+def add_norm(x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """X and y ``[rows, width]``, without gaps."""
+    total, out = torch.empty_like(x), torch.empty_like(x)
+    width = x.shape[-1]
+    warps = 8 if width > 2048 else 4
+    add_norm_kernel[(len(x),)](x, y, weight, total, out, width, eps, W2=triton.next_power_of_2(width), num_warps=warps)
+    return total, out
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -63,7 +90,9 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     rows, heads, dim = x.shape
     out = torch.empty(rows, heads, dim, dtype=x.dtype, device=x.device)
     half = dim // 2
-    rope_kernel[(rows, heads)](x, cos, sin, out, x.stride(0), heads, HALF=half, H2=triton.next_power_of_2(half))
+    rope_kernel[(rows, heads)](
+        x, cos, sin, out, x.stride(0), heads, HALF=half, H2=triton.next_power_of_2(half), num_warps=2
+    )
     return out
 
 

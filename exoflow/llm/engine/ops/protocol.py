@@ -24,6 +24,10 @@ class Ops(Protocol):
         """RMSNorm of the last dimension, in float32 inside."""
         ...
 
+    def add_norm(self, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """The sum of both, and its ``norm``."""
+        ...
+
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate halves: x ``[rows, heads, head_dim]``; cos, sin ``[rows, head_dim]``."""
         ...

@@ -36,6 +36,10 @@ class ReferenceOps:
         wide = x.float()
         return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
 
+    def add_norm(self, x: Tensor, y: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        x = x + y
+        return x, self.norm(x, weight, eps)
+
     def rope(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         first, second = x.chunk(2, dim=-1)
         return x * cos[:, None] + torch.cat((-second, first), dim=-1) * sin[:, None]
@@ -57,8 +61,9 @@ class ReferenceOps:
     def attend(self, layer: int, q: Tensor, batch: Batch) -> Tensor:
         out = torch.empty_like(q)
         for index, context in enumerate(batch.contexts.tolist()):
-            rows = slice(int(batch.starts[index]), int(batch.starts[index + 1]))
-            out[rows] = self._attend_one(layer, q[rows], batch.block_table[index], context)
+            start, end = int(batch.starts[index]), int(batch.starts[index + 1])
+            if end > start:
+                out[start:end] = self._attend_one(layer, q[start:end], batch.block_table[index], context)
         return out
 
     def _attend_one(self, layer: int, q: Tensor, table: Tensor, context: int) -> Tensor:
@@ -73,6 +78,8 @@ class ReferenceOps:
 
     def lora(self, layer: int, group: int, x: Tensor, y: Tensor, batch: Batch) -> None:
         for slot, rows in zip(batch.tile_slots.tolist(), batch.tile_rows, strict=True):
+            if slot < 0:
+                continue
             used = rows[rows >= 0]
             tile = x.new_zeros(len(rows), x.shape[1])
             tile[: len(used)] = x[used]

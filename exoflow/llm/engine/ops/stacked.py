@@ -1,9 +1,11 @@
 """The operations for a CPU: the adapters of a batch lie side by side in a stack, and one ``bmm`` works on all of them.
 
 The pool stays the truth; a stack is a copy of what is in use now, and only what is new is copied into it. Ranks are
-padded to a power of two from 8 on, each in a stack of its own, so that the shape of a tile's products depends on its
-own adapter alone: with that, and tiles of always ``TILE`` rows, a row's delta has the same bits whatever else is in
-the batch.
+padded to a power of two from 8 on, each in a stack of its own, so that the shape of a row's products depends on its
+own adapter alone. And each row is a product of its own, a vector by a matrix: so its delta has the same bits whatever
+else is in the batch. That costs nothing here. Where rows share an adapter, the matrix comes from the cache; where they
+do not, it has to be read once for each, and padding rows to tiles would only add arithmetic (with 32 adapters in a
+batch of 32, tiles of 16 rows took six times as long).
 """
 
 from __future__ import annotations
@@ -13,17 +15,39 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from exoflow.llm.engine.adapters.layout import Rows
 from exoflow.llm.engine.adapters.tables import AdapterTables
-from exoflow.llm.engine.batch import TILE, Batch
+from exoflow.llm.engine.batch import Batch
 from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.ops.reference import ReferenceOps
 
 Key = tuple[int, int]
 """A slot, and the stamp of what it held."""
+
+Ints = NDArray[np.int64]
+NO_ROWS: Ints = np.zeros(0, dtype=np.int64)
+
+CALL_ROWS = 4
+"""Rows whose product takes about as long as what a call costs beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Rows that one ``bmm`` works on.
+
+    Attributes:
+        rows: ``[n]``.
+        place: of their adapter; None: one row for each place, in their order.
+        used: ``[n]`` bool: places that have a row here; None: all.
+    """
+
+    rows: Tensor
+    place: int | None = None
+    used: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -34,15 +58,14 @@ class Stack:
         keys: whose each place is; places of those that are not in this batch are computed in vain.
         a: by group, ``[layers, places, modules * rank, inputs]``.
         b: by module, ``[layers, places, rank, outputs]``, scaled.
-        rounds: of this batch: at most one tile of each adapter a round, ``[places * TILE]`` rows of x; none: the row
-            behind its last.
+        turns: over the rows of this batch that have one of these adapters.
     """
 
     rank: int
     keys: list[Key] = field(default_factory=list)
     a: list[Tensor] = field(default_factory=list)
     b: list[Tensor] = field(default_factory=list)
-    rounds: list[Tensor] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
 
 
 class StackedOps(ReferenceOps):
@@ -57,35 +80,41 @@ class StackedOps(ReferenceOps):
 
     def begin(self, batch: Batch) -> None:
         self._singles = torch.from_numpy(np.flatnonzero(np.diff(batch.starts) == 1))
-        tiles: dict[int, dict[Key, list[Tensor]]] = {}
-        for slot, rows in zip(batch.tile_slots.tolist(), batch.tile_rows, strict=True):
-            rank = _padded_rank(max(self.tables.layouts[slot].ranks))
-            key = (slot, self.tables.stamps[slot])
-            tiles.setdefault(rank, {}).setdefault(key, []).append(torch.where(rows < 0, batch.rows, rows))
+        slots = np.repeat(batch.slots, np.diff(batch.starts))
+        found: dict[int, dict[Key, Ints]] = {}
+        for slot in np.unique(batch.slots).tolist():
+            if slot >= 0:
+                rank = _padded_rank(max(self.tables.layouts[slot].ranks))
+                found.setdefault(rank, {})[slot, self.tables.stamps[slot]] = np.flatnonzero(slots == slot)
         for stack in self._stacks.values():
-            stack.rounds = []
-        for rank, by_key in tiles.items():
+            stack.turns = []
+        for rank, by_key in found.items():
             stack = self._stacks.setdefault(rank, Stack(rank))
             self._fill(stack, by_key)
-            stack.rounds = _rounds(stack.keys, by_key, batch.rows)
+            stack.turns = _turns([by_key.get(key, NO_ROWS) for key in stack.keys])
 
     def lora(self, layer: int, group: int, x: Tensor, y: Tensor, batch: Batch) -> None:
         for stack in self._stacks.values():
-            for rows in stack.rounds:
-                self._add(stack, layer, group, rows, x, y)
+            for turn in stack.turns:
+                self._add(stack, layer, group, turn, x, y)
 
-    def _add(self, stack: Stack, layer: int, group: int, rows: Tensor, x: Tensor, y: Tensor) -> None:
+    def _add(self, stack: Stack, layer: int, group: int, turn: Turn, x: Tensor, y: Tensor) -> None:
         modules = self.geometry.groups[group].modules
         first = sum(len(each.modules) for each in self.geometry.groups[:group])
-        used = rows < len(x)
-        tile = functional.pad(x, (0, 0, 0, 1))[rows].view(-1, TILE, x.shape[1])  # the row behind the last is zero
-        low = torch.bmm(tile, stack.a[group][layer].transpose(1, 2))
-        column = 0
-        for index, module in enumerate(modules):
-            part = low[:, :, index * stack.rank : (index + 1) * stack.rank]
-            delta = torch.bmm(part, stack.b[first + index][layer]).view(-1, module.outputs)
-            y[rows[used], column : column + module.outputs] += delta[used]
-            column += module.outputs
+
+        def for_rows(matrices: Tensor) -> Tensor:
+            if turn.place is None:
+                return matrices
+            return matrices[turn.place].expand(len(turn.rows), -1, -1)
+
+        low = torch.bmm(x[turn.rows, None], for_rows(stack.a[group][layer]).transpose(1, 2))
+        parts = torch.split(low, stack.rank, dim=2)
+        deltas = [torch.bmm(part, for_rows(stack.b[first + index][layer])) for index, part in enumerate(parts)]
+        delta = (deltas[0] if len(modules) == 1 else torch.cat(deltas, dim=2))[:, 0]
+        if turn.used is None:
+            y.index_add_(0, turn.rows, delta)
+        else:
+            y.index_add_(0, turn.rows[turn.used], delta[turn.used])
 
     def _fill(self, stack: Stack, needed: Collection[Key]) -> None:
         """Make the stack hold these adapters; what it holds already is not read from the pool again."""
@@ -146,14 +175,18 @@ class StackedOps(ReferenceOps):
 
     def _attend_singles(self, layer: int, q: Tensor, table: Tensor, contexts: Tensor) -> Tensor:
         count, most = len(table), -(-int(contexts.max()) // self.block)
-        kv = self.kv(layer)[table[:, :most].flatten().long()]  # [count * most, 2, block, kv width]
-        shape = (count, most * self.block, self.geometry.kv_heads, self.geometry.head_dim)
-        k, v = (kv[:, side].reshape(shape) for side in (0, 1))
+        kv, pages = self.kv(layer), table[:, :most].flatten().long()
+        heads, width = self.geometry.kv_heads, self.geometry.head_dim
+        k, v = (kv[:, side][pages].view(count, -1, heads, width) for side in (0, 1))
         seen = torch.arange(most * self.block) < contexts[:, None]
         for each in (k, v):
             each[~seen] = 0  # what others left there may be infinite, and no mask makes that harmless
-        k, v, seen = k.transpose(1, 2), v.transpose(1, 2), seen[:, None, None]
-        return functional.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=seen, enable_gqa=True)[:, :, 0]
+        # The heads that share keys and values stand as rows of one head: nothing has to be repeated for them.
+        grouped = q.view(count, heads, -1, width)
+        out = functional.scaled_dot_product_attention(
+            grouped, k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen[:, None, None]
+        )
+        return out.reshape(q.shape)
 
 
 def _padded_rank(rank: int) -> int:
@@ -170,12 +203,22 @@ def _fill_lines(target: Tensor, space: Tensor, rows: Rows) -> None:
     target[:, rows.count :] = 0
 
 
-def _rounds(keys: Sequence[Key], tiles: dict[Key, list[Tensor]], nowhere: int) -> list[Tensor]:
-    """Rows by round: the k-th tiles of all adapters of the stack, ``[adapters * TILE]`` each."""
-    nothing = torch.full((TILE,), nowhere, dtype=torch.int64)
-    most = max(len(rows) for rows in tiles.values())
-    rounds: list[Tensor] = []
-    for number in range(most):
-        rows = (tiles.get(key, []) for key in keys)
-        rounds.append(torch.cat([each[number] if number < len(each) else nothing for each in rows]))
-    return rounds
+def _turns(rows: Sequence[Ints]) -> list[Turn]:
+    """``rows``: by place. Some rounds over all places, and for each place that has more rows a turn of its own."""
+    counts = [len(each) for each in rows]
+
+    def cost(rounds: int) -> int:
+        """In products of one row; a call costs as much as some of them."""
+        alone = [count - rounds for count in counts if count > rounds]
+        return rounds * (len(counts) + CALL_ROWS) + sum(alone) + CALL_ROWS * len(alone)
+
+    rounds = min({0, *counts}, key=cost)
+    turns = []
+    for number in range(rounds):
+        used = torch.tensor([count > number for count in counts])
+        round_rows = torch.tensor([int(each[number]) if len(each) > number else 0 for each in rows])
+        turns.append(Turn(round_rows, used=None if used.all() else used))
+    for place, each in enumerate(rows):
+        if len(each) > rounds:
+            turns.append(Turn(torch.from_numpy(each[rounds:]), place))
+    return turns
