@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +225,17 @@ def test_close_tells_all_who_wait(open_engine: Opens) -> None:
     with pytest.raises(LLMError, match="closed"):
         engine.stats()
     engine.close()
+
+
+def test_an_engine_that_nobody_closed_lets_its_process_end(zoo: Zoo) -> None:
+    program = f"""
+from exoflow.llm import Engine, SamplingParams
+engine = Engine({str(zoo.path)!r}, pages=60, block=8)
+next(iter(engine.submit([1], SamplingParams(max_tokens=450, ignore_eos=True))))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_exception_inside_a_step_reaches_all(open_engine: Opens, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import threading
@@ -67,6 +68,7 @@ class Engine:
         self._grammars = Grammars(self.model.tokenizer, self._vocab)
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a step that is cut off by the end of the process would end it with a crash
 
     # Adapters.
 
@@ -235,6 +237,7 @@ class Engine:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
         return self
