@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from exoflow.cli import collecting, doctor, explaining, listing, llm, running, serving, showing, telling
+from exoflow.cli import benching, collecting, doctor, explaining, listing, llm, running, serving, showing, telling
 from exoflow.cli.failures import reported
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
@@ -125,5 +125,12 @@ _add(
     "make-adapters",
     llm.make_adapters,
     "exoflow llm make-adapters adapters --model smollm2 --count 100 --ranks 8,16,64",
+    to=_llm,
+)
+_add(
+    "bench",
+    benching.bench,
+    "exoflow llm bench smollm2 --rate 2 --duration 30 --adapters 100 --ranks 8,16,64",
+    "exoflow llm bench http://127.0.0.1:8000/v1 --adapters 100 --json",
     to=_llm,
 )

@@ -164,7 +164,7 @@ class Engine:
             adapter: one for all, or one for each.
         """
         if _in_flow():
-            from exoflow.llm.durable import EngineSpec
+            from exoflow.llm import EngineSpec
 
             return EngineSpec.of(self).generate(prompts, params, adapter)
         asked = _several(prompts)
