@@ -119,6 +119,7 @@ def run(command: str, folder: Path) -> tuple[str, int]:
     """What the shell command printed, and its status; 137 if it was killed with SIGKILL."""
     # Not the variables of this process that ExoFlow itself looks at; the tools beside the interpreter come first.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EXOFLOW_")}
+    environment["RAY_ADDRESS"] = "local"  # a cluster of its own, whatever else runs on the machine
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     done = subprocess.run(
         ["bash", "-c", f"{command}\nexit $?"],  # two commands: bash then stays and turns a signal into a status

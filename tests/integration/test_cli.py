@@ -485,7 +485,7 @@ def test_every_command_has_examples_and_the_options_that_all_have(exoflow: Shell
 
 
 def test_what_is_not_built_is_not_there(exoflow: Shell) -> None:
-    for command in ("fork", "worker", "ui", "llm"):
+    for command in ("fork", "worker", "ui"):
         assert "No such command" in exoflow(command, rc=2).err
 
 

@@ -76,6 +76,7 @@ def test_an_overloaded_service_is_asked_again(store: S3Store, proxy: Any, status
     assert bytes(store.read("a")) == b"x"
 
 
+@pytest.mark.big
 def test_a_service_that_stays_out_of_order_is_a_storage_error(store: S3Store, proxy: Any) -> None:
     proxy.fault(99, put, planted.refused(503, "SlowDown"))
     with pytest.raises(StorageError, match=r"SlowDown.*look into its status, then resume"):

@@ -118,7 +118,15 @@ def test_what_a_process_leaves_that_was_killed_when_it_was_idle_goes(
     assert not gone(store)
 
 
-@pytest.mark.parametrize("point", ["", "journal.claim.before", "journal.claim.after", "store.create.before_link"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "",
+        pytest.param("journal.claim.before", marks=pytest.mark.big),
+        "journal.claim.after",
+        pytest.param("store.create.before_link", marks=pytest.mark.big),
+    ],
+)
 def test_an_idle_owner_that_wakes_behind_a_gc_begins_in_another_journal(
     tmp_path: Path, s3_url: str, owners: list[Owner], quick_beats: None, point: str
 ) -> None:

@@ -81,6 +81,7 @@ def proxy(s3_environment: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
     proxy.close()
 
 
+@pytest.mark.big
 def test_of_three_that_take_the_same_runs_each_goes_to_one(
     tmp_path: Path, s3_url: str, proxy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

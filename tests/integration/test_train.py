@@ -41,6 +41,7 @@ def test_it_is_trained_once_by_an_actor_on_processes_whose_worker_is_killed(tmp_
     assert MONTHS < counts["fit"] <= MONTHS + SNAPSHOT_EVERY
 
 
+@pytest.mark.big
 def test_it_goes_on_where_a_killed_program_was(tmp_path: Path) -> None:
     counts = trained(tmp_path, "driver", "local", "local", checkpoint="sync")
     assert (counts["find"], counts["prepare"], counts["augment"]) == (1, SHARDS, MONTHS)

@@ -191,6 +191,7 @@ def test_all_variants_keep_clean_books_while_workers_and_gateway_are_killed(make
     check(town, results, 100)
 
 
+@pytest.mark.big
 @pytest.mark.slow
 def test_what_a_dead_worker_has_acquired_is_given_back(make_town: Callable[..., Town]) -> None:
     town = make_town()

@@ -117,7 +117,7 @@ class Lives:
         return {int(call["id"].rpartition("#")[2]) for call in calls if call["attempts"][-1]["saved"]}
 
 
-@pytest.fixture(params=["local", "processes", pytest.param("ray", marks=pytest.mark.slow)])
+@pytest.fixture(params=["local", "processes", pytest.param("ray", marks=pytest.mark.big)])
 def lives(request: pytest.FixtureRequest, tmp_path: Path, zoo: Zoo) -> Lives:
     if request.param == "ray":
         pytest.importorskip("ray")
@@ -143,7 +143,7 @@ def test_a_killed_flow_generates_only_what_was_not_recorded(lives: Lives) -> Non
     assert sum(lives.taken().values()) == REQUESTS - len(recorded)
 
 
-@pytest.mark.parametrize("lives", ["processes", pytest.param("ray", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.parametrize("lives", ["processes", pytest.param("ray", marks=pytest.mark.big)], indirect=True)
 def test_a_worker_that_dies_is_replaced_and_only_what_it_had_is_generated_again(lives: Lives) -> None:
     ended = lives.live("engine", at=20)
     assert ended.returncode == 0, ended.stderr

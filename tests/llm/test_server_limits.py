@@ -92,6 +92,7 @@ async def test_a_reader_that_is_slow_stops_nobody(served: Served) -> None:
 # -- too much --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.big
 async def test_five_hundred_clients_at_once_are_all_answered(served: Served) -> None:
     limits = httpx.Limits(max_connections=500)
     body = {"prompt": TEXT, "max_tokens": 2, "temperature": 0}

@@ -38,7 +38,7 @@ def test_pyright_refuses_a_ref_as_a_condition(tmp_path: Path) -> None:
 def test_the_checkers_do_look_at_each_line(tmp_path: Path) -> None:
     wrong = {3: "def f(x: int) -> str: return 1", 4: "f('x')", 5: "a: int = f(2)"}
     for line, instead in wrong.items():
-        lines = ["from exoflow import task", "@task", "def f(x: int) -> str: ...", "f(1)", "a: str = f(2)"]
+        lines = ["from exoflow import task", "@task", "def f(x: int) -> str: return ''", "f(1)", "a: str = f(2)"]
         lines[line - 1] = instead
         (tmp_path / f"wrong_{line}.py").write_text("\n".join(lines) + "\n")
     files = [str(tmp_path / f"wrong_{line}.py") for line in wrong]

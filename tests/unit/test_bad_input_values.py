@@ -204,6 +204,7 @@ def test_odd_arguments_arrive(x: object) -> None:
     assert odd.options(run_id="odd").run(x) == f"{type(x).__name__}list{type(x).__name__}"
 
 
+@pytest.mark.big
 @pytest.mark.slow
 def test_a_hundred_thousand_elements_are_mapped() -> None:
     assert in_a_flow(lambda: sum(one.map(range(100_000)).result())) == sum(range(100_000))

@@ -280,6 +280,7 @@ def test_what_a_killed_driver_leaves_on_a_cluster_is_stopped_and_freed(client: C
         time.sleep(0.01)
 
 
+@pytest.mark.big
 def test_a_body_that_takes_longer_than_the_workers_look_for_its_executor_runs_on(bench: Bench) -> None:
     _, made = bench.act(Creation(Holds), b"x", actor=ActorPart(TALLY))
     assert bench.act(Method(Holds, "sleeps"), 11, actor=with_state(made.state))[0] == 11

@@ -53,6 +53,7 @@ STRACE = shutil.which("strace")
 @pytest.mark.parametrize(
     ("call", "error"), [("fdatasync", "EIO"), ("fdatasync", "ENOSPC"), ("link", "EIO"), ("link", "EDQUOT")]
 )
+@pytest.mark.big
 def test_a_system_call_that_fails_outside_of_our_hands_loses_nothing(
     place: Callable[..., Place], call: str, error: str
 ) -> None:

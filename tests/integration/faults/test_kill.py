@@ -62,6 +62,7 @@ def killed_in_recovery(place: Callable[..., Place], first: str, part: int, of: i
         shutil.rmtree(here.folder)
 
 
+@pytest.mark.big
 @pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("first", ["slot.append.before:2", "slot.sync.before:6"])
 def test_a_run_killed_again_at_any_storage_operation_of_its_recovery_goes_on(

@@ -105,7 +105,7 @@ def check(out: str, engine: sa.Engine, runs: int) -> None:
     assert markers(engine) == 2 * runs
 
 
-@pytest.mark.parametrize("executor", ["local", "processes"])
+@pytest.mark.parametrize("executor", ["local", pytest.param("processes", marks=pytest.mark.big)])
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_any_step_of_the_transaction_it_happens_once(
     place: Callable[..., Place], database: str, engine: sa.Engine, step: str, executor: str

@@ -62,6 +62,7 @@ def test_a_program_that_leaves_its_cluster_in_mid_run_is_told_and_goes_on_when_i
     assert log.read_text().split() == ["first", "second", "first", "second", "second"]
 
 
+@pytest.mark.big
 def test_a_program_that_joins_another_cluster_in_mid_run_goes_on_there_at_once(tmp_path):
     """What was on the old one is lost, and no attempt is taken for one of there."""
     log, started = tmp_path / "log", tmp_path / "started"
@@ -90,6 +91,7 @@ def test_a_program_that_joins_another_cluster_in_mid_run_goes_on_there_at_once(t
     assert ray.is_initialized()
 
 
+@pytest.mark.big
 def test_a_cluster_that_was_started_has_what_it_has_and_one_that_took_its_place_is_left_alone():
     executor = RayExecutor(workers=1)
     bench = Bench(executor)
