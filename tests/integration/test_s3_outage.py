@@ -148,7 +148,8 @@ def test_a_run_outlives_a_service_that_is_away_for_a_moment(service: Service, wh
     assert service.seen() == {"choose-a": 1, "wait-a": 1, "act-a": 1}
 
 
-@pytest.mark.parametrize("what", ["run", pytest.param("async", marks=pytest.mark.big)])
+@pytest.mark.big
+@pytest.mark.parametrize("what", ["run", "async"])
 def test_a_run_that_lost_its_service_says_so_and_is_resumed_when_that_is_back(service: Service, what: str) -> None:
     run = service.run(what)
     service.until(lambda: service.seen()["wait-a"])

@@ -117,7 +117,7 @@ class Lives:
         return {int(call["id"].rpartition("#")[2]) for call in calls if call["attempts"][-1]["saved"]}
 
 
-@pytest.fixture(params=["local", "processes", pytest.param("ray", marks=pytest.mark.big)])
+@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.big) for name in ("processes", "ray"))])
 def lives(request: pytest.FixtureRequest, tmp_path: Path, zoo: Zoo) -> Lives:
     if request.param == "ray":
         pytest.importorskip("ray")

@@ -194,6 +194,7 @@ def test_all_die(stage, case):
     play(stage, case)
 
 
+@pytest.mark.big
 @pytest.mark.parametrize("case", WORKER_DIES, ids=str)
 def test_only_the_worker_dies(stage, case):
     play(stage, case)
@@ -215,6 +216,7 @@ CHILD = [
 ]
 
 
+@pytest.mark.big
 @pytest.mark.parametrize("case", CHILD, ids=str)
 def test_in_a_child_flow_it_is_the_same(stage, case):
     """A → T → V → U, where T and V are called by a child flow: as long as that has not ended, it is one graph."""
