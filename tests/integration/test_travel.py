@@ -183,6 +183,7 @@ def check(town: Town, results: Results, count: int) -> None:
     assert statuses == {"done": count}
 
 
+@pytest.mark.big
 @pytest.mark.slow
 def test_all_variants_keep_clean_books_while_workers_and_gateway_are_killed(make_town: Callable[..., Town]) -> None:
     town = make_town()

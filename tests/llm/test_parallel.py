@@ -30,6 +30,7 @@ def test_logits_of_two_ranks_are_those_of_one(kind: str, tmp_path: Path) -> None
         assert (one - two).abs().max() <= 1e-5 * one.abs().max()
 
 
+@pytest.mark.big
 def test_an_engine_of_two_ranks_serves_as_another(open_engine: Callable[..., Engine], zoo: Zoo) -> None:
     """Short memory, few slots, a reload: all that changes pages and slots is told to the other rank."""
     engine = open_engine(tensor_parallel=2, pages=90, adapter_slots=2, token_budget=64)

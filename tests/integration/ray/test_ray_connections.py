@@ -40,6 +40,7 @@ def second(value, log):
     return len(value)
 
 
+@pytest.mark.big
 def test_a_program_that_leaves_its_cluster_in_mid_run_is_told_and_goes_on_when_it_is_back(tmp_path):
     log = tmp_path / "log"
 
