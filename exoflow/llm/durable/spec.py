@@ -19,7 +19,7 @@ from exoflow.llm.durable.host import Named, Prompt, Prompted
 from exoflow.llm.durable.seats import close_seat, seat_of
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams
+from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams, one_for_each
 from exoflow.options import check_executor, number
 from exoflow.protocols import Executor
 from exoflow.refs import Ref, Refs
@@ -240,7 +240,4 @@ def _each(
         asked = cast("list[Prompt]", [prompts])
     else:
         asked = list(cast("Sequence[Prompt]", prompts))
-    adapters = [adapter] * len(asked) if adapter is None or isinstance(adapter, str) else list(adapter)
-    if len(adapters) != len(asked):
-        raise ValueError(f"{len(asked)} prompts and {len(adapters)} adapters: give one for all, or one for each")
-    return asked, adapters
+    return asked, one_for_each(adapter, len(asked))

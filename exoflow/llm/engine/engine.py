@@ -18,7 +18,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.queues import Fcfs, Queue
-from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams, WrongRequest
+from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams, WrongRequest, one_for_each
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -249,9 +249,7 @@ class Engine:
 
     def _one_for_each(self, adapter: str | Sequence[str | None] | None, count: int) -> list[str | None]:
         """All are known, before anything is computed."""
-        adapters = [adapter] * count if adapter is None or isinstance(adapter, str) else list(adapter)
-        if len(adapters) != count:
-            raise ValueError(f"{count} prompts and {len(adapters)} adapters: give one for all, or one for each")
+        adapters = one_for_each(adapter, count)
         for name in {name for name in adapters if name is not None}:
             self._store.resolve(name)
         return adapters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
@@ -176,3 +176,15 @@ class Request:
     @property
     def in_prefill(self) -> bool:
         return self.computed < self.length - 1 or not self.output
+
+
+def one_for_each(adapter: str | Sequence[str | None] | None, count: int) -> list[str | None]:
+    """The adapters of so many prompts, of which one may have been given for all.
+
+    Raises:
+        ValueError: there are more prompts, or fewer.
+    """
+    adapters = [adapter] * count if adapter is None or isinstance(adapter, str) else list(adapter)
+    if len(adapters) != count:
+        raise ValueError(f"{count} prompts and {len(adapters)} adapters: give one for all, or one for each")
+    return adapters
