@@ -107,7 +107,7 @@ class Call:
     owed = Rarely[bool](False)  # its body fell with what stood on it: it is made again as soon as it is called
     begun_before = Rarely[bool](
         False
-    )  # of a paid call: another attempt had begun under its intent, in another life perhaps
+    )  # of a paid call: another attempt may have been charged for, in this life or another
     handed_out = Rarely[bool](False)  # of a timer or an event: it stands in what a flow returned
 
     # Of an actor's call (V7). The state that it has left is a value beside its result, and that of its version.

@@ -93,7 +93,7 @@ class Starting(Outcomes):
                 f"may stand on it. Nothing was run again."
             )
         if call.note.paid:
-            call.begun_before = call.recalled or call.attempt >= call.intent
+            call.begun_before = call.recalled or call.version != NO_VERSION and call.why != "failed before"
         if call.note.rollback:
             call.attempt = call.intent  # what the intent names is what an undo will name
         else:
