@@ -1,4 +1,4 @@
-"""kill -9 at every boundary of a paid call's states: nothing recorded is called again, and what may be paid twice says so.
+"""kill -9 at every boundary of a paid call's states: nothing recorded is called again; what may be paid twice says so.
 
 A counter outside of the store, in the file ``asked``, has a line for each time that somebody charged.
 """
