@@ -139,7 +139,7 @@ class Outcomes(Saving):
         self.failed(id, version, unheard=True)
 
     def abandoned(self, call: Call) -> None:
-        """Who alone waited for the call was cancelled: nobody will read its error, of a call given up in another life."""
+        """Who alone waited for the call was cancelled. Of one given up in another life: nobody will read its error."""
         call.seen = call.seen or call.failed
 
     def not_begun(self, id: CallId) -> None:

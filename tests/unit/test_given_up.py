@@ -90,6 +90,7 @@ async def test_an_effect_that_was_given_up_is_a_failed_call_and_no_failed_run() 
 
 async def test_what_was_given_up_in_another_life_is_no_failed_run_either() -> None:
     lives = []
+    saved = at_once.options(checkpoint="sync")
 
     @task(effect="idempotent")
     async def publish() -> None:
@@ -105,8 +106,8 @@ async def test_what_was_given_up_in_another_life_is_no_failed_run_either() -> No
     @flow
     async def impatient() -> str:
         strand = asyncio.create_task(publish())
-        await at_once(1)
-        await at_once(2)
+        await saved(1)  # so that it begins
+        await saved(2)
         strand.cancel()
         await asyncio.gather(strand, return_exceptions=True)
         return await fails_once()
