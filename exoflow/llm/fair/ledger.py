@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -17,8 +17,10 @@ class Account:
     """Of somebody who is charged; all that is spent below it is spent here too."""
 
     path: Path
-    above: tuple[Account, ...]
+    above: tuple[Account, ...] = field(repr=False)
     """Those that it is part of, from the nearest to the root."""
+    upwards: tuple[Account, ...] = field(init=False, repr=False)
+    """It, and those above it."""
     limit_tokens: int | None = None
     limit_nano_usd: int | None = None
     spent_tokens: int = 0
@@ -32,10 +34,8 @@ class Account:
     waiting: int = 0
     limit_waiting: int | None = None
 
-    @property
-    def upwards(self) -> tuple[Account, ...]:
-        """It, and those above it."""
-        return (self, *self.above)
+    def __post_init__(self) -> None:
+        self.upwards = (self, *self.above)
 
     def wait(self, calls: int) -> None:
         """So many more wait; negative: fewer."""

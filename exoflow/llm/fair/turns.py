@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from exoflow.llm.engine.request import Usage
@@ -58,7 +57,7 @@ class Turns:
     async def admit(self, ask: Ask) -> Grant:
         """As ``FairScheduler.admit``."""
         turn: asyncio.Future[None] | None = None
-        with self._changing() as now_s:
+        with self as now_s:
             waiter = self._dispatch.join(ask, now_s)
             if waiter.waits:
                 loop = asyncio.get_running_loop()
@@ -78,27 +77,27 @@ class Turns:
         return Grant(self, waiter)
 
     def charge(self, waiter: Waiter, tokens: int) -> None:
-        with self._changing():
+        with self:
             self._dispatch.charge(waiter, tokens)
 
     def settle(self, waiter: Waiter, usage: Usage, nano_usd: int) -> None:
-        with self._changing() as now_s:
+        with self as now_s:
             self._dispatch.settle(waiter, usage, nano_usd, now_s)
 
     def release(self, waiter: Waiter) -> None:
-        with self._changing() as now_s:
+        with self as now_s:
             self._dispatch.end(waiter, now_s)
 
     def fold(self, run: str, call: str, labels: Mapping[str, str], usage: Usage, nano_usd: int) -> None:
-        with self._changing():
+        with self:
             self._dispatch.fold(run, call, labels, usage, nano_usd)
 
     def update(self, path: Path, tenant: Tenant, stamp: int) -> None:
-        with self._changing() as now_s:
+        with self as now_s:
             self._dispatch.update(path, tenant, stamp, now_s)
 
     def stats(self) -> dict[str, TenantStats]:
-        with self._changing():
+        with self:
             return self._dispatch.stats()
 
     def abandon(self, waiter: Waiter) -> None:
@@ -107,23 +106,24 @@ class Turns:
         self._end_abandoned()
 
     def _expire(self, waiter: Waiter) -> None:
-        with self._changing() as now_s:
+        with self as now_s:
             self._dispatch.expire(waiter, now_s)
 
     def _look(self) -> None:
-        with self._changing() as now_s:
+        with self as now_s:
             self._dispatch.serve(now_s)
 
-    @contextmanager
-    def _changing(self) -> Iterator[float]:
-        """A block that has the lock; what it has decided is carried out. Gives the time."""
+    def __enter__(self) -> float:
+        """A block that has the lock; what it has decided is carried out at its end. Gives the time."""
+        self._lock.acquire()
+        return self._clock.monotonic()
+
+    def __exit__(self, *error: object) -> None:
         try:
-            with self._lock:
-                try:
-                    yield self._clock.monotonic()
-                finally:
-                    self._carry_out()
+            self._carry_out()
         finally:
+            self._lock.release()
+        if self._abandoned:
             self._end_abandoned()
 
     def _end_abandoned(self) -> None:
@@ -138,12 +138,13 @@ class Turns:
                 self._lock.release()
 
     def _carry_out(self) -> None:
-        told, self._dispatch.told = self._dispatch.told, []
-        for waiter in told:
-            if waiter.forget_deadline is not None:
-                waiter.forget_deadline()
-            if waiter.wake is not None and not waiter.wake():
-                self._abandoned.append(waiter)
+        if self._dispatch.told:
+            for waiter in self._dispatch.told:
+                if waiter.forget_deadline is not None:
+                    waiter.forget_deadline()
+                if waiter.wake is not None and not waiter.wake():
+                    self._abandoned.append(waiter)
+            self._dispatch.told.clear()
         if self._dispatch.again_s is not None:
             self._forget_look()
             self._forget_look = self._clock.call_at(self._clock.now() + self._dispatch.again_s, self._look)
