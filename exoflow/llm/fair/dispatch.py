@@ -124,11 +124,14 @@ class Dispatch:
             self._refuse(waiter, too_late(waiter), now_s)
             self.serve(now_s)
 
-    def fold(self, run: str, call: str, labels: Mapping[str, str], usage: Usage, nano_usd: int) -> None:
+    def fold(self, run: str, call: str, labels: Mapping[str, str], usage: Usage, nano_usd: int, now_s: float) -> None:
         """As ``FairScheduler.fold``."""
         of = self._clients.of(labels, run)
-        if self._spend(of, run, call, usage, nano_usd) and self._vtc is not None:
-            self._vtc.spend(of.path, self._cost_of(usage), of.band)
+        if self._spend(of, run, call, usage, nano_usd):
+            if self._vtc is not None:
+                self._vtc.spend(of.path, self._cost_of(usage), of.band)
+            self._queue(self._held.freed(of.account), now_s)  # what it leaves is too little for ever, for some
+            self.serve(now_s)
 
     def _spend(self, of: Client, run: str, call: str, usage: Usage, nano_usd: int) -> bool:
         tokens = usage.prompt_tokens + usage.completion_tokens

@@ -44,9 +44,6 @@ class Held:
 
     def is_behind(self, waiter: Waiter) -> bool:
         """Whether it has to wait here, although nobody has looked whether there is room for it."""
-        line = self._lines.get(waiter.of)
-        if line is not None and line.tried is not waiter:
-            return True
         return any(account in self._blocks for account in waiter.of.account.upwards)
 
     def hold(self, waiter: Waiter, lacks: Account | None = None) -> None:

@@ -89,8 +89,8 @@ class Turns:
             self._dispatch.end(waiter, now_s)
 
     def fold(self, run: str, call: str, labels: Mapping[str, str], usage: Usage, nano_usd: int) -> None:
-        with self:
-            self._dispatch.fold(run, call, labels, usage, nano_usd)
+        with self as now_s:
+            self._dispatch.fold(run, call, labels, usage, nano_usd, now_s)
 
     def update(self, path: Path, tenant: Tenant, stamp: int) -> None:
         with self as now_s:
