@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -94,10 +95,8 @@ class World:
             max_output_tokens=draw(0, 60),
             nano_usd=draw(0, 100),
         )
-        try:
+        with contextlib.suppress(LLMError):
             self.waiters.append(self.core.join(ask, self.now_s))
-        except LLMError:
-            pass
 
     def look(self) -> None:
         for waiter in self.core.told:
