@@ -22,7 +22,6 @@ from exoflow.testing.endpoint_replies import (
     pieces_of,
     prompt_of,
     said,
-    words,
 )
 
 Answering = Callable[[Asked], "str | Reply"]

@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
 from exoflow.driver.spec import Backoff
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.fair.scheduler import FairScheduler
 
+BACKOFF = Backoff(initial_s=0.5)
 _here: WeakValueDictionary[str, How] = WeakValueDictionary()
 """By token: what was described in this process, and what came from elsewhere."""
 _secrets: dict[str, dict[str | None, Secrets]] = {}
@@ -54,7 +55,7 @@ class How:
     api_key_env: str = "OPENAI_API_KEY"
     timeout_s: float = 600.0
     retries: int = 5
-    backoff: Backoff = Backoff(initial_s=0.5, factor=2.0, max_s=60.0, jitter=0.25)
+    backoff: Backoff = BACKOFF
     max_in_flight: int = 64
     secrets: Secrets | None = None
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -100,22 +101,29 @@ def _again(token: str, described: Mapping[str, Any]) -> How:
     return _here.get(token) or How(**described)
 
 
-class Kept:
-    """Something that stays in this process: a copy that was pickled finds it here, and nowhere else."""
+class Listener:
+    """Who is told of an answer while it comes: all of its text so far.
 
-    _all: WeakValueDictionary[str, Kept] = WeakValueDictionary()
+    It stays in this process: a copy that was pickled finds it here, and nobody elsewhere.
+    """
 
-    def __init__(self, function: Callable[[str], None] | None, token: str | None = None) -> None:
+    _all: ClassVar[WeakValueDictionary[str, Listener]] = WeakValueDictionary()
+
+    def __init__(
+        self, function: Callable[[str], None] | None, *, begins_anew: bool = True, token: str | None = None
+    ) -> None:
         self.function = function
+        self.begins_anew = begins_anew
+        """Whether it may be told another text after a try that broke off."""
         self.token = token or uuid.uuid4().hex
         self._all[self.token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _kept, (self.token,)
+        return _listener, (self.token,)
 
 
-def _kept(token: str) -> Kept:
-    return Kept._all.get(token) or Kept(None, token)
+def _listener(token: str) -> Listener:
+    return Listener._all.get(token) or Listener(None, token=token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +133,4 @@ class For:
     labels: Mapping[str, str] = field(default_factory=dict)
     key: str | int | None = None
     job: str = ""
-    on_text: Kept | None = None
-
+    on_text: Listener | None = None
