@@ -11,7 +11,6 @@ from exoflow.llm.calls.forms import parsed
 from exoflow.llm.calls.prices import usd
 from exoflow.llm.engine.request import Usage
 
-
 _NOTHING = Usage(0, 0)
 
 

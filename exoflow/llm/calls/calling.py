@@ -201,8 +201,8 @@ async def _paced(pace: Pace, tokens: int) -> None:
     if not queue.locked() and not pace.take(tokens):
         return
     async with queue:
-        while wait_s := pace.take(tokens):
-            await asyncio.sleep(wait_s)  # noqa: ASYNC110 -- the minute goes by, and nothing tells it
+        while wait_s := pace.take(tokens):  # noqa: ASYNC110 -- a minute goes by, and nothing tells of it
+            await asyncio.sleep(wait_s)
 
 
 def _place(how: How) -> AbstractAsyncContextManager[object]:

@@ -58,6 +58,8 @@ class How:
     backoff: Backoff = BACKOFF
     max_in_flight: int = 64
     secrets: Secrets | None = None
+    lacks_secrets: bool = False
+    """They were given as arguments, in another process."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class How:
 
     def __reduce__(self) -> tuple[Any, ...]:
         described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "secrets"}
+        described["lacks_secrets"] = self.secrets is not None or self.lacks_secrets
         return _again, (self.token, described)
 
     @property
@@ -81,18 +84,19 @@ class How:
         Raises:
             CallRefused: it was given as an argument in another process, and is not at hand in this one.
         """
-        secrets = self.secrets or self._known()
+        secrets = self._found() if self.lacks_secrets else self.secrets
         key = (secrets.api_key if secrets is not None else None) or os.environ.get(self.api_key_env)
         authorised = {"Authorization": f"Bearer {key}"} if key else {}
         return {"Content-Type": "application/json", **authorised, **dict(secrets.headers if secrets else ())}
 
-    def _known(self) -> Secrets | None:
-        """Of the same endpoint: a description that was read from a store has no key, but the program gives it again."""
+    def _found(self) -> Secrets | None:
+        """Of the same endpoint: a description that was read from a store has none, but the program gives them again."""
         found = _secrets.get(self.endpoint, {})
-        if len(found) > 1:
+        if len(found) > 1 or not found and self.api_key_env not in os.environ:
             raise CallRefused(
                 f"{self.endpoint}: this LLM was read from a store, where keys are not kept, and the program has given "
-                f"{len(found)} keys for this endpoint. Let each be an environment variable: api_key_env='NAME'"
+                f"{len(found) or 'none'} for this endpoint. Write LLM(..., api_key=...) in the program that resumes, "
+                f"or put the key into an environment variable: api_key_env='NAME'"
             )
         return next(iter(found.values()), None)
 

@@ -1,4 +1,4 @@
-"""``LLM``: a model, written down. In a flow each call of it is recorded, and what is recorded is never paid for again."""
+"""``LLM``: a model, written down. In a flow its calls are recorded, and what is recorded is never paid for again."""
 
 from __future__ import annotations
 

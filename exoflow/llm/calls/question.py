@@ -20,7 +20,8 @@ _PER_PART = 1024
 _KNOWN = frozenset(
     ["max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "logprobs",
      "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty", "tools",
-     "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "user", "metadata", "service_tier", "echo", "suffix"]
+     "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "user", "metadata", "service_tier",
+     "echo", "suffix"]
 )  # fmt: skip
 _REFUSED = {
     "n": "a call gives one answer: llm.map([messages] * n), or a vote",
