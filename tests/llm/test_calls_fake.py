@@ -25,22 +25,16 @@ def answers(asked: Asked) -> str | Reply:
     return f"{asked.prompt} {asked.nth}"
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["thread", "process"])
-def endpoint(request: pytest.FixtureRequest) -> Iterator[FakeEndpoint]:
-    if request.param:
-        with FakeEndpoint(own_process=True) as found:
-            yield found
-    else:
-        with FakeEndpoint(answers) as found:
-            yield found
+@pytest.fixture(scope="module")
+def server() -> Iterator[FakeEndpoint]:
+    with FakeEndpoint(answers) as endpoint:
+        yield endpoint
 
 
 @pytest.fixture
-def here(endpoint: FakeEndpoint) -> FakeEndpoint:
-    if endpoint._own_process:
-        pytest.skip("it says something else")
-    endpoint.forget()
-    return endpoint
+def endpoint(server: FakeEndpoint) -> FakeEndpoint:
+    server.forget()
+    return server
 
 
 @pytest.fixture
@@ -53,18 +47,18 @@ def ask(client: openai.OpenAI, text: str) -> openai.types.chat.ChatCompletion:
     return client.chat.completions.create(model="m", messages=[{"role": "user", "content": text}])
 
 
-def test_chats_and_completions(client: openai.OpenAI, here: FakeEndpoint) -> None:
+def test_chats_and_completions(client: openai.OpenAI, endpoint: FakeEndpoint) -> None:
     chat = ask(client, "hello")
     assert chat.choices[0].message.content == "hello 0"
     assert chat.usage is not None
     assert (chat.usage.prompt_tokens, chat.usage.completion_tokens) == (1, 2)
     plain = client.completions.create(model="m", prompt="hello")
     assert plain.choices[0].text == "hello 1"
-    assert [asked.prompt for asked in here.asked] == ["hello", "hello"]
+    assert [asked.prompt for asked in endpoint.asked] == ["hello", "hello"]
     assert client.models.list().data[0].id == "fake"
 
 
-def test_streams(client: openai.OpenAI, here: FakeEndpoint) -> None:
+def test_streams(client: openai.OpenAI, endpoint: FakeEndpoint) -> None:
     pieces = client.chat.completions.create(
         model="m",
         messages=[{"role": "user", "content": "one two"}],
@@ -79,7 +73,7 @@ def test_streams(client: openai.OpenAI, here: FakeEndpoint) -> None:
     assert "".join(piece.choices[0].text for piece in plain) == "one 0"
 
 
-def test_tools_and_logprobs(client: openai.OpenAI, here: FakeEndpoint) -> None:
+def test_tools_and_logprobs(client: openai.OpenAI, endpoint: FakeEndpoint) -> None:
     [call] = ask(client, "tools").choices[0].message.tool_calls or []
     assert call.type == "function"
     assert call.function.arguments == '{"a": 1}'
@@ -88,21 +82,22 @@ def test_tools_and_logprobs(client: openai.OpenAI, here: FakeEndpoint) -> None:
     assert [entry.logprob for entry in logprobs.content or []] == [-0.1, -0.2, -0.3]
 
 
-def test_failures(client: openai.OpenAI, here: FakeEndpoint) -> None:
+def test_failures(client: openai.OpenAI, endpoint: FakeEndpoint) -> None:
     with pytest.raises(openai.RateLimitError):
         ask(client, "slow down")
     with pytest.raises(openai.APIConnectionError):
         ask(client, "half")
 
 
-def test_it_counts_in_a_process_of_its_own_too(endpoint: FakeEndpoint, client: openai.OpenAI) -> None:
-    endpoint.forget()
-    first = ask(client, "hello").choices[0].message.content
-    assert first != ask(client, "hello").choices[0].message.content
-    LLM(endpoint.url, model="m")("hello")
-    assert [asked.nth for asked in endpoint.asked] == [0, 1, 2]
-    assert sum(endpoint.billed().values()) == 3
-    assert endpoint.in_flight == 0
+def test_it_counts_in_a_process_of_its_own_too() -> None:
+    with FakeEndpoint(own_process=True) as endpoint:
+        llm = LLM(endpoint.url, model="m")
+        assert llm("hello").text != llm("hello").text
+        assert [asked.nth for asked in endpoint.asked] == [0, 1]
+        assert sum(endpoint.billed().values()) == 2
+        assert (endpoint.in_flight, endpoint.most_in_flight) == (0, 1)
+        endpoint.forget()
+        assert endpoint.asked == []
 
 
 def test_a_provider_that_knows_keys_bills_them_once() -> None:
