@@ -71,13 +71,22 @@ async def answered(how: How, model: str, question: Question, who: For, call: Cal
         try:
             tries = _Tries(how, model, question, who, call, turn)
             reading = await tries.reading()
-            usage, is_estimated = usage_of(reading.usage, question, _all_text(reading))
-            nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
-            how.pace.correct(_likely(question), usage.prompt_tokens + usage.completion_tokens)
+            seconds, maybe_rebilled = time.monotonic() - begun, tries.lost or call.was_dispatched
+            answer = answer_of(how, question, reading, seconds=seconds, maybe_rebilled=maybe_rebilled)
+            how.pace.correct(_likely(question), answer.usage.prompt_tokens + answer.usage.completion_tokens)
         except BaseException:
             turn.release()
             raise
-        turn.settle(usage, nano_usd)
+        turn.settle(answer.usage, answer.nano_usd)
+    return answer
+
+
+def answer_of(
+    how: How, question: Question, reading: Reading, *, seconds: float = 0.0, maybe_rebilled: bool = False
+) -> Answer:
+    """What was read, with what it cost."""
+    usage, is_estimated = usage_of(reading.usage, question, _all_text(reading))
+    nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
     if is_estimated:
         logger.debug("%s: usage %r cannot be true, and is estimated", how.endpoint, reading.usage)
     return Answer(
@@ -87,8 +96,8 @@ async def answered(how: How, model: str, question: Question, who: For, call: Cal
         usage,
         nano_usd,
         reading.logprobs,
-        time.monotonic() - begun,
-        tries.lost or call.was_dispatched,
+        seconds,
+        maybe_rebilled,
         is_estimated,
         reading.refusal,
         reading.model,

@@ -14,14 +14,18 @@ from exoflow.llm.calls.connections import session
 from exoflow.llm.calls.failures import EXCERPT, Failed, failed_with
 from exoflow.llm.calls.reading import Pieces, Reading, Unreadable, whole
 
-_KEY_MAX = 255
+_KEY_MAX = 200
 KEY_HEADER = "Idempotency-Key"
 
 
-def key_header(key: str) -> dict[str, str]:
-    """A call's key as a header: printable ASCII, and not too long."""
+def key_of(key: str) -> str:
+    """A call's key, as others take it: printable ASCII, and not too long."""
     quoted = quote(key, safe="/#[]@:,~!+= ")
-    return {KEY_HEADER: quoted if len(quoted) <= _KEY_MAX else hashlib.sha256(key.encode()).hexdigest()}
+    return quoted if len(quoted) <= _KEY_MAX else hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_header(key: str) -> dict[str, str]:
+    return {KEY_HEADER: key_of(key)}
 
 
 async def asked(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reading:
