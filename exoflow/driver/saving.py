@@ -62,6 +62,8 @@ def append_result(
         bits |= records.LINKED
     if note.actor:
         bits |= records.ACTOR | (records.DEAD if call.dead else 0)
+    elif note.paid:
+        bits |= records.UNHEARD if call.failed and call.unheard else 0
     elif note.kind is Kind.EVENT:
         bits |= records.EVENT
         inputs = [records.message_name(handle.message)]
