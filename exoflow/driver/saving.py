@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
@@ -101,8 +100,8 @@ def _rest(execution: Execution, handle: Handle) -> tuple[Any, ...]:
     actor = None if origin is None else origin.id
     if handle.bill is None:
         return place, actor
-    bill, handle.bill = astuple(handle.bill), None
-    return place, actor, bill
+    bill, handle.bill = handle.bill, None
+    return place, actor, bill.fields
 
 
 def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:
