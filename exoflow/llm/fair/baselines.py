@@ -179,8 +179,10 @@ class _Limited(_Arrivals[W]):
     def pop(self, now_s: float) -> W:
         w = self.peek(now_s)
         assert w is not None, "nobody is next"
-        self._minute.used[w.client] += not self.knows(w)
-        return super().pop(now_s)
+        is_new = not self.knows(w)
+        super().pop(now_s)  # it looks at the head again: count it afterwards
+        self._minute.used[w.client] += is_new
+        return w
 
 
 class _Turns(Generic[W]):
