@@ -1,56 +1,36 @@
-"""Drawings of simulated runs."""
+"""How runs are drawn: lines over time, a panel each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from exoflow.llm.fair.result import CENTRES_S, Result
-
 GREY = "#6b7280"
 COLOURS = ("#30638e", "#d1495b", "#edae49", "#66a182", "#8d6a9f", "#2e4057", "#b5651d", "#7a7a7a")
-POINTS = 200
 
 
-def overview(result: Result) -> Figure:
-    """Accumulated service by client, and D."""
-    figure = Figure(figsize=(10, 4), layout="constrained", facecolor="white")
-    left, right = figure.subplots(1, 2)
-    draw_service(left, result)
-    draw_differences(right, [("D", result)])
-    return figure
+def sheet(columns: int, title: str = "") -> tuple[Figure, list[Axes]]:
+    """Panels side by side."""
+    figure = Figure(figsize=(11, 3.9), layout="constrained", facecolor="white")
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", size=12, weight="bold")
+    return figure, list(figure.subplots(1, columns, squeeze=False).flat)
 
 
-def draw_service(axis: Axes, result: Result, end_s: float | None = None) -> None:
-    """A line for each client: what it has got so far."""
-    end_s = result.finish_s if end_s is None else end_s
-    times = [end_s * number / POINTS for number in range(POINTS + 1)]
-    for number, client in enumerate(result.clients):
-        got = [result.service(client, 0.0, time_s) / 1000 for time_s in times]
-        axis.plot(times, got, color=COLOURS[number % len(COLOURS)], linewidth=1.4, label=client)
-    axis.set_xlabel("s")
-    axis.set_title("Accumulated service, 1,000 tokens' worth", loc="left", size=10)
-    axis.legend(frameon=False, fontsize=8, ncols=1 + len(result.clients) // 5)
-    tidy(axis)
-
-
-def draw_differences(axis: Axes, results: Sequence[tuple[str, Result]]) -> None:
-    """A line for each run: how unequal the rates of service are, in windows of a minute."""
-    for number, (name, result) in enumerate(results):
+def draw(
+    axis: Axes, title: str, times_s: Sequence[float], values: Mapping[str, Sequence[float]], *, marker: str = ""
+) -> None:
+    """A line for each name."""
+    for number, (name, line) in enumerate(values.items()):
         colour = COLOURS[number % len(COLOURS)]
-        axis.plot(CENTRES_S, result.differences, color=colour, linewidth=1.4, marker="o", markersize=3, label=name)
-    axis.set_xlabel("s")
-    axis.set_ylim(bottom=0)
-    axis.set_title("D: difference of service rates in ±30 s, a second", loc="left", size=10)
-    if len(results) > 1:
-        axis.legend(frameon=False, fontsize=8)
-    tidy(axis)
-
-
-def tidy(axis: Axes) -> None:
+        axis.plot(times_s, line, color=colour, linewidth=1.4, marker=marker, markersize=3, label=name)
+    axis.set_title(title, loc="left", size=10)
+    axis.set_xlabel("s", size=8, color=GREY)
+    axis.set_xlim(0, max(times_s, default=1.0))
+    axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8, colors=GREY)
-    axis.xaxis.label.set(size=8, color=GREY)
-    axis.set_xlim(left=0)
+    if len(values) > 1:
+        axis.legend(frameon=False, fontsize=8, ncols=1 + len(values) // 5)

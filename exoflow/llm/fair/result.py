@@ -132,11 +132,20 @@ class Result:
             f"difference {self.max_accumulated_difference:,.0f}, {self.tokens_per_s:.0f} tokens/s\n"
         )
 
-    def plot(self) -> Figure:
-        """Accumulated service by client, and D, over time: ``.savefig`` writes it. Needs matplotlib."""
-        from exoflow.llm.fair.plots import overview
+    def history(self, end_s: float | None = None, points: int = 200) -> tuple[list[float], dict[str, list[float]]]:
+        """Times from 0 to the end, and what each client had got by each."""
+        end_s = self.finish_s if end_s is None else end_s
+        times_s = [end_s * number / points for number in range(points + 1)]
+        return times_s, {client: [self.service(client, 0.0, at) for at in times_s] for client in self.clients}
 
-        return overview(self)
+    def plot(self) -> Figure:
+        """What each client had got, and D, over time: ``.savefig`` writes it. Needs matplotlib."""
+        from exoflow.llm.fair.plots import draw, sheet
+
+        figure, (left, right) = sheet(2)
+        draw(left, "service so far, tokens' worth", *self.history())
+        draw(right, "D: difference of service rates in ±30 s, a second", CENTRES_S, {"D": self.differences}, marker="o")
+        return figure
 
     def _worth(self, served: Served) -> float:
         return float(self.cost(served.input_tokens, served.output_tokens))
