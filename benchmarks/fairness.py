@@ -41,7 +41,7 @@ from fairness_workloads import (
 from machine import checkout, describe
 
 from exoflow.llm.fair import FCFS, VTC
-from exoflow.llm.fair.simulator import Sequence as Simulated
+from exoflow.llm.fair.simulator import SimulatedRequest
 
 HERE = Path(__file__).parent
 TENANTS = (10, 100, 1_000, 10_000)
@@ -123,8 +123,8 @@ def timed(policy: Any, tenants: int, levels: int, rounds: int = 5_000) -> dict[s
     }
 
 
-def request(number: int, client: tuple[str, ...]) -> Simulated:
-    return Simulated(number, 0.0, client, 256, 256, 256)
+def request(number: int, client: tuple[str, ...]) -> SimulatedRequest:
+    return SimulatedRequest(number, 0.0, client, 256, 256, 256)
 
 
 def path(tenant: int, levels: int) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from exoflow.llm.fair import LCF, VTC, Arrival, BatchCost, Linear, simulate
 from exoflow.llm.fair.policy import Policy
-from exoflow.llm.fair.simulator import Sequence
+from exoflow.llm.fair.simulator import SimulatedRequest
 
 INPUT, OUTPUT, MEMORY = 40, 40, 150
 """The longest; and what fits, without room for adapters."""
@@ -34,7 +34,7 @@ class Moment(NamedTuple):
 class Witness:
     """A policy that is watched."""
 
-    policy: Policy[Sequence]
+    policy: Policy[SimulatedRequest]
     weights: dict[str, int] = field(default_factory=dict)
     got: Counter[str] = field(default_factory=Counter)
     """What was charged to each client, divided by its weight, times ``SCALE``."""
@@ -51,16 +51,16 @@ class Witness:
         """
         return SCALE * max(INPUT, 2 * self.largest_batch)
 
-    def add(self, w: Sequence, now_s: float) -> None:
+    def add(self, w: SimulatedRequest, now_s: float) -> None:
         self.policy.add(w, now_s)
         self._look()
         self.waiting[w.client[0]] += 1
         self._look()
 
-    def peek(self, now_s: float) -> Sequence | None:
+    def peek(self, now_s: float) -> SimulatedRequest | None:
         return self.policy.peek(now_s)
 
-    def pop(self, now_s: float) -> Sequence:
+    def pop(self, now_s: float) -> SimulatedRequest:
         self._look()
         popped = self.policy.pop(now_s)
         self.waiting[popped.client[0]] -= 1
@@ -71,18 +71,18 @@ class Witness:
         self._look()
         return popped
 
-    def charge(self, w: Sequence, tokens: int) -> None:
+    def charge(self, w: SimulatedRequest, tokens: int) -> None:
         self.policy.charge(w, tokens)
         self._give(w, 2 * tokens)
 
-    def finish(self, w: Sequence) -> None:
+    def finish(self, w: SimulatedRequest) -> None:
         self.policy.finish(w)
         self.in_batch -= w.input_tokens + w.output_tokens
 
     def __len__(self) -> int:
         return len(self.policy)
 
-    def _give(self, w: Sequence, worth: int) -> None:
+    def _give(self, w: SimulatedRequest, worth: int) -> None:
         self.got[w.client[0]] += SCALE * worth // self.weights.get(w.client[0], 1)
 
     def _look(self) -> None:
@@ -123,9 +123,11 @@ def load(seed: int, clients: str, requests: int = 100) -> list[Arrival]:
     return arrivals
 
 
-def watched(policy: Policy[Sequence], arrivals: list[Arrival], weights: dict[str, int] | None = None) -> Witness:
+def watched(
+    policy: Policy[SimulatedRequest], arrivals: list[Arrival], weights: dict[str, int] | None = None
+) -> Witness:
     witness = Witness(policy, weights or {})
-    simulate(arrivals, witness, STEADY, memory_tokens=MEMORY, client_tokens=0)  # type: ignore[arg-type]  # the rest is not called
+    simulate(arrivals, witness, STEADY, memory_tokens=MEMORY, client_tokens=0)  # type: ignore[arg-type]  # what is not called is left out
     return witness
 
 
@@ -175,7 +177,7 @@ def test_who_asks_for_less_than_its_share_gets_all_of_it(seed: int) -> None:
     chance = random.Random(seed)
     flood = [Arrival(0.0, client, INPUT, OUTPUT) for client in "bc" for _ in range(60)]
     modest = [
-        Arrival(chance.uniform(0, 20), "a", chance.randint(1, INPUT), chance.randint(1, OUTPUT)) for _ in range(9)
+        Arrival(chance.uniform(0, 20), "a", chance.randint(1, INPUT), chance.randint(1, OUTPUT)) for _ in range(5)
     ]
     witness = watched(VTC(Linear(1, 2)), flood + modest)
     flooded = [m for m in witness.moments if m.waiting["b"] and m.waiting["c"]]

@@ -9,13 +9,13 @@ import pytest
 
 from exoflow.llm.fair import FCFS, LCF, VTC, Arrival, BatchCost, Linear, Result, Within, simulate, steady
 from exoflow.llm.fair.policy import Policy
-from exoflow.llm.fair.simulator import Sequence as Simulated
+from exoflow.llm.fair.simulator import SimulatedRequest
 
 MEMORY = 10_000
 BOUND = 2 * MEMORY  # U of the paper for weights 1 and 2
 
 
-POLICIES: Mapping[str, Callable[[], Policy[Simulated]]] = {
+POLICIES: Mapping[str, Callable[[], Policy[SimulatedRequest]]] = {
     "VTC": lambda: VTC(Linear(1, 2)),
     "±50 %": lambda: VTC(Linear(1, 2), predict=Within("0.5")),
     "oracle": lambda: VTC(Linear(1, 2), predict="oracle"),

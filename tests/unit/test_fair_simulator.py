@@ -8,7 +8,7 @@ import pytest
 
 from exoflow.llm.fair import FCFS, RPM, VTC, Arrival, BatchCost, Linear, Result, simulate, steady
 from exoflow.llm.fair.policy import Policy
-from exoflow.llm.fair.simulator import Sequence as Simulated, most_needed
+from exoflow.llm.fair.simulator import SimulatedRequest, most_needed
 
 A_SECOND = BatchCost(prefill_s=1.0, prefill_token_s=0.0, step_s=1.0, sequence_s=0.0, context_token_s=0.0)
 LONG = 10_000
@@ -122,12 +122,12 @@ class Closed:
     """A policy that lets nobody go."""
 
     def __init__(self) -> None:
-        self.waiting: list[Simulated] = []
+        self.waiting: list[SimulatedRequest] = []
 
-    def add(self, w: Simulated, now_s: float) -> None:
+    def add(self, w: SimulatedRequest, now_s: float) -> None:
         self.waiting.append(w)
 
-    def peek(self, now_s: float) -> Simulated | None:
+    def peek(self, now_s: float) -> SimulatedRequest | None:
         return None
 
     def __len__(self) -> int:
@@ -135,13 +135,13 @@ class Closed:
 
 
 def test_a_policy_that_lets_nobody_go_is_told() -> None:
-    closed: Policy[Simulated] = Closed()  # type: ignore[assignment]  # what is never called is left out
+    closed: Policy[SimulatedRequest] = Closed()  # type: ignore[assignment]  # what is never called is left out
     with pytest.raises(ValueError, match="lets none of 1 requests go"):
         simulate([Arrival(0, "a", 1, 1)], closed, A_SECOND, memory_tokens=LONG)
 
 
 class LateOpening(FCFS):
-    def peek(self, now_s: float) -> Simulated | None:
+    def peek(self, now_s: float) -> SimulatedRequest | None:
         return super().peek(now_s) if now_s >= 5.0 else None
 
 

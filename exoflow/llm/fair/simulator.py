@@ -6,7 +6,7 @@ Sheng et al., "Fairness in Serving Large Language Models", OSDI '24, section 5: 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence as Listed
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from exoflow.llm.fair.batch_cost import BatchCost
@@ -45,7 +45,7 @@ class Arrival:
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class SimulatedRequest:
     """A request in the simulated machine; what a ``Policy`` sees as ``Waiting``."""
 
     number: int
@@ -68,7 +68,7 @@ class Sequence:
 
 def simulate(
     arrivals: Iterable[Arrival],
-    policy: Policy[Sequence],
+    policy: Policy[SimulatedRequest],
     cost: BatchCost,
     *,
     memory_tokens: int,
@@ -106,10 +106,10 @@ def simulate(
     return Result(tuple(served), service or Linear(1, 2))
 
 
-def _numbered(arrivals: Iterable[Arrival]) -> list[Sequence]:
+def _numbered(arrivals: Iterable[Arrival]) -> list[SimulatedRequest]:
     in_order = sorted(arrivals, key=lambda arrival: arrival.time_s)
     return [
-        Sequence(
+        SimulatedRequest(
             number, a.time_s, a.path, a.input_tokens, a.max_output_tokens or a.output_tokens, a.output_tokens,
             a.priority, a.job,
         )
@@ -125,7 +125,7 @@ class Room:
     client_tokens: int
     prefill_tokens: int
 
-    def holds(self, running: Listed[Sequence], new: Listed[Sequence]) -> bool:
+    def holds(self, running: Sequence[SimulatedRequest], new: Sequence[SimulatedRequest]) -> bool:
         """Whether the new ones can be prefilled at once, and all run to their ends."""
         if sum(each.input_tokens for each in new) > self.prefill_tokens:
             return False
@@ -135,7 +135,7 @@ class Room:
         held += [(each.max_output_tokens - 1, each.input_tokens + 1) for each in new]
         return most_needed(held) < have
 
-    def check(self, sequence: Sequence) -> None:
+    def check(self, sequence: SimulatedRequest) -> None:
         if not self.holds((), (sequence,)):
             raise ValueError(
                 f"request {sequence.number} of {'/'.join(sequence.client)} ({sequence.input_tokens} tokens in, "
@@ -161,13 +161,13 @@ def most_needed(held: Iterable[tuple[int, int]]) -> int:
 class Machine:
     """A GPU that prefills and decodes by turns."""
 
-    policy: Policy[Sequence]
+    policy: Policy[SimulatedRequest]
     cost: BatchCost
     room: Room
     retry_steps: int
     now_s: float = 0.0
-    coming: deque[Sequence] = field(default_factory=deque)
-    running: list[Sequence] = field(default_factory=list)
+    coming: deque[SimulatedRequest] = field(default_factory=deque)
+    running: list[SimulatedRequest] = field(default_factory=list)
     _steps: int = 0
     """Since something was admitted."""
     _owed: int = 0
@@ -178,7 +178,7 @@ class Machine:
     _held_s: float = 0.0
     """How long the policy has let nobody go, though nothing ran."""
 
-    def serve(self, sequences: Iterable[Sequence]) -> None:
+    def serve(self, sequences: Iterable[SimulatedRequest]) -> None:
         """All of them, in order of their arrival."""
         self.coming.extend(sequences)
         while self.coming or self.running or len(self.policy):
@@ -199,7 +199,7 @@ class Machine:
     def _admit(self) -> bool:
         """Prefill as many as fit; whether there was one."""
         self._account()
-        new: list[Sequence] = []
+        new: list[SimulatedRequest] = []
         while (head := self.policy.peek(self.now_s)) is not None and self.room.holds(self.running, [*new, head]):
             new.append(self.policy.pop(self.now_s))
         if not new:
