@@ -68,9 +68,9 @@ def flooded(seed: int = 0) -> list[Arrival]:
 def restart(seed: int = 0) -> list[Arrival]:
     """One is served alone; all is idle for a minute; then a newcomer, and the old one right after it."""
     return [
-        *steady({"old": 1.5}, duration_s=200, seed=seed),
-        *steady({"new": 3.0}, start_s=260, duration_s=150, seed=seed),
-        *steady({"old": 3.0}, start_s=261, duration_s=150, seed=seed),
+        *steady({"old": 1.5}, duration_s=200, seed=3 * seed),
+        *steady({"new": 3.0}, start_s=260, duration_s=150, seed=3 * seed + 1),
+        *steady({"old": 3.0}, start_s=261, duration_s=150, seed=3 * seed + 2),
     ]
 
 
