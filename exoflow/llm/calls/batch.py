@@ -137,7 +137,7 @@ def _result(how: How, question: Question, line: Json | None, batch: Submitted, s
         return failed_with(status if isinstance(status, int) else 500, {}, text).error(where, 1, maybe_billed=False)
     try:
         reading = whole(body)
-    except (Unreadable, KeyError, TypeError, ValueError) as error:
+    except Unreadable as error:
         return _named(Unanswered(f"{where}: an answer cannot be read: {error}"), 200)
     return answer_of(how, question, reading)
 
