@@ -10,8 +10,7 @@ from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.calling import Call, answered
-from exoflow.llm.calls.how import Model
+from exoflow.llm.calls.how import Call, Model
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.engine.request import AdapterRef, Usage
 from exoflow.model import CallId
@@ -76,6 +75,10 @@ async def asked(llm: Model | LLM, question: Question, call: Call, adapter: Adapt
         from exoflow.llm.calls.on_engine import generated
 
         return await generated(llm.how, llm.model, question, llm.call, adapter)
+    try:
+        from exoflow.llm.calls.calling import answered
+    except ImportError as error:
+        raise ImportError("calls of an endpoint need aiohttp: pip install 'exoflow[calls]'") from error
     return await answered(llm.how, llm.model, question, llm.call, call)
 
 
