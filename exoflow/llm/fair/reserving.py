@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, ClassVar
 
-from exoflow.llm.fair.accounts import Account
 from exoflow.llm.fair.costs import Cost
 from exoflow.llm.fair.counters import Counters, Node
 from exoflow.llm.fair.policy import W
 from exoflow.llm.fair.vtc import VTC
 
 RECENT_MAX = 64
-NODES_MAX = 10_000
+PARTS_MIN = 4096
+
+
+class _Part:
+    """Of what a client, or a group, reserves for answers, the part that it uses. In units of the cost."""
+
+    __slots__ = ("calls", "most", "now", "used")
+
+    def __init__(self) -> None:
+        self.now = 0
+        """Reserved for answers that are to come."""
+        self.calls = self.most = self.used = 0
+        """Of the last calls that ended: how many, what they had reserved, what they used of it."""
+
+    def learn(self, most: int, used: int) -> None:
+        self.now -= most
+        if self.calls == RECENT_MAX:
+            self.calls, self.most, self.used = self.calls // 2, self.most // 2, self.used // 2
+        self.calls += 1
+        self.most += most
+        self.used += used
+
+    @property
+    def unused(self) -> int:
+        """What will be given back, by what is known."""
+        return self.now * (self.most - self.used) // self.most if self.most else 0
 
 
 class _Reserving(Counters[W]):
@@ -26,50 +49,46 @@ class _Reserving(Counters[W]):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._reserved_now: Counter[Node[W]] = Counter()
-        """For answers that are to come, in units of the cost."""
-        self._recent: dict[Node[W], tuple[int, int, int]] = {}
-        """Calls that ended, what they had reserved for answers, what they used of it."""
+        self._parts: dict[Node[W], _Part] = {}
+        self._sweep_parts_at = PARTS_MIN
+        self._promised: dict[int, tuple[list[_Part], int, int]] = {}
+        """By request: of whom it is, what its input costs, and the most that its answer may."""
 
     def pop(self, now_s: float) -> W:
         under_way = len(self._accounts)
         w = super().pop(now_s)
         if len(self._accounts) > under_way:  # not for one that had to give up its place
             account = self._accounts[w.number]
-            for node in account.owner.up():
-                self._reserved_now[node] += self._most(account)
+            base = self._cost(account.input_tokens, 0)
+            parts = [self._part(node) for node in account.owner.up()]
+            for part in parts:
+                part.now += account.paid - base
+            self._promised[w.number] = parts, base, account.paid - base
         return w
 
     def finish(self, w: W, billed: int | None = None) -> None:
         account = self._accounts[w.number]
-        most = self._most(account)
-        used = min(most, self._cost(account.input_tokens, account.got) - self._cost(account.input_tokens, 0))
-        for node in account.owner.up():
-            self._reserved_now[node] -= most
-            if not self._reserved_now[node]:
-                del self._reserved_now[node]
-            self._learn(node, most, used)
+        parts, base, most = self._promised.pop(w.number)
+        used = min(most, self._cost(account.input_tokens, account.got) - base)
+        for part in parts:
+            part.learn(most, used)
         super().finish(w, billed)
 
-    def _most(self, account: Account[Node[W]]) -> int:
-        return self._cost(account.input_tokens, account.expected) - self._cost(account.input_tokens, 0)
-
-    def _learn(self, node: Node[W], most: int, used: int) -> None:
-        """Those that it remembers are bounded: who ended the longest ago goes."""
-        calls, most_before, used_before = self._recent.pop(node, (0, 0, 0))
-        if calls == RECENT_MAX:
-            calls, most_before, used_before = calls // 2, most_before // 2, used_before // 2
-        self._recent[node] = (calls + 1, most_before + most, used_before + used)
-        if len(self._recent) > NODES_MAX:
-            del self._recent[next(iter(self._recent))]
+    def _part(self, node: Node[W]) -> _Part:
+        found = self._parts.get(node)
+        if found is None:
+            if len(self._parts) >= self._sweep_parts_at:
+                self._parts = {each: part for each, part in self._parts.items() if part.now}
+                self._sweep_parts_at = max(PARTS_MIN, 2 * len(self._parts))
+            found = self._parts[node] = _Part()
+        return found
 
     def _floor(self, group: Node[W]) -> int:
         node = group.first() if group.queued else group.last
         if node is None:
             return 0
-        _, most, used = self._recent.get(node, (0, 0, 0))
-        unused = self._reserved_now[node] * (most - used) // most if most else 0
-        return node.counter - unused * node.step
+        part = self._parts.get(node)
+        return node.counter - part.unused * node.step if part is not None else node.counter
 
 
 class ReservingVTC(VTC[W]):
