@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from exoflow.llm.calls import LLM, Answer, Prices
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
+    from exoflow.llm.fair.scheduler import FairScheduler, Tenant
 
 __all__ = [
     "LLM",
@@ -21,9 +22,11 @@ __all__ = [
     "EngineConfig",
     "EngineSpec",
     "Event",
+    "FairScheduler",
     "Output",
     "Prices",
     "SamplingParams",
+    "Tenant",
     "Usage",
 ]
 
@@ -31,8 +34,10 @@ _HEAVY = {
     "Answer": "exoflow.llm.calls",
     "Engine": "exoflow.llm.engine.engine",
     "EngineSpec": "exoflow.llm.durable",
+    "FairScheduler": "exoflow.llm.fair.scheduler",
     "LLM": "exoflow.llm.calls",
     "Prices": "exoflow.llm.calls",
+    "Tenant": "exoflow.llm.fair.scheduler",
 }
 """Imported when they are first asked for: torch, and what flows are made of."""
 

@@ -38,6 +38,8 @@ class Bands(Generic[W]):
         """Of requests that are not in the band of their own priority, by number."""
         self._due: list[tuple[float, int, W]] = []
         """When who rises, if it still waits."""
+        self._rises_s: dict[int, float] = {}
+        """Which of these is meant, by number: who was taken out and came back has several."""
 
     def add(self, w: W, now_s: float) -> None:
         if w.priority < 0:
@@ -66,11 +68,13 @@ class Bands(Generic[W]):
     def finish(self, w: W, billed: int | None = None) -> None:
         self._of(w).finish(w, billed)
         self._risen.pop(w.number, None)
+        self._rises_s.pop(w.number, None)
 
     def cancel(self, w: W) -> bool:
         if not self._of(w).cancel(w):
             return False
         self._risen.pop(w.number, None)
+        self._rises_s.pop(w.number, None)
         return True
 
     def __len__(self) -> int:
@@ -92,13 +96,14 @@ class Bands(Generic[W]):
 
     def _will_rise(self, w: W, since_s: float) -> None:
         if self._ageing_s is not None and self._risen.get(w.number, w.priority):
+            self._rises_s[w.number] = since_s + self._ageing_s
             heapq.heappush(self._due, (since_s + self._ageing_s, w.number, w))
 
     def _rise(self, now_s: float) -> None:
         while self._due and self._due[0][0] <= now_s:
             due_s, _, w = heapq.heappop(self._due)
             band = self._of(w)
-            if band.knows(w) or not band.cancel(w):
+            if self._rises_s.get(w.number) != due_s or band.knows(w) or not band.cancel(w):
                 continue
             self._risen[w.number] = self._risen.get(w.number, w.priority) - 1
             self._of(w).add(w, now_s)
