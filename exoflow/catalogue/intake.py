@@ -50,8 +50,9 @@ _LABEL = "INSERT OR REPLACE INTO labels (run_id, key, value, started_s) VALUES (
 # An attempt that was made may be saved later; what is saved stays so.
 _ATTEMPT = """
     INSERT INTO attempts (run_id, call, version, state, started_s, seconds, number, why, saved, size, object, inputs,
-        names, reads_at, choice, code, error, journal, executor, worker, actor)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        names, reads_at, choice, code, error, journal, executor, worker, actor, input_tokens, output_tokens,
+        cached_tokens, nano_usd, maybe_rebilled)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_id, call, version) DO UPDATE SET
         state = excluded.state, saved = excluded.saved, size = excluded.size, object = excluded.object,
         names = excluded.names
@@ -75,6 +76,10 @@ _WAITS = """
     UPDATE runs SET waits_for = ?1, waits_epoch = ?2 WHERE run_id = ?3
     AND (waits_for IS NOT NULL OR ?1 IS NOT NULL) AND coalesce(waits_epoch, 0) <= ?2
 """
+
+_BILLED = 5
+"""So many fields of a bill are columns."""
+_NO_BILL = (None,) * _BILLED
 
 _STATES: dict[int, str] = {Kind.SAVED: "saved", Kind.MADE: "made", Kind.FAILED: "failed"}
 
@@ -155,6 +160,7 @@ class Intake:
             "error" if state == "failed" else saved, size, name, _listed(result.inputs), _listed(result.names),
             result.reads_at, result.choice, result.code, _error(result.payload) if state == "failed" else None, journal,
             *_place(result.place), result.actor if isinstance(result.actor, str) else None,
+            *(result.bill[:_BILLED] if result.bill else _NO_BILL),
         ))  # fmt: skip
 
     def _snapshot(self, journal: str, run_id: str, epoch: int, record: Record) -> None:

@@ -36,8 +36,9 @@ EVENT = 8
 """The bit of ``Result.choice`` that says so."""
 
 
-ACTOR, DEAD, LINKED = 16, 32, 64
-"""Bits of ``Result.choice``: an actor's call; one that has left no state, nor will any behind it; one that put Refs."""
+ACTOR, DEAD, LINKED, UNHEARD = 16, 32, 64, 128
+"""Bits of ``Result.choice``: an actor's call; one that has left no state, nor will any behind it; one that put Refs; a
+paid one that failed because its last attempt ended without a word."""
 
 
 class Start(NamedTuple):
@@ -91,6 +92,11 @@ class Result(NamedTuple):
     """``[executor, worker]``; None: the run's own process."""
     actor: str | None = None
     """Of an actor's call: the call that has created the actor."""
+    bill: list[Any] | None = None
+    """Of a paid call: the fields of ``model.Bill``, of all attempts behind its intent that have told theirs."""
+
+
+BILL = Result._fields.index("bill")
 
 
 class Snapshot(NamedTuple):
@@ -109,7 +115,7 @@ class Intent(NamedTuple):
     call: str
     version: int
     what: str
-    """irrevocable, repeatable, transaction, idempotent or rollback."""
+    """irrevocable, repeatable, transaction, idempotent, rollback or paid."""
     names: list[str]
     releases: list[str]
     inputs: Payload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
@@ -14,12 +15,14 @@ from exoflow.driver.values import DRIVER, Values, payload_of
 from exoflow.errors import CodecError, StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
-from exoflow.model import CallId, Held, Kind, Stored, Version
+from exoflow.model import Bill, CallId, Held, Kind, Stored, Version
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
 
 SAVE_TRIES = 3
+
+_BILLED = [each.name for each in fields(Bill)]
 
 SMALL_MAX_BYTES = 8 << 20
 """A larger value has an object of its own, which who reads it may map."""
@@ -62,6 +65,8 @@ def append_result(
         bits |= records.LINKED
     if note.actor:
         bits |= records.ACTOR | (records.DEAD if call.dead else 0)
+    elif note.paid:
+        bits |= records.UNHEARD if call.failed and call.unheard else 0
     elif note.kind is Kind.EVENT:
         bits |= records.EVENT
         inputs = [records.message_name(handle.message)]
@@ -85,17 +90,21 @@ def append_result(
         bits,
         newest,
     )
-    if note.actor or handle.rare is not None and handle.worker:
-        execution.append((*record, *_where(execution, handle)))
+    if note.actor or handle.rare is not None and (handle.worker or handle.bill):
+        execution.append((*record, *_rest(execution, handle)))
     else:
         execution.append(record)
 
 
-def _where(execution: Execution, handle: Handle) -> tuple[list[str] | None, CallId | None]:
-    """The end of a record that not every call needs: who ran it, and of which actor."""
+def _rest(execution: Execution, handle: Handle) -> tuple[Any, ...]:
+    """The end of a record that not every call needs: who ran it, of which actor, and what it has cost."""
     place = [executor_of(execution, handle.spec).name, handle.worker] if handle.worker else None
     origin = handle.call.origin
-    return place, None if origin is None else origin.id
+    actor = None if origin is None else origin.id
+    if handle.bill is None:
+        return place, actor
+    bill, handle.bill = handle.bill, None
+    return place, actor, tuple(getattr(bill, name) for name in _BILLED)
 
 
 def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:

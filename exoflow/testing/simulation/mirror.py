@@ -49,6 +49,8 @@ class Mirror:
         """Attempts of actors, and whose live state they were given."""
         self.tries: dict[CallId, int] = {}
         self.losses: dict[CallId, int] = {}
+        self.unheard: set[CallId] = set()
+        """Whose last attempt ended without a word."""
         self.undoing = NONE
         self.undone_seq = self.start_seq = self.seq = self.durable_seq = 0
         self.cancelled = self.failing = self.stuck = False
@@ -74,6 +76,11 @@ class Mirror:
     def body(self, path: str, **changes: Any) -> None:
         self.bodies[path] = replace(self.bodies[path], **changes)
 
+    def settle_intent(self, id: CallId) -> None:
+        """What became of a paid call is recorded, or has fallen: its next attempt needs another intent."""
+        if self.calls[id].note.paid:
+            self.set(id, intent=NONE, intent_durable=False)
+
     def history_left(self) -> bool:
         return rules.history_left(self.calls.values())
 
@@ -91,6 +98,8 @@ class Mirror:
             case Save(id, version):
                 self._append(id, version, "result")
                 self.set(id, recorded=True)
+                if id not in self.unheard or not self.calls[id].failed:
+                    self.settle_intent(id)
             case Make(id, version):
                 self._append(id, version, "made")
             case Intend(id, version, names, releases):
@@ -196,6 +205,7 @@ class Mirror:
         while fallen := rules.to_retire(self.facts()):
             for id in fallen:
                 self.set(id, **LOST)
+                self.settle_intent(id)
                 self._ask_anew(id)
 
         facts = self.facts()

@@ -36,6 +36,8 @@ class Told(Kernel):
             id, path=path, made=version, has_result=saved, held=False, recorded=saved, durable=saved, note=note,
             failed=what["failed"], refs=what["refs"], open_names=what["names"], dead=what.get("dead", False),
         )  # fmt: skip
+        if saved and not what.get("unheard", False):
+            self.mirror.settle_intent(id)
         for ref in what["refs"]:
             self.mirror.calls.setdefault(ref, CallFacts(ref))
         super().recall_result(id, path, version, **what)
@@ -50,10 +52,12 @@ class Told(Kernel):
             effect="irrevocable" if what["effect"] else None,
             rollback=rollback,
             actor=what.get("actor", False),
+            paid=known is not None and known.note.paid,
         )
 
     def recall_intent(self, id: CallId, path: str, version: Version, **what: Any) -> None:
-        note = Annotations(rollback=True) if what["rollback"] else Annotations(effect="irrevocable")
+        rollback, paid = what["rollback"], what["paid"]
+        note = Annotations(effect=None if rollback or paid else "irrevocable", rollback=rollback, paid=paid)
         self.mirror.set(
             id, path=path, note=note, intent=version, intent_durable=True, intent_names=what["names"],
             intent_is_old=True, holds=what["releases"],
@@ -151,6 +155,7 @@ class Told(Kernel):
     def failed(self, id: CallId, version: Version, *, did_not_happen: bool = False, **what: Any) -> bool:
         counts = self._ended_attempt(id, version)
         if counts:
+            self.mirror.unheard.discard(id)
             self.mirror.tries[id] = self.mirror.tries.get(id, 0) + 1
             self._give_up(id, self.mirror.tries[id] > self.mirror.calls[id].note.retries, did_not_happen)
         accepted = super().failed(id, version, did_not_happen=did_not_happen, **what)
@@ -161,6 +166,7 @@ class Told(Kernel):
     def vanished(self, id: CallId, version: Version, *, began: bool = True) -> bool:
         counts = self._ended_attempt(id, version)
         if counts:
+            self.mirror.unheard.add(id)
             self.mirror.losses[id] = self.mirror.losses.get(id, 0) + 1
             self._give_up(id, self.mirror.losses[id] > self.mirror.calls[id].note.losses, False)
         if counts and not began:

@@ -1,0 +1,187 @@
+"""One call of a model: its turn, its tries, what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
+
+from exoflow.llm.calls import endpoint
+from exoflow.llm.calls.answer import Answer
+from exoflow.llm.calls.how import Call, For, How
+from exoflow.llm.calls.question import Question
+from exoflow.llm.calls.reading import Pieces, Reading
+from exoflow.llm.calls.retrying import Retries
+from exoflow.llm.calls.usage import usage_of
+from exoflow.llm.engine.request import Usage
+from exoflow.llm.fair.asks import Ask
+
+if TYPE_CHECKING:
+    from exoflow.llm.fair.pace import Pace
+
+logger = logging.getLogger(__name__)
+
+
+class Turn(Protocol):
+    """What ``FairScheduler.admit`` gives."""
+
+    def charge(self, tokens: int) -> None: ...
+
+    def settle(self, usage: Usage, nano_usd: int) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class _Free:
+    """A turn where there is no scheduler."""
+
+    def charge(self, tokens: int) -> None: ...
+
+    def settle(self, usage: Usage, nano_usd: int) -> None: ...
+
+    def release(self) -> None: ...
+
+
+async def answered(how: How, model: str, question: Question, who: For, call: Call) -> Answer:
+    """Wait for its turn, ask until there is an answer, and charge for it.
+
+    Raises:
+        CallFailed: there is none.
+        BudgetExceeded, Overloaded, WrongRequest: the scheduler refuses it.
+    """
+    async with _place(how):
+        turn = await _turn(how, question, who, call)
+        begun = time.monotonic()
+        try:
+            tries = _Tries(how, model, question, who, call, turn)
+            reading = await tries.reading()
+            seconds, maybe_rebilled = time.monotonic() - begun, tries.lost or call.was_dispatched
+            answer = answer_of(how, question, reading, seconds=seconds, maybe_rebilled=maybe_rebilled)
+            how.pace.correct(_likely(question), answer.usage.prompt_tokens + answer.usage.completion_tokens)
+        except BaseException:
+            turn.release()
+            raise
+        turn.settle(answer.usage, answer.nano_usd)
+    return answer
+
+
+def answer_of(
+    how: How, question: Question, reading: Reading, *, seconds: float = 0.0, maybe_rebilled: bool = False
+) -> Answer:
+    """What was read, with what it cost."""
+    usage, is_estimated = usage_of(reading.usage, question, _all_text(reading))
+    nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
+    if is_estimated:
+        logger.debug("%s: usage %r cannot be true, and is estimated", how.endpoint, reading.usage)
+    return Answer(
+        reading.text,
+        reading.tool_calls,
+        reading.finish_reason or "stop",
+        usage,
+        nano_usd,
+        reading.logprobs,
+        seconds,
+        maybe_rebilled,
+        is_estimated,
+        reading.refusal,
+        reading.model,
+        question.params.get("response_format"),
+    )
+
+
+def _all_text(reading: Reading) -> str:
+    return reading.text + (reading.refusal or "") + "".join(call.name + call.arguments for call in reading.tool_calls)
+
+
+def _likely(question: Question) -> int:
+    return question.likely_input_tokens + (question.max_output_tokens or 0)
+
+
+async def _turn(how: How, question: Question, who: For, call: Call) -> Turn:
+    if how.scheduler is None:
+        await _paced(how.pace, _likely(question))
+        return _Free()
+    most = question.max_output_tokens
+    usd = None
+    if how.prices is not None and most is not None:
+        usd = how.prices.nano_usd(Usage(question.most_input_tokens, most))
+    ask = Ask(call.id, call.run, who.job, who.labels, question.likely_input_tokens, most, usd, pace=how.pace)
+    return await how.scheduler.admit(ask)
+
+
+class _Tries:
+    """At one call."""
+
+    def __init__(self, how: How, model: str, question: Question, who: For, call: Call, turn: Turn) -> None:
+        self._how = how
+        self._turn = turn
+        self._listener = who.on_text if who.on_text is not None and who.on_text.function is not None else None
+        self._question = question
+        asked = question.body(model)
+        if self._listener is not None:
+            asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        self._body = endpoint.body_of(asked)
+        self._url = f"{how.endpoint}/{'completions' if question.messages is None else 'chat/completions'}"
+        self._headers = how.headers() | endpoint.key_header(call.key)
+        self._told = 0
+        self._retries = Retries(how, self._url, may_go_on=self._may_go_on, before_again=self._pace)
+
+    async def reading(self) -> Reading:
+        """Of the first one that is answered.
+
+        Raises:
+            CallFailed: none is, or none would be.
+        """
+        return await self._retries.answered(self._try)
+
+    @property
+    def lost(self) -> bool:
+        """One of them was sent, and what became of it is unknown."""
+        return self._retries.lost
+
+    def _may_go_on(self) -> bool:
+        return not self._told or self._listener is None or self._listener.begins_anew
+
+    async def _pace(self) -> None:
+        await _paced(self._how.pace, _likely(self._question))
+
+    async def _try(self) -> Reading:
+        arguments = self._url, self._body, self._headers, self._how.timeout_s
+        if self._listener is None:
+            return await endpoint.asked(*arguments)
+        return await endpoint.streamed(*arguments, self._piece)
+
+    def _piece(self, pieces: Pieces) -> None:
+        if pieces.count > self._told:
+            self._turn.charge(pieces.count - self._told)
+            self._told = pieces.count
+        if self._listener is not None:
+            self._listener.hears(pieces.text)
+
+
+_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Pace, asyncio.Lock]] = WeakKeyDictionary()
+_places: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+async def _paced(pace: Pace, tokens: int) -> None:
+    """Wait for room in the endpoint's minute, in the order of arrival."""
+    queue = _queues.setdefault(asyncio.get_running_loop(), {}).setdefault(pace, asyncio.Lock())
+    if not queue.locked() and not pace.take(tokens):
+        return
+    async with queue:
+        while wait_s := pace.take(tokens):  # noqa: ASYNC110 -- a minute goes by, and nothing tells of it
+            await asyncio.sleep(wait_s)
+
+
+def _place(how: How) -> AbstractAsyncContextManager[object]:
+    """Among the calls in flight. A scheduler has slots instead."""
+    if how.scheduler is not None:
+        return nullcontext()
+    of_loop = _places.setdefault(asyncio.get_running_loop(), {})
+    found = of_loop.get(how.token)
+    if found is None:
+        found = of_loop[how.token] = asyncio.Semaphore(how.max_in_flight)
+    return found
