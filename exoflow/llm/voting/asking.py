@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from exoflow.errors import LLMError
 from exoflow.gathering import gather
@@ -12,23 +12,15 @@ from exoflow.llm.voting.consulting import consult
 from exoflow.llm.voting.results import NOTHING, Sample, Spent, spent
 
 if TYPE_CHECKING:
-    from exoflow.llm.calls import Answer
+    from exoflow.llm.calls import LLM, Answer
     from exoflow.refs import Ref
-
-
-class Model(Protocol):
-    """What a vote needs of an ``LLM``: the same calls under keys of their own."""
-
-    def options(self, *, key: str) -> Model: ...
-
-    def submit(self, *args: Any, **params: Any) -> Ref[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is asked of a model, again and again."""
 
-    llm: Model
+    llm: LLM
     messages: Any
     prompt: str | None
     params: Mapping[str, Any]
@@ -47,7 +39,7 @@ class Question:
     def ask(self, index: int) -> Ref[Answer]:
         """Ask for one more sample. A ``seed`` is the first one's: each sample has another."""
         params = dict(self.params)
-        if isinstance(seed := params.get("seed"), int):
+        if isinstance(seed := params.get("seed", self.llm.how.params.get("seed")), int):
             params["seed"] = seed + index
         call = self.llm.options(key=f"sample-{index}")
         return (

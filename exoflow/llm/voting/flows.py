@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from exoflow.context import rng
 from exoflow.gathering import gather
 from exoflow.llm.library_flow import library_flow
-from exoflow.llm.voting.asking import Model, Question, answered, parsed, sampled
+from exoflow.llm.voting.asking import Question, answered, parsed, sampled
 from exoflow.llm.voting.consulting import consult
 from exoflow.llm.voting.equivalence import canonical
 from exoflow.llm.voting.results import (
@@ -35,7 +35,7 @@ from exoflow.llm.voting.stops import BetaStop, Heard, Stop
 from exoflow.llm.voting.tally import Tally, Ties, check_ties, tally, winner
 
 if TYPE_CHECKING:
-    from exoflow.llm.calls import Answer
+    from exoflow.llm.calls import LLM, Answer
     from exoflow.refs import Ref
 
 Parse = Callable[[str], Any] | None
@@ -44,7 +44,7 @@ Equivalence = Callable[[Any], Hashable]
 
 @library_flow
 async def vote(
-    llm: Model,
+    llm: LLM,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -86,7 +86,7 @@ async def vote(
 
 @library_flow
 async def filter_vote(
-    llm: Model,
+    llm: LLM,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -126,7 +126,7 @@ async def filter_vote(
 
 @library_flow
 async def adaptive_vote(
-    llm: Model,
+    llm: LLM,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -170,7 +170,8 @@ async def adaptive_vote(
             raise
         samples.append(sample)
         cost += of_parsing
-        heard.hear(*_votes([sample], equivalence), sample.nano_usd)
+        (option,) = _votes([sample], equivalence)
+        heard.hear(option, sample.nano_usd)
         stopped = stop.enough(heard)
     ended = await gather(calls, return_exceptions=True)
     cost += spent(each for each in ended if not isinstance(each, Exception))
@@ -181,7 +182,7 @@ async def adaptive_vote(
 
 @library_flow
 async def weighted_vote(
-    llm: Model,
+    llm: LLM,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -221,7 +222,7 @@ async def weighted_vote(
 
 @library_flow
 async def best_of_n(
-    llm: Model,
+    llm: LLM,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -254,6 +255,8 @@ async def best_of_n(
             best[option] = max(best.get(option, Fraction(sample.score)), Fraction(sample.score))
     ranked = Tally(counted.counts, best)
     told = _told(samples, samples, ranked, ties, equivalence, cost + of_scoring)
+    if len(best) == 1:
+        told["margin"] = math.inf
     return BestOf(**told, score=float(max(best.values())))
 
 
@@ -262,7 +265,9 @@ async def _valued(role: str, function: Callable[[Any], Any], samples: Sequence[S
     valid = [sample for sample in samples if sample.answer is not None]
     asked = [(sample.index, (sample if role == "weight" else sample.answer,)) for sample in valid]
     opinions, cost = await consult(role, function, asked)
-    values = {sample.index: _number(role, opinion.value) for sample, opinion in zip(valid, opinions, strict=True)}
+    values: dict[int, Any] = {
+        sample.index: _number(role, opinion.value) for sample, opinion in zip(valid, opinions, strict=True)
+    }
     return [replace(sample, **{role: values.get(sample.index)}) for sample in samples], cost
 
 

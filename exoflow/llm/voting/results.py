@@ -145,7 +145,7 @@ class WeightedVote(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class BestOf(Outcome):
-    """What ``best_of_n`` tells: ``answer`` is the best one's, and ``margin`` how far its score is ahead."""
+    """What ``best_of_n`` tells: ``margin`` is how far its score is ahead of that of the next other answer."""
 
     score: float
 
