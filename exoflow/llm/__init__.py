@@ -12,19 +12,59 @@ if TYPE_CHECKING:
     from exoflow.llm.calls import LLM, Answer, Prices
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
+    from exoflow.llm.voting import (
+        AdaptiveVote as AdaptiveVote,
+        BestOf as BestOf,
+        BetaStop as BetaStop,
+        Budget as Budget,
+        FilterVote as FilterVote,
+        Margin as Margin,
+        Vote as Vote,
+        WeightedVote as WeightedVote,
+        Window as Window,
+        adaptive_vote as adaptive_vote,
+        best_of_n as best_of_n,
+        choice as choice,
+        filter_vote as filter_vote,
+        first_line as first_line,
+        json_field as json_field,
+        number as number,
+        regex as regex,
+        vote as vote,
+        weighted_vote as weighted_vote,
+    )
 
 __all__ = [
     "LLM",
     "AdapterRef",
+    "AdaptiveVote",
     "Answer",
+    "BestOf",
+    "BetaStop",
+    "Budget",
     "Engine",
     "EngineConfig",
     "EngineSpec",
     "Event",
+    "FilterVote",
+    "Margin",
     "Output",
     "Prices",
     "SamplingParams",
     "Usage",
+    "Vote",
+    "WeightedVote",
+    "Window",
+    "adaptive_vote",
+    "best_of_n",
+    "choice",
+    "filter_vote",
+    "first_line",
+    "json_field",
+    "number",
+    "regex",
+    "vote",
+    "weighted_vote",
 ]
 
 _HEAVY = {
@@ -34,6 +74,30 @@ _HEAVY = {
     "LLM": "exoflow.llm.calls",
     "Prices": "exoflow.llm.calls",
 }
+_HEAVY |= dict.fromkeys(
+    (
+        "AdaptiveVote",
+        "BestOf",
+        "BetaStop",
+        "Budget",
+        "FilterVote",
+        "Margin",
+        "Vote",
+        "WeightedVote",
+        "Window",
+        "adaptive_vote",
+        "best_of_n",
+        "choice",
+        "filter_vote",
+        "first_line",
+        "json_field",
+        "number",
+        "regex",
+        "vote",
+        "weighted_vote",
+    ),
+    "exoflow.llm.voting",
+)
 """Imported when they are first asked for: torch, and what flows are made of."""
 
 

@@ -196,7 +196,7 @@ def _beside(weights: Sequence[Sequence[float]], m: int, most: int, *, ordered: b
         weights: of each option, by its votes; a shorter row ends with zeros.
         ordered: votes are a sequence, and their places are chosen.
     """
-    table: list[list[float]] = [[1] + [0] * most]
+    table: list[list[float]] = [[1, *[0] * most]]
     for row in weights:
         after: list[list[float]] = [[0] * (most + 1) for _ in range(len(table) + 1)]
         for ties, ways in enumerate(table):

@@ -253,5 +253,5 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_what_makes_no_sense_is_refused(what: str) -> None:
-    with pytest.raises(ValueError, match="=|sum|no more|negative"):
+    with pytest.raises(ValueError, match=r"=|sum|no more|negative"):
         WRONG[what]()
