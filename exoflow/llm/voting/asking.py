@@ -6,23 +6,35 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from exoflow.errors import LLMError
 from exoflow.gathering import gather
-from exoflow.llm.voting.consulting import consult
+from exoflow.llm.voting.consulting import consult, verdict
 from exoflow.llm.voting.results import NOTHING, Sample, Spent, spent
 
 if TYPE_CHECKING:
-    from exoflow.llm.calls import LLM, Answer
+    from exoflow.llm.calls import Answer
+    from exoflow.llm.calls.how import How
     from exoflow.refs import Ref
+
+
+class Model(Protocol):
+    """What a vote needs of an ``LLM``: the same calls under keys of their own."""
+
+    @property
+    def how(self) -> How: ...
+
+    def options(self, *, key: str) -> Model: ...
+
+    def submit(self, *args: Any, **params: Any) -> Ref[Answer]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is asked of a model, again and again."""
 
-    llm: LLM
+    llm: Model
     messages: Any
     prompt: str | None
     params: Mapping[str, Any]
@@ -97,7 +109,7 @@ async def judged(
     """The samples, and which of them pass; what abstains is not judged."""
     valid = [sample for sample in samples if sample.answer is not None]
     opinions, cost = await consult("judge", judge, [(each.index, (question.asked, each.answer)) for each in valid])
-    verdicts = {each.index: _verdict(said.value) for each, said in zip(valid, opinions, strict=True)}
+    verdicts = {each.index: verdict(said.value) for each, said in zip(valid, opinions, strict=True)}
     return [replace(sample, passed=verdicts.get(sample.index)) for sample in samples], cost
 
 
@@ -127,12 +139,6 @@ def mean_probability(sample: Sample) -> float:
     if not told:
         raise ValueError("the endpoint tells no token's probability, from which the weight is taken: give weight=...")
     return math.fsum(math.exp(token.logprob) for token in told) / len(told)
-
-
-def _verdict(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"judge gave {value!r}: it must give True or False")
-    return value
 
 
 def _number(role: str, value: object, least: float = -math.inf) -> float:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from exoflow.context import rng
 from exoflow.errors import NoConsensus
-from exoflow.llm.voting.results import Sample, Spent
+from exoflow.llm.voting.results import Sample, Spent, by_first_said
 from exoflow.llm.voting.tally import Tally, Ties, check_ties, winner
 
 Equivalence = Callable[[Any], Hashable]
@@ -34,7 +34,7 @@ def told(
         NoConsensus: nobody has voted.
     """
     _refuse_empty(counted, samples)
-    said = _by_first_said(voters, equivalence)
+    said = by_first_said(voters, equivalence)
     won = winner(counted, ties, lambda n: rng().randrange(n))
     return {
         "answer": None if won is None else said[won],
@@ -56,17 +56,8 @@ def plain(weight: Fraction) -> float:
 
 def named(votes: Mapping[Hashable, X], voters: Sequence[Sample], equivalence: Equivalence) -> dict[Hashable, X]:
     """The same by how each option was first said, where that can be a key."""
-    said = _by_first_said(voters, equivalence)
+    said = by_first_said(voters, equivalence)
     return {said[option] if _is_hashable(said[option]) else option: value for option, value in votes.items()}
-
-
-def _by_first_said(samples: Sequence[Sample], key: Equivalence) -> dict[Hashable, Any]:
-    """By key, the answer as it was first said."""
-    said: dict[Hashable, Any] = {}
-    for sample in samples:
-        if sample.answer is not None:
-            said.setdefault(key(sample.answer), sample.answer)
-    return said
 
 
 def _is_hashable(answer: object) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from exoflow.gathering import gather
 from exoflow.llm.library_flow import library_flow
 from exoflow.llm.voting.asking import (
+    Model,
     Question,
     answered,
     judged,
@@ -39,7 +40,7 @@ from exoflow.llm.voting.stops import BetaStop, Heard, Stop
 from exoflow.llm.voting.tally import Tally, Ties, check_ties, tally
 
 if TYPE_CHECKING:
-    from exoflow.llm.calls import LLM, Answer
+    from exoflow.llm.calls import Answer
     from exoflow.refs import Ref
 
 Parse = Callable[[str], Any] | None
@@ -47,7 +48,7 @@ Parse = Callable[[str], Any] | None
 
 @library_flow
 async def vote(
-    llm: LLM,
+    llm: Model,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -89,7 +90,7 @@ async def vote(
 
 @library_flow
 async def filter_vote(
-    llm: LLM,
+    llm: Model,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -125,7 +126,7 @@ async def filter_vote(
 
 @library_flow
 async def adaptive_vote(
-    llm: LLM,
+    llm: Model,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -181,7 +182,7 @@ async def adaptive_vote(
 
 @library_flow
 async def weighted_vote(
-    llm: LLM,
+    llm: Model,
     messages: Any = None,
     prompt: str | None = None,
     *,
@@ -220,7 +221,7 @@ async def weighted_vote(
 
 @library_flow
 async def best_of_n(
-    llm: LLM,
+    llm: Model,
     messages: Any = None,
     prompt: str | None = None,
     *,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Hashable, Iterable, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
@@ -146,3 +146,12 @@ class BestOf(Outcome):
     """What ``best_of_n`` tells: ``margin`` is how far its score is ahead of that of the next other answer."""
 
     score: float
+
+
+def by_first_said(samples: Sequence[Sample], key: Callable[[Any], Hashable]) -> dict[Hashable, Any]:
+    """By key, the answer as it was first said."""
+    said: dict[Hashable, Any] = {}
+    for sample in samples:
+        if sample.answer is not None:
+            said.setdefault(key(sample.answer), sample.answer)
+    return said
