@@ -1,0 +1,1 @@
+"""Fair scheduling of LLM requests."""
