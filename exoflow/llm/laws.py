@@ -237,16 +237,20 @@ def _u_curve(own: int, others: tuple[int, ...], abstained: int) -> tuple[Fractio
     n = own + sum(others) + abstained
     if len(others) <= 1 and not abstained:
         return tuple(Fraction(_two_options(own, n, k), 2 * math.comb(n, k)) for k in range(1, n + 1))
-    silent = [math.comb(abstained, j) for j in range(abstained + 1)]
     rows = [[math.comb(count, j) for j in range(count + 1)] for count in others]
-    right = [Fraction(0)] * (n + 1)
+    whole = math.lcm(*range(1, len(others) + 2))  # integers from here: a tie of t is won in whole / t of whole ways
+    valid = [0] * (n - abstained + 1)
     for m in range(1, own + 1):
-        beside = _beside(rows, m, n - own, ordered=False)
-        for votes in range(sum(others) + 1):
-            share = math.comb(own, m) * _shared(beside, votes)
-            for j, ways in enumerate(silent if share else ()):
-                right[m + votes + j] += Fraction(share) * ways
-    return tuple(right[k] / math.comb(n, k) for k in range(1, n + 1))
+        ways = math.comb(own, m)
+        for ties, row in enumerate(_beside(rows, m, sum(others), ordered=False)):
+            for votes, way in enumerate(row):
+                valid[m + votes] += ways * way * whole // (ties + 1)  # type: ignore[operator, assignment]  # of integers
+    right = [0] * (n + 1)
+    for j in range(abstained + 1):
+        silent = math.comb(abstained, j)
+        for votes, ways in enumerate(valid):
+            right[votes + j] += silent * ways
+    return tuple(Fraction(right[k], whole * math.comb(n, k)) for k in range(1, n + 1))
 
 
 def _two_options(own: int, n: int, k: int) -> int:
