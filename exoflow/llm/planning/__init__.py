@@ -1,7 +1,8 @@
-"""How many calls are worth their money: samples are collected, curves estimated without a model, and beyond the log by one.
+"""How many calls are worth their money: collect samples, estimate curves without a model, and beyond the log with one.
 
-``log`` and ``estimate`` are the nouns and the exact part, ``resampling`` the intervals; ``curves``, ``scaling`` and ``worth`` are
-what people ask for, ``drawing`` their plots. ``collecting`` and ``files`` do I/O; all else sees no clock and no chance but a seed.
+``log`` and ``estimate`` are the nouns and the exact part, ``resampling`` the intervals; ``curves``, ``scaling`` and
+``worth`` are what people ask for, ``drawing`` their plots. ``collecting`` and ``files`` do I/O; all else sees no clock
+and no chance but a seed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ _WHERE = {
     "plan": "worth",
     "read_dataset": "files",
     "read_log": "files",
-    "two_sample_bounds": "worth",
     "write_log": "files",
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from exoflow.llm.planning.estimate import MOST_SAMPLES, RULES, Floats, Rule, accuracy_matrix, silence
+from exoflow.llm.planning.estimate import RULES, Floats, Rule, accuracy_matrix, silence
 from exoflow.llm.planning.log import Log, Sample, as_log
 from exoflow.llm.planning.resampling import Choice, Choosing, Means, choose, means
 from exoflow.llm.planning.tables import in_columns
@@ -16,7 +16,6 @@ from exoflow.llm.planning.tables import in_columns
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LEVEL = 0.95
 REPLICATES = 2000
 
 
@@ -71,10 +70,10 @@ class Curve:
     def best_k(self, rule: Choosing = "1se") -> BestK:
         """``max``: the k of the highest accuracy. ``1se``: the smallest within one standard error of it."""
         choice = self.choice(rule)
-        return BestK(self.ks[choice.at], (self.ks[choice.low], self.ks[choice.high]))
+        return BestK(self.ks[choice.at], (self.ks[choice.span[0]], self.ks[choice.span[1]]))
 
     def choice(self, rule: Choosing = "1se") -> Choice:
-        """The chosen point with accuracy and gain as they are expected on new items: less what choosing flatters them by."""
+        """The chosen point, with intervals that know that it was chosen."""
         if rule not in self.choices:
             raise ValueError(f"rule is 'max' or '1se', not {rule!r}")
         return self.choices[rule]
@@ -95,9 +94,7 @@ class Curve:
         ]
         return in_columns(("k", "accuracy", "against k = 1", "calls", "usd", ""), rows)
 
-    def plot(
-        self, x: Literal["calls", "usd"] = "calls", path: str | None = None, rule: Choosing = "1se"
-    ) -> Figure:
+    def plot(self, x: Literal["calls", "usd"] = "calls", path: str | None = None, rule: Choosing = "1se") -> Figure:
         """Accuracy against calls or dollars, the k that ``rule`` chooses marked. ``path`` ends in .png or .svg."""
         from exoflow.llm.planning.drawing import draw_curve
 
@@ -113,7 +110,7 @@ def curve(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Curve:
-    """Unbiased for each k up to the fewest samples that an item has, without a model: see ``estimate``.
+    """Unbiased for each k up to the fewest samples that an item has, without a model: see ``laws.u_statistic``.
 
     Args:
         ks: all that can be estimated, by default.
@@ -134,11 +131,9 @@ def curve(
     wanted = _wanted(ks, table.shape[1], log)
     at = np.array(wanted) - 1
     own = means(np.concatenate([table[:, at], table[:, at] - table[:, :1], table[:, :1]], axis=1), replicates, seed)
-    of_k, gains = _part(own, 0, len(at)), _part(own, len(at), 2 * len(at))
-    base, base_again = float(own.mean[-1]), own.resampled[:, -1]
-    choices: dict[Choosing, Choice] = {
-        choosing: choose(of_k, choosing, LEVEL, base, base_again) for choosing in ("max", "1se")
-    }
+    of_k, gains = own.part(0, len(at)), own.part(len(at), 2 * len(at))
+    one = np.append(own.mean[-1], own.resampled[:, -1])
+    choices: dict[Choosing, Choice] = {choosing: choose(of_k, choosing, one) for choosing in ("max", "1se")}
     return Curve(rule, len(log.items), _points(wanted, of_k, gains, log, rule), choices)
 
 
@@ -149,12 +144,11 @@ def accuracies_of(log: Log, rule: Rule) -> Floats:
     if not log.items:
         raise ValueError("the log is empty")
     if log.unlabelled:
-        raise ValueError(f"accuracy needs labels: {_some(log.unlabelled)} without; give their rows of the data set an answer")
+        raise ValueError(
+            f"accuracy needs labels: {_some(log.unlabelled)} without; give their rows of the data set an answer"
+        )
     if rule != "vote" and log.unjudged:
         raise ValueError(f"rule={rule!r} needs judged samples (passed): {_some(log.unjudged)} without")
-    most = max(item.n for item in log.items)
-    if most > MOST_SAMPLES:
-        raise ValueError(f"an item has {most:,} samples; at most {MOST_SAMPLES:,} can be reckoned with")
     return accuracy_matrix(log.items, rule, min(item.n for item in log.items))
 
 
@@ -174,15 +168,15 @@ def _wanted(ks: Iterable[int] | None, most: int, log: Log) -> tuple[int, ...]:
     if wanted[-1] > most:
         short = [item for item in log.items if item.n < wanted[-1]]
         raise ValueError(
-            f"k = {wanted[-1]} needs {wanted[-1]} samples of each item; {_some([item.id for item in short])} with fewer, the "
-            f"fewest {most}: ask for ks up to {most}, or collect more; fit_scaling() predicts beyond"
+            f"k = {wanted[-1]} needs as many samples of each item; {_some([item.id for item in short])} with fewer, "
+            f"the fewest {most}: ask for ks up to {most}, or collect more; fit_scaling() predicts beyond"
         )
     return wanted
 
 
 def _points(ks: Sequence[int], of_k: Means, gains: Means, log: Log, rule: Rule) -> tuple[Point, ...]:
-    low, high = of_k.interval(LEVEL)
-    gain_low, gain_high = gains.interval(LEVEL)
+    low, high = of_k.interval()
+    gain_low, gain_high = gains.interval()
     usd, silent = float(cost_of_sample(log).mean()), silence(log.items, max(ks))
     return tuple(
         Point(
@@ -199,15 +193,6 @@ def _points(ks: Sequence[int], of_k: Means, gains: Means, log: Log, rule: Rule) 
             silent=float(silent[k - 1]),
         )
         for n, k in enumerate(ks)
-    )
-
-
-def _part(all_columns: Means, begin: int, end: int) -> Means:
-    return Means(
-        all_columns.mean[begin:end],
-        all_columns.error[begin:end],
-        all_columns.resampled[:, begin:end],
-        all_columns.resampled_error[:, begin:end],
     )
 
 

@@ -27,11 +27,23 @@ def draw_curve(curve: Curve, x: Literal["calls", "usd"], path: str | PathLike[st
     scale = 1.0 if x == "calls" else 1000.0
     at = [scale * (point.calls if x == "calls" else point.usd) for point in curve.points]
     axes.fill_between(
-        at, [p.low for p in curve.points], [p.high for p in curve.points], color=BLUE, alpha=0.18, lw=0, label="95 % interval"
+        at,
+        [p.low for p in curve.points],
+        [p.high for p in curve.points],
+        color=BLUE,
+        alpha=0.18,
+        lw=0,
+        label="95 % interval",
     )
     axes.plot(at, [p.accuracy for p in curve.points], color=BLUE, marker="o", ms=4, lw=1.8, label=f"{_name(curve)}")
     k, (low, high) = curve.best_k(rule)
-    _mark(axes, scale * (curve[k].calls if x == "calls" else curve[k].usd), curve[k].accuracy, _told(curve[k], rule, low, high))
+    _mark(
+        axes,
+        scale * (curve[k].calls if x == "calls" else curve[k].usd),
+        curve[k].accuracy,
+        _told(curve[k], rule, low, high),
+    )
+    axes.locator_params(axis="x", integer=x == "calls")
     axes.set_xlabel("calls for a question" if x == "calls" else "US dollars for 1,000 questions")
     axes.set_title(f"What more calls get right: {curve.items:,} questions", loc="left", fontsize=12)
     _finish(axes)
@@ -41,7 +53,7 @@ def draw_curve(curve: Curve, x: Literal["calls", "usd"], path: str | PathLike[st
 def draw_scaling(scaling: Scaling, path: str | PathLike[str] | None, rule: Choosing) -> Figure:
     figure, axes = _canvas()
     ks = list(range(1, 2 * len(scaling.task.mean), 2))
-    low, high = scaling.task.interval(0.95)
+    low, high = scaling.task.interval()
     axes.fill_between(ks, low, high, color=BLUE, alpha=0.18, lw=0, label="95 % interval, of the items alone")
     known = ks.index(scaling.ks[-1]) + 1
     axes.plot(ks[:known], scaling.task.mean[:known], color=BLUE, lw=1.8, label="the model, where it was fitted")
@@ -51,8 +63,7 @@ def draw_scaling(scaling: Scaling, path: str | PathLike[str] | None, rule: Choos
     _mark(axes, k, scaling.predict(k), f"k = {k}, {_RULES[rule]}\nk in [{first}, {last}] when questions are resampled")
     axes.set_xlabel("k, the samples of a vote")
     axes.set_title("What votes beyond the log would get right", loc="left", fontsize=12)
-    for n, caution in enumerate(scaling.cautions):
-        figure.text(0.01, 0.01 + 0.035 * n, caution, fontsize=8, color=VERMILION)
+    figure.supxlabel("\n".join(scaling.cautions), x=0.01, ha="left", fontsize=9, color=VERMILION)
     _finish(axes)
     return _written(figure, path)
 
@@ -68,7 +79,11 @@ def _told(point: Point, rule: Choosing, low: int, high: int) -> str:
 
 
 def _name(curve: Curve) -> str:
-    return {"vote": "vote", "filter_vote": "vote of those that pass the judge", "best_of_n": "one that passes the judge"}[curve.rule]
+    return {
+        "vote": "vote",
+        "filter_vote": "vote of those that pass the judge",
+        "best_of_n": "one that passes the judge",
+    }[curve.rule]
 
 
 def _canvas() -> tuple[Figure, Axes]:

@@ -71,7 +71,7 @@ class Log(Sequence[Sample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, at):  # type: ignore[no-untyped-def, override]  # an index or a slice, as of the tuple
+    def __getitem__(self, at):  # type: ignore[no-untyped-def]  # an index or a slice, as of the tuple
         return self.samples[at]
 
     def __iter__(self) -> Iterator[Sample]:

@@ -1,4 +1,4 @@
-"""The scaling model of Chen et al., "Are More LLM Calls All You Need?", NeurIPS '24: what votes beyond the log would get right."""
+"""What votes beyond the log would get right: Chen et al., "Are More LLM Calls All You Need?", NeurIPS '24."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from exoflow.llm.planning.curves import LEVEL, REPLICATES, BestK, accuracies_of
+from exoflow.llm.planning.curves import REPLICATES, BestK, accuracies_of
 from exoflow.llm.planning.estimate import Floats, Rule
 from exoflow.llm.planning.log import Log, Sample, as_log
 from exoflow.llm.planning.resampling import Choice, Choosing, Means, choose, means
@@ -58,7 +58,9 @@ class Scaling:
         """What to bear in mind before its best k is believed."""
         said = []
         if self.ks[-1] <= _FEWEST:
-            said.append(f"fitted on k <= {self.ks[-1]} only: there it often misplaces the best k; 11 samples an item do better")
+            said.append(
+                f"fitted on k <= {self.ks[-1]} only: there it often misplaces the best k; 11 samples an item do better"
+            )
         if self.best_k("max").k == HORIZON:
             said.append(f"it still rises at k = {HORIZON}, where the search ends: no best k was found")
         return tuple(said)
@@ -83,12 +85,12 @@ class Scaling:
         if rule not in self._choices:
             raise ValueError(f"rule is 'max' or '1se', not {rule!r}")
         choice = self._choices[rule]
-        return BestK(2 * choice.at + 1, (2 * choice.low + 1, 2 * choice.high + 1))
+        return BestK(2 * choice.at + 1, (2 * choice.span[0] + 1, 2 * choice.span[1] + 1))
 
     def table(self, ks: Iterable[int] = (1, 3, 5, 7, 9, 11, 15, 21, 31, 51, 99)) -> str:
         """A line a k, for a person, and below it what to bear in mind."""
         measured = dict(zip(self.ks, self.measured, strict=True))
-        low, high = self.task.interval(LEVEL)
+        low, high = self.task.interval()
         rows = [
             (
                 str(k),
@@ -101,7 +103,7 @@ class Scaling:
         return "\n".join([in_columns(("k", "predicted", "measured", ""), rows), *self.cautions])
 
     def plot(self, path: str | None = None, rule: Choosing = "max") -> Figure:
-        """The predicted accuracy, what it was fitted on, and the k that ``rule`` chooses. ``path`` ends in .png or .svg."""
+        """The prediction, what it was fitted on, the k that ``rule`` chooses. ``path`` ends in .png or .svg."""
         from exoflow.llm.planning.drawing import draw_scaling
 
         return draw_scaling(self, path, rule)
@@ -113,8 +115,8 @@ class Scaling:
 
     @cached_property
     def _choices(self) -> Mapping[Choosing, Choice]:
-        first, again = float(self.task.mean[0]), self.task.resampled[:, 0]
-        return {rule: choose(self.task, rule, LEVEL, first, again) for rule in ("max", "1se")}
+        one = np.append(self.task.mean[0], self.task.resampled[:, 0])
+        return {rule: choose(self.task, rule, one) for rule in ("max", "1se")}
 
 
 def fit_scaling(
@@ -155,7 +157,7 @@ def fit_accuracies(ks: Sequence[int], table: Floats, *, replicates: int = REPLIC
 
 
 def _fit(terms: Floats, accuracy: Floats) -> tuple[Floats, bool]:
-    """The nearer of the two forms. One that only rises is easy, one that only falls hard: the other form cannot be nearer."""
+    """The nearer of the two forms. What only rises is easy, what only falls hard: the other form cannot be nearer."""
     steps = np.diff(accuracy)
     forms = [form for form, possible in ((True, steps.max() > 0), (False, steps.min() < 0)) if possible]
     if not forms:  # flat

@@ -6,22 +6,16 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple
+from fractions import Fraction
 
 import numpy as np
 
-from exoflow.llm.planning.curves import LEVEL, REPLICATES, accuracies_of, calls_of, cost_of_sample
+from exoflow.llm import laws
+from exoflow.llm.planning.curves import REPLICATES, accuracies_of, calls_of, cost_of_sample
 from exoflow.llm.planning.estimate import Floats, Rule
 from exoflow.llm.planning.log import Log, Sample, as_log
-from exoflow.llm.planning.resampling import chosen, means, percentiles
+from exoflow.llm.planning.resampling import Range, choose, means
 from exoflow.llm.planning.tables import in_columns
-
-
-class Range(NamedTuple):
-    """Of 95 %, over items."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,10 @@ class Plan:
         table = in_columns(("k", "accuracy", "calls", "usd", "gain in usd against k = 1", ""), rows)
         if self.three is None:
             return table
-        return f"{table}\nk = 3 is between {self.three.low:.3f} and {self.three.high:.3f}, as two samples an item tell (two options)"
+        low, high = self.three
+        return (
+            f"{table}\nk = 3 is between {low:.3f} and {high:.3f} where there are two options: two samples tell as much"
+        )
 
 
 def plan(
@@ -93,7 +90,7 @@ def plan(
         seed: of the resampling.
 
     Raises:
-        ValueError: an amount is negative, or the log says no cost and no ``usd_per_call`` is given; else as of ``curve``.
+        ValueError: an amount is negative, or nobody says what a call costs; else as of ``curve``.
     """
     log = as_log(log)
     table = accuracies_of(log, rule)
@@ -103,10 +100,8 @@ def plan(
     net = value * table - cost
     columns = means(np.concatenate([table, cost, net, net - net[:, :1]], axis=1), replicates, seed)
     mean = np.split(columns.mean, 4)
-    low, high = (np.split(edge, 4) for edge in columns.interval(LEVEL))
-    gains = np.split(columns.resampled, 4, axis=1)[3]
-    best = int(chosen(mean[3], mean[3], "max"))
-    best_low, best_high = percentiles(chosen(gains, gains, "max").astype(np.float64), LEVEL)
+    low, high = (np.split(edge, 4) for edge in columns.interval())
+    best = choose(columns.part(3 * len(ks), 4 * len(ks)), "max", np.zeros(1 + replicates))
     rows = tuple(
         Row(
             k=int(k),
@@ -118,36 +113,22 @@ def plan(
             net_usd=float(mean[2][n]),
             gain=float(mean[3][n]),
             gain_range=Range(float(low[3][n]), float(high[3][n])),
-            best=n == best,
+            best=n == best.at,
         )
         for n, k in enumerate(ks)
     )
-    three = two_sample_bounds(*_pair_moments(log)) if table.shape[1] == 2 and rule == "vote" else None
-    return Plan(rows, (min(best + 1, round(float(best_low)) + 1), max(best + 1, round(float(best_high)) + 1)), three)
+    three = None
+    if table.shape[1] == 2 and rule == "vote":
+        three = Range(*map(float, laws.three_vote_bounds(*_pair_moments(log))))
+    return Plan(rows, (best.span[0] + 1, best.span[1] + 1), three)
 
 
-def two_sample_bounds(m1: float, m2: float) -> Range:
-    """Sharp bounds of the accuracy of a vote of three, with two options: m1 = E[p], m2 = E[p²] over items.
-
-    F(3) = 3 m2 - 2 E[p³], and E[p³] is bounded by the two moments. With more options the upper bound has to be raised by a third of
-    how often three samples all differ.
-
-    Raises:
-        ValueError: no distribution on [0, 1] has these moments.
-    """
-    if not (0 <= m1 <= 1 and m1**2 - 1e-12 <= m2 <= m1 + 1e-12):
-        raise ValueError(f"no chances have the mean {m1} and the mean square {m2}: m1² <= m2 <= m1")
-    if m1 in (0.0, 1.0):
-        return Range(m1, m1)
-    return Range(m2 + 2 * (m1 - m2) ** 2 / (1 - m1), 3 * m2 - 2 * m2**2 / m1)
-
-
-def _pair_moments(log: Log) -> tuple[float, float]:
-    """Unbiased: how often a sample is correct, and how often two different ones are; the second no less than it can be."""
-    right = np.array([sum(item.votes[option] for option in item.correct) for item in log.items])
-    n = np.array([item.n for item in log.items])
-    m1 = float(np.mean(right / n))
-    return m1, max(m1**2, float(np.mean(right * (right - 1) / (n * (n - 1)))))
+def _pair_moments(log: Log) -> tuple[Fraction, Fraction]:
+    """How often a sample is correct, and how often two are: unbiased, but the second no less than it can be."""
+    counted = [(sum(item.votes[option] for option in item.correct), item.n) for item in log.items]
+    m1 = sum((Fraction(right, n) for right, n in counted), Fraction(0)) / len(counted)
+    m2 = sum((Fraction(right * (right - 1), n * (n - 1)) for right, n in counted), Fraction(0)) / len(counted)
+    return m1, max(m1**2, m2)
 
 
 def _cost_of_sample(log: Log, usd_per_call: float | Decimal | None, rule: Rule) -> Floats:
