@@ -1,4 +1,4 @@
-"""Task libraries for work with language models: the multi-LoRA engine."""
+"""Task libraries for work with language models: calls of any endpoint, and the multi-LoRA engine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,31 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.request import AdapterRef, Event, Output, SamplingParams, Usage
 
 if TYPE_CHECKING:
+    from exoflow.llm.calls import LLM, Answer, Prices
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
 
-__all__ = ["AdapterRef", "Engine", "EngineConfig", "EngineSpec", "Event", "Output", "SamplingParams", "Usage"]
+__all__ = [
+    "LLM",
+    "AdapterRef",
+    "Answer",
+    "Engine",
+    "EngineConfig",
+    "EngineSpec",
+    "Event",
+    "Output",
+    "Prices",
+    "SamplingParams",
+    "Usage",
+]
 
-_HEAVY = {"Engine": "exoflow.llm.engine.engine", "EngineSpec": "exoflow.llm.durable"}
+_HEAVY = {
+    "Answer": "exoflow.llm.calls",
+    "Engine": "exoflow.llm.engine.engine",
+    "EngineSpec": "exoflow.llm.durable",
+    "LLM": "exoflow.llm.calls",
+    "Prices": "exoflow.llm.calls",
+}
 """Imported when they are first asked for: torch, and what flows are made of."""
 
 

@@ -1,0 +1,56 @@
+"""The task by which a model's answers are recorded."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from exoflow.attempts import current_attempt
+from exoflow.context import idempotency_key
+from exoflow.llm.calls.answer import Answer
+from exoflow.llm.calls.calling import Call, Tell, answered
+from exoflow.llm.calls.question import Messages, Question
+from exoflow.llm.engine.request import AdapterRef
+from exoflow.tasks import task
+
+if TYPE_CHECKING:
+    from exoflow.llm.calls.llm import LLM
+
+
+@task(executor="local", checkpoint="sync", name="llm", version="1")
+async def called(
+    llm: LLM,
+    messages: Messages | None,
+    prompt: str | None,
+    params: Mapping[str, Any],
+    adapter: AdapterRef | None = None,
+) -> Answer:
+    """One call, recorded."""
+    attempt = current_attempt()
+    assert attempt is not None
+    call = Call(attempt.call, attempt.run_id, idempotency_key())
+    return await asked(llm, Question.of(messages, prompt, params), call, adapter)
+
+
+async def asked(llm: LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:
+    """One call, wherever it is made from."""
+    on_text = llm.call.on_text
+    tell: Tell | None = None
+    if on_text is not None and on_text.function is not None:
+        function = on_text.function
+
+        def tell(piece: str, so_far: str) -> None:
+            function(so_far)
+
+    if llm.how.engine is not None:
+        from exoflow.llm.calls.on_engine import generated
+
+        return await generated(llm.how, llm.model, question, llm.call, adapter, tell)
+    return await answered(llm.how, llm.model, question, llm.call, call, tell)
+
+
+def unrecorded() -> Call:
+    """A call that no flow makes."""
+    key = f"plain/{uuid.uuid4()}"
+    return Call(key, "", key)
