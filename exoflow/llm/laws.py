@@ -86,9 +86,10 @@ def _signs(alpha: Number, p1: Number, p2: Number) -> tuple[Fraction, Fraction, F
 
 
 def shape(alpha: Number, p1: Number, p2: Number) -> Shape:
-    """How F goes over odd k. With t = p2 q2 (1/2 - p2) / (p1 q1 (p1 - 1/2)) + 1 and alpha > 1 - 1/t it begins by rising.
+    """How F goes over odd k.
 
-    Chen et al., Theorem 2, which is printed with this condition inverted.
+    It begins by rising where alpha > 1 - 1/t, t = p2 q2 (1/2 - p2) / (p1 q1 (p1 - 1/2)) + 1: Chen et al., Theorem 2,
+    which is printed with this condition inverted.
     """
     a, b, u, v = _signs(alpha, p1, p2)
     up, down = a * u, b * v
@@ -136,7 +137,7 @@ def _last_rise(least: Fraction, ratio: Fraction) -> int:
 
 
 def three_vote_bounds(m1: Number, m2: Number) -> tuple[float | Fraction, float | Fraction]:
-    """Between what F(3) lies if the items' p have the moments m1 = E[p] and m2 = E[p²]; two samples an item give them."""
+    """Between what F(3) lies if the items' p have the moments m1 = E[p], m2 = E[p²]; two samples an item give them."""
     _chances(m1=m1, m2=m2)
     if not exact(m1) ** 2 <= exact(m2) <= exact(m1):
         raise ValueError(f"m1={m1!r}, m2={m2!r}: the second moment of probabilities lies between m1² and m1")
@@ -179,9 +180,9 @@ def plurality(chances: Sequence[Number], k: int) -> list[Fraction] | list[float]
 
 
 def _shared(table: list[list[Number]], votes: int) -> float | Fraction:
-    """Of all ways in which the others have so many votes, that share in which a fair draw prefers the one beside them."""
-    ways = [row[votes] for row in table]
-    return sum((Fraction(1, ties + 1) if isinstance(way, int) else 1 / (ties + 1)) * way for ties, way in enumerate(ways))
+    """Of the ways in which the others have so many votes, the share that a fair draw leaves to the one beside them."""
+    ways = [(ties + 1, row[votes]) for ties, row in enumerate(table)]
+    return sum((Fraction(1, first) if isinstance(way, int) else 1 / first) * way for first, way in ways)
 
 
 def _beside(weights: Sequence[Sequence[Number]], m: int, most: int, *, ordered: bool) -> list[list[Number]]:

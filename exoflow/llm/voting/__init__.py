@@ -8,3 +8,37 @@ Rooms:
     asking               samples and their calls; judges and the like, in the flow
     flows                vote, filter_vote, adaptive_vote, weighted_vote, best_of_n
 """
+
+from exoflow.llm.voting.equivalence import canonical, verbatim
+from exoflow.llm.voting.flows import adaptive_vote, best_of_n, filter_vote, mean_probability, vote, weighted_vote
+from exoflow.llm.voting.parse import choice, first_line, json_field, number, regex, whole
+from exoflow.llm.voting.results import AdaptiveVote, BestOf, FilterVote, Sample, Vote, WeightedVote
+from exoflow.llm.voting.stops import BetaStop, Budget, Margin, Stop, Window
+
+__all__ = [
+    "AdaptiveVote",
+    "BestOf",
+    "BetaStop",
+    "Budget",
+    "FilterVote",
+    "Margin",
+    "Sample",
+    "Stop",
+    "Vote",
+    "WeightedVote",
+    "Window",
+    "adaptive_vote",
+    "best_of_n",
+    "canonical",
+    "choice",
+    "filter_vote",
+    "first_line",
+    "json_field",
+    "mean_probability",
+    "number",
+    "regex",
+    "verbatim",
+    "vote",
+    "weighted_vote",
+    "whole",
+]

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 
 def canonical(answer: object) -> Hashable:
-    """The key of an answer: numbers by value (1.0 is 1), text whatever its case, spaces and width, containers by content.
+    """The key of an answer: numbers by value (1.0 is 1), text whatever its case and spaces, containers by content.
 
     Text is not read as a number: that is for ``parse``.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
-_DIGITS = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)\.\d+|\.\d+|(?<=\d)\.?)(?:[eE][-+]?\d+)?(?![\w])")
+_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+−]?\.\d+")
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
@@ -26,10 +26,10 @@ def first_line(text: str) -> str:
 
 def number(text: str) -> Decimal:
     """The last number in the text, its thousands set off by commas or not: where models say what they came to."""
-    found = [match.group() for match in _DIGITS.finditer(text) if any(map(str.isdigit, match.group()))]
+    found = _NUMBER.findall(text)
     if not found:
         raise ValueError("there is no number in it")
-    return Decimal(found[-1].replace(",", "").replace("−", "-").rstrip("."))
+    return Decimal(found[-1].replace(",", "").replace("−", "-"))
 
 
 @dataclass(frozen=True, slots=True)
