@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from exoflow.llm.calls import LLM, Answer, Prices
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
+    from exoflow.llm.planning import Log, collect, curve, fit_scaling, plan
 
 __all__ = [
     "LLM",
@@ -21,10 +22,15 @@ __all__ = [
     "EngineConfig",
     "EngineSpec",
     "Event",
+    "Log",
     "Output",
     "Prices",
     "SamplingParams",
     "Usage",
+    "collect",
+    "curve",
+    "fit_scaling",
+    "plan",
 ]
 
 _HEAVY = {
@@ -32,7 +38,12 @@ _HEAVY = {
     "Engine": "exoflow.llm.engine.engine",
     "EngineSpec": "exoflow.llm.durable",
     "LLM": "exoflow.llm.calls",
+    "Log": "exoflow.llm.planning",
     "Prices": "exoflow.llm.calls",
+    "collect": "exoflow.llm.planning",
+    "curve": "exoflow.llm.planning",
+    "fit_scaling": "exoflow.llm.planning",
+    "plan": "exoflow.llm.planning",
 }
 """Imported when they are first asked for: torch, and what flows are made of."""
 

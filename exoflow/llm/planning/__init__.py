@@ -8,23 +8,52 @@ and no chance but a seed.
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exoflow.llm.planning.collecting import collect
+    from exoflow.llm.planning.curves import BestK, Curve, Point, curve
+    from exoflow.llm.planning.log import Log, Sample
+    from exoflow.llm.planning.resampling import Choice, Range
+    from exoflow.llm.planning.scaling import Scaling, fit_accuracies, fit_scaling
+    from exoflow.llm.planning.worth import Plan, Row, plan
+
+__all__ = [
+    "BestK",
+    "Choice",
+    "Curve",
+    "Log",
+    "Plan",
+    "Point",
+    "Range",
+    "Row",
+    "Sample",
+    "Scaling",
+    "collect",
+    "curve",
+    "fit_accuracies",
+    "fit_scaling",
+    "plan",
+]
 
 _WHERE = {
+    "BestK": "curves",
     "Choice": "resampling",
     "Curve": "curves",
     "Log": "log",
     "Plan": "worth",
     "Point": "curves",
+    "Range": "resampling",
+    "Row": "worth",
     "Sample": "log",
     "Scaling": "scaling",
     "collect": "collecting",
     "curve": "curves",
+    "fit_accuracies": "scaling",
     "fit_scaling": "scaling",
     "plan": "worth",
-    "read_dataset": "files",
-    "read_log": "files",
-    "write_log": "files",
 }
+"""Imported when they are first asked for: numpy, and what flows are made of."""
 
 
 def __getattr__(name: str) -> object:

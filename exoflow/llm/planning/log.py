@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Self
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer to one question. ``answer`` is what was parsed from it, as text: None where it abstained."""
+    """One answer to one question."""
 
     id: str
     index: int
     text: str
     answer: str | None
+    """What was parsed from it; answers that are the same are spelled the same. None: it abstains."""
+    why: str = ""
+    """Why it abstains."""
     correct: bool | None = None
     """None: the question has no label. An abstention is never correct."""
     tokens: int = 0
-    usd: Decimal = Decimal(0)
+    """Of prompt and answer, those of a judge too."""
+    nano_usd: int = 0
+    """Billionths of a dollar, those of a judge too."""
     seconds: float = 0.0
     passed: bool | None = None
     """What a judge said; None: it was not asked."""
@@ -29,13 +36,17 @@ class Sample:
     def abstained(self) -> bool:
         return self.answer is None
 
+    @property
+    def usd(self) -> Decimal:
+        """Exactly."""
+        return Decimal(self.nano_usd).scaleb(-9)
+
     def as_row(self) -> dict[str, object]:
         """As a line of a log says it."""
-        row: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
-        row["abstained"] = self.abstained
-        if self.passed is None:
-            del row["passed"]
-        return row
+        row: dict[str, object] = {"id": self.id, "index": self.index, "text": self.text}
+        row |= {"abstained": True, "why": self.why} if self.abstained else {"answer": self.answer}
+        row |= {"correct": self.correct, "tokens": self.tokens, "usd": float(self.usd), "seconds": self.seconds}
+        return row if self.passed is None else {**row, "passed": self.passed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +93,38 @@ class Log(Sequence[Sample]):
 
     __hash__ = None  # type: ignore[assignment]  # a sequence of any length
 
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Log:
+        """Of a jsonl or parquet file; of another's only ``id``, ``index`` and ``answer`` or ``abstained`` are needed.
+
+        Raises:
+            ValueError: it is of no known format, or a row makes no sense; the message says which.
+        """
+        from exoflow.llm.planning.files import read_rows
+
+        return cls(sample_of(row, f"{path}, row {n}") for n, row in enumerate(read_rows(fspath(path)), start=1))
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """A line a sample, as jsonl or parquet by the ending of the name. What was in the file is replaced.
+
+        Raises:
+            ValueError: the name ends with no known format.
+        """
+        from exoflow.llm.planning.files import write_rows
+
+        write_rows([sample.as_row() for sample in self.samples], fspath(path))
+
+    if TYPE_CHECKING:  # in an async flow, ``await collect(...)`` is what ``collect(...)`` is in a sync one
+
+        def __await__(self) -> Generator[Any, None, Self]: ...
+
     def __repr__(self) -> str:
         return f"Log({len(self)} samples of {len(self.items)} items, ${self.usd})"
 
     @property
     def usd(self) -> Decimal:
-        return sum((each.usd for each in self.samples), Decimal(0))
+        """Of all samples, exactly."""
+        return Decimal(sum(each.nano_usd for each in self.samples)).scaleb(-9)
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
@@ -123,7 +160,7 @@ def _counted(samples: Sequence[Sample]) -> Item:
         votes=dict(Counter(answer for _, answer in said)),
         passed=dict(Counter(answer for each, answer in said if each.passed)),
         correct=right,
-        usd=float(sum((each.usd for each in samples), Decimal(0))),
+        usd=sum(each.nano_usd for each in samples) / 1e9,
     )
 
 
@@ -146,7 +183,8 @@ def sample_of(row: Mapping[str, object], place: str) -> Sample:
         answer=None if answer is None else str(answer),
         correct=_truth(row.get("correct"), "correct", place),
         tokens=_number(row.get("tokens") or 0, "tokens", place),
-        usd=_dollars(row.get("usd"), place),
+        why=str(row.get("why") or ""),
+        nano_usd=_nano_usd(row.get("usd"), place),
         seconds=float(str(row.get("seconds") or 0.0)),
         passed=_truth(row.get("passed"), "passed", place),
     )
@@ -164,11 +202,14 @@ def _number(value: object, name: str, place: str) -> int:
     raise ValueError(f"{place}: {name} is {value!r}, no whole number from 0")
 
 
-def _dollars(value: object, place: str) -> Decimal:
+def _nano_usd(usd: object, place: str) -> int:
     try:
-        usd = Decimal(str(value or 0))
-    except InvalidOperation:
-        usd = Decimal(-1)
-    if not usd.is_finite() or usd < 0:
-        raise ValueError(f"{place}: usd is {value!r}, no amount of dollars")
-    return usd
+        return round(_not_negative(Decimal(str(usd or 0))).scaleb(9))
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise ValueError(f"{place}: usd is {usd!r}, no amount of dollars") from error
+
+
+def _not_negative(amount: Decimal) -> Decimal:
+    if amount < 0:
+        raise ValueError
+    return amount

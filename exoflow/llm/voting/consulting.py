@@ -124,6 +124,27 @@ def _abstention(error: Exception, abstains: bool) -> Opinion:
     return Opinion(None, f"{type(error).__name__}: {error}")
 
 
+def verdict(value: object) -> bool:
+    """What a judge has said.
+
+    Raises:
+        TypeError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"judge gave {value!r}: it must give True or False")
+    return value
+
+
+def without_calls(function: Callable[..., Any], *args: Any) -> Opinion | None:
+    """What it says, an error such as parsers raise being an opinion without a value; None if it would have to ask."""
+    if _is_async(function):
+        return None
+    try:
+        return _in_place(function, args, abstains=True)
+    except _MakesCalls:
+        return None
+
+
 def _is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 

@@ -15,7 +15,7 @@ from exoflow.context import rng
 from exoflow.gathering import gather
 from exoflow.llm.library_flow import library_flow
 from exoflow.llm.voting.asking import Model, Question, answered, parsed, sampled
-from exoflow.llm.voting.consulting import consult
+from exoflow.llm.voting.consulting import consult, verdict
 from exoflow.llm.voting.equivalence import canonical
 from exoflow.llm.voting.results import (
     NOTHING,
@@ -116,7 +116,7 @@ async def filter_vote(
     asked = [(sample.index, (question.asked, sample.answer)) for sample in candidates]
     opinions, of_judging = await consult("judge", judge, asked)
     for sample, opinion in zip(candidates, opinions, strict=True):
-        samples[sample.index] = replace(sample, passed=_verdict(opinion.value))
+        samples[sample.index] = replace(sample, passed=verdict(opinion.value))
     passed = [sample for sample in samples if sample.passed]
     voters = passed or samples
     counted = tally(_votes(voters, equivalence))
@@ -272,12 +272,6 @@ def _number(role: str, value: object) -> float:
     if role == "weight" and value < 0:
         raise ValueError(f"weight gave {value!r}: a weight is 0 or more")
     return float(value)
-
-
-def _verdict(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"judge gave {value!r}: it must give True or False")
-    return value
 
 
 def mean_probability(sample: Sample) -> float:
