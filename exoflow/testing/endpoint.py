@@ -1,4 +1,4 @@
-"""A model that is none: an OpenAI-compatible endpoint on loopback, which counts what it is asked and fails as it is told.
+"""A model that is none: an OpenAI-compatible endpoint on loopback. It counts what it is asked, and fails as it is told.
 
 It lives in a thread of this process, or in a process of its own, which outlives a flow that is killed::
 
@@ -19,6 +19,7 @@ import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -57,7 +58,7 @@ class FakeEndpoint:
         self._port = port
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
-        self._stop: Callable[[], None] = lambda: None
+        self._stop: Callable[[], object] = lambda: None
 
     def __enter__(self) -> Self:
         self._port = self._start_process() if self._own_process else self._start_thread()
@@ -123,7 +124,7 @@ class FakeEndpoint:
             server = Server(found, delay_s, remembers)
             ports[0] = await server.start(self._port)
             stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-            self._stop = lambda: loop.call_soon_threadsafe(stopping.set) and None
+            self._stop = partial(loop.call_soon_threadsafe, stopping.set)
             started.set()
             await stopping.wait()
             await server.stop()

@@ -45,7 +45,7 @@ class Reply:
     """It is never answered."""
     cut_after: int | None = None
     """The connection is lost after so many words of the answer; -1: before the answer begins."""
-    usage: Mapping[str, object] | None | Literal["honest"] = "honest"
+    usage: Mapping[str, object] | Literal["honest"] | None = "honest"
     """Lies as they are, or none at all."""
     finish_reason: str = "stop"
     tool_calls: Sequence[Mapping[str, object]] = ()
@@ -154,4 +154,8 @@ def _logprobs(reply: Reply, *, chat: bool) -> Json | None:
             {"token": word, "logprob": value, "bytes": list(word.encode()), "top_logprobs": []} for word, value in pairs
         ]
         return {"content": entries}
-    return {"tokens": [word for word, _ in pairs], "token_logprobs": [value for _, value in pairs], "top_logprobs": None}
+    return {
+        "tokens": [word for word, _ in pairs],
+        "token_logprobs": [value for _, value in pairs],
+        "top_logprobs": None,
+    }

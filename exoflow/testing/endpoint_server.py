@@ -22,7 +22,6 @@ from exoflow.testing.endpoint_replies import (
     pieces_of,
     prompt_of,
     said,
-    words,
 )
 
 Answering = Callable[[Asked], "str | Reply"]
@@ -48,6 +47,7 @@ class Server:
         self._delay_s = delay_s
         self._remembers = remembers_keys
         self._runner: web.AppRunner | None = None
+        self._stopping = asyncio.Event()
         self._forget()
 
     def _forget(self) -> None:
@@ -67,7 +67,7 @@ class Server:
         app.router.add_get("/in-flight", self._tell_in_flight)
         app.router.add_get("/most-in-flight", self._tell_most)
         app.router.add_get("/forget", self._forgets)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port, backlog=1024)
         await site.start()
@@ -75,6 +75,7 @@ class Server:
 
     async def stop(self) -> None:
         assert self._runner is not None
+        self._stopping.set()
         await self._runner.cleanup()
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -120,11 +121,13 @@ class Server:
         if delay_s:
             await asyncio.sleep(delay_s)
         if reply.hangs:
-            await asyncio.Event().wait()
+            await self._stopping.wait()
+            return _cut(request)
         if reply.cut_after == -1:
             return _cut(request)
         if reply.status != 200:
-            return web.json_response(error_of(reply), status=reply.status, headers=reply.headers)
+            text = json.dumps(error_of(reply)) if reply.raw is None else reply.raw
+            return web.Response(text=text, status=reply.status, content_type="application/json", headers=reply.headers)
         if reply.raw is not None:
             return web.Response(text=reply.raw, content_type="application/json", headers=reply.headers)
         if asked.body.get("stream"):

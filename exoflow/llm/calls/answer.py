@@ -11,6 +11,8 @@ from exoflow.llm.calls.forms import parsed
 from exoflow.llm.calls.prices import usd
 from exoflow.llm.engine.request import Usage
 
+_NOTHING = Usage(0, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
@@ -39,7 +41,7 @@ class Answer:
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str = "stop"
     """As the endpoint says: ``"length"`` where ``max_tokens`` cut it off, ``"tool_calls"``, ``"content_filter"`` …"""
-    usage: Usage = Usage(0, 0)
+    usage: Usage = _NOTHING
     nano_usd: int = 0
     """Billionths of a dollar, by the prices of the ``LLM``; 0 where it has none."""
     logprobs: tuple[TokenLogprob, ...] | None = None

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PATIENCE_S = 3600.0
 """Who is to wait longer is told so instead."""
-
-Tell = Callable[[str, str], None]
-"""A piece of the answer, and all of it so far. After a broken try the answer begins anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,7 @@ class _Free:
     def release(self) -> None: ...
 
 
-async def answered(how: How, model: str, question: Question, who: For, call: Call, tell: Tell | None = None) -> Answer:
+async def answered(how: How, model: str, question: Question, who: For, call: Call) -> Answer:
     """Wait for its turn, ask until there is an answer, and charge for it.
 
     Raises:
@@ -78,7 +74,7 @@ async def answered(how: How, model: str, question: Question, who: For, call: Cal
         turn = await _turn(how, question, who, call)
         begun = time.monotonic()
         try:
-            tries = _Tries(how, model, question, call, turn, tell)
+            tries = _Tries(how, model, question, who, call, turn)
             reading = await tries.reading()
             usage, is_estimated = usage_of(reading.usage, question, _all_text(reading))
             nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
@@ -133,18 +129,16 @@ async def _turn(how: How, question: Question, who: For, call: Call) -> Turn:
 class _Tries:
     """At one call."""
 
-    def __init__(
-        self, how: How, model: str, question: Question, call: Call, turn: Turn, tell: Tell | None
-    ) -> None:
+    def __init__(self, how: How, model: str, question: Question, who: For, call: Call, turn: Turn) -> None:
         self._how = how
         self._turn = turn
-        self._tell = tell
+        self._listener = who.on_text if who.on_text is not None and who.on_text.function is not None else None
         self._question = question
         self._call = call
         self.lost = False
         """One of them was sent, and what became of it is unknown."""
         asked = question.body(model)
-        if tell is not None:
+        if self._listener is not None:
             asked |= {"stream": True, "stream_options": {"include_usage": True}}
         self._body = endpoint.body_of(asked)
         self._url = f"{how.endpoint}/{'completions' if question.messages is None else 'chat/completions'}"
@@ -167,14 +161,16 @@ class _Tries:
                 if wait_s is None:
                     raise failed.error(self._url, number, maybe_billed=self.lost) from failed.__cause__
                 logger.debug("%s %s; again in %.2f s", self._url, failed.why, wait_s, extra={"call": self._call.id})
-            if failed.wait_s is not None:
-                self._how.pace.hold(failed.wait_s)  # for all who call it
+                if failed.wait_s is not None:
+                    self._how.pace.hold(failed.wait_s)  # for all who call it
             await asyncio.sleep(wait_s)
             await _paced(self._how.pace, _likely(self._question))
             number += 1
 
     def _wait_s(self, failed: Failed, number: int) -> float | None:
         if not failed.again or number > self._how.retries:
+            return None
+        if self._told and self._listener is not None and not self._listener.begins_anew:
             return None
         wait_s = pause_s(self._how.backoff, number, f"{self._call.key}{random.random()}")  # jitter, not a secret
         if failed.wait_s is not None:
@@ -183,16 +179,16 @@ class _Tries:
 
     async def _try(self) -> Reading:
         arguments = self._url, self._body, self._headers, self._how.timeout_s
-        if self._tell is None:
+        if self._listener is None:
             return await endpoint.asked(*arguments)
         return await endpoint.streamed(*arguments, self._piece)
 
-    def _piece(self, pieces: Pieces, text: str) -> None:
-        assert self._tell is not None
+    def _piece(self, pieces: Pieces) -> None:
         if pieces.count > self._told:
             self._turn.charge(pieces.count - self._told)
             self._told = pieces.count
-        self._tell(text, pieces.text)
+        if self._listener is not None and self._listener.function is not None:
+            self._listener.function(pieces.text)
 
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Pace, asyncio.Lock]] = WeakKeyDictionary()
@@ -205,7 +201,7 @@ async def _paced(pace: Pace, tokens: int) -> None:
     if not queue.locked() and not pace.take(tokens):
         return
     async with queue:
-        while wait_s := pace.take(tokens):
+        while wait_s := pace.take(tokens):  # noqa: ASYNC110 -- a minute goes by, and nothing tells of it
             await asyncio.sleep(wait_s)
 
 
@@ -215,5 +211,3 @@ def _place(how: How) -> AbstractAsyncContextManager[object]:
         return nullcontext()
     of_loop = _places.setdefault(asyncio.get_running_loop(), {})
     return of_loop.setdefault(how.token, asyncio.Semaphore(how.max_in_flight))
-
-

@@ -18,7 +18,7 @@ _KEY_MAX = 255
 KEY_HEADER = "Idempotency-Key"
 
 
-def key_header(key: str) -> Mapping[str, str]:
+def key_header(key: str) -> dict[str, str]:
     """A call's key as a header: printable ASCII, and not too long."""
     quoted = quote(key, safe="/#[]@:,~!+= ")
     return {KEY_HEADER: quoted if len(quoted) <= _KEY_MAX else hashlib.sha256(key.encode()).hexdigest()}
@@ -39,7 +39,7 @@ async def asked(url: str, body: bytes, headers: Mapping[str, str], timeout_s: fl
 
 
 async def streamed(
-    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, on_piece: Callable[[Pieces, str], None]
+    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, on_piece: Callable[[Pieces], None]
 ) -> Reading:
     """An answer that is told of piece by piece.
 
@@ -54,7 +54,7 @@ async def streamed(
             except (Unreadable, ValueError, KeyError, TypeError) as error:
                 raise _unreadable(error, data) from error
             if text:
-                on_piece(pieces, text)
+                on_piece(pieces)
     try:
         return pieces.reading()
     except Unreadable as error:
@@ -103,7 +103,9 @@ def _json(data: bytes) -> object:
         # Some gateways say 200 first, and then that it went wrong.
         error = found["error"]
         code = error.get("code") if isinstance(error, dict) else None
-        raise failed_with(code if isinstance(code, int) and 400 <= code < 600 else 502, {}, data.decode(errors="replace"))
+        raise failed_with(
+            code if isinstance(code, int) and 400 <= code < 600 else 502, {}, data.decode(errors="replace")
+        )
     return found
 
 
@@ -122,5 +124,3 @@ def body_of(asked: Mapping[str, object]) -> bytes:
         return json.dumps(asked, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
     except (TypeError, ValueError) as error:
         raise TypeError(f"the request is no JSON: {error}") from error
-
-

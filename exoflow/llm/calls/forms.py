@@ -15,7 +15,7 @@ _SHOWN = 200
 
 
 def response_format_of(form: object) -> Mapping[str, object]:
-    """As OpenAI's field: of a JSON Schema, a dataclass, a msgspec or pydantic class; what is that field already, itself.
+    """As OpenAI's field: of a JSON Schema, a dataclass, a msgspec or pydantic class; that field itself stays as it is.
 
     Raises:
         TypeError: it is none of these.
@@ -72,7 +72,7 @@ def _with_root(schema: Schema) -> Schema:
     if not name:
         return schema
     defs = dict(schema["$defs"])
-    root = defs[name]
+    root: Schema = defs[name]
     if f'"#/$defs/{name}"' not in json.dumps(defs):
         del defs[name]
     return root | ({"$defs": defs} if defs else {})
@@ -100,7 +100,7 @@ def _check(data: object, form: Mapping[Any, Any]) -> None:
         if not isinstance(data, dict):
             raise ValueError(f"$: expected object, got {type(data).__name__}")
         return
-    import jsonschema
+    import jsonschema  # type: ignore[import-untyped]  # it ships no types
 
     schema = form["json_schema"].get("schema", {}) if form.get("type") == "json_schema" else form
     try:

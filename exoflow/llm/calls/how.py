@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
 from exoflow.driver.spec import Backoff
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.fair.scheduler import FairScheduler
 
+BACKOFF = Backoff(initial_s=0.5)
 _here: WeakValueDictionary[str, How] = WeakValueDictionary()
 """By token: what was described in this process, and what came from elsewhere."""
 _secrets: dict[str, dict[str | None, Secrets]] = {}
@@ -54,9 +55,11 @@ class How:
     api_key_env: str = "OPENAI_API_KEY"
     timeout_s: float = 600.0
     retries: int = 5
-    backoff: Backoff = Backoff(initial_s=0.5, factor=2.0, max_s=60.0, jitter=0.25)
+    backoff: Backoff = BACKOFF
     max_in_flight: int = 64
     secrets: Secrets | None = None
+    lacks_secrets: bool = False
+    """They were given as arguments, in another process."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -66,6 +69,7 @@ class How:
 
     def __reduce__(self) -> tuple[Any, ...]:
         described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "secrets"}
+        described["lacks_secrets"] = self.secrets is not None or self.lacks_secrets
         return _again, (self.token, described)
 
     @property
@@ -80,18 +84,19 @@ class How:
         Raises:
             CallRefused: it was given as an argument in another process, and is not at hand in this one.
         """
-        secrets = self.secrets or self._known()
+        secrets = self._found() if self.lacks_secrets else self.secrets
         key = (secrets.api_key if secrets is not None else None) or os.environ.get(self.api_key_env)
         authorised = {"Authorization": f"Bearer {key}"} if key else {}
         return {"Content-Type": "application/json", **authorised, **dict(secrets.headers if secrets else ())}
 
-    def _known(self) -> Secrets | None:
-        """Of the same endpoint: a description that was read from a store has no key, but the program gives it again."""
+    def _found(self) -> Secrets | None:
+        """Of the same endpoint: a description that was read from a store has none, but the program gives them again."""
         found = _secrets.get(self.endpoint, {})
-        if len(found) > 1:
+        if len(found) > 1 or not found and self.api_key_env not in os.environ:
             raise CallRefused(
                 f"{self.endpoint}: this LLM was read from a store, where keys are not kept, and the program has given "
-                f"{len(found)} keys for this endpoint. Let each be an environment variable: api_key_env='NAME'"
+                f"{len(found) or 'none'} for this endpoint. Write LLM(..., api_key=...) in the program that resumes, "
+                f"or put the key into an environment variable: api_key_env='NAME'"
             )
         return next(iter(found.values()), None)
 
@@ -100,22 +105,29 @@ def _again(token: str, described: Mapping[str, Any]) -> How:
     return _here.get(token) or How(**described)
 
 
-class Kept:
-    """Something that stays in this process: a copy that was pickled finds it here, and nowhere else."""
+class Listener:
+    """Who is told of an answer while it comes: all of its text so far.
 
-    _all: WeakValueDictionary[str, Kept] = WeakValueDictionary()
+    It stays in this process: a copy that was pickled finds it here, and nobody elsewhere.
+    """
 
-    def __init__(self, function: Callable[[str], None] | None, token: str | None = None) -> None:
+    _all: ClassVar[WeakValueDictionary[str, Listener]] = WeakValueDictionary()
+
+    def __init__(
+        self, function: Callable[[str], None] | None, *, begins_anew: bool = True, token: str | None = None
+    ) -> None:
         self.function = function
+        self.begins_anew = begins_anew
+        """Whether it may be told another text after a try that broke off."""
         self.token = token or uuid.uuid4().hex
         self._all[self.token] = self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _kept, (self.token,)
+        return _listener, (self.token,)
 
 
-def _kept(token: str) -> Kept:
-    return Kept._all.get(token) or Kept(None, token)
+def _listener(token: str) -> Listener:
+    return Listener._all.get(token) or Listener(None, token=token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,5 +137,4 @@ class For:
     labels: Mapping[str, str] = field(default_factory=dict)
     key: str | int | None = None
     job: str = ""
-    on_text: Kept | None = None
-
+    on_text: Listener | None = None

@@ -1,4 +1,4 @@
-"""``LLM``: a model behind an endpoint, written down. In a flow each call of it is recorded, and never paid for twice."""
+"""``LLM``: a model, written down. In a flow its calls are recorded, and what is recorded is never paid for again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exoflow.driver.body import Body, current_body
 from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import Backoff
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import For, How, Kept, Secrets
+from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Secrets
 from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_params
 from exoflow.llm.calls.recorded import asked, called, unrecorded
@@ -91,7 +91,7 @@ class LLM(_Described):
         if max_tokens is not None:
             params = {"max_tokens": max_tokens, **params}
         check_params(params)
-        backoff = backoff or Backoff(initial_s=0.5)
+        backoff = backoff or BACKOFF
         check_backoff(backoff)
         number("timeout_s", timeout_s, above=0)
         count("retries", retries)
@@ -132,8 +132,8 @@ class LLM(_Described):
         Args:
             labels: Who is charged; they override the run's.
             key: Names the call in its flow, instead of its being the n-th.
-            on_text: Is told all of the text so far, as often as it grows: in the process that calls, while it calls. After
-                a connection that was lost the text begins anew.
+            on_text: Is told all of the text so far, as often as it grows, in the process that calls. After a connection
+                that was lost the text begins anew.
 
         Raises:
             TypeError, ValueError: with what it must be.
@@ -146,7 +146,7 @@ class LLM(_Described):
             key_text(key)
             call = replace(call, key=key)
         if on_text is not None:
-            call = replace(call, on_text=Kept(on_text))
+            call = replace(call, on_text=Listener(on_text))
         return self._with(call)
 
     def __call__(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Answer:
@@ -183,7 +183,7 @@ class LLM(_Described):
         params = {**self.how.params, **params}
         _check(messages, prompt, params)
         task = called if self.call.key is None else called.options(key=self.call.key)
-        return cast("Ref[Answer]", task.submit(self._in(_body()), messages, prompt, params, self._adapter()))
+        return task.submit(self._in(_body()), messages, prompt, params, self._adapter())
 
     def map(
         self,
@@ -205,7 +205,7 @@ class LLM(_Described):
         task = called if self.call.key is None else called.options(key=self.call.key)
         chats, prompts = [chat for chat, _ in each], [text for _, text in each]
         llm, adapter = self._in(_body()), self._adapter() if each else None
-        return cast("Refs[Answer]", task.map(repeat(llm), chats, prompts, repeat(params), repeat(adapter)))
+        return task.map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
 
     def stream(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Stream:
         """Outside of a flow: the text in pieces, with ``for`` or ``async for``; ``.answer`` at the end.
@@ -238,7 +238,7 @@ class LLM(_Described):
         engine = self.how.engine
         if engine is None or self.model == self.endpoint or _body() is None:
             return None
-        return engine.adapter(self.model)
+        return engine.adapter_ref(self.model)
 
     def __repr__(self) -> str:
         return f"LLM({self.endpoint!r}, model={self.model!r})"

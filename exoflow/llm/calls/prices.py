@@ -49,9 +49,9 @@ def _nano_usd(usd_per_million: Price) -> Fraction:
     """Of one token."""
     try:
         if isinstance(usd_per_million, bool):
-            raise ValueError
+            raise TypeError
         return Fraction(Decimal(str(usd_per_million))) * _PER_MILLION
-    except (InvalidOperation, ValueError, OverflowError) as error:
+    except (InvalidOperation, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{usd_per_million!r} is no price: give USD for a million tokens, as .15 or '0.15'") from error
 
 

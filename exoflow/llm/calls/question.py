@@ -19,8 +19,9 @@ _PER_PART = 1024
 """Tokens of an image and the like, which nobody knows before."""
 _KNOWN = frozenset(
     ["max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "logprobs",
-     "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty", "tools", "tool_choice",
-     "parallel_tool_calls", "response_format", "reasoning_effort", "user", "metadata", "service_tier", "echo", "suffix"]
+     "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty", "tools",
+     "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "user", "metadata", "service_tier",
+     "echo", "suffix"]
 )  # fmt: skip
 _REFUSED = {
     "n": "a call gives one answer: llm.map([messages] * n), or a vote",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.calling import Call, Tell, answered
+from exoflow.llm.calls.calling import Call, answered
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.engine.request import AdapterRef
 from exoflow.tasks import task
@@ -35,19 +35,11 @@ async def called(
 
 async def asked(llm: LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:
     """One call, wherever it is made from."""
-    on_text = llm.call.on_text
-    tell: Tell | None = None
-    if on_text is not None and on_text.function is not None:
-        function = on_text.function
-
-        def tell(piece: str, so_far: str) -> None:
-            function(so_far)
-
     if llm.how.engine is not None:
         from exoflow.llm.calls.on_engine import generated
 
-        return await generated(llm.how, llm.model, question, llm.call, adapter, tell)
-    return await answered(llm.how, llm.model, question, llm.call, call, tell)
+        return await generated(llm.how, llm.model, question, llm.call, adapter)
+    return await answered(llm.how, llm.model, question, llm.call, call)
 
 
 def unrecorded() -> Call:
