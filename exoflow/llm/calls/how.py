@@ -138,3 +138,40 @@ class For:
     key: str | int | None = None
     job: str = ""
     on_text: Listener | None = None
+
+
+class _Beside:
+    """What a ``Model`` has besides its fields."""
+
+    how: How
+    call: For
+
+
+@dataclass(frozen=True, eq=False)
+class Model(_Beside):
+    """An ``LLM`` as the argument of a recorded call: it is compared by its endpoint and model alone.
+
+    All else of it stays in this process, as the call does: a copy that was pickled finds it here.
+    """
+
+    endpoint: str
+    model: str
+
+    _all: ClassVar[WeakValueDictionary[str, Model]] = WeakValueDictionary()
+
+    @staticmethod
+    def of(endpoint: str, model: str, how: How, call: For) -> Model:
+        """Whoever holds it keeps it."""
+        found = Model(endpoint, model)
+        token = uuid.uuid4().hex
+        for name, value in (("how", how), ("call", call), ("token", token)):
+            object.__setattr__(found, name, value)
+        Model._all[token] = found
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _model, (vars(self)["token"],)
+
+
+def _model(token: str) -> Model:
+    return Model._all[token]

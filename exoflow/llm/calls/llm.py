@@ -14,7 +14,7 @@ from exoflow.driver.body import Body, current_body
 from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import Backoff
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Secrets
+from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
 from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_params
 from exoflow.llm.calls.recorded import asked, called, unrecorded
@@ -221,12 +221,17 @@ class LLM(_Described):
             )
         return Stream(self, Question.of(messages, prompt, {**self.how.params, **params}))
 
-    def _in(self, body: Body | None) -> LLM:
-        """With what the run and the flow say of it."""
+    def _in(self, body: Body | None) -> Model:
+        """For a recorded call, with what the run and the flow say of it. One for all calls of a body that are alike."""
         if body is None:
-            return self  # the task refuses it, and says what to write
-        labels = {**body.execution.labels, **self.call.labels}
-        return self._with(replace(self.call, labels=labels, job=f"{body.run_id}/{body.scope.path}"))
+            return Model(self.endpoint, self.model)  # the task refuses it, and says what to write
+        call, known = self.call, vars(body).setdefault("_llm_models", {})
+        alike = self.how, self.model, tuple(call.labels.items()), call.on_text
+        if alike not in known:
+            labels, job = {**body.execution.labels, **call.labels}, f"{body.run_id}/{body.scope.path}"
+            known[alike] = Model.of(self.endpoint, self.model, self.how, replace(call, labels=labels, job=job))
+        found: Model = known[alike]
+        return found
 
     def _with(self, call: For) -> Self:
         other = type(self).__new__(type(self))

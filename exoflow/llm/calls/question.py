@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from exoflow.llm.calls.forms import response_format_of
@@ -71,7 +72,7 @@ def chat(messages: object) -> list[Mapping[str, Any]]:
     return list(messages)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """One call's, with nothing left open."""
 
@@ -112,18 +113,19 @@ class Question:
     @property
     def most_input_tokens(self) -> int:
         """No tokenizer makes more than one token of a byte; what is no text is guessed."""
-        text, others, count = self._size()
+        text, others, count = self._size
         return text + others * _PER_PART + count * _PER_MESSAGE
 
     @property
     def likely_input_tokens(self) -> int:
-        text, others, count = self._size()
+        text, others, count = self._size
         return text // 4 + others * _PER_PART + count * _PER_MESSAGE // 2 + 1
 
     @property
     def has_other_than_text(self) -> bool:
-        return self._size()[1] > 0
+        return self._size[1] > 0
 
+    @cached_property
     def _size(self) -> tuple[int, int, int]:
         """Bytes of text, parts that are no text, messages."""
         if self.messages is None:

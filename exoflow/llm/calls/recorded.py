@@ -10,6 +10,7 @@ from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.calling import Call, answered
+from exoflow.llm.calls.how import Model
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.engine.request import AdapterRef
 from exoflow.tasks import task
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @task(executor="local", checkpoint="sync", name="llm", version="1")
 async def called(
-    llm: LLM,
+    llm: Model,
     messages: Messages | None,
     prompt: str | None,
     params: Mapping[str, Any],
@@ -33,7 +34,7 @@ async def called(
     return await asked(llm, Question.of(messages, prompt, params), call, adapter)
 
 
-async def asked(llm: LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:
+async def asked(llm: Model | LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:
     """One call, wherever it is made from."""
     if llm.how.engine is not None:
         from exoflow.llm.calls.on_engine import generated
