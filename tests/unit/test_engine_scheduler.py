@@ -277,8 +277,8 @@ def test_memory_agrees_with_greedydual_size_frequency_written_plainly(seed: int)
     assert len(expected) > 50
 
 
-def asked(prompt: range, count: int, **labels: str) -> list[Request]:
-    return [Request(tuple(prompt), SamplingParams(max_tokens=4), labels=labels) for _ in range(count)]
+def asked(prompt: range, count: int, *client: str) -> list[Request]:
+    return [Request(tuple(prompt), SamplingParams(max_tokens=4), client=client) for _ in range(count)]
 
 
 def test_samples_that_come_one_by_one_compute_their_prompt_once() -> None:
@@ -294,7 +294,7 @@ def test_samples_that_come_one_by_one_compute_their_prompt_once() -> None:
 
 
 def test_nobody_waits_for_the_prompt_of_another_client() -> None:
-    mine, yours = asked(range(64), 2, tenant="me"), asked(range(64), 1, tenant="you")
+    mine, yours = asked(range(64), 2, "me"), asked(range(64), 1, "you")
     simulation = Simulation(EngineConfig(pages=2000, block=16, max_batch=32))
     for request in (*mine, *yours):
         simulation.scheduler.add(request, 0.0)

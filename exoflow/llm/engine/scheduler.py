@@ -51,7 +51,7 @@ class AdapterCost:
     """From host memory into the pool."""
 
 
-Alike = tuple[tuple[int, ...], AdapterRef | None, tuple[tuple[str, str], ...]]
+Alike = tuple[tuple[int, ...], AdapterRef | None, tuple[str, ...], str, int]
 
 
 class Scheduler:
@@ -413,5 +413,5 @@ class Scheduler:
 
 
 def _alike(request: Request) -> Alike:
-    """What the samples of one question share, and whose they are: nobody waits for another client's turn."""
-    return request.prompt, request.adapter, tuple(request.labels.items())
+    """What the samples of one question share, and where they stand in a queue: nobody waits for another's turn."""
+    return request.prompt, request.adapter, request.client, request.job, request.priority
