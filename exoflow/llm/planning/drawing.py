@@ -35,7 +35,7 @@ def draw_curve(curve: Curve, x: Literal["calls", "usd"], path: str | PathLike[st
         lw=0,
         label="95 % interval",
     )
-    axes.plot(at, [p.accuracy for p in curve.points], color=BLUE, marker="o", ms=4, lw=1.8, label=f"{_name(curve)}")
+    axes.plot(at, [p.accuracy for p in curve.points], color=BLUE, marker="o", ms=4, lw=1.8, label=_name(curve))
     k, (low, high) = curve.best_k(rule)
     _mark(
         axes,
@@ -82,7 +82,7 @@ def _name(curve: Curve) -> str:
     return {
         "vote": "vote",
         "filter_vote": "vote of those that pass the judge",
-        "best_of_n": "one that passes the judge",
+        "first_passing": "the first that passes the judge",
     }[curve.rule]
 
 
