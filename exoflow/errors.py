@@ -138,7 +138,18 @@ class NoConsensus(LLMError):
 
 
 class BudgetExceeded(LLMError):
-    """A budget would be exceeded."""
+    """A call was not made: it may take more than a budget has left."""
+
+    who: str = ""
+    """Whose budget: ``"tenant acme, user ann"``."""
+    unit: str = ""
+    """``"tokens"`` or ``"nano_usd"``, 1e-9 USD: of all that follow."""
+    limit: int = 0
+    spent: int = 0
+    reserved: int = 0
+    """By calls that were in flight."""
+    asked: int = 0
+    """The most that the call may take."""
 
 
 class WrongForm(LLMError):

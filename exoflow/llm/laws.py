@@ -15,7 +15,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 Exact = int | Fraction | Decimal
 Number = Exact | float
@@ -41,7 +41,8 @@ def _chances(**chances: Number) -> None:
 
 
 def _votes(k: int) -> None:
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    given: object = k
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ValueError(f"k={k!r} must be a whole number, 1 or more")
 
 
@@ -162,30 +163,32 @@ def plurality(chances: Sequence[Number], k: int) -> list[Fraction] | list[float]
     """Each option's chance to be the most frequent of k answers; ties are broken fairly. ``chances`` sum to 1."""
     _votes(k)
     _chances(**{f"chances[{i}]": chance for i, chance in enumerate(chances)})
-    if abs(sum(map(exact, chances)) - 1) > Fraction(1, 10**9):
-        raise ValueError(f"the chances {list(chances)} sum to {float(sum(chances))}, not to 1")
+    total = sum(map(exact, chances), start=Fraction(0))
+    if abs(total - 1) > Fraction(1, 10**9):
+        raise ValueError(f"the chances {list(chances)} sum to {float(total)}, not to 1")
     ps = _taken(*chances)
     whole = math.lcm(*(p.denominator for p in ps if isinstance(p, Fraction)))  # 1 for floats; else integers from here
-    powers = [[(p * whole) ** j for j in range(k + 1)] for p in ps]
-    if not isinstance(ps[0], float):
-        powers = [[int(x) for x in row] for row in powers]
-    won = []
+    ones = [p if isinstance(p, float) else int(p * whole) for p in ps]
+    powers = [[one**j for j in range(k + 1)] for one in ones]
+    won: list[Any] = []  # all of them floats, or none
     for y, own in enumerate(powers):
         others = powers[:y] + powers[y + 1 :]
         wins = [
             math.comb(k, m) * own[m] * _shared(_beside(others, m, k - m, ordered=True), k - m) for m in range(1, k + 1)
         ]
-        won.append(sum(wins) / whole**k)
-    return won  # type: ignore[return-value]  # all floats, or none
+        won.append(sum(wins, start=Fraction(0)) / whole**k)
+    return won
 
 
-def _shared(table: list[list[Number]], votes: int) -> float | Fraction:
+def _shared(table: Sequence[Sequence[float]], votes: int) -> float | Fraction:
     """Of the ways in which the others have so many votes, the share that a fair draw leaves to the one beside them."""
     ways = [(ties + 1, row[votes]) for ties, row in enumerate(table)]
-    return sum((Fraction(1, first) if isinstance(way, int) else 1 / first) * way for first, way in ways)
+    return sum(
+        ((Fraction(way, first) if isinstance(way, int) else way / first) for first, way in ways), start=Fraction(0)
+    )
 
 
-def _beside(weights: Sequence[Sequence[Number]], m: int, most: int, *, ordered: bool) -> list[list[Number]]:
+def _beside(weights: Sequence[Sequence[float]], m: int, most: int, *, ordered: bool) -> list[list[float]]:
     """``table[t][d]``: the weight of the ways in which options have d votes together, d ≤ most, none has more than m,
     and t of them have m. This is the integral over z of the generating functions, coefficient by coefficient.
 
@@ -193,16 +196,16 @@ def _beside(weights: Sequence[Sequence[Number]], m: int, most: int, *, ordered: 
         weights: of each option, by its votes; a shorter row ends with zeros.
         ordered: votes are a sequence, and their places are chosen.
     """
-    table: list[list[Number]] = [[1] + [0] * most]
+    table: list[list[float]] = [[1, *[0] * most]]
     for row in weights:
-        after: list[list[Number]] = [[0] * (most + 1) for _ in range(len(table) + 1)]
+        after: list[list[float]] = [[0] * (most + 1) for _ in range(len(table) + 1)]
         for ties, ways in enumerate(table):
             for d, way in enumerate(ways):
                 if not way:
                     continue
                 for j in range(min(m, most - d, len(row) - 1) + 1):
                     places = math.comb(d + j, j) if ordered else 1
-                    after[ties + (j == m)][d + j] += way * row[j] * places  # type: ignore[operator]
+                    after[ties + (j == m)][d + j] += way * row[j] * places
         table = after
     return table
 
@@ -245,7 +248,11 @@ def _u_curve(own: int, others: tuple[int, ...], abstained: int) -> tuple[Fractio
         ways = math.comb(own, m)
         for ties, row in enumerate(_beside(rows, m, sum(others), ordered=False)):
             for votes, way in enumerate(row):
+<<<<<<< HEAD
                 valid[m + votes] += ways * way * whole // (ties + 1)  # type: ignore[assignment]  # all are integers
+=======
+                valid[m + votes] += ways * int(way) * whole // (ties + 1)
+>>>>>>> vote
     right = [0] * (n + 1)
     for j in range(abstained + 1):
         silent = math.comb(abstained, j)

@@ -15,6 +15,7 @@ from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import Backoff
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
+from exoflow.llm.calls.metering import noted
 from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_params
 from exoflow.llm.calls.recorded import asked, called, unrecorded
@@ -173,8 +174,8 @@ class LLM(_Described):
         task = called if self.call.key is None else called.options(key=self.call.key)
         arguments = self._in(body), messages, prompt, params, self._adapter()
         if body.is_async:
-            return cast(Answer, task(*arguments))
-        return task.submit(*arguments).result()
+            return cast(Answer, noted(task(*arguments)))
+        return noted(task.submit(*arguments)).result()
 
     def submit(
         self, messages: Messages | Ref[Any] | None = None, /, *, prompt: str | Ref[str] | None = None, **params: Any
@@ -183,7 +184,7 @@ class LLM(_Described):
         params = {**self.how.params, **params}
         _check(messages, prompt, params)
         task = called if self.call.key is None else called.options(key=self.call.key)
-        return task.submit(self._in(_body()), messages, prompt, params, self._adapter())
+        return noted(task.submit(self._in(_body()), messages, prompt, params, self._adapter()))
 
     def map(
         self,
@@ -205,7 +206,10 @@ class LLM(_Described):
         task = called if self.call.key is None else called.options(key=self.call.key)
         chats, prompts = [chat for chat, _ in each], [text for _, text in each]
         llm, adapter = self._in(_body()), self._adapter() if each else None
-        return task.map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
+        refs = task.map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
+        for ref in refs:
+            noted(ref)
+        return refs
 
     def stream(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Stream:
         """Outside of a flow: the text in pieces, with ``for`` or ``async for``; ``.answer`` at the end.

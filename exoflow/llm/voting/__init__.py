@@ -5,12 +5,14 @@ Rooms:
     tally                counting, ties                                                          pure
     stops                when it is enough                                                       pure
     results              what is told of a vote
-    asking               samples and their calls; judges and the like, in the flow
+    deciding             from samples to that
+    asking, consulting   samples and their calls; what judges and the like say of them, in the flow
     flows                vote, filter_vote, adaptive_vote, weighted_vote, best_of_n
 """
 
+from exoflow.llm.voting.asking import mean_probability
 from exoflow.llm.voting.equivalence import canonical, verbatim
-from exoflow.llm.voting.flows import adaptive_vote, best_of_n, filter_vote, mean_probability, vote, weighted_vote
+from exoflow.llm.voting.flows import adaptive_vote, best_of_n, filter_vote, vote, weighted_vote
 from exoflow.llm.voting.parse import choice, first_line, json_field, number, regex, whole
 from exoflow.llm.voting.results import AdaptiveVote, BestOf, FilterVote, Sample, Vote, WeightedVote
 from exoflow.llm.voting.stops import BetaStop, Budget, Margin, Stop, Window

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exoflow.errors import LLMError
 from exoflow.gathering import gather
-from exoflow.llm.voting.consulting import consult
+from exoflow.llm.voting.consulting import consult, verdict
 from exoflow.llm.voting.results import NOTHING, Sample, Spent, spent
 
 if TYPE_CHECKING:
     from exoflow.llm.calls import Answer
+    from exoflow.llm.calls.how import How
     from exoflow.refs import Ref
 
 
 class Model(Protocol):
     """What a vote needs of an ``LLM``: the same calls under keys of their own."""
+
+    @property
+    def how(self) -> How: ...
 
     def options(self, *, key: str) -> Model: ...
 
@@ -47,7 +53,7 @@ class Question:
     def ask(self, index: int) -> Ref[Answer]:
         """Ask for one more sample. A ``seed`` is the first one's: each sample has another."""
         params = dict(self.params)
-        if isinstance(seed := params.get("seed"), int):
+        if isinstance(seed := params.get("seed", self.llm.how.params.get("seed")), int):
             params["seed"] = seed + index
         call = self.llm.options(key=f"sample-{index}")
         return (
@@ -95,3 +101,49 @@ async def sampled(question: Question, k: int, parse: Callable[[str], Any] | None
     replies = await answered([question.ask(index) for index in range(k)])
     samples, cost = await parsed(parse, replies)
     return samples, spent(replies) + cost
+
+
+async def judged(
+    question: Question, judge: Callable[[Any, Any], Any], samples: Sequence[Sample]
+) -> tuple[list[Sample], Spent]:
+    """The samples, and which of them pass; what abstains is not judged."""
+    valid = [sample for sample in samples if sample.answer is not None]
+    opinions, cost = await consult("judge", judge, [(each.index, (question.asked, each.answer)) for each in valid])
+    verdicts = {each.index: verdict(said.value) for each, said in zip(valid, opinions, strict=True)}
+    return [replace(sample, passed=verdicts.get(sample.index)) for sample in samples], cost
+
+
+async def weighed(weight: Callable[[Sample], Any], samples: Sequence[Sample]) -> tuple[list[Sample], Spent]:
+    """The samples with their weights."""
+    valid = [sample for sample in samples if sample.answer is not None]
+    opinions, cost = await consult("weight", weight, [(each.index, (each,)) for each in valid])
+    weights = {each.index: _number("weight", said.value, 0) for each, said in zip(valid, opinions, strict=True)}
+    return [replace(sample, weight=weights.get(sample.index)) for sample in samples], cost
+
+
+async def scored(score: Callable[[Any], Any], samples: Sequence[Sample]) -> tuple[list[Sample], Spent]:
+    """The samples with their scores."""
+    valid = [sample for sample in samples if sample.answer is not None]
+    opinions, cost = await consult("score", score, [(each.index, (each.answer,)) for each in valid])
+    scores = {each.index: _number("score", said.value) for each, said in zip(valid, opinions, strict=True)}
+    return [replace(sample, score=scores.get(sample.index)) for sample in samples], cost
+
+
+def mean_probability(sample: Sample) -> float:
+    """The mean probability of the sample's tokens.
+
+    Raises:
+        ValueError: the endpoint has not told it.
+    """
+    told = sample.reply.logprobs
+    if not told:
+        raise ValueError("the endpoint tells no token's probability, from which the weight is taken: give weight=...")
+    return math.fsum(math.exp(token.logprob) for token in told) / len(told)
+
+
+def _number(role: str, value: object, least: float = -math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise TypeError(f"{role} gave {value!r}: it must give a finite number")
+    if value < least:
+        raise ValueError(f"{role} gave {value!r}: it must be {least} or more")
+    return float(value)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from exoflow.driver.strands import Strand, current
 from exoflow.flows import flow
 from exoflow.gathering import gather
 from exoflow.llm.calls.metering import Meter, metered
 from exoflow.llm.voting.results import NOTHING, Spent, spent
-from exoflow.refs import Ref
+
+if TYPE_CHECKING:
+    from exoflow.llm.calls import Answer
 
 _UNPARSED = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
 """What a parser raises at a text that is not as it expects: the sample abstains. Errors of calls are none of these."""
@@ -73,7 +75,7 @@ async def consult(
 def opinion(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:
     with metered() as meter:
         said = _said(function, args, abstains)
-    ended = gather(_refs(meter), return_exceptions=True).result()
+    ended = gather(meter.refs, return_exceptions=True).result()
     return Opinion(said.value, said.why, _cost(meter, ended))
 
 
@@ -84,19 +86,13 @@ async def opinion_async(function: Callable[..., Any], args: tuple[Any, ...], abs
             said = Opinion(await function(*args))
         except _UNPARSED as error:
             said = _abstention(error, abstains)
-    ended = await gather(_refs(meter), return_exceptions=True)
+    ended = await gather(meter.refs, return_exceptions=True)
     return Opinion(said.value, said.why, _cost(meter, ended))
 
 
-def _refs(meter: Meter) -> list[Ref[Any]]:
-    return [call for call in meter.calls if isinstance(call, Ref)]
-
-
-def _cost(meter: Meter, ended: Sequence[Any]) -> Spent:
-    answers = [call for call in meter.calls if not isinstance(call, Ref)]
-    answers += [each for each in ended if not isinstance(each, Exception)]
-    failed = sum(isinstance(each, Exception) for each in ended)
-    return spent(answers) + Spent(failed)
+def _cost(meter: Meter, ended: Sequence[Answer | Exception]) -> Spent:
+    answers = [*meter.answers, *(each for each in ended if not isinstance(each, Exception))]
+    return spent(answers) + Spent(meter.failed + sum(isinstance(each, Exception) for each in ended))
 
 
 def _in_place(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:

@@ -55,7 +55,7 @@ def choice(options: Iterable[str]) -> Choice:
     After "answer" or "answer is", also in bold or parentheses, it counts before any that only stands there.
     """
     found = tuple(options)
-    if not found or not all(isinstance(option, str) and option.strip() for option in found):
+    if not found or not all(option.strip() for option in found):
         raise ValueError(f'choice({options!r}): give the options, as "ABCD" or ["yes", "no"]')
     if len({option.casefold() for option in found}) < len(found):
         raise ValueError(f"choice({options!r}): two options are the same")

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
-from exoflow.errors import NoConsensus
 from exoflow.llm.engine.request import Usage
-from exoflow.llm.voting.tally import Tally
 
 if TYPE_CHECKING:
     from exoflow.llm.calls import Answer
@@ -145,7 +143,7 @@ class WeightedVote(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class BestOf(Outcome):
-    """What ``best_of_n`` tells: ``answer`` is the best one's, and ``margin`` how far its score is ahead."""
+    """What ``best_of_n`` tells: ``margin`` is how far its score is ahead of that of the next other answer."""
 
     score: float
 
@@ -157,33 +155,3 @@ def by_first_said(samples: Sequence[Sample], key: Callable[[Any], Hashable]) -> 
         if sample.answer is not None:
             said.setdefault(key(sample.answer), sample.answer)
     return said
-
-
-def named(votes: Mapping[Hashable, Any], said: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-    """The same by how each was first said, where that can be a key."""
-    found: dict[Hashable, Any] = {}
-    for option, count in votes.items():
-        name = said[option] if isinstance(said[option], Hashable) and _is_hashable(said[option]) else option
-        found[name] = found.get(name, 0) + count
-    return found
-
-
-def _is_hashable(answer: object) -> bool:
-    try:
-        hash(answer)
-    except TypeError:  # a tuple of lists
-        return False
-    return True
-
-
-def refuse_empty(tally: Tally, samples: Sequence[Sample]) -> None:
-    """Nobody has voted.
-
-    Raises:
-        NoConsensus: so it is; it says what the first that abstained had said.
-    """
-    if tally.n_valid:
-        return
-    first = samples[0] if samples else None
-    shown = "" if first is None else f"; the first said {first.text[:80]!r}: {first.why or 'it abstains'}"
-    raise NoConsensus(f"none of {len(samples)} answers could be counted{shown}")

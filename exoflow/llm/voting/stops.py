@@ -142,6 +142,8 @@ class Budget(Rule):
     def affords(self, heard: Heard, in_flight: int) -> bool:
         if not heard.votes:
             return not in_flight  # one call shows what a call costs
+        if not heard.nano_usd:
+            raise ValueError("Budget(usd=...) needs to know what calls cost: LLM(..., prices=Prices(...))")
         return heard.nano_usd + (in_flight + 1) * heard.dearest <= self.usd * _NANO
 
 
