@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from exoflow.llm.calls import LLM, Answer, Prices
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
-<<<<<<< HEAD
     from exoflow.llm.planning import Log, collect, curve, fit_scaling, plan
-=======
     from exoflow.llm.voting import (
         AdaptiveVote as AdaptiveVote,
         BestOf as BestOf,
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
         vote as vote,
         weighted_vote as weighted_vote,
     )
->>>>>>> vote
 
 __all__ = [
     "LLM",
@@ -50,36 +47,30 @@ __all__ = [
     "EngineConfig",
     "EngineSpec",
     "Event",
-<<<<<<< HEAD
-    "Log",
-=======
     "FilterVote",
+    "Log",
     "Margin",
->>>>>>> vote
     "Output",
     "Prices",
     "SamplingParams",
     "Usage",
-<<<<<<< HEAD
-    "collect",
-    "curve",
-    "fit_scaling",
-    "plan",
-=======
     "Vote",
     "WeightedVote",
     "Window",
     "adaptive_vote",
     "best_of_n",
     "choice",
+    "collect",
+    "curve",
     "filter_vote",
     "first_line",
+    "fit_scaling",
     "json_field",
     "number",
+    "plan",
     "regex",
     "vote",
     "weighted_vote",
->>>>>>> vote
 ]
 
 _HEAVY = {
