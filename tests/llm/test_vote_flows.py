@@ -450,3 +450,87 @@ def test_a_score_may_ask_a_model(llm: LLM, said: Said, endpoint: FakeEndpoint) -
     r = best_of_n(llm, QUESTION, n=2, score=quality)
     assert (r.answer, r.score, r.n_calls) == ("b", 98.0, 4)
     assert len(endpoint.asked) == 4
+
+
+def test_a_judge_that_is_a_vote_is_counted_with_it(llm: LLM, said: Said, endpoint: FakeEndpoint) -> None:
+    said.of = lambda prompt, index: "AB"[index] if prompt == "Which one?" else "yes" if "A" in prompt else "no"
+
+    async def by_three(question: Any, answer: str) -> bool:
+        return (await vote(llm, f"is {answer} right?", k=3)).answer == "yes"
+
+    def by_two(question: Any, answer: str) -> bool:
+        return vote(llm, f"is {answer} right?", k=2).answer == "yes"
+
+    r = filter_vote(llm, QUESTION, k=2, judge=by_three)
+    assert (r.answer, r.n_passed, r.n_calls, len(endpoint.asked)) == ("A", 1, 8, 8)
+    r = filter_vote(llm, QUESTION, k=2, judge=by_two)
+    assert (r.answer, r.n_calls, r.nano_usd) == ("A", 6, 2 * (2 + 2) * 1000 + 4 * (3 + 2) * 1000)
+
+
+def test_what_a_vote_asks_is_one_job_its_judges_with_it(llm: LLM, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    from exoflow.llm.calls import calling
+
+    jobs: list[tuple[str, str]] = []
+    plain = calling._turn
+
+    async def turn(how: Any, question: Any, who: Any, call: Any) -> Any:
+        jobs.append((call.id, who.job))
+        return await plain(how, question, who, call)
+
+    monkeypatch.setattr(calling, "_turn", turn)
+    judge = judges_of(llm)["awaits"]
+
+    @flow(version="1")
+    def two() -> None:
+        filter_vote.map(repeat(llm), [QUESTION, QUESTION], k=2, judge=judge).result()
+
+    two.options(run_id="jobs").run()
+    assert Counter(job for _, job in jobs) == {"jobs/filter_vote#0/": 4, "jobs/filter_vote#1/": 4}
+    assert len({call for call, _ in jobs}) == 8
+
+
+def test_another_parser_under_the_same_id_is_another_run_and_other_prices_are_not(
+    llm: LLM, endpoint: FakeEndpoint
+) -> None:
+    ask = vote.options(run_id="same")
+    r = ask.run(llm, QUESTION, k=2, parse=choice("AB"))
+    dearer = LLM(endpoint.url, model="fake", prices=Prices(usd_per_million_in=100, usd_per_million_out=200))
+    assert ask.run(dearer, QUESTION, k=2, parse=choice("AB")) == r
+    for other in ({"parse": choice("ABC")}, {"k": 3}, {"temperature": 0.1}):
+        with pytest.raises(exoflow.RunMismatch):
+            ask.run(llm, QUESTION, **({"k": 2, "parse": choice("AB")} | other))
+    assert len(endpoint.asked) == 2
+
+
+def test_an_async_parser_abstains_as_a_sync_one_does(llm: LLM, said: Said) -> None:
+    said.of = in_turn("12x")
+
+    async def parse(text: str) -> int:
+        return int(text)
+
+    r = vote(llm, QUESTION, k=3, parse=parse)
+    assert (r.counts, r.n_valid, r.n_calls) == ({1: 1, 2: 1}, 2, 3)
+    assert r.samples[2].why.startswith("ValueError")
+
+
+def test_a_lambda_that_gives_a_coroutine_is_told_how_to_be_written(llm: LLM) -> None:
+    judge = judges_of(llm)["awaits"]
+    with pytest.raises(TypeError, match="async def"):
+        filter_vote(llm, QUESTION, k=2, judge=lambda *asked: judge(*asked))  # noqa: PLW0108 -- it is about lambdas
+
+
+def test_one_answer_alone_is_ahead_of_all_others(llm: LLM) -> None:
+    r = best_of_n(llm, QUESTION, n=3, score=len)
+    assert (r.answer, r.margin, r.score, r.tie) == ("A", float("inf"), 1.0, False)
+
+
+def test_only_vote_asks_on(llm: LLM) -> None:
+    with pytest.raises(ValueError, match="vote's"):
+        best_of_n(llm, QUESTION, score=len, ties="extend")
+
+
+def test_answers_that_are_no_keys_are_counted_by_theirs(llm: LLM, said: Said) -> None:
+    said.of = in_turn("AAB")
+    r = vote(llm, QUESTION, k=3, parse=lambda text: ([text],))
+    assert r.answer == (["A"],)
+    assert sorted(r.counts.values()) == [1, 2]

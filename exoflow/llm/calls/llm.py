@@ -9,19 +9,25 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from exoflow.attempts import current_attempt
+from exoflow.context import run_id
 from exoflow.declaration import key_text
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import Backoff
+from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
-from exoflow.llm.calls.metering import noted
+from exoflow.llm.calls.metering import job_of, noted
+from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
-from exoflow.llm.calls.question import Messages, Question, check_params
-from exoflow.llm.calls.recorded import asked, called, unrecorded
+from exoflow.llm.calls.question import Messages, Question, check_asked, check_params
+from exoflow.llm.calls.recorded import asked, called, fold, unrecorded
 from exoflow.llm.durable import EngineSpec
+from exoflow.model import CallId
 from exoflow.options import check_backoff, check_run_options, count, number
+from exoflow.paid import bills_before, labels as labels_of_run
 from exoflow.refs import Ref, Refs
+from exoflow.tasks import AsyncTask
 
 if TYPE_CHECKING:
     from exoflow.llm.calls.streaming import Stream
@@ -100,11 +106,11 @@ class LLM(_Described):
             raise ValueError("max_in_flight=0: nothing would ever be called")
         engine = None
         if isinstance(endpoint, str):
-            address = _address(endpoint)
+            address = address_of(endpoint)
             if not model:
                 raise TypeError(f"LLM({endpoint!r}): model= is missing: the name by which the endpoint knows it")
         else:
-            engine, address = _engine(endpoint)
+            engine, address = engine_of(endpoint)
             if scheduler is not None:
                 raise TypeError("LLM(engine, scheduler=...): an engine has a queue of its own, Engine(..., queue=...)")
         secrets = None
@@ -170,21 +176,22 @@ class LLM(_Described):
             if asyncio._get_running_loop() is not None:
                 return cast(Answer, answer)
             return _waited(answer)
-        _check(messages, prompt, params)
-        task = called if self.call.key is None else called.options(key=self.call.key)
-        arguments = self._in(body), messages, prompt, params, self._adapter()
-        if body.is_async:
-            return cast(Answer, noted(task(*arguments)))
-        return noted(task.submit(*arguments)).result()
+        if not body.is_async:
+            return self.submit(messages, prompt=prompt, **params).result()
+        if self.call.labels and bills_before():
+            return cast(Answer, _value(self.submit(messages, prompt=prompt, **params)))
+        check_asked(messages, prompt, params)
+        return cast(Answer, noted(self._task()(self._in(body), messages, prompt, params, self._adapter())))
 
     def submit(
         self, messages: Messages | Ref[Any] | None = None, /, *, prompt: str | Ref[str] | None = None, **params: Any
     ) -> Ref[Answer]:
         """In a flow: ask, and go on."""
         params = {**self.how.params, **params}
-        _check(messages, prompt, params)
-        task = called if self.call.key is None else called.options(key=self.call.key)
-        return noted(task.submit(self._in(_body()), messages, prompt, params, self._adapter()))
+        check_asked(messages, prompt, params)
+        ref = self._task().submit(self._in(_body()), messages, prompt, params, self._adapter())
+        self._fold(ref)
+        return noted(ref)
 
     def map(
         self,
@@ -202,14 +209,44 @@ class LLM(_Described):
             [(None, text) for text in prompt] if prompt is not None else [(chat, None) for chat in messages or ()]
         )
         for one in each:
-            _check(*one, params)
-        task = called if self.call.key is None else called.options(key=self.call.key)
+            check_asked(*one, params)
         chats, prompts = [chat for chat, _ in each], [text for _, text in each]
         llm, adapter = self._in(_body()), self._adapter() if each else None
-        refs = task.map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
+        refs = self._task().map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
         for ref in refs:
-            noted(ref)
+            self._fold(noted(ref))
         return refs
+
+    def batch(
+        self,
+        messages: Sequence[Messages] | None = None,
+        /,
+        *,
+        prompt: Sequence[str] | None = None,
+        window: str = "24h",
+        poll_s: float = 30.0,
+        **params: Any,
+    ) -> Ref[list[Answer | CallFailed]]:
+        """In a flow: all of them as one of OpenAI's batches, which costs half and may take a day.
+
+        Its id is recorded; if the process dies before that, the batch is found again by its mark. What was not answered
+        stands in the list as its error. ``cost`` is by this LLM's prices: give one with those of batches.
+
+        Args:
+            messages: Chats, as of ``llm(...)``.
+            prompt: Plain prompts, instead.
+            window: Within which it is to be done.
+            poll_s: How often to look.
+            params: For all of them.
+        """
+        from exoflow.llm.calls.batch import begun
+
+        if self.how.engine is not None:
+            raise TypeError("llm.batch(...): an engine has no batches; llm.map(...) fills its own")
+        if self.how.scheduler is not None:
+            raise TypeError("llm.batch(...) goes past a scheduler and its budgets: use an LLM without one")
+        llm, params = self._in(_body()), {**self.how.params, **params}
+        return begun(llm, messages, prompt, params, window=window, poll_s=poll_s, key=self.call.key)
 
     def stream(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Stream:
         """Outside of a flow: the text in pieces, with ``for`` or ``async for``; ``.answer`` at the end.
@@ -232,10 +269,20 @@ class LLM(_Described):
         call, known = self.call, vars(body).setdefault("_llm_models", {})
         alike = self.how, self.model, tuple(call.labels.items()), call.on_text
         if alike not in known:
-            labels, job = {**body.execution.labels, **call.labels}, f"{body.run_id}/{body.scope.path}"
-            known[alike] = Model.of(self.endpoint, self.model, self.how, replace(call, labels=labels, job=job))
+            whose = replace(call, labels={**labels_of_run(), **call.labels}, job=job_of(body))
+            known[alike] = Model.of(self.endpoint, self.model, self.how, whose)
         found: Model = known[alike]
         return found
+
+    def _task(self) -> AsyncTask[..., Answer]:
+        return called if self.call.key is None else called.options(key=self.call.key)
+
+    def _fold(self, ref: Ref[Answer]) -> None:
+        """Tell the scheduler whose a call was that was paid in a process that died: its own labels stand here alone."""
+        if self.call.labels and self.how.scheduler is not None:
+            bill = bills_before().get(CallId(ref.call_id))
+            if bill is not None:
+                fold(self.how.scheduler, run_id(), ref.call_id, bill, {**labels_of_run(), **self.call.labels})
 
     def _with(self, call: For) -> Self:
         other = type(self).__new__(type(self))
@@ -253,24 +300,13 @@ class LLM(_Described):
         return f"LLM({self.endpoint!r}, model={self.model!r})"
 
 
-def _check(messages: object, prompt: object, params: Mapping[str, Any]) -> None:
-    """In the flow's body, where the mistake is; what holds Refs is looked at when they are there."""
-    check_params(params)
-    if (messages is None) == (prompt is None):
-        raise TypeError("give messages for a chat, or prompt='...' for a plain completion, and not both")
-    if prompt is not None and not isinstance(prompt, str | Ref):
-        raise TypeError(f"prompt={prompt!r} must be text")
-    if isinstance(messages, Sequence | Mapping) and not isinstance(messages, Ref) and not _holds_refs(messages):
-        Question.of(cast(Messages, messages), None, params)
-
-
-def _holds_refs(messages: Sequence[Any] | Mapping[str, Any]) -> bool:
-    return not isinstance(messages, str | Mapping) and any(isinstance(message, Ref) for message in messages)
-
-
 def _body() -> Body | None:
     """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
     return None if current_attempt() is not None else current_body()
+
+
+async def _value(ref: Ref[Answer]) -> Answer:
+    return await ref
 
 
 def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:
@@ -280,22 +316,3 @@ def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:
     except BaseException:
         future.cancel()  # Ctrl-C here ends it there
         raise
-
-
-def _address(endpoint: str) -> str:
-    address = endpoint.rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(f"{endpoint!r} is no address: it begins with http:// or https://, and mostly ends with /v1")
-    for tail in ("/chat/completions", "/completions"):
-        if address.endswith(tail):
-            raise ValueError(f"give the base address, {address.removesuffix(tail)!r}: {tail} is added to it")
-    return address
-
-
-def _engine(engine: Any) -> tuple[EngineSpec, str]:
-    spec = engine if isinstance(engine, EngineSpec) else None
-    if spec is None and hasattr(engine, "generate") and hasattr(engine, "load_adapter"):
-        spec = EngineSpec.of(engine)
-    if spec is None:
-        raise TypeError(f"LLM({engine!r}): give the address of an endpoint, an Engine or an EngineSpec")
-    return spec, spec.model
