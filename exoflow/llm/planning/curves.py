@@ -87,12 +87,12 @@ class Curve:
                 f"{p.accuracy:.3f} [{p.low:.3f}, {p.high:.3f}]",
                 f"{p.gain:+.3f} [{p.gain_low:+.3f}, {p.gain_high:+.3f}]",
                 str(p.calls),
-                f"{p.usd:.6f}",
+                f"{1000 * p.usd:.4f}",
                 marks.get(p.k, ""),
             )
             for p in self.points
         ]
-        return in_columns(("k", "accuracy", "against k = 1", "calls", "usd", ""), rows)
+        return in_columns(("k", "accuracy", "against k = 1", "calls", "usd for 1,000 items", ""), rows)
 
     def plot(self, x: Literal["calls", "usd"] = "calls", path: str | None = None, rule: Choosing = "1se") -> Figure:
         """Accuracy against calls or dollars, the k that ``rule`` chooses marked. ``path`` ends in .png or .svg."""
@@ -115,7 +115,7 @@ def curve(
     Args:
         ks: all that can be estimated, by default.
         ci: intervals are of 95 %, by resampling items.
-        rule: how the samples are made an answer. ``filter_vote`` and ``best_of_n`` need judged samples.
+        rule: how the samples are made an answer. ``filter_vote`` and ``first_passing`` need judged samples.
         replicates: resampled sets of items.
         seed: of the resampling; the same seed gives the same intervals.
 

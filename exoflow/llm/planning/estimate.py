@@ -13,9 +13,9 @@ from exoflow.llm import laws
 from exoflow.llm.planning.log import Item
 
 Floats: TypeAlias = NDArray[np.float64]
-Rule: TypeAlias = Literal["vote", "filter_vote", "best_of_n"]
-"""vote: the most frequent wins. filter_vote: of those that pass; of all where none does. best_of_n: any that passes,
-else any."""
+Rule: TypeAlias = Literal["vote", "filter_vote", "first_passing"]
+"""vote: the most frequent wins. filter_vote: of those that pass; of all where none does. first_passing: the first that
+passes a judge; the first where none does."""
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -31,7 +31,7 @@ def accuracies(item: Item, rule: Rule) -> Floats:
         return _right(item.votes, item.n, item.correct)
     failed = {option: count - item.passed.get(option, 0) for option, count in item.votes.items()}
     passing = sum(item.passed.values())
-    if rule == "best_of_n":
+    if rule == "first_passing":
         some, none = _share(item.passed, passing, item.correct), _share(failed, item.n - passing, item.correct)
         lost = none_drawn(passing, item.n)
         return np.asarray(some * (1 - lost) + none * lost)

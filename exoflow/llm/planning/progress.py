@@ -26,7 +26,7 @@ class Progress:
         before, self.done = self.done, self.done + len(samples)
         self.nano_usd += sum(sample.nano_usd for sample in samples)
         if self.done * 10 // self.total > before * 10 // self.total:
-            logger.info("collected %s", self)
+            logger.info("collected %s", str(self))  # as it is now
 
     def __str__(self) -> str:
         return f"{self.done:,} of {self.total:,} samples, ${usd(self.nano_usd):.6f}"

@@ -57,13 +57,13 @@ class Plan:
                 str(row.k),
                 f"{row.accuracy:.3f} [{row.accuracy_range.low:.3f}, {row.accuracy_range.high:.3f}]",
                 str(row.calls),
-                f"{row.usd:.6f}",
-                f"{row.gain:+.6f} [{row.gain_range.low:+.6f}, {row.gain_range.high:+.6f}]",
+                f"{1000 * row.usd:.4f}",
+                f"{1000 * row.gain:+.3f} [{1000 * row.gain_range.low:+.3f}, {1000 * row.gain_range.high:+.3f}]",
                 f"best; {self.best_range[0]} to {self.best_range[1]} when items are resampled" if row.best else "",
             )
             for row in self.rows
         ]
-        table = in_columns(("k", "accuracy", "calls", "usd", "gain in usd against k = 1", ""), rows)
+        table = in_columns(("k", "accuracy", "calls", "usd for 1,000 items", "gain in usd against k = 1", ""), rows)
         if self.three is None:
             return table
         low, high = self.three
