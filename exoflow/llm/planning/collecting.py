@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Refused = Literal["fail", "abstain"]
 
-AHEAD = 256
+AHEAD = 1024
 """Calls that are begun before the first of them has to have ended: more than an endpoint takes at once."""
 
 _OF_THE_QUESTION = frozenset([400, 413, 422])

@@ -32,6 +32,13 @@ class Sample:
     passed: bool | None = None
     """What a judge said; None: it was not asked."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Five times as fast as a frozen dataclass's own; a log has many."""
+        return Sample, (
+            self.id, self.index, self.text, self.answer, self.why, self.correct, self.tokens, self.nano_usd,
+            self.seconds, self.passed,
+        )  # fmt: skip
+
     @property
     def abstained(self) -> bool:
         return self.answer is None
@@ -90,6 +97,9 @@ class Log(Sequence[Sample]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Log) and self.samples == other.samples
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Log, (self.samples,)  # without what it has counted
 
     __hash__ = None  # type: ignore[assignment]  # a sequence of any length
 
