@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Generic
 
 from exoflow.llm.fair.accounts import Account
 from exoflow.llm.fair.bands import Bands
-from exoflow.llm.fair.costs import Amount, Cost, Linear, weight_of
+from exoflow.llm.fair.costs import Cost, Linear, weight_of
 from exoflow.llm.fair.counters import Counters, Node
 from exoflow.llm.fair.line import Line
 from exoflow.llm.fair.policy import Client, W, order_of
-from exoflow.llm.fair.vtc import VTC, path_of
+from exoflow.llm.fair.vtc import VTC, Weights, path_of
 
 
 class FCFS(Bands[W]):
@@ -70,7 +70,7 @@ class DRR(Bands[W]):
     def __init__(
         self,
         cost: Cost | None = None,
-        weights: Mapping[str | Client, Amount | float] | None = None,
+        weights: Weights | None = None,
         *,
         quantum: int = 512,
         ageing_s: float | None = None,
@@ -110,11 +110,13 @@ class _Arrivals(Generic[W]):
         return None
 
     def pop(self, now_s: float) -> W:
-        w = self.peek(now_s)
-        assert w is not None, "nobody is next"
-        heapq.heappop(self._heap)
-        self._admitted.add(w.number)
-        return self._waiting.pop(w.number)
+        assert self.peek(now_s) is not None, "nobody is next"
+        return self._take()
+
+    def _take(self) -> W:
+        _, number = heapq.heappop(self._heap)
+        self._admitted.add(number)
+        return self._waiting.pop(number)
 
     def charge(self, w: W, tokens: int) -> None:
         pass
@@ -180,7 +182,7 @@ class _Limited(_Arrivals[W]):
         w = self.peek(now_s)
         assert w is not None, "nobody is next"
         self._minute.used[w.client] += not self.knows(w)
-        return super().pop(now_s)
+        return self._take()
 
 
 class _Turns(Generic[W]):
