@@ -142,6 +142,7 @@ async def asked_often(how: Asking, row: Row) -> list[Sample]:
                 nano_usd=cost.nano_usd,
                 seconds=vote.reply.seconds,
                 passed=None if vote.index not in judged else verdict(judged[vote.index].value),
+                maybe_rebilled=vote.reply.maybe_rebilled,
             )
         )
     return samples
