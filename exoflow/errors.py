@@ -22,7 +22,12 @@ ExoFlowError
     ├── OutOfPages
     ├── ContextTooLong
     ├── NoConsensus
-    └── BudgetExceeded
+    ├── BudgetExceeded
+    ├── WrongForm          an answer is not of the form that was asked for
+    └── CallFailed         an endpoint gave no answer
+        ├── CallRefused    asking again changes nothing: 400, 401, 404, a quota that is used up
+        ├── RateLimited    429, to the last try
+        └── Unanswered     5xx, timeouts and lost connections, to the last try
 
 Interruption(BaseException)   control flow: ``except Exception`` in a flow body cannot eat it
 ├── Fenced                 a newer epoch owns the run
@@ -133,7 +138,49 @@ class NoConsensus(LLMError):
 
 
 class BudgetExceeded(LLMError):
-    """A budget would be exceeded."""
+    """A call was not made: it may take more than a budget has left."""
+
+    who: str = ""
+    """Whose budget: ``"tenant acme, user ann"``."""
+    unit: str = ""
+    """``"tokens"`` or ``"nano_usd"``, 1e-9 USD: of all that follow."""
+    limit: int = 0
+    spent: int = 0
+    reserved: int = 0
+    """By calls that were in flight."""
+    asked: int = 0
+    """The most that the call may take."""
+
+
+class WrongForm(LLMError):
+    """An answer is not of the form that was asked for. The call itself was good, and is recorded."""
+
+    text: str = ""
+    """The answer."""
+
+
+class CallFailed(LLMError):
+    """A call of an endpoint gave no answer."""
+
+    status: int | None = None
+    """Of HTTP; None: none came."""
+    body: str = ""
+    """The beginning of what the endpoint said."""
+    tries: int = 1
+    maybe_billed: bool = False
+    """A try was lost on its way, and may have been answered on the other side."""
+
+
+class CallRefused(CallFailed):
+    """The endpoint will not answer this, however often it is asked."""
+
+
+class RateLimited(CallFailed):
+    """The endpoint wanted fewer requests, to the last try."""
+
+
+class Unanswered(CallFailed):
+    """The endpoint failed, hung or was not reached, to the last try."""
 
 
 class Interruption(BaseException):

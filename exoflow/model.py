@@ -63,17 +63,22 @@ class Annotations:
     kind: Kind = Kind.TASK
     actor: bool = False
     """Its attempts begin with the state that the call before it has left, and leave one (V7)."""
+    paid: bool = False
+    """Somebody charges for each attempt: no effect, but it starts like one (G3), behind a durable intent (ADR 0024)."""
     saves: Saves = field(init=False, default="async")
     """What ``checkpoint`` comes to for this task."""
     chooses: bool = field(init=False, default=True)
     """Another attempt may give another result. A child flow is a function of what its body reads."""
     may_be_left: bool = field(init=False, default=False)
     """It runs only while somebody waits for it, and a body may end without: a timer, or an event."""
+    stands_firm: bool = field(init=False, default=False)
+    """It starts only when every choice behind it is committed (G3)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "chooses", not self.deterministic and self.kind is not Kind.FLOW)
         object.__setattr__(self, "saves", self._saves())
         object.__setattr__(self, "may_be_left", self.kind in (Kind.TIMER, Kind.EVENT))
+        object.__setattr__(self, "stands_firm", self.effect is not None or self.paid)
 
     def _saves(self) -> Saves:
         if self.effect == "irrevocable":
@@ -82,6 +87,28 @@ class Annotations:
             return "async" if self.checkpoint == "never" and self.effect is not None else self.checkpoint
         choice = not self.deterministic or self.actor or self.effect is not None or self.rollback
         return "async" if choice else "cost"
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a paid call has cost, as its body says."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    """Of the input, for which another price may hold."""
+    nano_usd: int = 0
+    maybe_rebilled: bool = False
+    """An earlier attempt may have been charged for, too."""
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.nano_usd + other.nano_usd,
+            self.maybe_rebilled or other.maybe_rebilled,
+        )
 
 
 class Status(enum.StrEnum):

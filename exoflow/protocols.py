@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from exoflow.model import CallId, Held, RunId, Stored, Value, Version
+from exoflow.model import Bill, CallId, Held, RunId, Stored, Value, Version
 
 Buffer = bytes | bytearray | memoryview
 
@@ -144,6 +144,17 @@ class ActorPart:
     """A snapshot is to be taken in the end; one over 64 KiB is stored under this name."""
 
 
+@dataclass(frozen=True, slots=True)
+class PaidPart:
+    """What the body of a paid call can ask for."""
+
+    in_doubt: bool
+    """An earlier attempt was dispatched, and nothing tells how it ended."""
+    labels: Mapping[str, str]
+    bills: Mapping[CallId, Bill]
+    """What the run had cost when this process took it over."""
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try at a call, as an executor gets it."""
@@ -174,6 +185,8 @@ class Attempt:
     batchable: bool = False
     """It is pure, a first try, has no time limit, and may be lost: it may be sent with others, run one after another in
     one process, be reported when all have ended, and vanish with them. An attempt that is not MUST NOT."""
+    paid: PaidPart | None = None
+    """Of a paid call. It is run in the process that controls the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +207,8 @@ class Computed:
     """Whether there are Refs inside of what was put."""
     worker: str = ""
     """Which process ran it, for people: ``4711@node-7``; empty: this one."""
+    bill: Bill | None = None
+    """What a paid call has cost, as its body has said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +223,7 @@ class Raised:
     """As of ``Computed``: the object as the body has left it."""
     snapshot: Value | None = None
     worker: str = ""
+    bill: Bill | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,5 +324,9 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 def _made(function: Callable[..., Any], options: TaskOptions) -> Task[..., Any] | AsyncTask[..., Any]:
     if isinstance(function, Callee):
         raise TypeError(f"{function!r} is one already: @task goes on a plain function")
-    spec = task_spec(function, options)
+    return task_of(task_spec(function, options))
+
+
+def task_of(spec: TaskSpec) -> Task[..., Any] | AsyncTask[..., Any]:
+    """What calls a task that is declared so."""
     return AsyncTask(spec) if spec.is_async else Task(spec)

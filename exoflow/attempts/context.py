@@ -5,17 +5,19 @@ from __future__ import annotations
 from contextvars import ContextVar
 
 from exoflow.codec import Encoded, Live, encode
-from exoflow.model import CallId, RunId, Version
+from exoflow.model import Bill, CallId, RunId, Version
 from exoflow.protocols import Attempt
 
 
 class AttemptContext:
     """What a running body can ask about itself."""
 
-    __slots__ = ("attempt", "given", "puts", "rolled_back")
+    __slots__ = ("attempt", "bill", "given", "puts", "rolled_back")
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
+        self.bill: Bill | None = None
+        """What a paid call costs, as its body says."""
         self.puts: list[tuple[CallId, Encoded | Live]] = []
         self.given: dict[CallId, Live] = {}
         """Engines' objects among the inputs."""

@@ -14,7 +14,7 @@ from exoflow.attempts.context import AttemptContext, current
 from exoflow.attempts.inputs import Fetch, InputLost, arguments
 from exoflow.codec import Encoded, Live, encode_error, encode_result, encode_small, taken_over, to_bytes
 from exoflow.errors import CodecError, DidNotHappen, Interruption
-from exoflow.model import INLINE_MAX_BYTES, CallId, Inline, Value
+from exoflow.model import INLINE_MAX_BYTES, Bill, CallId, Inline, Value
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
 
 Keep = Callable[[Encoded | Live, str | None], Value]
@@ -75,9 +75,9 @@ class _Boundary:
         return True
 
 
-def raised(error: BaseException, seconds: float, *, rolled_back: bool = False) -> Raised:
+def raised(error: BaseException, seconds: float, *, rolled_back: bool = False, bill: Bill | None = None) -> Raised:
     """The outcome of a body that raised."""
-    return Raised(encode_error(error), seconds, rolled_back or isinstance(error, DidNotHappen))
+    return Raised(encode_error(error), seconds, rolled_back or isinstance(error, DidNotHappen), bill=bill)
 
 
 def is_async(function: Callable[..., object]) -> bool:
@@ -99,7 +99,7 @@ def _failed(error: BaseException, seconds: float, context: AttemptContext) -> Ou
     if lost and not context.rolled_back:  # the body found out itself
         reason = f"what an engine's object in its input {lost[0]} stands for is lost ({type(error).__name__}: {error})"
         return Vanished(reason, seconds, lost)
-    return raised(error, seconds, rolled_back=context.rolled_back)
+    return raised(error, seconds, rolled_back=context.rolled_back, bill=context.bill)
 
 
 def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Computed:
@@ -110,7 +110,7 @@ def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Comput
     attempt = context.attempt
     small = encode_small(result)
     if small is not None and not context.puts:
-        return Computed(Inline(small), seconds)
+        return Computed(Inline(small), seconds, bill=context.bill)
     if isinstance(result, CoroutineType):
         result.close()
         raise CodecError(f"{attempt.task} returned a coroutine: declare the task itself as async def")
@@ -120,10 +120,10 @@ def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Comput
         encoded = encoded._replace(buffers=taken_over(encoded.buffers))
     value = Inline(to_bytes(encoded)) if encoded.size <= INLINE_MAX_BYTES else keep(encoded, attempt.save_to)
     if not context.puts:
-        return Computed(value, seconds, encoded.refs)
+        return Computed(value, seconds, encoded.refs, bill=context.bill)
     inside = dict.fromkeys(ref for _, put in context.puts if isinstance(put, Encoded) for ref in put.refs)
     refs = tuple(dict.fromkeys((*encoded.refs, *inside)))
-    return Computed(value, seconds, refs, tuple(_kept_puts(context, keep)), linked=bool(inside))
+    return Computed(value, seconds, refs, tuple(_kept_puts(context, keep)), linked=bool(inside), bill=context.bill)
 
 
 def _kept_puts(context: AttemptContext, keep: Keep) -> Iterator[tuple[CallId, Value]]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from exoflow.catalogue.summary import RunSummary
 from exoflow.driver.records import REPEATABLE
-from exoflow.model import EPOCH_SHIFT, Status, show_version
+from exoflow.model import EPOCH_SHIFT, Bill, Status, show_version
 
 Saved = Literal["inline", "object", "not saved", "error"]
 
@@ -38,6 +38,8 @@ class AttemptSeen:
     """Who ran it; None: the run's own process, or an older version of this package wrote the record."""
     worker: str | None
     """The executor's process, as ``4711@node-7``."""
+    bill: Bill | None = None
+    """Of a paid call: what it cost, as its body has said."""
 
     @property
     def epoch(self) -> int:
@@ -75,7 +77,7 @@ class CallSeen:
     choice: bool
     child_flow: bool
     effect: str | None
-    """idempotent, irrevocable, transaction or rollback, where the journal says so."""
+    """idempotent, irrevocable, transaction, rollback or paid, where the journal says so."""
     intents: int
     key: str | None
     """The idempotency key of its newest intent."""
@@ -93,6 +95,12 @@ class CallSeen:
     """The call that has created the actor whose call it is: itself, if it is that."""
     in_snapshot: bool = False
     """The state that it has left is in a snapshot."""
+
+    @property
+    def bill(self) -> Bill | None:
+        """What all its attempts have cost, those apart that left no record; None: it is not known to have a price."""
+        bills = [attempt.bill for attempt in self.attempts if attempt.bill is not None]
+        return sum(bills[1:], bills[0]) if bills else None
 
     @property
     def undos(self) -> int:
@@ -208,18 +216,26 @@ def _attempts(connection: sqlite3.Connection, run_id: str) -> tuple[dict[str, li
     rest: dict[str, _Rest] = {}
     rows = connection.execute(
         "SELECT call, version, started_s, seconds, number, why, saved, size, inputs, names, reads_at, choice, error, "
-        "executor, worker, actor "
+        "executor, worker, actor, input_tokens, output_tokens, cached_tokens, nano_usd, maybe_rebilled "
         "FROM attempts WHERE run_id = ? ORDER BY version",
         (run_id,),
     )
     for call, version, started_s, seconds, number, why, saved, size, *others in rows:
-        inputs, names, reads_at, choice, error, executor, worker, actor = others
+        inputs, names, reads_at, choice, error, executor, worker, actor, *bill = others
         gone = version <= undone.get(call, -1)
         attempts[call].append(
-            AttemptSeen(version, started_s, seconds, number, why, saved, size, gone, executor, worker)
+            AttemptSeen(version, started_s, seconds, number, why, saved, size, gone, executor, worker, _bill(*bill))
         )
         rest[call] = _Rest(_names(inputs), _names(names), reads_at, choice, error, actor)
     return attempts, rest
+
+
+def _bill(
+    input_tokens: int | None, output_tokens: int, cached_tokens: int, nano_usd: int, maybe_rebilled: int
+) -> Bill | None:
+    if input_tokens is None:
+        return None
+    return Bill(input_tokens, output_tokens, cached_tokens, nano_usd, maybe_rebilled != 0)
 
 
 def _call(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 
 from exoflow.driver.records import (
     UNDO_FAILED,
@@ -21,6 +22,7 @@ from exoflow.driver.records import (
 )
 from exoflow.journal.catalogue import Read
 from exoflow.journal.records import STORED_MARK, Kind
+from exoflow.model import Bill
 from exoflow.protocols import Record
 
 Row = tuple[object, ...]
@@ -50,8 +52,9 @@ _LABEL = "INSERT OR REPLACE INTO labels (run_id, key, value, started_s) VALUES (
 # An attempt that was made may be saved later; what is saved stays so.
 _ATTEMPT = """
     INSERT INTO attempts (run_id, call, version, state, started_s, seconds, number, why, saved, size, object, inputs,
-        names, reads_at, choice, code, error, journal, executor, worker, actor)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        names, reads_at, choice, code, error, journal, executor, worker, actor, input_tokens, output_tokens,
+        cached_tokens, nano_usd, maybe_rebilled)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_id, call, version) DO UPDATE SET
         state = excluded.state, saved = excluded.saved, size = excluded.size, object = excluded.object,
         names = excluded.names
@@ -75,6 +78,8 @@ _WAITS = """
     UPDATE runs SET waits_for = ?1, waits_epoch = ?2 WHERE run_id = ?3
     AND (waits_for IS NOT NULL OR ?1 IS NOT NULL) AND coalesce(waits_epoch, 0) <= ?2
 """
+
+_NO_BILL = (None,) * len(fields(Bill))
 
 _STATES: dict[int, str] = {Kind.SAVED: "saved", Kind.MADE: "made", Kind.FAILED: "failed"}
 
@@ -155,6 +160,7 @@ class Intake:
             "error" if state == "failed" else saved, size, name, _listed(result.inputs), _listed(result.names),
             result.reads_at, result.choice, result.code, _error(result.payload) if state == "failed" else None, journal,
             *_place(result.place), result.actor if isinstance(result.actor, str) else None,
+            *(result.bill or _NO_BILL),
         ))  # fmt: skip
 
     def _snapshot(self, journal: str, run_id: str, epoch: int, record: Record) -> None:

@@ -36,10 +36,12 @@ _STARTS = {
     "idempotent": "starts only when every choice behind it is durable",
     "irrevocable": "starts only when its intent and every choice behind it are durable",
     "transaction": "starts only when its intent and every choice behind it are durable",
+    "paid": "starts only when its intent and every choice behind it are durable, never again once it is recorded",
     "rollback": "starts once its intent is durable",
     "": "starts as soon as its inputs are there",
 }
-_WAITING = ("idempotent", "irrevocable", "transaction")
+_WAITING = ("idempotent", "irrevocable", "transaction", "paid")
+_WORDS = {"rollback": "can be undone", "paid": "paid for"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,7 @@ def _site(site: Site, all_sites: Sequence[Site], flow: FlowSpec, *, awaited: boo
     note = site.task.note
     effect = site.task.effect
     behind = [all_sites[number] for number in site.behind]
-    waits_for = tuple(_label(each, flow) for each in behind if _may_hold(each)) if note.effect else ()
+    waits_for = tuple(_label(each, flow) for each in behind if _may_hold(each)) if note.stands_firm else ()
     name = site.name if site.how == "call" else f"{site.name}.{site.how}"
     return Explained(
         call="/".join([*site.path, name]),
@@ -146,7 +148,7 @@ def _may_hold(site: Site) -> bool:
 
 
 def _acts(task: TaskSpec | None) -> bool:
-    return task is not None and task.note.effect is not None
+    return task is not None and task.note.stands_firm
 
 
 def _warnings(task: TaskSpec, *, awaited: bool) -> Iterator[str]:
@@ -233,9 +235,7 @@ def _lines(found: Sequence[Explained]) -> Iterator[Text]:
         yield Text.assemble(where, (f"{each.call:<{width}}", "bold"), f"  {each.kind:<13}  {each.saved}")
         below = " " * (place + 4)
         if each.effect:
-            yield Text.assemble(
-                below, ("can be undone" if each.effect == "rollback" else each.effect, "magenta"), f": {each.starts}"
-            )
+            yield Text.assemble(below, (_WORDS.get(each.effect, each.effect), "magenta"), f": {each.starts}")
         if each.waits_for:
             waits = "waits for" if each.where.startswith("line") else "waited for"
             yield Text(f"{below}{waits} {listed(each.waits_for, most=8)}", style="cyan")

@@ -23,6 +23,8 @@ class Row:
     """The lines of the tree to its left."""
     label: str
     calls: tuple[CallSeen, ...]
+    below: str = ""
+    """The path of what a child flow has called."""
 
 
 def rows(description: Description, *, every: bool = False) -> list[Row]:
@@ -60,8 +62,8 @@ class _Tree:
         groups += [(owner, owner[len(path) :], []) for owner in self._running.get(path, ())]
         for n, (owner, label, group) in enumerate(groups, 1):
             last = n == len(groups)
-            self.found.append(Row(indent + ("└─ " if last else "├─ "), label, tuple(group)))
             below = f"{owner}/"
+            self.found.append(Row(indent + ("└─ " if last else "├─ "), label, tuple(group), below))
             if len(group) <= 1 and (below in self._calls or below in self._running):
                 self._grow(below, indent + ("   " if last else "│  "))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from exoflow.catalogue import CallSeen, Description
+from exoflow.catalogue import CallSeen, Description, Spent, spent_by_flow, spent_on
 from exoflow.cli.failures import reported
 from exoflow.cli.listing import summary_json
 from exoflow.cli.options import DebugOption, JsonOption, RunIdArgument, StoreOption
@@ -15,7 +15,7 @@ from exoflow.cli.place import catalogue_of, resolve_command, resume_command, sto
 from exoflow.cli.terminal import Terminal, status_text
 from exoflow.cli.timeline import timeline
 from exoflow.cli.tree import error_line, totals, tree
-from exoflow.cli.words import count, duration, listed, moment, waits_for
+from exoflow.cli.words import count, duration, listed, moment, usd, waits_for
 from exoflow.model import Status, Version, show_version
 from exoflow.protocols import Store
 
@@ -116,7 +116,21 @@ def description_json(found: Description) -> dict[str, Any]:
         for actor in found.actors
     ]
     calls = [_call_json(call) for call in found.calls]
-    return {**run, "live_in": list(found.processes), "actors": actors, "calls": calls}
+    spent = {path: _spent_json(spent) for path, spent in spent_by_flow(found.calls).items()}
+    return {**run, "live_in": list(found.processes), "actors": actors, "spent": spent, "calls": calls}
+
+
+def _spent_json(spent: Spent) -> dict[str, Any]:
+    bill = spent.bill
+    return {
+        "calls": spent.calls,
+        "input_tokens": bill.input_tokens,
+        "output_tokens": bill.output_tokens,
+        "cached_tokens": bill.cached_tokens,
+        "nano_usd": bill.nano_usd,
+        "usd": f"{usd(bill.nano_usd):f}",
+        "maybe_rebilled": spent.maybe_rebilled,
+    }
 
 
 def _call_json(call: CallSeen) -> dict[str, Any]:
@@ -142,6 +156,7 @@ def _call_json(call: CallSeen) -> dict[str, Any]:
             for undo in call.undoings
         ],
         "in_doubt": call.in_doubt,
+        "spent": _spent_json(spent_on([call])) if call.bill is not None else None,
         "error": error_line(call.error) if call.error else None,
         "actor": call.actor,
         "in_snapshot": call.in_snapshot if call.actor else None,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group
 from rich.text import Text
 
 from exoflow import codec
-from exoflow.catalogue import AttemptSeen, CallSeen, Description
+from exoflow.catalogue import AttemptSeen, CallSeen, Description, Spent, spent_by_flow, spent_on
 from exoflow.cli.rows import Row, names, rows, sources
-from exoflow.cli.words import count, duration, listed, moment, place, reason, size, times
+from exoflow.cli.words import count, duration, listed, moment, place, reason, size, spending, times
 from exoflow.model import Status, Version, show_version
 
 _MOST_ERROR_CHARACTERS = 200
 _GAP = "   "
+_EFFECTS = {"rollback": "can be undone", "paid": "paid for"}
 
 
 def tree(description: Description, width: int, *, every: bool = False) -> Group:
     """A line for each call, or for a group of calls that are alike; below it what is out of the ordinary."""
     drawn = rows(description, every=every)
     shown = names(description.calls)
+    by_flow = spent_by_flow(description.calls)
     results = [_result(row, description) for row in drawn]
     label = max((len(row.branch) + len(row.label) for row in drawn), default=0)
     column = max((len(result) for result in results), default=0)
@@ -29,7 +31,7 @@ def tree(description: Description, width: int, *, every: bool = False) -> Group:
         line = Text.assemble((row.branch, "dim"), (row.label, _colour(row.calls)))
         line.append(" " * (label - len(line.plain)) + f"{_took(row.calls):>9}{_GAP}")
         line.append_text(result)
-        facts = "; ".join(_facts(row.calls, description, shown))
+        facts = "; ".join([*_facts(row.calls, description, shown), *_spending(row, by_flow)])
         if facts and label + column + 15 + len(facts) <= width:
             line.append(" " * (column - len(result)) + _GAP + facts, "dim")
         lines.append(line)
@@ -81,11 +83,20 @@ def _facts(calls: Sequence[CallSeen], description: Description, shown: dict[str,
         yield f"after {listed(after)}"
     effect = calls[0].effect if calls else None
     if effect is not None:
-        yield "can be undone" if effect == "rollback" else f"{effect} effect"
+        yield _EFFECTS.get(effect, f"{effect} effect")
     usual = description.run.executor
     places = list(dict.fromkeys(place(call.last, usual) for call in calls if call.last and call.last.worker))
     if places:
         yield f"on {places[0]}" if len(places) == 1 else f"on {len(places)} workers"
+
+
+def _spending(row: Row, by_flow: Mapping[str, Spent]) -> Iterator[str]:
+    """What these calls have cost; of a child flow, all that is below it."""
+    own = spent_on(row.calls)
+    if own.calls:
+        yield spending(own, calls=own.calls > 1)
+    elif row.below in by_flow:
+        yield spending(by_flow[row.below])
 
 
 def _extras(calls: Sequence[CallSeen], description: Description, shown: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -101,6 +112,8 @@ def _extras(calls: Sequence[CallSeen], description: Description, shown: dict[str
         yield _again(first, description), "yellow"
     if first.in_doubt:
         yield "in doubt: its effect began, and nothing says that it ended", "bold magenta"
+    if first.effect == "paid" and not first.attempts and description.run.status is Status.BROKEN_OFF:
+        yield "asked, and nothing says what came of it: it is asked again, and may be billed twice", "bold magenta"
     if first.error is not None:
         yield error_line(first.error), "red"
 
@@ -166,4 +179,7 @@ def totals(description: Description) -> str:
         parts.append(f"{loaded:,} loaded by the last process")
     if again:
         parts.append(f"{again:,} run again")
+    spent = spent_on(calls)
+    if spent.calls:
+        parts.append(spending(spent))
     return " · ".join(parts)

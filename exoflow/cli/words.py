@@ -6,8 +6,9 @@ import socket
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 
-from exoflow.catalogue import AttemptSeen, Waits
+from exoflow.catalogue import AttemptSeen, Spent, Waits
 
 _REASONS = {
     "retry": "the attempt before it raised an error",
@@ -55,6 +56,24 @@ def size(count: int) -> str:
         if number < 999.5 or unit == "TB":
             return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
     raise AssertionError
+
+
+def usd(nano: int) -> Decimal:
+    """Exact."""
+    return Decimal(nano).scaleb(-9).normalize()
+
+
+def spending(spent: Spent, *, calls: bool = True) -> str:
+    """``11 calls, 1,210 tokens in, 330 out, $0.0012``, and how many may have been billed twice."""
+    bill = spent.bill
+    parts = [count(spent.calls, "paid call")] if calls else []
+    parts.append(f"{bill.input_tokens:,} tokens in, {bill.output_tokens:,} out")
+    if bill.nano_usd:
+        money = usd(bill.nano_usd)
+        parts.append(f"${money:,.2f}" if money >= 1 else f"${money:f}")
+    if spent.maybe_rebilled:
+        parts.append(f"{spent.maybe_rebilled:,} maybe billed twice" if calls else "maybe billed twice")
+    return ", ".join(parts)
 
 
 def moment(time_s: float) -> str:

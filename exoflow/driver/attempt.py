@@ -10,9 +10,9 @@ from exoflow.codec import Encoded
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.values import DRIVER
-from exoflow.kernel.call import State
+from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Held, RunId, Stored, Value, Version, show_version
-from exoflow.protocols import ActorPart, Attempt, Creating, Executor, Vanished
+from exoflow.protocols import ActorPart, Attempt, Creating, Executor, PaidPart, Vanished
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
@@ -61,7 +61,12 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
         crossing,
         part,
         handle.number == 1 and spec.timeout_s is None and spec.note.losses > 0 and part is None and not spec.effect,
+        _paid_part(execution, call) if spec.note.paid else None,
     )
+
+
+def _paid_part(execution: Execution, call: Call) -> PaidPart:
+    return PaidPart(call.begun_before, execution.labels, execution.history.bills)
 
 
 def lost_state(execution: Execution, handle: Handle, version: Version) -> Vanished | None:

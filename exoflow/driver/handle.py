@@ -9,7 +9,7 @@ from exoflow import codec
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.kernel.call import Call
 from exoflow.kernel.rarely import Rarely
-from exoflow.model import CallId
+from exoflow.model import Bill, CallId
 
 if TYPE_CHECKING:
     from exoflow.driver.body import Body
@@ -46,6 +46,8 @@ class Handle:
     """Whether some of them stand in what it put."""
     worker = Rarely[str]("")
     """Which process ran its last attempt, where that was not this one."""
+    bill = Rarely[Bill | None](None)
+    """What a paid call has cost, until that is recorded."""
     _fingerprint = Rarely[object | None](None)
 
     def __init__(

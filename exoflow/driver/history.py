@@ -11,7 +11,7 @@ from exoflow.journal.collector import at_rest
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.kernel import Kernel
-from exoflow.model import NO_VERSION, CallId, Version
+from exoflow.model import NO_VERSION, Bill, CallId, Version
 
 Recorded = tuple[int, Version, object, bytes]
 """Of a call's newest record, what a replay is held against: kind, version, fingerprint of the arguments, code.
@@ -44,6 +44,8 @@ class History:
         self.puts: dict[CallId, tuple[CallId, ...]] = {}
         self.refs: dict[CallId, tuple[tuple[CallId, ...], bool]] = {}
         """Refs inside of recorded values, and whether some of them stand in what was put."""
+        self.bills: dict[CallId, Bill] = {}
+        """What the paid calls have cost, in all their records."""
         self.events: dict[CallId, int] = {}
         """Which message each event took."""
         self._takers: dict[int, CallId] = {}
@@ -110,7 +112,7 @@ class History:
                 kernel.recall_intent(
                     CallId(record.call), path_of(record.call), Version(record.version),
                     names=tuple(map(CallId, record.names)), releases=tuple(map(CallId, record.releases)),
-                    rollback=record.what == "rollback", reads_at=record.reads_at,
+                    rollback=record.what == "rollback", reads_at=record.reads_at, paid=record.what == "paid",
                 )  # fmt: skip
             elif isinstance(record, records.Snapshot):
                 id = CallId(record.call)
@@ -142,6 +144,8 @@ class History:
         if refs or id in self.refs:
             self.refs[id] = tuple(map(CallId, refs or ())), bits & records.LINKED != 0
         self.results[id] = kind, version, arguments, self._codes.setdefault(code, code)
+        if len(record) > records.BILL and record[records.BILL]:
+            self.bills[id] = self.bills.get(id, Bill()) + Bill(*record[records.BILL])
         if bits & records.EVENT:
             self._tell_taken(id, records.message_number(inputs))
         if kind == _FAILED:

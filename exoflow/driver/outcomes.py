@@ -22,6 +22,8 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
     """An attempt has ended."""
     execution.values.take_back(version)
     call = handle.call
+    if call.note.paid and not isinstance(outcome, Vanished) and outcome.bill is not None:
+        handle.bill = outcome.bill if handle.bill is None else handle.bill + outcome.bill
     if call.note.actor:
         given_back = isinstance(outcome, Vanished) and outcome.state is not None
         execution.values.end_turn(version, given_back=given_back)

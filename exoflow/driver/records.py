@@ -91,6 +91,11 @@ class Result(NamedTuple):
     """``[executor, worker]``; None: the run's own process."""
     actor: str | None = None
     """Of an actor's call: the call that has created the actor."""
+    bill: list[int] | None = None
+    """Of a paid call: the fields of ``model.Bill``, of all attempts behind its intent that have told theirs."""
+
+
+BILL = Result._fields.index("bill")
 
 
 class Snapshot(NamedTuple):
@@ -109,7 +114,7 @@ class Intent(NamedTuple):
     call: str
     version: int
     what: str
-    """irrevocable, repeatable, transaction, idempotent or rollback."""
+    """irrevocable, repeatable, transaction, idempotent, rollback or paid."""
     names: list[str]
     releases: list[str]
     inputs: Payload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
@@ -85,17 +86,21 @@ def append_result(
         bits,
         newest,
     )
-    if note.actor or handle.rare is not None and handle.worker:
-        execution.append((*record, *_where(execution, handle)))
+    if note.actor or handle.rare is not None and (handle.worker or handle.bill):
+        execution.append((*record, *_rest(execution, handle)))
     else:
         execution.append(record)
 
 
-def _where(execution: Execution, handle: Handle) -> tuple[list[str] | None, CallId | None]:
-    """The end of a record that not every call needs: who ran it, and of which actor."""
+def _rest(execution: Execution, handle: Handle) -> tuple[Any, ...]:
+    """The end of a record that not every call needs: who ran it, of which actor, and what it has cost."""
     place = [executor_of(execution, handle.spec).name, handle.worker] if handle.worker else None
     origin = handle.call.origin
-    return place, None if origin is None else origin.id
+    actor = None if origin is None else origin.id
+    if handle.bill is None:
+        return place, actor
+    bill, handle.bill = astuple(handle.bill), None
+    return place, actor, bill
 
 
 def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:

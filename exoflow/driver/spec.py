@@ -101,9 +101,11 @@ class TaskSpec:
 
     @property
     def effect(self) -> str:
-        """For people: idempotent, irrevocable, transaction or rollback; empty: none."""
+        """For people: idempotent, irrevocable, transaction, rollback or paid; empty: none."""
         if self.inside is not None:
             return "transaction"
+        if self.note.paid:
+            return "paid"
         return "rollback" if self.note.rollback else self.note.effect or ""
 
 

@@ -105,6 +105,9 @@ class Call:
     propagated = Rarely[bool](False)  # the error is an input's
     failed_anew = Rarely[bool](False)  # its error was made in this life: whatever was recorded before
     owed = Rarely[bool](False)  # its body fell with what stood on it: it is made again as soon as it is called
+    begun_before = Rarely[bool](
+        False
+    )  # of a paid call: another attempt may have been charged for, in this life or another
     handed_out = Rarely[bool](False)  # of a timer or an event: it stands in what a flow returned
 
     # Of an actor's call (V7). The state that it has left is a value beside its result, and that of its version.
@@ -201,6 +204,11 @@ class Call:
                 return False
             call = call.before
         return call is not None
+
+    def settle_intent(self) -> None:
+        """What became of a paid call is recorded, or does not matter any more: another attempt needs another intent."""
+        self.intent = Version(0)
+        self.intent_durable = False
 
     def readers(self) -> list[tuple[Scope, int]]:
         """Bodies that have read it in their present incarnation, and the index of the read."""

@@ -49,7 +49,11 @@ class History(Ending):
         call.recorded_reads_at = reads_at
         call.record_stamp = newest
         call.why = "not saved"
-        call.note = _note(choice or failed, effect=effect, rollback=call.note.rollback, actor=actor)
+        call.note = _note(
+            choice or failed, effect=effect, rollback=call.note.rollback, actor=actor, paid=call.note.paid
+        )
+        if saved and call.note.paid:
+            call.settle_intent()
 
     def recall_snapshot(self, id: CallId, version: Version) -> None:
         """A SNAPSHOT record of an older epoch."""
@@ -68,6 +72,7 @@ class History(Ending):
         releases: tuple[CallId, ...],
         rollback: bool,
         reads_at: int,
+        paid: bool = False,
     ) -> None:
         """An INTENT record of an older epoch."""
         call = self._recalled(id, path)
@@ -76,7 +81,8 @@ class History(Ending):
         call.intent_names = names
         call.recorded_reads_at = reads_at
         call.releases = releases
-        call.note = _note(True, effect=not rollback, rollback=rollback, actor=call.note.actor)
+        effect = not (rollback or paid)
+        call.note = _note(True, effect=effect, rollback=rollback, actor=call.note.actor, paid=paid)
         for released in releases:
             if released in self.calls:
                 self.calls[released].released = True
@@ -142,7 +148,7 @@ class History(Ending):
 
 
 @cache
-def _note(choice: bool, *, effect: bool, rollback: bool, actor: bool) -> Annotations:
+def _note(choice: bool, *, effect: bool, rollback: bool, actor: bool, paid: bool) -> Annotations:
     """What a record tells of a task, until the body has made the call and brought its own annotations."""
     seen: Effect | None = "irrevocable" if effect else None
-    return Annotations(deterministic=not choice, effect=seen, rollback=rollback, actor=actor)
+    return Annotations(deterministic=not choice, effect=seen, rollback=rollback, actor=actor, paid=paid)

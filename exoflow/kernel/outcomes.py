@@ -122,7 +122,7 @@ class Outcomes(Saving):
         if not self._is_live(call, version):
             return
         call.wanted = False
-        if call.note.effect is None and not call.note.rollback:
+        if not call.note.stands_firm and not call.note.rollback:
             call.state = State.IDLE  # as if it had not been made; a replay makes it again, and may give it up again
             self._ended(call)
             return

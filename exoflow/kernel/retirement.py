@@ -94,6 +94,9 @@ class Retirement(Needs):
                 f"the effect did, then use `exoflow fork` or start a new run."
             )
         self.fallen += 1
+        if call.note.paid and call.intent:
+            call.settle_intent()
+            self.unattached.discard(call)
         if call.state is State.RUNNING:
             if call.note.kind is Kind.TASK:
                 self.stale[call.attempt] = call

@@ -19,6 +19,8 @@ class Saving(Retirement):
     def _append_save(self, call: Call) -> None:
         self.seq += 1
         call.saved = True
+        if call.note.paid:
+            call.settle_intent()
         if call.forced or call.note.saves == "sync":
             self.urgent = self.seq
         self.records.append((self.seq, call, call.version, "save"))

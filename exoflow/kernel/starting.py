@@ -24,12 +24,12 @@ class Starting(Outcomes):
         if (call.inputs or call.note.actor) and not self._has_inputs(call):
             return
         note = call.note
-        if note.effect is None and not self._makes_way(call):
+        if not note.stands_firm and not self._makes_way(call):
             return
         if self._is_blocked():
             self._held_back.append(call)
             return
-        if note.effect is not None and not (self._may_act(call) and self._makes_way(call)):
+        if note.stands_firm and not (self._may_act(call) and self._makes_way(call)):
             return
         if note.rollback and not self._may_be_undone(call):
             return
@@ -92,6 +92,8 @@ class Starting(Outcomes):
                 f"a damaged record in the journal may have been the result of {call.id}, and a recorded effect "
                 f"may stand on it. Nothing was run again."
             )
+        if call.note.paid:
+            call.begun_before = call.recalled or call.version != NO_VERSION and call.why != "failed before"
         if call.note.rollback:
             call.attempt = call.intent  # what the intent names is what an undo will name
         else:
@@ -132,7 +134,7 @@ class Starting(Outcomes):
     # -- gates -----------------------------------------------------------------------------------------------------
 
     def _may_act(self, call: Call) -> bool:
-        """G3, G6 and L1 for a task with an effect; its intent (L4) where it needs one."""
+        """G3, G6 and L1 for a task with an effect; its intent (L4) where it needs one. A paid one releases nothing."""
         if call.intent and call.note.effect == "irrevocable" and call.intent_durable:
             return self._doubt_settled(call)
         if call.open:
@@ -149,6 +151,8 @@ class Starting(Outcomes):
             self._waiting_start.append(call)
             self.urgent = max(self.urgent, needed)
             return False
+        if call.note.paid:
+            return self._may_be_paid(call)
         released = self._sweep(call)
         if call.note.effect == "idempotent" and not released and not call.intent and not self._is_held():
             return True
@@ -157,6 +161,12 @@ class Starting(Outcomes):
         if not call.intent:
             self._intend(call, (), released)
         return False
+
+    def _may_be_paid(self, call: Call) -> bool:
+        """A paid call starts behind its durable intent; an earlier attempt's, of which nobody heard, will do."""
+        if not call.intent:
+            self._intend(call, (), ())
+        return call.intent_durable
 
     def _is_held(self) -> bool:
         """An effect that may not happen has released calls: whatever else stands on them has to say so, too."""
@@ -205,8 +215,9 @@ class Starting(Outcomes):
             elif source.must_commit and not source.committed:
                 if self.strict and source.note.saves == "never" and not source.failed:
                     raise RunError(
-                        f"{source.id} is never to be saved, and an effect that stands on it cannot start before it is: "
-                        f"the flow is strict. Give the task another checkpoint, or make the flow not strict"
+                        f"{source.id} is never to be saved, and an effect, or a paid call, that stands on it cannot "
+                        f"start before it is: the flow is strict. Give the task another checkpoint, or make the flow "
+                        f"not strict"
                     )
                 if source.state is State.DONE and source.held:
                     self._save(source)

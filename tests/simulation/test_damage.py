@@ -5,18 +5,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from exoflow.driver.execution import Execution
 from exoflow.errors import Corrupt
+from exoflow.journal.records import Kind as Code
+from exoflow.protocols import Attempt
+from exoflow.testing.simulation.oracle import Till
+from exoflow.testing.simulation.program import Pair
 from exoflow.testing.simulation.world import Violation, World, simulate
 
 SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "1000"))
 
 
+class Lenient(Till):
+    """What was paid for and is lost has to be paid for again; who does that is told."""
+
+    def dispatch(self, attempt: Attempt, durable: Iterable[tuple[Any, ...]]) -> None:
+        assert attempt.paid is not None
+        if any(record[0] == Code.SAVED and record[2] == attempt.call for record in durable):
+            assert attempt.paid.in_doubt
+
+    def charge(self, attempt: Attempt, made_from: set[Pair]) -> None: ...
+
+
 class Damaging(World):
     """A world that loses objects of the store as well as values in memory."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.till = Lenient()
 
     def _losable(self, execution: Execution) -> list[int]:
         return super()._losable(execution) or [0] * bool(self.store.objects)

@@ -16,8 +16,8 @@ def to_remake(facts: Facts) -> set[CallId]:
 
 
 def is_ready(facts: Facts, call: CallFacts) -> bool:
-    """Its inputs are there; for an effect, all behind it is committed, and it is not in doubt itself."""
-    if call.note.effect is not None and (is_doubtful(call) or not is_grounded(facts, call)):
+    """Its inputs are there; of an effect, or a paid call, all behind is committed, and it is not in doubt itself."""
+    if call.note.stands_firm and (is_doubtful(call) or not is_grounded(facts, call)):
         return False
     return has_inputs(facts, call)
 

@@ -17,13 +17,13 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
     if not has_state_before(facts, call):
         return "V7: the state that it takes is not there"
     acts = call.note.effect is not None
-    if acts and not is_grounded(facts, call):
-        return "G3, G6: a choice or a rollback-able call behind the effect is not committed"
-    if (acts or call.note.rollback) and not facts.start_durable:
+    if call.note.stands_firm and not is_grounded(facts, call):
+        return "G3, G6: a choice or a rollback-able call behind it is not committed"
+    if (call.note.stands_firm or call.note.rollback) and not facts.start_durable:
         return "L1: the run's inputs are not durable"
     if facts.undoing or to_undo(facts) or not facts.undone_recorded:
         return "V4: something is to be undone first"
-    needs_intent = call.note.rollback or call.note.effect == "irrevocable"
+    needs_intent = call.note.rollback or call.note.effect == "irrevocable" or call.note.paid
     if needs_intent or acts and (call.intent or to_release(facts, call) or are_held(facts)):
         if not call.intent:
             return "L4: it has no intent"

@@ -33,7 +33,7 @@ def needed(facts: Facts) -> set[CallId]:
         pending.extend((id, False) for id in made_from(facts, call))
         if has_values(facts, call):
             pending.extend((id, True) for id in states(facts, call)[-1:])  # V7: the state is asked for last
-        if call.note.effect is not None and has_inputs(facts, call):
+        if call.note.stands_firm and has_inputs(facts, call):
             behind = [id for id in lineage(facts, call) if not committed(facts, facts.calls[id])]
             pending.extend((id, False) for id in behind)
             pending.extend((last.id, True) for id in behind for last in to_cover(facts, facts.calls[id]))

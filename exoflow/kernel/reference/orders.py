@@ -52,8 +52,8 @@ def next_undo(facts: Facts) -> str:
 
 
 def gated(facts: Facts, wanted: set[CallId]) -> Iterator[CallFacts]:
-    """What stands behind effects that wait for it to be committed."""
-    waiting = (facts.calls[id] for id in wanted if facts.calls[id].note.effect is not None)
+    """What stands behind effects, and paid calls, that wait for it to be committed."""
+    waiting = (facts.calls[id] for id in wanted if facts.calls[id].note.stands_firm)
     gated = [call for call in waiting if not call.running and (gate(facts, call) or "").startswith("G3")]
     behind = (facts.calls[id] for call in gated for id in lineage(facts, call))
     return (source for source in behind if source.attached and not committed(facts, source) and agrees(facts, source))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from exoflow.codec import encode_error
@@ -17,6 +17,14 @@ from exoflow.tasks import task
 if TYPE_CHECKING:
     from exoflow.llm.engine.engine import Engine
     from exoflow.llm.engine.generation import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Messages, which the model's own template makes a prompt of."""
+
+    messages: Sequence[Mapping[str, object]]
+
 
 Prompt = str | Sequence[int]
 
@@ -34,10 +42,14 @@ class Named:
 class Prompted:
     """What follows this prompt?"""
 
-    prompt: Prompt
+    prompt: Prompt | Chat
     params: SamplingParams
     adapter: AdapterRef | None
     path: str | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Who is charged."""
+    fills: bool = False
+    """The answer may be as long as there is room, whatever ``params`` says."""
 
 
 Question = Named | Prompted
@@ -69,14 +81,14 @@ class Host:
             AdapterError: the adapter has other content by now.
         """
         if asked.adapter is None:
-            return self.engine.submit(asked.prompt, asked.params)
+            return self._submit(asked, None)
         if asked.path is None:
-            generation = self.engine.submit(asked.prompt, asked.params, asked.adapter.name)
+            generation = self._submit(asked, asked.adapter.name)
         else:
             known = self._loaded.get(asked.path)
             if known is None or known.version != asked.adapter.version:
                 self._load(asked.path)
-            generation = self.engine.submit(asked.prompt, asked.params, asked.path)
+            generation = self._submit(asked, asked.path)
         assert generation.adapter is not None
         if generation.adapter.version != asked.adapter.version:
             self.engine.abort(generation)
@@ -87,6 +99,15 @@ class Host:
                 " flow that trains gives each content a place of its own"
             )
         return generation
+
+    def _submit(self, asked: Prompted, adapter: str | None) -> Generation:
+        prompt, params = asked.prompt, asked.params
+        if isinstance(prompt, Chat):
+            prompt = self.engine.model.tokenizer.chat([dict(message) for message in prompt.messages])
+        if asked.fills:
+            tokens = self.engine.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+            params = replace(params, max_tokens=max(1, self.engine.room(tokens, adapter)))
+        return self.engine.submit(prompt, params, adapter, labels=asked.labels)
 
     def _load(self, path: str) -> AdapterRef:
         with self._loading:

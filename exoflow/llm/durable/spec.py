@@ -167,7 +167,7 @@ class EngineSpec:
         self, prompt: Prompt, params: SamplingParams | None = None, adapter: str | None = None
     ) -> Ref[list[Output]]:
         """In a flow: ask, and go on; ``params.n`` answers will come."""
-        return generated.submit(self, prompt, params or SamplingParams(), self._adapter(adapter))
+        return generated.submit(self, prompt, params or SamplingParams(), self.adapter_ref(adapter))
 
     def map(
         self,
@@ -188,10 +188,10 @@ class EngineSpec:
     def _map(
         self, prompts: Sequence[Prompt], params: SamplingParams, adapters: Sequence[str | None]
     ) -> Refs[list[Output]]:
-        return generated.map(repeat(self), prompts, repeat(params), [self._adapter(name) for name in adapters])
+        return generated.map(repeat(self), prompts, repeat(params), [self.adapter_ref(name) for name in adapters])
 
-    def _adapter(self, name: str | None) -> Any:
-        """What stands for the adapter in a call of this flow: its content is looked up once, and recorded."""
+    def adapter_ref(self, name: str | None) -> Any:
+        """In a flow, what stands for the adapter in its calls: its content is looked up once, and recorded."""
         if name is None:
             return None
         body = _body()

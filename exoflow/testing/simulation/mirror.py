@@ -74,6 +74,11 @@ class Mirror:
     def body(self, path: str, **changes: Any) -> None:
         self.bodies[path] = replace(self.bodies[path], **changes)
 
+    def settle_intent(self, id: CallId) -> None:
+        """What became of a paid call is recorded, or has fallen: its next attempt needs another intent."""
+        if self.calls[id].note.paid:
+            self.set(id, intent=NONE, intent_durable=False)
+
     def history_left(self) -> bool:
         return rules.history_left(self.calls.values())
 
@@ -91,6 +96,7 @@ class Mirror:
             case Save(id, version):
                 self._append(id, version, "result")
                 self.set(id, recorded=True)
+                self.settle_intent(id)
             case Make(id, version):
                 self._append(id, version, "made")
             case Intend(id, version, names, releases):
@@ -196,6 +202,7 @@ class Mirror:
         while fallen := rules.to_retire(self.facts()):
             for id in fallen:
                 self.set(id, **LOST)
+                self.settle_intent(id)
                 self._ask_anew(id)
 
         facts = self.facts()

@@ -8,8 +8,9 @@ from typing import Any
 
 from exoflow import codec
 from exoflow.driver.execution import Execution
+from exoflow.journal.records import Kind as Code
 from exoflow.kernel.call import State
-from exoflow.model import Annotations, CallId, Inline, Status
+from exoflow.model import Annotations, CallId, Inline, Status, Value, Version
 from exoflow.protocols import Attempt
 from exoflow.testing.simulation.program import Pair, SimulatedRef, provenance
 
@@ -85,7 +86,38 @@ class Sink:
         return self.applied[key].value
 
 
-def check(execution: Execution, sink: Sink, seed: int) -> None:
+@dataclass(slots=True)
+class Till:
+    """Who is paid, by the attempts at paid calls."""
+
+    dispatched: dict[CallId, list[Version]] = field(default_factory=dict)
+    charged: dict[CallId, dict[Version, set[Pair]]] = field(default_factory=dict)
+    """What each was made from."""
+    returned: dict[CallId, Value] = field(default_factory=dict)
+    """In the present life: what can still be had of it need not be paid for again."""
+
+    def dispatch(self, attempt: Attempt, durable: Iterable[tuple[Any, ...]]) -> None:
+        """An attempt begins: behind its intent, unless it is known what became of the one before (ADR 0024)."""
+        assert attempt.paid is not None
+        told = [record for record in durable if record[0] in _TOLD and record[2] == attempt.call]
+        if any(record[0] == Code.SAVED for record in told) or attempt.call in self.returned:
+            raise Violation(f"{attempt.call} has a result, and is paid for again")
+        if not told or told[-1][0] != Code.INTENT:
+            raise Violation(f"{attempt.call} is paid for before its intent is durable")
+        before = self.dispatched.setdefault(attempt.call, [])
+        if any(version > told[-1][3] for version in before) and not attempt.paid.in_doubt:
+            raise Violation(f"{attempt.call} may be paid for twice, and does not know it")
+        before.append(attempt.version)
+
+    def charge(self, attempt: Attempt, made_from: set[Pair]) -> None:
+        """Its body has done what costs money."""
+        self.charged.setdefault(attempt.call, {})[attempt.version] = set(made_from)
+
+
+_TOLD = (Code.SAVED, Code.FAILED, Code.INTENT)
+
+
+def check(execution: Execution, sink: Sink, till: Till, seed: int) -> None:
     """Hold what was seen against the invariant.
 
     Raises:
@@ -112,6 +144,9 @@ def check(execution: Execution, sink: Sink, seed: int) -> None:
             raise Violation(f"seed {seed}: {applied.call} has more than one effect that stands")
         if execution.status is Status.DONE or applied.note.effect is not None:
             witness(applied.made_from, f"the effect {key}")
+    for paid, attempts in till.charged.items():
+        for made_from in attempts.values():
+            witness(made_from, f"what was paid for {paid}")
     taken = execution.inbox.taken()
     if len(set(taken.values())) != len(taken):
         raise Violation(f"seed {seed}: an event was taken twice: {taken}")
@@ -152,4 +187,4 @@ def _check_done(execution: Execution, sink: Sink, net: dict[CallId, int], seed: 
             raise Violation(f"seed {seed}: {call.id} succeeded and its effect stands {stands} times")
 
 
-__all__: list[Any] = ["Applied", "Sink", "Violation", "check", "check_stuck"]
+__all__: list[Any] = ["Applied", "Sink", "Till", "Violation", "check", "check_stuck"]

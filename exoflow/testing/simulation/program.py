@@ -108,6 +108,20 @@ def with_actors(program: Program, chance: random.Random) -> Program:
     return replace(program, methods=methods, steps=steps, snapshots_every=chance.choice((1, 2, 3, 3, 100)))
 
 
+def with_paid(program: Program, chance: random.Random) -> Program:
+    """The same program, and some of its choices are paid for: nothing else moves."""
+    if chance.random() < 0.6:
+        return program
+    return replace(program, tasks=tuple(_paid(task) if chance.random() < 0.7 else task for task in program.tasks))
+
+
+def _paid(task: TaskSpec) -> TaskSpec:
+    note = task.note
+    if note.deterministic or note.effect or note.rollback:
+        return task
+    return replace(task, note=replace(note, checkpoint="sync", paid=True))
+
+
 def _method(chance: random.Random, n: int, run: Callable[..., object]) -> TaskSpec:
     note = Annotations(
         deterministic=n > 0 and chance.random() < 0.5,

@@ -36,6 +36,8 @@ class Told(Kernel):
             id, path=path, made=version, has_result=saved, held=False, recorded=saved, durable=saved, note=note,
             failed=what["failed"], refs=what["refs"], open_names=what["names"], dead=what.get("dead", False),
         )  # fmt: skip
+        if saved:
+            self.mirror.settle_intent(id)
         for ref in what["refs"]:
             self.mirror.calls.setdefault(ref, CallFacts(ref))
         super().recall_result(id, path, version, **what)
@@ -50,10 +52,12 @@ class Told(Kernel):
             effect="irrevocable" if what["effect"] else None,
             rollback=rollback,
             actor=what.get("actor", False),
+            paid=known is not None and known.note.paid,
         )
 
     def recall_intent(self, id: CallId, path: str, version: Version, **what: Any) -> None:
-        note = Annotations(rollback=True) if what["rollback"] else Annotations(effect="irrevocable")
+        rollback, paid = what["rollback"], what["paid"]
+        note = Annotations(effect=None if rollback or paid else "irrevocable", rollback=rollback, paid=paid)
         self.mirror.set(
             id, path=path, note=note, intent=version, intent_durable=True, intent_names=what["names"],
             intent_is_old=True, holds=what["releases"],

@@ -22,7 +22,7 @@ from exoflow.kernel.call import Call, State as CallState
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import CallId, Happened, Held, Inline, Kind, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
-from exoflow.testing.simulation.oracle import Sink, Violation, check, check_stuck
+from exoflow.testing.simulation.oracle import Sink, Till, Violation, check, check_stuck
 from exoflow.testing.simulation.program import (
     UNDO_RETRIES,
     Program,
@@ -31,6 +31,7 @@ from exoflow.testing.simulation.program import (
     flow_of,
     provenance,
     with_actors,
+    with_paid,
     write_program,
 )
 
@@ -54,6 +55,8 @@ class Report:
     undos: int = 0
     given_up: int = 0
     """Ends with an undo that had failed for good; the run was resumed."""
+    paid: int = 0
+    """Attempts that somebody charged for."""
     trace: list[str] = field(default_factory=list)
 
 
@@ -153,6 +156,8 @@ class SimulatedExecutor:
             self.world.rolling_back = True
         if self.world.rolling_back and attempt.function is _body:
             raise Violation(f"{attempt.call} is run though the run has failed, and is being rolled back")
+        if attempt.paid is not None:
+            self.world.till.dispatch(attempt, self.world.log.records[: self.world.log.durable])
         if attempt.actor is not None:
             self.given[attempt.version] = self._taken(attempt)
         self.pending.append((attempt, report))
@@ -227,6 +232,7 @@ class World:
     """One seed: a program, its runs from crash to crash, and the outside that its effects are seen in."""
 
     has_actors = True
+    has_paid = True
 
     def __init__(
         self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool, plain: bool = False
@@ -238,10 +244,13 @@ class World:
         self.log_type = log
         self.tracing = trace
         self.sink = Sink()
+        self.till = Till()
         self.actor_chance = random.Random(f"{seed}/actors")  # likewise
         program = write_program(self.chance, _body, undo, _probe)
         if self.has_actors:
             program = with_actors(program, self.actor_chance)
+        if self.has_paid:
+            program = with_paid(program, random.Random(f"{seed}/paid"))
         self.program: Program = replace(program, plain=plain)
         self.flow: FlowSpec = replace(flow_of(self.program), undo_on_failure=self.undo_chance.random() < 0.7)
         self.undo_faults_left = self.undo_chance.choice((0, 0, 1, 2, 4))
@@ -288,11 +297,13 @@ class World:
                 records = records[:-1]
         self.report.status = str(execution.status)
         self.report.calls = sum(call.attached for call in execution.kernel.calls.values())
-        check(execution, self.sink, self.report.seed)
+        check(execution, self.sink, self.till, self.report.seed)
+        self.report.paid = sum(map(len, self.till.charged.values()))
         return self.report
 
     def _execution(self, records: list[tuple[Any, ...]], epoch: int) -> Execution:
         self.executor = SimulatedExecutor(self)
+        self.till.returned.clear()
         self.log = self.log_type(records)
         history = History(records)
         driver = type("Simulated", (_Traced if self.tracing else Execution,), {"kernel_type": self.kernel_type})
@@ -432,6 +443,9 @@ class World:
         for kept in execution.values.kept.values():
             self.executor.drop(kept)  # nobody need notice: the store has it, too
         self.executor.held.pop(id, None)
+        for call, value in list(self.till.returned.items()):
+            if isinstance(value, Held) and value.handle == id:
+                del self.till.returned[call]
         self.executor.actors.pop(id, None)
         owner = [call for call, value in execution.values.at.items() if isinstance(value, Held) and value.handle == id]
         owner += [CallId(f"{call}{STATE}") for call, held in execution.values.states.items() if held.handle == id]
@@ -481,7 +495,10 @@ class World:
             report(Raised(codec.encode_error(SimulatedError([])), 0.0))
             return
         self.trace(f"end {attempt.call} {attempt.version:x}")
-        report(self._act(attempt))
+        outcome = self._act(attempt)
+        if attempt.paid is not None and isinstance(outcome, Computed):
+            self.till.returned[attempt.call] = outcome.value
+        report(outcome)
 
     def _not_begun(self, attempt: Attempt, lost: tuple[CallId, ...], gone: bool) -> Vanished:
         part = attempt.actor
@@ -564,6 +581,8 @@ class World:
             if refused:
                 error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
                 return Raised(codec.encode_error(error), 0.0, True)
+        if note.paid:
+            self.till.charge(attempt, made_from)
         computed = Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
         return self._leave(attempt, computed, set(value)) if attempt.actor is not None else computed
 

@@ -262,8 +262,53 @@ class NoDoubt(Kernel):
         self._run(call)
 
 
+# -- what is paid for --------------------------------------------------------------------------------------------------
+
+
+class PaidOnSand(Kernel):
+    """Breaks G3: a paid call starts while choices behind it are not durable: it may be retired when it was paid for."""
+
+    def _may_act(self, call: Call) -> bool:
+        still_open = call.open
+        if call.note.paid:
+            call.open = 0
+        may = super()._may_act(call)
+        call.open = still_open
+        return may
+
+
+class PaidBeforeItsIntent(Kernel):
+    """Breaks L4: a paid call starts when its intent is appended: after a crash nobody knows that it was paid for."""
+
+    def _may_be_paid(self, call: Call) -> bool:
+        super()._may_be_paid(call)
+        return True
+
+
+class PaidInSilence(Kernel):
+    """Breaks ADR 0024: a paid call that may have been paid for before does not know it."""
+
+    def _run(self, call: Call) -> None:
+        call.recalled = False
+        super()._run(call)
+        call.begun_before = False
+
+
+class PaidAgain(Kernel):
+    """Breaks V1: after a crash, a paid call that has a record is made all the same."""
+
+    def recall_result(self, id: CallId, path: str, version: Version, **what: Any) -> None:
+        super().recall_result(id, path, version, **what)
+        call = self.calls[id]
+        if call.note.paid and not call.failed:
+            call.state = State.IDLE
+            call.saved = call.committed = False
+
+
 class Reserving(World):
     """Every task reserves something, the run is cancelled, and undos fail: where undos go wrong, it shows here."""
+
+    has_paid = False
 
     def __init__(self, seed: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(seed, *args, **kwargs)
@@ -291,4 +336,5 @@ ANIMALS: tuple[type[Kernel] | type[SimulatedLog], ...] = (
     VersionsReused, LostChoicesNotMadeAgain, RetiredChoicesStillUsed, OnlyConsumersFall, UndoSkipped,
     NotUndoneBeforeRetry, OldestUndoneFirst, FailedAndForgotten, UndoneBeforeItHasFailed, GivenUpIsUndone,
     OlderUndoneAllTheSame, CommittedWithoutASnapshot, SnapshotOfARetiredVersion, DeadAttemptsCount, NoDoubt,
+    PaidOnSand, PaidBeforeItsIntent, PaidInSilence, PaidAgain,
 )  # fmt: skip

@@ -1,0 +1,213 @@
+"""One call of a model: its turn, its tries, what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
+
+from exoflow.driver.spec import pause_s
+from exoflow.errors import BudgetExceeded
+from exoflow.llm.calls import endpoint
+from exoflow.llm.calls.answer import Answer
+from exoflow.llm.calls.failures import Failed
+from exoflow.llm.calls.how import For, How
+from exoflow.llm.calls.question import Question
+from exoflow.llm.calls.reading import Pieces, Reading
+from exoflow.llm.calls.usage import usage_of
+from exoflow.llm.engine.request import Usage
+from exoflow.llm.fair.asks import Ask
+
+if TYPE_CHECKING:
+    from exoflow.llm.fair.pace import Pace
+
+logger = logging.getLogger(__name__)
+PATIENCE_S = 3600.0
+"""Who is to wait longer is told so instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Which call it is."""
+
+    id: str
+    run: str
+    key: str
+    """The idempotency key."""
+    was_dispatched: bool = False
+    """Before, in a process that died: nobody knows what became of it."""
+
+
+class Turn(Protocol):
+    """What ``FairScheduler.admit`` gives."""
+
+    def charge(self, tokens: int) -> None: ...
+
+    def settle(self, usage: Usage, nano_usd: int) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class _Free:
+    """A turn where there is no scheduler."""
+
+    def charge(self, tokens: int) -> None: ...
+
+    def settle(self, usage: Usage, nano_usd: int) -> None: ...
+
+    def release(self) -> None: ...
+
+
+async def answered(how: How, model: str, question: Question, who: For, call: Call) -> Answer:
+    """Wait for its turn, ask until there is an answer, and charge for it.
+
+    Raises:
+        CallFailed: there is none.
+        BudgetExceeded, Overloaded: the scheduler refuses it.
+    """
+    async with _place(how):
+        turn = await _turn(how, question, who, call)
+        begun = time.monotonic()
+        try:
+            tries = _Tries(how, model, question, who, call, turn)
+            reading = await tries.reading()
+            usage, is_estimated = usage_of(reading.usage, question, _all_text(reading))
+            nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
+            how.pace.correct(_likely(question), usage.prompt_tokens + usage.completion_tokens)
+        except BaseException:
+            turn.release()
+            raise
+        turn.settle(usage, nano_usd)
+    if is_estimated:
+        logger.debug("%s: usage %r cannot be true, and is estimated", how.endpoint, reading.usage)
+    return Answer(
+        reading.text,
+        reading.tool_calls,
+        reading.finish_reason or "stop",
+        usage,
+        nano_usd,
+        reading.logprobs,
+        time.monotonic() - begun,
+        tries.lost or call.was_dispatched,
+        is_estimated,
+        reading.refusal,
+        reading.model,
+        question.params.get("response_format"),
+    )
+
+
+def _all_text(reading: Reading) -> str:
+    return reading.text + (reading.refusal or "") + "".join(call.name + call.arguments for call in reading.tool_calls)
+
+
+def _likely(question: Question) -> int:
+    return question.likely_input_tokens + (question.max_output_tokens or 0)
+
+
+async def _turn(how: How, question: Question, who: For, call: Call) -> Turn:
+    if how.scheduler is None:
+        await _paced(how.pace, _likely(question))
+        return _Free()
+    most = question.max_output_tokens
+    usd = None
+    if how.prices is not None and most is not None:
+        usd = how.prices.nano_usd(Usage(question.most_input_tokens, most))
+    ask = Ask(call.id, call.run, who.job, who.labels, question.likely_input_tokens, most, usd, pace=how.pace)
+    try:
+        return await how.scheduler.admit(ask)
+    except BudgetExceeded as error:
+        if most is None:
+            error.add_note("max_tokens is missing: LLM(..., max_tokens=...), or llm(..., max_tokens=...)")
+        raise
+
+
+class _Tries:
+    """At one call."""
+
+    def __init__(self, how: How, model: str, question: Question, who: For, call: Call, turn: Turn) -> None:
+        self._how = how
+        self._turn = turn
+        self._listener = who.on_text if who.on_text is not None and who.on_text.function is not None else None
+        self._question = question
+        self._call = call
+        self.lost = False
+        """One of them was sent, and what became of it is unknown."""
+        asked = question.body(model)
+        if self._listener is not None:
+            asked |= {"stream": True, "stream_options": {"include_usage": True}}
+        self._body = endpoint.body_of(asked)
+        self._url = f"{how.endpoint}/{'completions' if question.messages is None else 'chat/completions'}"
+        self._headers = how.headers() | endpoint.key_header(call.key)
+        self._told = 0
+
+    async def reading(self) -> Reading:
+        """Of the first one that is answered.
+
+        Raises:
+            CallFailed: none is, or none would be.
+        """
+        number = 1
+        while True:
+            try:
+                return await self._try()
+            except Failed as failed:
+                self.lost |= failed.sent
+                wait_s = self._wait_s(failed, number)
+                if wait_s is None:
+                    raise failed.error(self._url, number, maybe_billed=self.lost) from failed.__cause__
+                logger.debug("%s %s; again in %.2f s", self._url, failed.why, wait_s, extra={"call": self._call.id})
+                if failed.wait_s is not None:
+                    self._how.pace.hold(failed.wait_s)  # for all who call it
+            await asyncio.sleep(wait_s)
+            await _paced(self._how.pace, _likely(self._question))
+            number += 1
+
+    def _wait_s(self, failed: Failed, number: int) -> float | None:
+        if not failed.again or number > self._how.retries:
+            return None
+        if self._told and self._listener is not None and not self._listener.begins_anew:
+            return None
+        wait_s = pause_s(self._how.backoff, number, f"{self._call.key}{random.random()}")  # jitter, not a secret
+        if failed.wait_s is not None:
+            wait_s = max(wait_s, failed.wait_s)
+        return wait_s if wait_s <= PATIENCE_S else None
+
+    async def _try(self) -> Reading:
+        arguments = self._url, self._body, self._headers, self._how.timeout_s
+        if self._listener is None:
+            return await endpoint.asked(*arguments)
+        return await endpoint.streamed(*arguments, self._piece)
+
+    def _piece(self, pieces: Pieces) -> None:
+        if pieces.count > self._told:
+            self._turn.charge(pieces.count - self._told)
+            self._told = pieces.count
+        if self._listener is not None and self._listener.function is not None:
+            self._listener.function(pieces.text)
+
+
+_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Pace, asyncio.Lock]] = WeakKeyDictionary()
+_places: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
+
+
+async def _paced(pace: Pace, tokens: int) -> None:
+    """Wait for room in the endpoint's minute, in the order of arrival."""
+    queue = _queues.setdefault(asyncio.get_running_loop(), {}).setdefault(pace, asyncio.Lock())
+    if not queue.locked() and not pace.take(tokens):
+        return
+    async with queue:
+        while wait_s := pace.take(tokens):  # noqa: ASYNC110 -- a minute goes by, and nothing tells of it
+            await asyncio.sleep(wait_s)
+
+
+def _place(how: How) -> AbstractAsyncContextManager[object]:
+    """Among the calls in flight. A scheduler has slots instead."""
+    if how.scheduler is not None:
+        return nullcontext()
+    of_loop = _places.setdefault(asyncio.get_running_loop(), {})
+    return of_loop.setdefault(how.token, asyncio.Semaphore(how.max_in_flight))

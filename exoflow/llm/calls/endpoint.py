@@ -1,0 +1,126 @@
+"""One try at one call of an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+import aiohttp
+
+from exoflow.llm.calls.connections import session
+from exoflow.llm.calls.failures import EXCERPT, Failed, failed_with
+from exoflow.llm.calls.reading import Pieces, Reading, Unreadable, whole
+
+_KEY_MAX = 255
+KEY_HEADER = "Idempotency-Key"
+
+
+def key_header(key: str) -> dict[str, str]:
+    """A call's key as a header: printable ASCII, and not too long."""
+    quoted = quote(key, safe="/#[]@:,~!+= ")
+    return {KEY_HEADER: quoted if len(quoted) <= _KEY_MAX else hashlib.sha256(key.encode()).hexdigest()}
+
+
+async def asked(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reading:
+    """A whole answer.
+
+    Raises:
+        Failed: there is none.
+    """
+    async with _posted(url, body, headers, timeout_s) as response:
+        data = await response.read()
+    try:
+        return whole(_json(data))
+    except (Unreadable, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(error, data) from error
+
+
+async def streamed(
+    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, on_piece: Callable[[Pieces], None]
+) -> Reading:
+    """An answer that is told of piece by piece.
+
+    Raises:
+        Failed: it did not come, or not to its end.
+    """
+    pieces = Pieces()
+    async with _posted(url, body, headers, timeout_s) as response:
+        async for data in _events(response.content):
+            try:
+                text = pieces.add(_json(data))
+            except (Unreadable, ValueError, KeyError, TypeError) as error:
+                raise _unreadable(error, data) from error
+            if text:
+                on_piece(pieces)
+    try:
+        return pieces.reading()
+    except Unreadable as error:
+        raise _unreadable(error, b"") from error
+
+
+@asynccontextmanager
+async def _posted(
+    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+) -> AsyncIterator[aiohttp.ClientResponse]:
+    timeout = aiohttp.ClientTimeout(total=timeout_s)
+    try:
+        async with session().post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+            if response.status != 200:
+                text = (await response.content.read(8 * EXCERPT)).decode("utf-8", "replace")
+                raise failed_with(response.status, response.headers, text)
+            yield response
+    except TimeoutError as error:
+        raise Failed(f"gave no answer in {timeout_s:g} s", sent=True) from error
+    except aiohttp.ClientConnectorError as error:
+        raise Failed(f"is not reached: {error}") from error
+    except aiohttp.InvalidURL as error:
+        raise Failed(f"is no address: {error}", again=False) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Failed(f"broke the connection off ({type(error).__name__}: {error})", sent=True) from error
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The data of server-sent events, to ``[DONE]`` or the end; lines may be as long as they like."""
+    rest = b""
+    async for chunk in content.iter_any():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                data = line[5:].strip()
+                if data == b"[DONE]":
+                    return
+                yield data
+    if rest.startswith(b"data:") and rest[5:].strip() != b"[DONE]":
+        yield rest[5:].strip()
+
+
+def _json(data: bytes) -> object:
+    found: object = json.loads(data)
+    if isinstance(found, dict) and found.get("error") and not found.get("choices"):
+        # Some gateways say 200 first, and then that it went wrong.
+        error = found["error"]
+        code = error.get("code") if isinstance(error, dict) else None
+        raise failed_with(
+            code if isinstance(code, int) and 400 <= code < 600 else 502, {}, data.decode(errors="replace")
+        )
+    return found
+
+
+def _unreadable(error: Exception, data: bytes) -> Failed:
+    excerpt = data[:EXCERPT].decode("utf-8", "replace")
+    return Failed(f"gave an answer that cannot be read: {error}", status=200, body=excerpt, sent=True)
+
+
+def body_of(asked: Mapping[str, object]) -> bytes:
+    """As it is sent.
+
+    Raises:
+        TypeError: JSON cannot say it.
+    """
+    try:
+        return json.dumps(asked, allow_nan=False, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"the request is no JSON: {error}") from error

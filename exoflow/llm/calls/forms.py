@@ -1,0 +1,122 @@
+"""Structured output: what is asked of the endpoint for a form, and the text of an answer as that form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from exoflow.conversion import converted
+from exoflow.errors import WrongForm
+
+Schema = dict[str, Any]
+_SHOWN = 200
+
+
+def response_format_of(form: object) -> Mapping[str, object]:
+    """As OpenAI's field: of a JSON Schema, a dataclass, a msgspec or pydantic class; that field itself stays as it is.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(form, Mapping):
+        if "properties" not in form and form.get("type") in ("text", "json_object", "json_schema", "grammar"):
+            return form
+        return _asked("answer", dict(form))
+    if isinstance(form, type):
+        if hasattr(form, "model_json_schema"):  # pydantic
+            return _asked(form.__name__, form.model_json_schema())
+        if dataclasses.is_dataclass(form) or hasattr(form, "__struct_fields__"):
+            import msgspec
+
+            return _asked(form.__name__, _with_root(msgspec.json.schema(form)))
+    raise TypeError(
+        f"response_format={form!r}: give a JSON Schema, a dataclass, a msgspec.Struct or a pydantic model, or what "
+        "OpenAI's response_format takes, as {'type': 'json_object'}"
+    )
+
+
+def parsed(text: str, form: object, finish_reason: str, refusal: str | None) -> Any:
+    """The text as the form.
+
+    Raises:
+        WrongForm: it is not that; the message says where.
+    """
+    if form is None or isinstance(form, Mapping) and form.get("type") in ("text", "grammar"):
+        return None
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise _wrong(text, f"it is no JSON ({error}){_why(finish_reason, refusal)}") from error
+    try:
+        if isinstance(form, Mapping):
+            _check(data, form)
+            return data
+        return converted(data, form)
+    except ValueError as error:
+        raise _wrong(text, str(error)) from error
+
+
+def _asked(name: str, schema: Schema) -> Schema:
+    schema = _closed(schema)
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": name, "schema": schema, "strict": _is_strict(schema)},
+    }
+
+
+def _with_root(schema: Schema) -> Schema:
+    """Its root stands in the schema itself: endpoints want an object there."""
+    name = schema.get("$ref", "").removeprefix("#/$defs/")
+    if not name:
+        return schema
+    defs = dict(schema["$defs"])
+    root: Schema = defs[name]
+    if f'"#/$defs/{name}"' not in json.dumps(defs):
+        del defs[name]
+    return root | ({"$defs": defs} if defs else {})
+
+
+def _closed(node: Any) -> Any:
+    """Objects with properties have no others, as endpoints want it that keep to a schema strictly."""
+    if isinstance(node, dict):
+        inner = {name: _closed(part) for name, part in node.items()}
+        return inner if "properties" not in node else {"additionalProperties": False} | inner
+    return [_closed(part) for part in node] if isinstance(node, list) else node
+
+
+def _is_strict(node: Any) -> bool:
+    """Whether all fields are required: only then endpoints can keep to it strictly."""
+    if isinstance(node, dict):
+        if isinstance(node.get("properties"), dict) and set(node["properties"]) != set(node.get("required", ())):
+            return False
+        return node.get("additionalProperties") in (None, False) and all(map(_is_strict, node.values()))
+    return all(map(_is_strict, node)) if isinstance(node, list) else True
+
+
+def _check(data: object, form: Mapping[Any, Any]) -> None:
+    if form.get("type") == "json_object":
+        if not isinstance(data, dict):
+            raise ValueError(f"$: expected object, got {type(data).__name__}")
+        return
+    import jsonschema  # type: ignore[import-untyped]  # it ships no types
+
+    schema = form["json_schema"].get("schema", {}) if form.get("type") == "json_schema" else form
+    try:
+        jsonschema.validate(data, cast("Mapping[str, Any]", schema))
+    except jsonschema.ValidationError as error:
+        raise ValueError(f"{error.json_path}: {error.message}") from error
+
+
+def _wrong(text: str, why: str) -> WrongForm:
+    shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    error = WrongForm(f"the answer is not of the form that was asked for: {why}. It was {shown!r}")
+    error.text = text
+    return error
+
+
+def _why(finish_reason: str, refusal: str | None) -> str:
+    if refusal:
+        return f": the model refused, {refusal!r}"
+    return ": max_tokens cut it off, give more" if finish_reason == "length" else ""

@@ -1,0 +1,177 @@
+"""How a model is called: all of an ``LLM`` that does not make two calls different."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
+
+from exoflow.driver.spec import Backoff
+from exoflow.errors import CallRefused
+from exoflow.llm.calls.prices import Prices
+from exoflow.llm.fair.pace import Pace
+
+if TYPE_CHECKING:
+    from exoflow.llm.durable import EngineSpec
+    from exoflow.llm.fair.scheduler import FairScheduler
+
+BACKOFF = Backoff(initial_s=0.5)
+_here: WeakValueDictionary[str, How] = WeakValueDictionary()
+"""By token: what was described in this process, and what came from elsewhere."""
+_secrets: dict[str, dict[str | None, Secrets]] = {}
+"""By endpoint and key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is never stored, and never shown."""
+
+    api_key: str | None
+    headers: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return "Secrets(...)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError("a key is not to be pickled")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class How:
+    """As described; found again by its token where it is at hand, made again by its description elsewhere."""
+
+    endpoint: str
+    """Without a slash at its end; of an engine, its model."""
+    engine: EngineSpec | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """Of each call that does not say otherwise."""
+    prices: Prices | None = None
+    scheduler: FairScheduler | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout_s: float = 600.0
+    retries: int = 5
+    backoff: Backoff = BACKOFF
+    max_in_flight: int = 64
+    secrets: Secrets | None = None
+    lacks_secrets: bool = False
+    """They were given as arguments, in another process."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        _here[self.token] = self
+        if self.secrets is not None:
+            _secrets.setdefault(self.endpoint, {})[self.secrets.api_key] = self.secrets
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "secrets"}
+        described["lacks_secrets"] = self.secrets is not None or self.lacks_secrets
+        return _again, (self.token, described)
+
+    @property
+    def pace(self) -> Pace:
+        """What the endpoint takes in a minute; one for all that describe it alike in this process."""
+        key = self.secrets.api_key if self.secrets is not None else self.api_key_env
+        return Pace.of((self.endpoint, key), self.rpm, self.tpm)
+
+    def headers(self) -> dict[str, str]:
+        """With the key, where there is one.
+
+        Raises:
+            CallRefused: it was given as an argument in another process, and is not at hand in this one.
+        """
+        secrets = self._found() if self.lacks_secrets else self.secrets
+        key = (secrets.api_key if secrets is not None else None) or os.environ.get(self.api_key_env)
+        authorised = {"Authorization": f"Bearer {key}"} if key else {}
+        return {"Content-Type": "application/json", **authorised, **dict(secrets.headers if secrets else ())}
+
+    def _found(self) -> Secrets | None:
+        """Of the same endpoint: a description that was read from a store has none, but the program gives them again."""
+        found = _secrets.get(self.endpoint, {})
+        if len(found) > 1 or not found and self.api_key_env not in os.environ:
+            raise CallRefused(
+                f"{self.endpoint}: this LLM was read from a store, where keys are not kept, and the program has given "
+                f"{len(found) or 'none'} for this endpoint. Write LLM(..., api_key=...) in the program that resumes, "
+                f"or put the key into an environment variable: api_key_env='NAME'"
+            )
+        return next(iter(found.values()), None)
+
+
+def _again(token: str, described: Mapping[str, Any]) -> How:
+    return _here.get(token) or How(**described)
+
+
+class Listener:
+    """Who is told of an answer while it comes: all of its text so far.
+
+    It stays in this process: a copy that was pickled finds it here, and nobody elsewhere.
+    """
+
+    _all: ClassVar[WeakValueDictionary[str, Listener]] = WeakValueDictionary()
+
+    def __init__(
+        self, function: Callable[[str], None] | None, *, begins_anew: bool = True, token: str | None = None
+    ) -> None:
+        self.function = function
+        self.begins_anew = begins_anew
+        """Whether it may be told another text after a try that broke off."""
+        self.token = token or uuid.uuid4().hex
+        self._all[self.token] = self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _listener, (self.token,)
+
+
+def _listener(token: str) -> Listener:
+    return Listener._all.get(token) or Listener(None, token=token)
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """One call's own: whom it is for, and who is told of it."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    key: str | int | None = None
+    job: str = ""
+    on_text: Listener | None = None
+
+
+class _Beside:
+    """What a ``Model`` has besides its fields."""
+
+    how: How
+    call: For
+
+
+@dataclass(frozen=True, eq=False)
+class Model(_Beside):
+    """An ``LLM`` as the argument of a recorded call: it is compared by its endpoint and model alone.
+
+    All else of it stays in this process, as the call does: a copy that was pickled finds it here.
+    """
+
+    endpoint: str
+    model: str
+
+    _all: ClassVar[WeakValueDictionary[str, Model]] = WeakValueDictionary()
+
+    @staticmethod
+    def of(endpoint: str, model: str, how: How, call: For) -> Model:
+        """Whoever holds it keeps it."""
+        found = Model(endpoint, model)
+        token = uuid.uuid4().hex
+        for name, value in (("how", how), ("call", call), ("token", token)):
+            object.__setattr__(found, name, value)
+        Model._all[token] = found
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _model, (vars(self)["token"],)
+
+
+def _model(token: str) -> Model:
+    return Model._all[token]

@@ -1,0 +1,301 @@
+"""``LLM``: a model, written down. In a flow its calls are recorded, and what is recorded is never paid for again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from exoflow.attempts import current_attempt
+from exoflow.declaration import key_text
+from exoflow.driver.body import Body, current_body
+from exoflow.driver.loops import background_loop
+from exoflow.driver.spec import Backoff
+from exoflow.llm.calls.answer import Answer
+from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
+from exoflow.llm.calls.metering import noted
+from exoflow.llm.calls.prices import Prices
+from exoflow.llm.calls.question import Messages, Question, check_params
+from exoflow.llm.calls.recorded import asked, called, unrecorded
+from exoflow.llm.durable import EngineSpec
+from exoflow.options import check_backoff, check_run_options, count, number
+from exoflow.refs import Ref, Refs
+
+if TYPE_CHECKING:
+    from exoflow.llm.calls.streaming import Stream
+    from exoflow.llm.engine.engine import Engine
+    from exoflow.llm.fair.scheduler import FairScheduler
+
+
+class _Described:
+    """What an ``LLM`` has besides its fields: it is no part of what a call's arguments are compared by."""
+
+    how: How
+    call: For
+
+
+@dataclass(frozen=True, init=False, repr=False, eq=False)
+class LLM(_Described):
+    """A model: any OpenAI-compatible endpoint, or the built-in engine. A description: nothing is connected yet.
+
+    In a flow ``llm(messages)`` is one recorded call, ``await llm(messages)`` in an async one; ``llm.submit`` gives a
+    Ref, ``llm.map`` many. Outside of any flow, and in a task, it simply calls: on an event loop, to be awaited.
+
+    As an argument of a recorded call or a run it is its endpoint and its model: other prices, another scheduler or
+    another key are no other call.
+
+    Args:
+        endpoint: The base address, which mostly ends with ``/v1``; or an ``Engine`` or ``EngineSpec``.
+        model: As the endpoint knows it; of an engine, an adapter, or None for the base.
+        max_tokens: Of each answer. Where a budget is kept it is needed.
+        scheduler: Whose call is next, and what it may cost. An engine has its own queue.
+        prices: Without them, nothing costs anything.
+        rpm: Requests that the endpoint takes in a minute.
+        tpm: Tokens, of prompts and answers together.
+        api_key: It is shown nowhere and stored nowhere: who resumes a run gives it again.
+        api_key_env: The environment variable that holds it, where ``api_key`` is not given.
+        headers: More of them, kept like the key.
+        timeout_s: Of one try.
+        retries: After 408, 409, 429, 5xx, timeouts and lost connections.
+        backoff: Before a retry; at least what Retry-After says.
+        max_in_flight: Calls at once, on one event loop, where no scheduler has slots.
+        params: Of each call that does not say otherwise: ``temperature=0.7``.
+
+    Raises:
+        TypeError, ValueError: with what to write.
+    """
+
+    endpoint: str
+    model: str
+
+    def __init__(
+        self,
+        endpoint: str | Engine | EngineSpec,
+        *,
+        model: str | None = None,
+        max_tokens: int | None = None,
+        scheduler: FairScheduler | None = None,
+        prices: Prices | None = None,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        api_key: str | None = None,
+        api_key_env: str = "OPENAI_API_KEY",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 600.0,
+        retries: int = 5,
+        backoff: Backoff | None = None,
+        max_in_flight: int = 64,
+        **params: Any,
+    ) -> None:
+        if max_tokens is not None:
+            params = {"max_tokens": max_tokens, **params}
+        check_params(params)
+        backoff = backoff or BACKOFF
+        check_backoff(backoff)
+        number("timeout_s", timeout_s, above=0)
+        count("retries", retries)
+        if count("max_in_flight", max_in_flight) < 1:
+            raise ValueError("max_in_flight=0: nothing would ever be called")
+        engine = None
+        if isinstance(endpoint, str):
+            address = _address(endpoint)
+            if not model:
+                raise TypeError(f"LLM({endpoint!r}): model= is missing: the name by which the endpoint knows it")
+        else:
+            engine, address = _engine(endpoint)
+            if scheduler is not None:
+                raise TypeError("LLM(engine, scheduler=...): an engine has a queue of its own, Engine(..., queue=...)")
+        secrets = None
+        if api_key is not None or headers:
+            secrets = Secrets(api_key, tuple((headers or {}).items()))
+        how = How(
+            address, engine, params, prices, scheduler, rpm, tpm, api_key_env, timeout_s, retries, backoff,
+            max_in_flight, secrets,
+        )  # fmt: skip
+        _ = how.pace  # limits that are none are told now
+        self._have(address, model or address, how, For())
+
+    def _have(self, endpoint: str, model: str, how: How, call: For) -> None:
+        for name, value in (("endpoint", endpoint), ("model", model), ("how", how), ("call", call)):
+            object.__setattr__(self, name, value)
+
+    def options(
+        self,
+        *,
+        labels: Mapping[str, str] | None = None,
+        key: str | int | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Self:
+        """The same model, for one call.
+
+        Args:
+            labels: Who is charged; they override the run's.
+            key: Names the call in its flow, instead of its being the n-th.
+            on_text: Is told all of the text so far, as often as it grows, in the process that calls. After a connection
+                that was lost the text begins anew.
+
+        Raises:
+            TypeError, ValueError: with what it must be.
+        """
+        call = self.call
+        if labels is not None:
+            check_run_options("llm", {"labels": labels})
+            call = replace(call, labels={**call.labels, **labels})
+        if key is not None:
+            key_text(key)
+            call = replace(call, key=key)
+        if on_text is not None:
+            call = replace(call, on_text=Listener(on_text))
+        return self._with(call)
+
+    def __call__(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Answer:
+        """Ask, and give the answer; in an async flow, and on an event loop, ``await`` it.
+
+        Args:
+            messages: A chat; text alone is one message of the user's.
+            prompt: Plain text that is to be completed, instead.
+            params: ``temperature``, ``max_tokens``, ``tools``, ``response_format``, ``logprobs`` …, as endpoints know
+                them. ``response_format`` may be a dataclass, a msgspec or pydantic class, or a JSON Schema.
+
+        Raises:
+            CallFailed: there is no answer.
+            BudgetExceeded, Overloaded: the scheduler refuses it.
+        """
+        body = _body()
+        params = {**self.how.params, **params}
+        if body is None:
+            answer = asked(self, Question.of(messages, prompt, params), unrecorded(), None)
+            if asyncio._get_running_loop() is not None:
+                return cast(Answer, answer)
+            return _waited(answer)
+        _check(messages, prompt, params)
+        task = called if self.call.key is None else called.options(key=self.call.key)
+        arguments = self._in(body), messages, prompt, params, self._adapter()
+        if body.is_async:
+            return cast(Answer, noted(task(*arguments)))
+        return noted(task.submit(*arguments)).result()
+
+    def submit(
+        self, messages: Messages | Ref[Any] | None = None, /, *, prompt: str | Ref[str] | None = None, **params: Any
+    ) -> Ref[Answer]:
+        """In a flow: ask, and go on."""
+        params = {**self.how.params, **params}
+        _check(messages, prompt, params)
+        task = called if self.call.key is None else called.options(key=self.call.key)
+        return noted(task.submit(self._in(_body()), messages, prompt, params, self._adapter()))
+
+    def map(
+        self,
+        messages: Iterable[Messages | Ref[Any]] | None = None,
+        /,
+        *,
+        prompt: Iterable[str | Ref[str]] | None = None,
+        **params: Any,
+    ) -> Refs[Answer]:
+        """In a flow: ``submit`` for each chat, or each prompt."""
+        if (messages is None) == (prompt is None):
+            raise TypeError("give a list of chats, or prompt=[...] of plain prompts, and not both")
+        params = {**self.how.params, **params}
+        each: list[tuple[Any, Any]] = (
+            [(None, text) for text in prompt] if prompt is not None else [(chat, None) for chat in messages or ()]
+        )
+        for one in each:
+            _check(*one, params)
+        task = called if self.call.key is None else called.options(key=self.call.key)
+        chats, prompts = [chat for chat, _ in each], [text for _, text in each]
+        llm, adapter = self._in(_body()), self._adapter() if each else None
+        refs = task.map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
+        for ref in refs:
+            noted(ref)
+        return refs
+
+    def stream(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Stream:
+        """Outside of a flow: the text in pieces, with ``for`` or ``async for``; ``.answer`` at the end.
+
+        Half an answer is an error: once a piece was told, nothing is tried again.
+        """
+        from exoflow.llm.calls.streaming import Stream
+
+        if _body() is not None:
+            raise RuntimeError(
+                "llm.stream(...) in a flow would not be recorded: llm.options(on_text=...)(...) is one recorded call, "
+                "which tells its text as it comes"
+            )
+        return Stream(self, Question.of(messages, prompt, {**self.how.params, **params}))
+
+    def _in(self, body: Body | None) -> Model:
+        """For a recorded call, with what the run and the flow say of it. One for all calls of a body that are alike."""
+        if body is None:
+            return Model(self.endpoint, self.model)  # the task refuses it, and says what to write
+        call, known = self.call, vars(body).setdefault("_llm_models", {})
+        alike = self.how, self.model, tuple(call.labels.items()), call.on_text
+        if alike not in known:
+            labels, job = {**body.execution.labels, **call.labels}, f"{body.run_id}/{body.scope.path}"
+            known[alike] = Model.of(self.endpoint, self.model, self.how, replace(call, labels=labels, job=job))
+        found: Model = known[alike]
+        return found
+
+    def _with(self, call: For) -> Self:
+        other = type(self).__new__(type(self))
+        other._have(self.endpoint, self.model, self.how, call)
+        return other
+
+    def _adapter(self) -> Any:
+        """What stands for an engine's adapter in a flow: its content is looked up once, and recorded."""
+        engine = self.how.engine
+        if engine is None or self.model == self.endpoint or _body() is None:
+            return None
+        return engine.adapter_ref(self.model)
+
+    def __repr__(self) -> str:
+        return f"LLM({self.endpoint!r}, model={self.model!r})"
+
+
+def _check(messages: object, prompt: object, params: Mapping[str, Any]) -> None:
+    """In the flow's body, where the mistake is; what holds Refs is looked at when they are there."""
+    check_params(params)
+    if (messages is None) == (prompt is None):
+        raise TypeError("give messages for a chat, or prompt='...' for a plain completion, and not both")
+    if prompt is not None and not isinstance(prompt, str | Ref):
+        raise TypeError(f"prompt={prompt!r} must be text")
+    if isinstance(messages, Sequence | Mapping) and not isinstance(messages, Ref) and not _holds_refs(messages):
+        Question.of(cast(Messages, messages), None, params)
+
+
+def _holds_refs(messages: Sequence[Any] | Mapping[str, Any]) -> bool:
+    return not isinstance(messages, str | Mapping) and any(isinstance(message, Ref) for message in messages)
+
+
+def _body() -> Body | None:
+    """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
+    return None if current_attempt() is not None else current_body()
+
+
+def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:
+    future = asyncio.run_coroutine_threadsafe(answer, background_loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()  # Ctrl-C here ends it there
+        raise
+
+
+def _address(endpoint: str) -> str:
+    address = endpoint.rstrip("/")
+    if not address.startswith(("http://", "https://")):
+        raise ValueError(f"{endpoint!r} is no address: it begins with http:// or https://, and mostly ends with /v1")
+    for tail in ("/chat/completions", "/completions"):
+        if address.endswith(tail):
+            raise ValueError(f"give the base address, {address.removesuffix(tail)!r}: {tail} is added to it")
+    return address
+
+
+def _engine(engine: Any) -> tuple[EngineSpec, str]:
+    spec = engine if isinstance(engine, EngineSpec) else None
+    if spec is None and hasattr(engine, "generate") and hasattr(engine, "load_adapter"):
+        spec = EngineSpec.of(engine)
+    if spec is None:
+        raise TypeError(f"LLM({engine!r}): give the address of an endpoint, an Engine or an EngineSpec")
+    return spec, spec.model

@@ -1,0 +1,60 @@
+"""What tokens cost: exactly, in whole billionths of a dollar."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from functools import cache
+
+from exoflow.llm.engine.request import Usage
+
+NANO_USD_PER_USD = 1_000_000_000
+_PER_MILLION = Fraction(NANO_USD_PER_USD, 1_000_000)
+
+Price = int | float | str | Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD for a million tokens, as price lists have it. A float counts by its digits: ``.15`` is 15/100.
+
+    Raises:
+        ValueError: a price is no number, or negative.
+    """
+
+    usd_per_million_in: Price
+    usd_per_million_out: Price
+    usd_per_million_cached: Price | None = None
+    """Of input that the endpoint has seen before; None: as all input."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            price = getattr(self, name)
+            if price is not None and _nano_usd(price) < 0:
+                raise ValueError(f"{name}={price!r} must not be negative")
+
+    def nano_usd(self, usage: Usage) -> int:
+        """What this costs. A part of a nano-dollar counts as a whole one, so that no budget is overspent by it."""
+        per_in, per_out = _nano_usd(self.usd_per_million_in), _nano_usd(self.usd_per_million_out)
+        per_cached = per_in if self.usd_per_million_cached is None else _nano_usd(self.usd_per_million_cached)
+        cached = min(usage.cached_tokens, usage.prompt_tokens)
+        total = per_in * (usage.prompt_tokens - cached) + per_cached * cached + per_out * usage.completion_tokens
+        return math.ceil(total)
+
+
+@cache
+def _nano_usd(usd_per_million: Price) -> Fraction:
+    """Of one token."""
+    try:
+        if isinstance(usd_per_million, bool):
+            raise TypeError
+        return Fraction(Decimal(str(usd_per_million))) * _PER_MILLION
+    except (InvalidOperation, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{usd_per_million!r} is no price: give USD for a million tokens, as .15 or '0.15'") from error
+
+
+def usd(nano_usd: int) -> Decimal:
+    """As USD, exactly."""
+    return Decimal(nano_usd).scaleb(-9)

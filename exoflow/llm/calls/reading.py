@@ -1,0 +1,159 @@
+"""Answers as endpoints write them, whole and in pieces, read with care: anything may stand there, or be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from exoflow.llm.calls.answer import TokenLogprob, ToolCall
+
+
+class Unreadable(Exception):
+    """It is no answer; what was read says why."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """An answer, as far as it was read."""
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    usage: object = None
+    """As it was told."""
+    refusal: str | None = None
+    model: str = ""
+
+
+def whole(data: object) -> Reading:
+    """A whole answer.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    choice = _choice(data)
+    if choice is None:
+        raise Unreadable("it has no choices")
+    message = _mapping(choice.get("message"))
+    if not message and "text" not in choice:
+        raise Unreadable("its choice has neither message nor text")
+    text = message.get("content") if message else choice.get("text")
+    calls = message.get("tool_calls") or ()
+    fields = _mapping(data)
+    return Reading(
+        text if isinstance(text, str) else "",
+        tuple(_tool_call(call) for call in calls if isinstance(call, Mapping)),
+        _text(choice.get("finish_reason")) or "stop",
+        _logprobs(choice.get("logprobs")),
+        fields.get("usage"),
+        _text(message.get("refusal")),
+        _text(fields.get("model")) or "",
+    )
+
+
+class Pieces:
+    """An answer that comes in pieces."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """Pieces with text, each a token, or a few."""
+        self._texts: list[str] = []
+        self._refusals: list[str] = []
+        self._calls: dict[int, list[str]] = {}
+        self._logprobs: list[TokenLogprob] = []
+        self._reading = Reading()
+
+    def add(self, data: object) -> str:
+        """Take one in; the text in it.
+
+        Raises:
+            Unreadable: it is an error.
+        """
+        fields, reading = _mapping(data), self._reading
+        if fields.get("error"):
+            raise Unreadable(f"it broke off with {fields['error']!r}")
+        reading.usage = fields.get("usage") or reading.usage
+        reading.model = _text(fields.get("model")) or reading.model
+        choice = _choice(data)
+        if choice is None:
+            return ""
+        delta = _mapping(choice.get("delta"))
+        text = _text(delta.get("content") if delta else choice.get("text")) or ""
+        if text:
+            self.count += 1
+            self._texts.append(text)
+        self._refusals.append(_text(delta.get("refusal")) or "")
+        for call in delta.get("tool_calls") or ():
+            self._add_call(_mapping(call))
+        self._logprobs.extend(_logprobs(choice.get("logprobs")) or ())
+        reading.finish_reason = _text(choice.get("finish_reason")) or reading.finish_reason
+        return text
+
+    def _add_call(self, call: Mapping[str, Any]) -> None:
+        index, function = call.get("index"), _mapping(call.get("function"))
+        parts = self._calls.setdefault(index if isinstance(index, int) else 0, ["", "", ""])
+        for place, part in enumerate((call.get("id"), function.get("name"), function.get("arguments"))):
+            parts[place] += _text(part) or ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._texts)
+
+    def reading(self) -> Reading:
+        """All of it.
+
+        Raises:
+            Unreadable: it has not ended.
+        """
+        reading = self._reading
+        if reading.finish_reason is None:
+            raise Unreadable("it broke off in the middle")
+        reading.text = self.text
+        reading.refusal = "".join(self._refusals) or None
+        reading.tool_calls = tuple(ToolCall(*parts) for _, parts in sorted(self._calls.items()))
+        reading.logprobs = tuple(self._logprobs) or None
+        return reading
+
+
+def _choice(data: object) -> Mapping[str, Any] | None:
+    choices = _mapping(data).get("choices")
+    return _mapping(choices[0]) if isinstance(choices, list) and choices else None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _tool_call(call: Mapping[str, Any]) -> ToolCall:
+    function = _mapping(call.get("function"))
+    return ToolCall(*(_text(part) or "" for part in (call.get("id"), function.get("name"), function.get("arguments"))))
+
+
+def _logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
+    """Of chat's form, and of completions'."""
+    fields = _mapping(found)
+    content = fields.get("content")
+    if isinstance(content, list):
+        return tuple(
+            TokenLogprob(
+                str(entry.get("token", "")),
+                float(entry["logprob"]),
+                tuple((str(top["token"]), float(top["logprob"])) for top in entry.get("top_logprobs") or ()),
+            )
+            for entry in content
+        )
+    tokens, values = fields.get("tokens"), fields.get("token_logprobs")
+    if not isinstance(tokens, list) or not isinstance(values, list):
+        return None
+    tops = fields.get("top_logprobs") or [None] * len(tokens)
+    return tuple(
+        TokenLogprob(str(token), float(value), tuple((str(name), float(each)) for name, each in (top or {}).items()))
+        for token, value, top in zip(tokens, values, tops, strict=False)
+        if value is not None  # a first token that was the prompt's has none
+    )

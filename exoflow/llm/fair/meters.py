@@ -1,0 +1,48 @@
+"""What is told of each tenant."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+KEPT = 1024
+"""Of so many last waits p95 is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantStats:
+    """How one tenant stands, now."""
+
+    waiting: int
+    in_flight: int
+    wait_p95_s: float
+    """Of the last 1,024 calls that got their turn."""
+    calls: int
+    """How many were settled, those that resumed runs had made before among them."""
+    refused: int
+    """For a budget, a limit or a deadline."""
+    service: int
+    """What was charged: ``cost(input, output)``, in whole tokens of the cost function."""
+    share: float
+    """Of the service of all."""
+    counter: float
+    """Its virtual time, where the policy has one."""
+    spent_tokens: int
+    spent_usd: Decimal
+    reserved_usd: Decimal
+
+
+@dataclass(slots=True)
+class Meter:
+    """What is counted of one tenant, besides its account."""
+
+    in_flight: int = 0
+    refused: int = 0
+    waits_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    @property
+    def wait_p95_s(self) -> float:
+        """The least wait that 95 % of the last ones do not exceed."""
+        ordered = sorted(self.waits_s)
+        return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else 0.0
