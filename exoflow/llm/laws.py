@@ -248,11 +248,7 @@ def _u_curve(own: int, others: tuple[int, ...], abstained: int) -> tuple[Fractio
         ways = math.comb(own, m)
         for ties, row in enumerate(_beside(rows, m, sum(others), ordered=False)):
             for votes, way in enumerate(row):
-<<<<<<< HEAD
-                valid[m + votes] += ways * way * whole // (ties + 1)  # type: ignore[assignment]  # all are integers
-=======
                 valid[m + votes] += ways * int(way) * whole // (ties + 1)
->>>>>>> vote
     right = [0] * (n + 1)
     for j in range(abstained + 1):
         silent = math.comb(abstained, j)

@@ -11,9 +11,10 @@ from exoflow.attempts import current_attempt
 from exoflow.declaration import flow_spec
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
-from exoflow.driver.sync_body import SyncBody
 from exoflow.hosting import run_beside, run_here_async
+from exoflow.llm.calls.metering import noted
 from exoflow.options import FlowOptions, RunOptions
+from exoflow.refs import Ref
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,9 +48,13 @@ class LibraryFlow(flows.AnyFlow[P, R, R], Generic[P, R]):
                 raise self._in_task()
             self._check(args, kwargs)
             return self.run(*args, **kwargs)
-        assert isinstance(body, AsyncBody | SyncBody)
         self._check_child(args, kwargs)
-        return body.child(self._spec, args, kwargs)
+        if body.is_async:
+            return noted(cast(AsyncBody, body).child(self._spec, args, kwargs))
+        return self._submit(args, kwargs).result()
+
+    def _submit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ref[R]:
+        return noted(super()._submit(args, kwargs))
 
 
 def _ended(execution: Any) -> Any:

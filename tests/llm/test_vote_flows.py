@@ -450,3 +450,53 @@ def test_a_score_may_ask_a_model(llm: LLM, said: Said, endpoint: FakeEndpoint) -
     r = best_of_n(llm, QUESTION, n=2, score=quality)
     assert (r.answer, r.score, r.n_calls) == ("b", 98.0, 4)
     assert len(endpoint.asked) == 4
+
+
+def test_a_judge_that_is_a_vote_is_counted_with_it(llm: LLM, said: Said, endpoint: FakeEndpoint) -> None:
+    said.of = lambda prompt, index: "AB"[index] if prompt == "Which one?" else "yes" if "A" in prompt else "no"
+
+    async def by_three(question: Any, answer: str) -> bool:
+        return (await vote(llm, f"is {answer} right?", k=3)).answer == "yes"
+
+    def by_two(question: Any, answer: str) -> bool:
+        return vote(llm, f"is {answer} right?", k=2).answer == "yes"
+
+    r = filter_vote(llm, QUESTION, k=2, judge=by_three)
+    assert (r.answer, r.n_passed, r.n_calls, len(endpoint.asked)) == ("A", 1, 8, 8)
+    r = filter_vote(llm, QUESTION, k=2, judge=by_two)
+    assert (r.answer, r.n_calls, r.nano_usd) == ("A", 6, 2 * (2 + 2) * 1000 + 4 * (3 + 2) * 1000)
+
+
+def test_what_a_vote_asks_is_one_job_its_judges_with_it(llm: LLM, said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    from exoflow.llm.calls import calling
+
+    jobs: list[tuple[str, str]] = []
+    plain = calling._turn
+
+    async def turn(how: Any, question: Any, who: Any, call: Any) -> Any:
+        jobs.append((call.id, who.job))
+        return await plain(how, question, who, call)
+
+    monkeypatch.setattr(calling, "_turn", turn)
+    judge = judges_of(llm)["awaits"]
+
+    @flow(version="1")
+    def two() -> None:
+        filter_vote.map(repeat(llm), [QUESTION, QUESTION], k=2, judge=judge).result()
+
+    two.options(run_id="jobs").run()
+    assert Counter(job for _, job in jobs) == {"jobs/filter_vote#0/": 4, "jobs/filter_vote#1/": 4}
+    assert len({call for call, _ in jobs}) == 8
+
+
+def test_another_parser_under_the_same_id_is_another_run_and_other_prices_are_not(
+    llm: LLM, endpoint: FakeEndpoint
+) -> None:
+    ask = vote.options(run_id="same")
+    r = ask.run(llm, QUESTION, k=2, parse=choice("AB"))
+    dearer = LLM(endpoint.url, model="fake", prices=Prices(usd_per_million_in=100, usd_per_million_out=200))
+    assert ask.run(dearer, QUESTION, k=2, parse=choice("AB")) == r
+    for other in ({"parse": choice("ABC")}, {"k": 3}, {"temperature": 0.1}):
+        with pytest.raises(exoflow.RunMismatch):
+            ask.run(llm, QUESTION, **({"k": 2, "parse": choice("AB")} | other))
+    assert len(endpoint.asked) == 2

@@ -15,7 +15,7 @@ from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import Backoff
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
-from exoflow.llm.calls.metering import noted
+from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_params
 from exoflow.llm.calls.recorded import asked, called, unrecorded
@@ -232,7 +232,7 @@ class LLM(_Described):
         call, known = self.call, vars(body).setdefault("_llm_models", {})
         alike = self.how, self.model, tuple(call.labels.items()), call.on_text
         if alike not in known:
-            labels, job = {**body.execution.labels, **call.labels}, f"{body.run_id}/{body.scope.path}"
+            labels, job = {**body.execution.labels, **call.labels}, job_of(body)
             known[alike] = Model.of(self.endpoint, self.model, self.how, replace(call, labels=labels, job=job))
         found: Model = known[alike]
         return found

@@ -1,27 +1,31 @@
-"""Which answers a piece of a flow has asked for: so that a judge that asks a model is counted."""
+"""What a piece of a flow asks models for, kept together: a judge is a part of its vote, counted and queued with it."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from exoflow.driver.body import current_body
 from exoflow.refs import Ref
 
 if TYPE_CHECKING:
-    from exoflow.llm.calls.answer import Answer
+    from exoflow.driver.body import Body
+
+C = TypeVar("C", bound=Ref[Any] | Coroutine[Any, Any, Any])
 
 
 class Meter:
-    """The calls of models that were made in a block."""
+    """The calls of models, and the votes, that a body has made in a block."""
 
-    def __init__(self) -> None:
-        self.refs: list[Ref[Answer]] = []
-        self.answers: list[Answer] = []
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self.refs: list[Ref[Any]] = []
+        self.results: list[Any] = []
         """Of those that were awaited where they were made."""
         self.failed = 0
-        """So many of them have no answer."""
+        """So many of them have none."""
 
 
 _meter: ContextVar[Meter | None] = ContextVar("exoflow_llm_meter", default=None)
@@ -29,8 +33,10 @@ _meter: ContextVar[Meter | None] = ContextVar("exoflow_llm_meter", default=None)
 
 @contextmanager
 def metered() -> Iterator[Meter]:
-    """A block whose calls of models are kept together."""
-    meter = Meter()
+    """A block of a child flow whose calls are counted, and are of the job of the flow that it is a child of."""
+    body = current_body()
+    assert body is not None
+    meter = Meter(body)
     token = _meter.set(meter)
     try:
         yield meter
@@ -38,30 +44,30 @@ def metered() -> Iterator[Meter]:
         _meter.reset(token)
 
 
-@overload
-def noted(call: Ref[Answer]) -> Ref[Answer]: ...
-
-
-@overload
-def noted(call: Coroutine[Any, Any, Answer]) -> Coroutine[Any, Any, Answer]: ...
-
-
-def noted(call: Ref[Answer] | Coroutine[Any, Any, Answer]) -> Ref[Answer] | Coroutine[Any, Any, Answer]:
-    """A call that is being made in a flow: if somebody keeps count, it is told."""
+def noted(call: C) -> C:
+    """A call of a model, or a vote, that is being made in a flow: if its body is metered, it is told."""
     meter = _meter.get()
-    if meter is None:
+    if meter is None or meter.body is not current_body():
         return call
     if isinstance(call, Ref):
         meter.refs.append(call)
         return call
-    return _awaited(meter, call)
+    return cast(C, _awaited(meter, call))
 
 
-async def _awaited(meter: Meter, call: Coroutine[Any, Any, Answer]) -> Answer:
+def job_of(body: Body) -> str:
+    """What the calls of a body are a part of, for a scheduler: the flow that made them."""
+    meter = _meter.get()
+    if meter is not None and meter.body is body and body.owner is not None:
+        body = body.owner.body
+    return f"{body.run_id}/{body.scope.path}"
+
+
+async def _awaited(meter: Meter, call: Coroutine[Any, Any, Any]) -> Any:
     try:
-        answer = await call
+        result = await call
     except Exception:
         meter.failed += 1
         raise
-    meter.answers.append(answer)
-    return answer
+    meter.results.append(result)
+    return result

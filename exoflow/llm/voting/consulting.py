@@ -10,16 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from exoflow.driver.strands import Strand, current
 from exoflow.flows import flow
 from exoflow.gathering import gather
+from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.metering import Meter, metered
-from exoflow.llm.voting.results import NOTHING, Spent, spent
-
-if TYPE_CHECKING:
-    from exoflow.llm.calls import Answer
+from exoflow.llm.voting.results import NOTHING, Outcome, Spent, spent
 
 _UNPARSED = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
 """What a parser raises at a text that is not as it expects: the sample abstains. Errors of calls are none of these."""
@@ -90,9 +88,12 @@ async def opinion_async(function: Callable[..., Any], args: tuple[Any, ...], abs
     return Opinion(said.value, said.why, _cost(meter, ended))
 
 
-def _cost(meter: Meter, ended: Sequence[Answer | Exception]) -> Spent:
-    answers = [*meter.answers, *(each for each in ended if not isinstance(each, Exception))]
-    return spent(answers) + Spent(meter.failed + sum(isinstance(each, Exception) for each in ended))
+def _cost(meter: Meter, ended: Sequence[Any]) -> Spent:
+    results = [*meter.results, *(each for each in ended if not isinstance(each, Exception))]
+    failed = meter.failed + sum(isinstance(each, Exception) for each in ended)
+    of_votes = [Spent(each.n_calls, each.usage, each.nano_usd) for each in results if isinstance(each, Outcome)]
+    answers = [each for each in results if isinstance(each, Answer)]
+    return sum(of_votes, spent(answers) + Spent(failed))
 
 
 def _in_place(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:
