@@ -321,6 +321,8 @@ def test_in_a_task_and_outside_of_a_flow_it_simply_calls(
 class Told:
     """A scheduler that grants everything, and remembers."""
 
+    name = "told"
+
     def __init__(self) -> None:
         self.asks: list[Ask] = []
         self.ends: list[object] = []

@@ -20,13 +20,19 @@ PROGRAM = """
     import json, os, signal, sys
     from exoflow import flow
     from exoflow.llm import LLM, Prices
+    from exoflow.llm.fair.scheduler import FairScheduler, Tenant
 
     def die_if(boundary, number):
         if os.environ["DIES"] == f"{boundary} {number}":
             os.kill(os.getpid(), signal.SIGKILL)
 
     class Dying:
+        name = "dying"
+
         # A scheduler sees a call before it is sent, and when its answer has come.
+        def fold(self, run, call, labels, usage, nano_usd):
+            pass
+
         async def admit(self, ask):
             self.number = int(ask.call.rpartition("#")[2])
             die_if("reserved", self.number)
@@ -54,17 +60,23 @@ PROGRAM = """
             asked = model.options(on_text=told) if os.environ["DIES"].startswith("half") else model
             answers.append(asked(f"question {number}"))
             die_if("done", number)
-        return [[answer.text, answer.nano_usd] for answer in answers]
+        return [[answer.text, answer.nano_usd, answer.maybe_rebilled] for answer in answers]
+
+    fair = FairScheduler(slots=8, tenants={"acme": Tenant(budget_usd=1)}, name="fair")
 
     @flow
     def many(count):
-        answers = llm().map([f"question {number}" for number in range(count)]).result()
-        return [[answer.text, answer.nano_usd] for answer in answers]
+        ours, theirs = llm(fair), llm(fair).options(labels={"tenant": "other"})
+        half = count // 2
+        questions = [f"question {number}" for number in range(count)]
+        answers = [*ours.map(questions[:half]).result(), *theirs.map(questions[half:]).result()]
+        return [[answer.text, answer.nano_usd, answer.maybe_rebilled] for answer in answers]
 
     if __name__ == "__main__":
         which = {"chain": chain, "many": many}[sys.argv[1]]
-        found = which.options(run_id="r", store="store").run(int(sys.argv[2]))
-        print(json.dumps(found))
+        found = which.options(run_id="r", store="store", labels={"tenant": "acme"}).run(int(sys.argv[2]))
+        stats = {name: int(each.spent_usd * 10**9) for name, each in fair.stats().items()}
+        print(json.dumps([found, stats]))
 """
 
 
@@ -76,6 +88,8 @@ class Lives:
         self.command = [sys.executable, "program.py", flow, str(count)]
         (folder / "program.py").write_text(textwrap.dedent(PROGRAM))
         self.process: subprocess.Popen[str] | None = None
+        self.spent: dict[str, int] = {}
+        """By tenant, nano-dollars, as the last life's scheduler has it."""
 
     def live(self, url: str, dies: str = "") -> list[list[object]] | None:
         """What it returns; None: it was killed."""
@@ -89,7 +103,8 @@ class Lives:
         if self.process.returncode == -signal.SIGKILL:
             return None
         assert self.process.returncode == 0, errors
-        found: list[list[object]] = json.loads(out)
+        found: list[list[object]]
+        found, self.spent = json.loads(out)
         return found
 
     def kill(self) -> None:
@@ -110,7 +125,11 @@ class Lives:
         ]
         shown = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, timeout=100, check=True)
         calls = json.loads(shown.stdout)["calls"]
-        return {f"r/{call['id']}" for call in calls if call["task"] == "llm" and call["attempts"][-1]["saved"]}
+        return {
+            f"r/{call['id']}"
+            for call in calls
+            if call["task"] == "llm" and any(each["saved"] for each in call["attempts"])
+        }
 
 
 def by_key(asked: Asked) -> str:
@@ -135,8 +154,10 @@ def test_a_call_is_made_again_only_if_it_was_in_doubt(tmp_path: Path, boundary: 
             assert lives.live(endpoint.url, f"{boundary} {number}") is None, "it was not killed"
         found = lives.live(endpoint.url)
         assert found is not None
-        assert [text for text, _ in found] == [f"answer to r/llm#{number}" for number in range(count)]
-        assert sum(int(str(nano_usd)) for _, nano_usd in found) == count * (2 + 3) * 1000
+        assert [text for text, *_ in found] == [f"answer to r/llm#{number}" for number in range(count)]
+        assert [nano_usd for _, nano_usd, _ in found] == [(2 + 3) * 1000] * count
+        # A call that waits for its turn has its intent already: it is flagged, though nothing was sent.
+        assert [maybe_rebilled for *_, maybe_rebilled in found] == [boundary != "done"] * count
         assert Counter(asked.key for asked in endpoint.asked) == Counter(
             {f"r/llm#{number}": 1 + in_doubt for number in range(count)}
         )
@@ -165,6 +186,8 @@ def test_calls_made_are_those_recorded_once_and_those_in_doubt(tmp_path: Path, s
         dies_at[0], made, keys = -1, len(endpoint.asked), {f"r/llm#{number}" for number in range(count)}
         found = lives.live(endpoint.url)
         assert found is not None
-        assert [text for text, _ in found] == [f"answer to r/llm#{number}" for number in range(count)]
+        assert [text for text, *_ in found] == [f"answer to r/llm#{number}" for number in range(count)]
         assert {asked.key for asked in endpoint.asked[made:]} == keys - recorded
+        if keys - recorded:  # else nothing was asked of it
+            assert lives.spent == {"acme": count // 2 * 5000, "other": count // 2 * 5000}
         assert set(endpoint.billed()) == keys

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 from exoflow.driver.spec import pause_s
-from exoflow.errors import BudgetExceeded
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.failures import Failed
@@ -68,7 +67,7 @@ async def answered(how: How, model: str, question: Question, who: For, call: Cal
 
     Raises:
         CallFailed: there is none.
-        BudgetExceeded, Overloaded: the scheduler refuses it.
+        BudgetExceeded, Overloaded, WrongRequest: the scheduler refuses it.
     """
     async with _place(how):
         turn = await _turn(how, question, who, call)
@@ -118,12 +117,7 @@ async def _turn(how: How, question: Question, who: For, call: Call) -> Turn:
     if how.prices is not None and most is not None:
         usd = how.prices.nano_usd(Usage(question.most_input_tokens, most))
     ask = Ask(call.id, call.run, who.job, who.labels, question.likely_input_tokens, most, usd, pace=how.pace)
-    try:
-        return await how.scheduler.admit(ask)
-    except BudgetExceeded as error:
-        if most is None:
-            error.add_note("max_tokens is missing: LLM(..., max_tokens=...), or llm(..., max_tokens=...)")
-        raise
+    return await how.scheduler.admit(ask)
 
 
 class _Tries:

@@ -9,6 +9,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from exoflow.attempts import current_attempt
+from exoflow.context import run_id
 from exoflow.declaration import key_text
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.loops import background_loop
@@ -18,10 +19,13 @@ from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
 from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_params
-from exoflow.llm.calls.recorded import asked, called, unrecorded
+from exoflow.llm.calls.recorded import asked, called, fold, unrecorded
 from exoflow.llm.durable import EngineSpec
+from exoflow.model import CallId
 from exoflow.options import check_backoff, check_run_options, count, number
+from exoflow.paid import bills_before, labels as labels_of_run
 from exoflow.refs import Ref, Refs
+from exoflow.tasks import AsyncTask
 
 if TYPE_CHECKING:
     from exoflow.llm.calls.streaming import Stream
@@ -170,12 +174,12 @@ class LLM(_Described):
             if asyncio._get_running_loop() is not None:
                 return cast(Answer, answer)
             return _waited(answer)
+        if not body.is_async:
+            return self.submit(messages, prompt=prompt, **params).result()
+        if self.call.labels and bills_before():
+            return cast(Answer, _value(self.submit(messages, prompt=prompt, **params)))
         _check(messages, prompt, params)
-        task = called if self.call.key is None else called.options(key=self.call.key)
-        arguments = self._in(body), messages, prompt, params, self._adapter()
-        if body.is_async:
-            return cast(Answer, noted(task(*arguments)))
-        return noted(task.submit(*arguments)).result()
+        return cast(Answer, noted(self._task()(self._in(body), messages, prompt, params, self._adapter())))
 
     def submit(
         self, messages: Messages | Ref[Any] | None = None, /, *, prompt: str | Ref[str] | None = None, **params: Any
@@ -183,8 +187,9 @@ class LLM(_Described):
         """In a flow: ask, and go on."""
         params = {**self.how.params, **params}
         _check(messages, prompt, params)
-        task = called if self.call.key is None else called.options(key=self.call.key)
-        return noted(task.submit(self._in(_body()), messages, prompt, params, self._adapter()))
+        ref = noted(self._task().submit(self._in(_body()), messages, prompt, params, self._adapter()))
+        self._fold(ref)
+        return ref
 
     def map(
         self,
@@ -203,12 +208,11 @@ class LLM(_Described):
         )
         for one in each:
             _check(*one, params)
-        task = called if self.call.key is None else called.options(key=self.call.key)
         chats, prompts = [chat for chat, _ in each], [text for _, text in each]
         llm, adapter = self._in(_body()), self._adapter() if each else None
-        refs = task.map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
+        refs = self._task().map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
         for ref in refs:
-            noted(ref)
+            self._fold(noted(ref))
         return refs
 
     def stream(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Stream:
@@ -232,10 +236,20 @@ class LLM(_Described):
         call, known = self.call, vars(body).setdefault("_llm_models", {})
         alike = self.how, self.model, tuple(call.labels.items()), call.on_text
         if alike not in known:
-            labels, job = {**body.execution.labels, **call.labels}, job_of(body)
-            known[alike] = Model.of(self.endpoint, self.model, self.how, replace(call, labels=labels, job=job))
+            whose = replace(call, labels={**labels_of_run(), **call.labels}, job=job_of(body))
+            known[alike] = Model.of(self.endpoint, self.model, self.how, whose)
         found: Model = known[alike]
         return found
+
+    def _task(self) -> AsyncTask[..., Answer]:
+        return called if self.call.key is None else called.options(key=self.call.key)
+
+    def _fold(self, ref: Ref[Answer]) -> None:
+        """Tell the scheduler whose a call was that was paid in a process that died: its own labels stand here alone."""
+        if self.call.labels and self.how.scheduler is not None:
+            bill = bills_before().get(CallId(ref.call_id))
+            if bill is not None:
+                fold(self.how.scheduler, run_id(), ref.call_id, bill, {**labels_of_run(), **self.call.labels})
 
     def _with(self, call: For) -> Self:
         other = type(self).__new__(type(self))
@@ -271,6 +285,10 @@ def _holds_refs(messages: Sequence[Any] | Mapping[str, Any]) -> bool:
 def _body() -> Body | None:
     """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
     return None if current_attempt() is not None else current_body()
+
+
+async def _value(ref: Ref[Answer]) -> Answer:
+    return await ref
 
 
 def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
+from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.calling import Call, answered
 from exoflow.llm.calls.how import Model
 from exoflow.llm.calls.question import Messages, Question
-from exoflow.llm.engine.request import AdapterRef
-from exoflow.tasks import task
+from exoflow.llm.engine.request import AdapterRef, Usage
+from exoflow.model import CallId
+from exoflow.paid import Bill, bills_before, labels, may_be_paid_twice, paid_task, tell_bill
 
 if TYPE_CHECKING:
     from exoflow.llm.calls.llm import LLM
+    from exoflow.llm.fair.scheduler import FairScheduler
 
 
-@task(executor="local", checkpoint="sync", name="llm", version="1")
+@paid_task(name="llm", version="1")
 async def called(
     llm: Model,
     messages: Messages | None,
@@ -32,8 +35,41 @@ async def called(
     """One call, recorded."""
     attempt = current_attempt()
     assert attempt is not None
-    call = Call(attempt.call, attempt.run_id, idempotency_key())
-    return await asked(llm, Question.of(messages, prompt, params), call, adapter)
+    if llm.how.scheduler is not None:
+        _tell_what_was_spent(llm.how.scheduler, attempt.run_id)
+    call = Call(attempt.call, attempt.run_id, idempotency_key(), may_be_paid_twice())
+    try:
+        answer = await asked(llm, Question.of(messages, prompt, params), call, adapter)
+    except CallFailed as error:
+        tell_bill(Bill(maybe_rebilled=error.maybe_billed or call.was_dispatched))
+        raise
+    usage = answer.usage
+    counts = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
+    tell_bill(Bill(*counts, answer.nano_usd, answer.maybe_rebilled))
+    return answer
+
+
+_told: dict[tuple[str, str], Mapping[CallId, Bill]] = {}
+"""By scheduler and run, what was spent before and is told."""
+_TOLD_MAX = 1000
+
+
+def _tell_what_was_spent(scheduler: FairScheduler, run: str) -> None:
+    """Before a resumed run spends more. To be told twice does nothing; this spares it."""
+    bills, key = bills_before(), (scheduler.name, run)
+    if not bills or _told.get(key) is bills:
+        return
+    if len(_told) >= _TOLD_MAX:
+        _told.clear()
+    _told[key] = bills
+    for call, bill in bills.items():
+        fold(scheduler, run, call, bill, labels())
+
+
+def fold(scheduler: FairScheduler, run: str, call: str, bill: Bill, whose: Mapping[str, str]) -> None:
+    """What a call has cost in a process that has died."""
+    usage = Usage(bill.input_tokens, bill.output_tokens, bill.cached_tokens)
+    scheduler.fold(run, call, whose, usage, bill.nano_usd)
 
 
 async def asked(llm: Model | LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:
