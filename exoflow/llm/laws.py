@@ -132,8 +132,8 @@ def _last_rise(least: Fraction, ratio: Fraction) -> int:
 
         m = log(least) / log(ratio)
         near = int(m.to_integral_value())
-        if abs(m - near) < Decimal("1e-30"):  # as good as whole: such an m is small, and is looked at exactly
-            return near if near < 1_000 and ratio**near > least else near - 1
+        if abs(m - near) < Decimal("1e-30"):  # as good as whole: there it neither rises nor falls
+            return near - 1
         return math.floor(m)
 
 

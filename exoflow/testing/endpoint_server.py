@@ -8,11 +8,12 @@ import json
 import pickle
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from aiohttp import web
 
+from exoflow.testing.endpoint_batches import Batches
 from exoflow.testing.endpoint_replies import (
     Asked,
     Json,
@@ -48,6 +49,7 @@ class Server:
         self._remembers = remembers_keys
         self._runner: web.AppRunner | None = None
         self._stopping = asyncio.Event()
+        self._batches = Batches(self._ask, delay_s)
         self._forget()
 
     def _forget(self) -> None:
@@ -63,6 +65,7 @@ class Server:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._complete)
         app.router.add_get("/v1/models", self._models)
+        self._batches.add_routes(app)
         app.router.add_get("/asked", self._tell_asked)
         app.router.add_get("/in-flight", self._tell_in_flight)
         app.router.add_get("/most-in-flight", self._tell_most)
@@ -89,32 +92,35 @@ class Server:
             body = await request.json()
         except ValueError as error:
             return web.json_response(error_of(Reply(f"no JSON: {error}")), status=400)
-        asked = self._counted(body, request)
+        asked = self._counted(body, request.headers.get("Idempotency-Key", ""), dict(request.headers))
         self._in_flight += 1
         self._most = max(self._most, self._in_flight)
         try:
-            known = self._known.get(asked.key) if self._remembers and asked.key else None
-            reply = known or self._reply(asked)
-            if reply.status == 200 and reply.raw is None and not reply.hangs:
-                asked.billed = known is None
-                if self._remembers:
-                    self._known[asked.key] = reply
-            return await self._replied(request, asked, reply, chat=chat)
+            return await self._replied(request, asked, self._reply(asked), chat=chat)
         finally:
             self._in_flight -= 1
 
-    def _counted(self, body: Json, request: web.Request) -> Asked:
-        prompt, key = prompt_of(body), request.headers.get("Idempotency-Key", "")
-        number, headers = len(self._asked), dict(request.headers)
-        asked = Asked(number, prompt, self._prompts[prompt], key, self._keys[key], body, headers)
+    def _ask(self, body: Json, key: str) -> tuple[Asked, Reply]:
+        asked = self._counted(body, key, {})
+        return asked, self._reply(asked)
+
+    def _counted(self, body: Json, key: str, headers: Mapping[str, str]) -> Asked:
+        prompt = prompt_of(body)
+        asked = Asked(len(self._asked), prompt, self._prompts[prompt], key, self._keys[key], body, headers)
         self._asked.append(asked)
         self._prompts[prompt] += 1
         self._keys[key] += 1
         return asked
 
     def _reply(self, asked: Asked) -> Reply:
-        found = self._answer(asked)
-        return Reply(found) if isinstance(found, str) else found
+        known = self._known.get(asked.key) if self._remembers and asked.key else None
+        found = known or self._answer(asked)
+        reply = Reply(found) if isinstance(found, str) else found
+        if reply.status == 200 and reply.raw is None and not reply.hangs:
+            asked.billed = known is None
+            if self._remembers:
+                self._known[asked.key] = reply
+        return reply
 
     async def _replied(self, request: web.Request, asked: Asked, reply: Reply, *, chat: bool) -> web.StreamResponse:
         delay_s = self._delay_s if reply.delay_s is None else reply.delay_s

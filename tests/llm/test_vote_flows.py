@@ -500,3 +500,37 @@ def test_another_parser_under_the_same_id_is_another_run_and_other_prices_are_no
         with pytest.raises(exoflow.RunMismatch):
             ask.run(llm, QUESTION, **({"k": 2, "parse": choice("AB")} | other))
     assert len(endpoint.asked) == 2
+
+
+def test_an_async_parser_abstains_as_a_sync_one_does(llm: LLM, said: Said) -> None:
+    said.of = in_turn("12x")
+
+    async def parse(text: str) -> int:
+        return int(text)
+
+    r = vote(llm, QUESTION, k=3, parse=parse)
+    assert (r.counts, r.n_valid, r.n_calls) == ({1: 1, 2: 1}, 2, 3)
+    assert r.samples[2].why.startswith("ValueError")
+
+
+def test_a_lambda_that_gives_a_coroutine_is_told_how_to_be_written(llm: LLM) -> None:
+    judge = judges_of(llm)["awaits"]
+    with pytest.raises(TypeError, match="async def"):
+        filter_vote(llm, QUESTION, k=2, judge=lambda *asked: judge(*asked))  # noqa: PLW0108 -- it is about lambdas
+
+
+def test_one_answer_alone_is_ahead_of_all_others(llm: LLM) -> None:
+    r = best_of_n(llm, QUESTION, n=3, score=len)
+    assert (r.answer, r.margin, r.score, r.tie) == ("A", float("inf"), 1.0, False)
+
+
+def test_only_vote_asks_on(llm: LLM) -> None:
+    with pytest.raises(ValueError, match="vote's"):
+        best_of_n(llm, QUESTION, score=len, ties="extend")
+
+
+def test_answers_that_are_no_keys_are_counted_by_theirs(llm: LLM, said: Said) -> None:
+    said.of = in_turn("AAB")
+    r = vote(llm, QUESTION, k=3, parse=lambda text: ([text],))
+    assert r.answer == (["A"],)
+    assert sorted(r.counts.values()) == [1, 2]

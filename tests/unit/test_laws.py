@@ -63,6 +63,12 @@ def test_the_shape_follows_from_the_triple(triple: tuple[float, float, float], s
     assert laws.best_k(*triple) == best
 
 
+def test_where_two_are_equally_good_the_smaller_is_the_best() -> None:
+    triple = Fraction(3, 7), Fraction(4, 5), Fraction(2, 5)
+    assert laws.binary(*triple, 3) == laws.binary(*triple, 5) > laws.binary(*triple, 1)
+    assert laws.best_k(*triple) == 3
+
+
 def test_a_best_k_far_away_is_found_without_counting_up_to_it() -> None:
     best = laws.best_k(0.9, 0.500002, 0.499999)
     assert isinstance(best, int)

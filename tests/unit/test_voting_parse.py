@@ -101,6 +101,7 @@ def test_parsers_that_cannot_work_are_refused_where_they_are_made() -> None:
         ([1, "A"], (1.0, "a")),
         ({"x", "Y"}, frozenset(["y", "X"])),
         (float("inf"), Decimal("Infinity")),
+        (True, 1),
     ],
 )
 def test_answers_that_say_the_same_are_the_same(one: object, other: object) -> None:
@@ -118,4 +119,7 @@ def test_answers_that_say_something_else_are_not(one: object, other: object) -> 
 def test_an_answer_that_cannot_be_counted_is_refused_with_what_to_do() -> None:
     with pytest.raises(TypeError, match="equivalence="):
         verbatim([1])
+    with pytest.raises(TypeError, match="equivalence="):
+        canonical({"a": bytearray()})
     assert verbatim("A") != verbatim("a")
+    assert canonical(b"x") == b"x"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from exoflow.driver.spec import pause_s
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.failures import Failed
 from exoflow.llm.calls.how import For, How
 from exoflow.llm.calls.question import Question
 from exoflow.llm.calls.reading import Pieces, Reading
+from exoflow.llm.calls.retrying import Retries
 from exoflow.llm.calls.usage import usage_of
 from exoflow.llm.engine.request import Usage
 from exoflow.llm.fair.asks import Ask
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
     from exoflow.llm.fair.pace import Pace
 
 logger = logging.getLogger(__name__)
-PATIENCE_S = 3600.0
-"""Who is to wait longer is told so instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +71,22 @@ async def answered(how: How, model: str, question: Question, who: For, call: Cal
         try:
             tries = _Tries(how, model, question, who, call, turn)
             reading = await tries.reading()
-            usage, is_estimated = usage_of(reading.usage, question, _all_text(reading))
-            nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
-            how.pace.correct(_likely(question), usage.prompt_tokens + usage.completion_tokens)
+            seconds, maybe_rebilled = time.monotonic() - begun, tries.lost or call.was_dispatched
+            answer = answer_of(how, question, reading, seconds=seconds, maybe_rebilled=maybe_rebilled)
+            how.pace.correct(_likely(question), answer.usage.prompt_tokens + answer.usage.completion_tokens)
         except BaseException:
             turn.release()
             raise
-        turn.settle(usage, nano_usd)
+        turn.settle(answer.usage, answer.nano_usd)
+    return answer
+
+
+def answer_of(
+    how: How, question: Question, reading: Reading, *, seconds: float = 0.0, maybe_rebilled: bool = False
+) -> Answer:
+    """What was read, with what it cost."""
+    usage, is_estimated = usage_of(reading.usage, question, _all_text(reading))
+    nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
     if is_estimated:
         logger.debug("%s: usage %r cannot be true, and is estimated", how.endpoint, reading.usage)
     return Answer(
@@ -91,8 +96,8 @@ async def answered(how: How, model: str, question: Question, who: For, call: Cal
         usage,
         nano_usd,
         reading.logprobs,
-        time.monotonic() - begun,
-        tries.lost or call.was_dispatched,
+        seconds,
+        maybe_rebilled,
         is_estimated,
         reading.refusal,
         reading.model,
@@ -128,9 +133,6 @@ class _Tries:
         self._turn = turn
         self._listener = who.on_text if who.on_text is not None and who.on_text.function is not None else None
         self._question = question
-        self._call = call
-        self.lost = False
-        """One of them was sent, and what became of it is unknown."""
         asked = question.body(model)
         if self._listener is not None:
             asked |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -138,6 +140,7 @@ class _Tries:
         self._url = f"{how.endpoint}/{'completions' if question.messages is None else 'chat/completions'}"
         self._headers = how.headers() | endpoint.key_header(call.key)
         self._told = 0
+        self._retries = Retries(how, self._url, may_go_on=self._may_go_on, before_again=self._pace)
 
     async def reading(self) -> Reading:
         """Of the first one that is answered.
@@ -145,31 +148,18 @@ class _Tries:
         Raises:
             CallFailed: none is, or none would be.
         """
-        number = 1
-        while True:
-            try:
-                return await self._try()
-            except Failed as failed:
-                self.lost |= failed.sent
-                wait_s = self._wait_s(failed, number)
-                if wait_s is None:
-                    raise failed.error(self._url, number, maybe_billed=self.lost) from failed.__cause__
-                logger.debug("%s %s; again in %.2f s", self._url, failed.why, wait_s, extra={"call": self._call.id})
-                if failed.wait_s is not None:
-                    self._how.pace.hold(failed.wait_s)  # for all who call it
-            await asyncio.sleep(wait_s)
-            await _paced(self._how.pace, _likely(self._question))
-            number += 1
+        return await self._retries.answered(self._try)
 
-    def _wait_s(self, failed: Failed, number: int) -> float | None:
-        if not failed.again or number > self._how.retries:
-            return None
-        if self._told and self._listener is not None and not self._listener.begins_anew:
-            return None
-        wait_s = pause_s(self._how.backoff, number, f"{self._call.key}{random.random()}")  # jitter, not a secret
-        if failed.wait_s is not None:
-            wait_s = max(wait_s, failed.wait_s)
-        return wait_s if wait_s <= PATIENCE_S else None
+    @property
+    def lost(self) -> bool:
+        """One of them was sent, and what became of it is unknown."""
+        return self._retries.lost
+
+    def _may_go_on(self) -> bool:
+        return not self._told or self._listener is None or self._listener.begins_anew
+
+    async def _pace(self) -> None:
+        await _paced(self._how.pace, _likely(self._question))
 
     async def _try(self) -> Reading:
         arguments = self._url, self._body, self._headers, self._how.timeout_s
@@ -181,8 +171,8 @@ class _Tries:
         if pieces.count > self._told:
             self._turn.charge(pieces.count - self._told)
             self._told = pieces.count
-        if self._listener is not None and self._listener.function is not None:
-            self._listener.function(pieces.text)
+        if self._listener is not None:
+            self._listener.hears(pieces.text)
 
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Pace, asyncio.Lock]] = WeakKeyDictionary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import quote
 
 import aiohttp
@@ -14,14 +14,18 @@ from exoflow.llm.calls.connections import session
 from exoflow.llm.calls.failures import EXCERPT, Failed, failed_with
 from exoflow.llm.calls.reading import Pieces, Reading, Unreadable, whole
 
-_KEY_MAX = 255
+_KEY_MAX = 200
 KEY_HEADER = "Idempotency-Key"
 
 
-def key_header(key: str) -> dict[str, str]:
-    """A call's key as a header: printable ASCII, and not too long."""
+def key_of(key: str) -> str:
+    """A call's key, as others take it: printable ASCII, and not too long."""
     quoted = quote(key, safe="/#[]@:,~!+= ")
-    return {KEY_HEADER: quoted if len(quoted) <= _KEY_MAX else hashlib.sha256(key.encode()).hexdigest()}
+    return quoted if len(quoted) <= _KEY_MAX else hashlib.sha256(key.encode()).hexdigest()
+
+
+def key_header(key: str) -> dict[str, str]:
+    return {KEY_HEADER: key_of(key)}
 
 
 async def asked(url: str, body: bytes, headers: Mapping[str, str], timeout_s: float) -> Reading:
@@ -61,13 +65,33 @@ async def streamed(
         raise _unreadable(error, b"") from error
 
 
-@asynccontextmanager
-async def _posted(
+async def requested(
+    method: str, url: str, headers: Mapping[str, str], timeout_s: float, body: bytes | aiohttp.FormData | None = None
+) -> bytes:
+    """What an endpoint says to any other request.
+
+    Raises:
+        Failed: it says nothing, or no.
+    """
+    async with _sent(method, url, body, headers, timeout_s) as response:
+        return await response.read()
+
+
+def _posted(
     url: str, body: bytes, headers: Mapping[str, str], timeout_s: float
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    return _sent("POST", url, body, headers, timeout_s)
+
+
+@asynccontextmanager
+async def _sent(
+    method: str, url: str, body: bytes | aiohttp.FormData | None, headers: Mapping[str, str], timeout_s: float
 ) -> AsyncIterator[aiohttp.ClientResponse]:
     timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with session().post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+        async with session().request(
+            method, url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+        ) as response:
             if response.status != 200:
                 text = (await response.content.read(8 * EXCERPT)).decode("utf-8", "replace")
                 raise failed_with(response.status, response.headers, text)

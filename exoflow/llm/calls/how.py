@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.fair.scheduler import FairScheduler
 
+logger = logging.getLogger(__name__)
 BACKOFF = Backoff(initial_s=0.5)
 _here: WeakValueDictionary[str, How] = WeakValueDictionary()
 """By token: what was described in this process, and what came from elsewhere."""
@@ -121,6 +123,16 @@ class Listener:
         """Whether it may be told another text after a try that broke off."""
         self.token = token or uuid.uuid4().hex
         self._all[self.token] = self
+
+    def hears(self, so_far: str) -> None:
+        """Tell it. Its own mistakes are logged: a call that is paid for must not fail by them."""
+        if self.function is None:
+            return
+        try:
+            self.function(so_far)
+        except Exception:  # it is the user's code
+            logger.exception("what is told of an answer as it comes has failed, and is told no more")
+            self.function = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _listener, (self.token,)

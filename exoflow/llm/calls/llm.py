@@ -14,11 +14,13 @@ from exoflow.declaration import key_text
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import Backoff
+from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
 from exoflow.llm.calls.metering import job_of, noted
+from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
-from exoflow.llm.calls.question import Messages, Question, check_params
+from exoflow.llm.calls.question import Messages, Question, check_asked, check_params
 from exoflow.llm.calls.recorded import asked, called, fold, unrecorded
 from exoflow.llm.durable import EngineSpec
 from exoflow.model import CallId
@@ -104,11 +106,11 @@ class LLM(_Described):
             raise ValueError("max_in_flight=0: nothing would ever be called")
         engine = None
         if isinstance(endpoint, str):
-            address = _address(endpoint)
+            address = address_of(endpoint)
             if not model:
                 raise TypeError(f"LLM({endpoint!r}): model= is missing: the name by which the endpoint knows it")
         else:
-            engine, address = _engine(endpoint)
+            engine, address = engine_of(endpoint)
             if scheduler is not None:
                 raise TypeError("LLM(engine, scheduler=...): an engine has a queue of its own, Engine(..., queue=...)")
         secrets = None
@@ -178,7 +180,7 @@ class LLM(_Described):
             return self.submit(messages, prompt=prompt, **params).result()
         if self.call.labels and bills_before():
             return cast(Answer, _value(self.submit(messages, prompt=prompt, **params)))
-        _check(messages, prompt, params)
+        check_asked(messages, prompt, params)
         return cast(Answer, noted(self._task()(self._in(body), messages, prompt, params, self._adapter())))
 
     def submit(
@@ -186,10 +188,10 @@ class LLM(_Described):
     ) -> Ref[Answer]:
         """In a flow: ask, and go on."""
         params = {**self.how.params, **params}
-        _check(messages, prompt, params)
-        ref = noted(self._task().submit(self._in(_body()), messages, prompt, params, self._adapter()))
+        check_asked(messages, prompt, params)
+        ref = self._task().submit(self._in(_body()), messages, prompt, params, self._adapter())
         self._fold(ref)
-        return ref
+        return noted(ref)
 
     def map(
         self,
@@ -207,13 +209,44 @@ class LLM(_Described):
             [(None, text) for text in prompt] if prompt is not None else [(chat, None) for chat in messages or ()]
         )
         for one in each:
-            _check(*one, params)
+            check_asked(*one, params)
         chats, prompts = [chat for chat, _ in each], [text for _, text in each]
         llm, adapter = self._in(_body()), self._adapter() if each else None
         refs = self._task().map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
         for ref in refs:
             self._fold(noted(ref))
         return refs
+
+    def batch(
+        self,
+        messages: Sequence[Messages] | None = None,
+        /,
+        *,
+        prompt: Sequence[str] | None = None,
+        window: str = "24h",
+        poll_s: float = 30.0,
+        **params: Any,
+    ) -> Ref[list[Answer | CallFailed]]:
+        """In a flow: all of them as one of OpenAI's batches, which costs half and may take a day.
+
+        Its id is recorded; if the process dies before that, the batch is found again by its mark. What was not answered
+        stands in the list as its error. ``cost`` is by this LLM's prices: give one with those of batches.
+
+        Args:
+            messages: Chats, as of ``llm(...)``.
+            prompt: Plain prompts, instead.
+            window: Within which it is to be done.
+            poll_s: How often to look.
+            params: For all of them.
+        """
+        from exoflow.llm.calls.batch import begun
+
+        if self.how.engine is not None:
+            raise TypeError("llm.batch(...): an engine has no batches; llm.map(...) fills its own")
+        if self.how.scheduler is not None:
+            raise TypeError("llm.batch(...) goes past a scheduler and its budgets: use an LLM without one")
+        llm, params = self._in(_body()), {**self.how.params, **params}
+        return begun(llm, messages, prompt, params, window=window, poll_s=poll_s, key=self.call.key)
 
     def stream(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Stream:
         """Outside of a flow: the text in pieces, with ``for`` or ``async for``; ``.answer`` at the end.
@@ -267,21 +300,6 @@ class LLM(_Described):
         return f"LLM({self.endpoint!r}, model={self.model!r})"
 
 
-def _check(messages: object, prompt: object, params: Mapping[str, Any]) -> None:
-    """In the flow's body, where the mistake is; what holds Refs is looked at when they are there."""
-    check_params(params)
-    if (messages is None) == (prompt is None):
-        raise TypeError("give messages for a chat, or prompt='...' for a plain completion, and not both")
-    if prompt is not None and not isinstance(prompt, str | Ref):
-        raise TypeError(f"prompt={prompt!r} must be text")
-    if isinstance(messages, Sequence | Mapping) and not isinstance(messages, Ref) and not _holds_refs(messages):
-        Question.of(cast(Messages, messages), None, params)
-
-
-def _holds_refs(messages: Sequence[Any] | Mapping[str, Any]) -> bool:
-    return not isinstance(messages, str | Mapping) and any(isinstance(message, Ref) for message in messages)
-
-
 def _body() -> Body | None:
     """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
     return None if current_attempt() is not None else current_body()
@@ -298,22 +316,3 @@ def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:
     except BaseException:
         future.cancel()  # Ctrl-C here ends it there
         raise
-
-
-def _address(endpoint: str) -> str:
-    address = endpoint.rstrip("/")
-    if not address.startswith(("http://", "https://")):
-        raise ValueError(f"{endpoint!r} is no address: it begins with http:// or https://, and mostly ends with /v1")
-    for tail in ("/chat/completions", "/completions"):
-        if address.endswith(tail):
-            raise ValueError(f"give the base address, {address.removesuffix(tail)!r}: {tail} is added to it")
-    return address
-
-
-def _engine(engine: Any) -> tuple[EngineSpec, str]:
-    spec = engine if isinstance(engine, EngineSpec) else None
-    if spec is None and hasattr(engine, "generate") and hasattr(engine, "load_adapter"):
-        spec = EngineSpec.of(engine)
-    if spec is None:
-        raise TypeError(f"LLM({engine!r}): give the address of an endpoint, an Engine or an EngineSpec")
-    return spec, spec.model

@@ -36,8 +36,8 @@ async def generated(how: How, model: str, question: Question, who: For, adapter:
     fills = question.max_output_tokens is None and question.messages is not None
     asked = Prompted(prompt, params, adapter, path, who.labels, fills)
     [output] = cast("list[Output]", await seat.answer(asked))
-    if who.on_text is not None and who.on_text.function is not None:
-        who.on_text.function(output.text)
+    if who.on_text is not None:
+        who.on_text.hears(output.text)
     nano_usd = how.prices.nano_usd(output.usage) if how.prices is not None else 0
     return Answer(
         output.text,

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from exoflow.llm.calls.forms import response_format_of
+from exoflow.refs import Ref
 
 Messages = str | Sequence[Mapping[str, Any]]
 """A chat; text alone is one message of the user's."""
@@ -145,3 +146,22 @@ class Question:
 def _bytes(value: object) -> int:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return len(text.encode("utf-8", "surrogatepass"))
+
+
+def check_asked(messages: object, prompt: object, params: Mapping[str, Any]) -> None:
+    """In the flow's body, where the mistake is; what holds Refs is looked at when their values are there.
+
+    Raises:
+        TypeError, ValueError: as ``Question.of``.
+    """
+    check_params(params)
+    if (messages is None) == (prompt is None):
+        raise TypeError("give messages for a chat, or prompt='...' for a plain completion, and not both")
+    if prompt is not None and not isinstance(prompt, str | Ref):
+        raise TypeError(f"prompt={prompt!r} must be text")
+    if messages is not None and not isinstance(messages, Ref) and not _holds_refs(messages):
+        chat(messages)
+
+
+def _holds_refs(messages: object) -> bool:
+    return isinstance(messages, list | tuple) and any(isinstance(message, Ref) for message in messages)

@@ -77,7 +77,7 @@ def opinion(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool)
     return Opinion(said.value, said.why, _cost(meter, ended))
 
 
-@flow(name="exoflow.llm.voting.consulting.opinion_async", version="1")
+@flow(version="1")
 async def opinion_async(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:
     with metered() as meter:
         try:
