@@ -176,6 +176,11 @@ def call_spec(spec: TaskSpec, options: CallOptions) -> TaskSpec:
         if name in TaskOptions.__annotations__ and name not in CallOptions.__annotations__:
             raise TypeError(f"{name!r} says what the task is, not how it is called: write @task({name}=...)")
     known(options, CallOptions, f"{spec.name}.options")
+    fixed = [name for name in ("checkpoint", "executor") if name in options] if spec.note.paid else []
+    if fixed:
+        raise TypeError(
+            f"{fixed[0]!r} is fixed: {spec.name} is paid for, runs here, and is saved before anybody sees it"
+        )
     if options.keys() != {"key"}:  # a key alone may be given to each of a million calls
         spec = _with_attempt_options(spec, options)
     return replace(spec, key=key_text(options["key"])) if "key" in options else spec

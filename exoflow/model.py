@@ -101,6 +101,11 @@ class Bill:
     maybe_rebilled: bool = False
     """An earlier attempt may have been charged for, too."""
 
+    @property
+    def fields(self) -> tuple[int, int, int, int, bool]:
+        """In their order, as they are recorded."""
+        return self.input_tokens, self.output_tokens, self.cached_tokens, self.nano_usd, self.maybe_rebilled
+
     def __add__(self, other: Bill) -> Bill:
         return Bill(
             self.input_tokens + other.input_tokens,

@@ -107,6 +107,10 @@ class AsyncBody(Body):
                     outcome = await self._run_here(handle, attempt)
                 elif future is not None:
                     await self._pause(future)
+        except asyncio.CancelledError:
+            with self.lock:
+                execution.kernel.abandoned(call)
+            raise
         finally:
             execution.offers.pop(call.id, None)
 

@@ -36,8 +36,9 @@ EVENT = 8
 """The bit of ``Result.choice`` that says so."""
 
 
-ACTOR, DEAD, LINKED = 16, 32, 64
-"""Bits of ``Result.choice``: an actor's call; one that has left no state, nor will any behind it; one that put Refs."""
+ACTOR, DEAD, LINKED, UNHEARD = 16, 32, 64, 128
+"""Bits of ``Result.choice``: an actor's call; one that has left no state, nor will any behind it; one that put Refs; a
+paid one that failed because its last attempt ended without a word."""
 
 
 class Start(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
@@ -63,6 +62,8 @@ def append_result(
         bits |= records.LINKED
     if note.actor:
         bits |= records.ACTOR | (records.DEAD if call.dead else 0)
+    elif note.paid:
+        bits |= records.UNHEARD if call.failed and call.unheard else 0
     elif note.kind is Kind.EVENT:
         bits |= records.EVENT
         inputs = [records.message_name(handle.message)]
@@ -99,8 +100,8 @@ def _rest(execution: Execution, handle: Handle) -> tuple[Any, ...]:
     actor = None if origin is None else origin.id
     if handle.bill is None:
         return place, actor
-    bill, handle.bill = astuple(handle.bill), None
-    return place, actor, bill
+    bill, handle.bill = handle.bill, None
+    return place, actor, bill.fields
 
 
 def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:

@@ -105,9 +105,8 @@ class Call:
     propagated = Rarely[bool](False)  # the error is an input's
     failed_anew = Rarely[bool](False)  # its error was made in this life: whatever was recorded before
     owed = Rarely[bool](False)  # its body fell with what stood on it: it is made again as soon as it is called
-    begun_before = Rarely[bool](
-        False
-    )  # of a paid call: another attempt may have been charged for, in this life or another
+    begun_before = Rarely[bool](False)  # of a paid call: another attempt may have been charged for, in any life
+    unheard = Rarely[bool](False)  # of a paid call: its last attempt has ended without a word, charged for perhaps
     handed_out = Rarely[bool](False)  # of a timer or an event: it stands in what a flow returned
 
     # Of an actor's call (V7). The state that it has left is a value beside its result, and that of its version.

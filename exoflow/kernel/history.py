@@ -30,6 +30,7 @@ class History(Ending):
         newest: Version = NO_VERSION,
         actor: bool = False,
         dead: bool = False,
+        unheard: bool = False,
     ) -> None:
         """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
         call = self._recalled(id, path)
@@ -52,7 +53,7 @@ class History(Ending):
         call.note = _note(
             choice or failed, effect=effect, rollback=call.note.rollback, actor=actor, paid=call.note.paid
         )
-        if saved and call.note.paid:
+        if saved and call.note.paid and not unheard:
             call.settle_intent()
 
     def recall_snapshot(self, id: CallId, version: Version) -> None:

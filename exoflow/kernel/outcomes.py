@@ -85,12 +85,18 @@ class Outcomes(Saving):
         did_not_happen: bool = False,
         state: bool = False,
         snapshot: bool = False,
+        unheard: bool = False,
     ) -> bool:
-        """An attempt raised; whether that counts. An actor's state is as its body has left it."""
+        """An attempt raised; whether that counts. An actor's state is as its body has left it.
+
+        ``unheard``: it did not even raise, and whatever it did goes unheard.
+        """
         call = self.calls[id]
         if not self._is_live(call, version):
             return False
         call.tries += 1
+        if call.note.paid:
+            call.unheard = unheard
         if call.note.effect == "irrevocable":
             if did_not_happen:
                 self._forget_intent(call, call.intent)
@@ -108,6 +114,8 @@ class Outcomes(Saving):
         if not self._is_live(call, version):
             return False
         call.losses += 1
+        if call.note.paid:
+            call.unheard = True
         if not began and call.took:
             self._give_back(call)
         if call.note.effect == "irrevocable" and call.note.on_doubt != "retry":
@@ -128,7 +136,11 @@ class Outcomes(Saving):
             return
         call.seen = True
         call.tries = call.note.retries
-        self.failed(id, version)
+        self.failed(id, version, unheard=True)
+
+    def abandoned(self, call: Call) -> None:
+        """Who alone waited for the call was cancelled. Of one given up in another life: nobody will read its error."""
+        call.seen = call.seen or call.failed
 
     def not_begun(self, id: CallId) -> None:
         """The body of a child flow could not begin: an argument's value was lost."""

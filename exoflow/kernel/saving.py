@@ -19,7 +19,7 @@ class Saving(Retirement):
     def _append_save(self, call: Call) -> None:
         self.seq += 1
         call.saved = True
-        if call.note.paid:
+        if call.note.paid and not (call.failed and call.unheard):
             call.settle_intent()
         if call.forced or call.note.saves == "sync":
             self.urgent = self.seq

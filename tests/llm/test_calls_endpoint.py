@@ -322,6 +322,19 @@ def test_a_listener_hears_the_answer_grow(replies: Callable[..., LLM]) -> None:
     assert heard[-4:] == ["no", "no it", "no it is", "no it is not"]
 
 
+def test_a_listener_that_fails_costs_nobody_the_answer(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    def listens(so_far: str) -> None:
+        raise KeyError(so_far)
+
+    assert replies("so it is").options(on_text=listens)("?").text == "so it is"
+    assert len(endpoint.asked) == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "what is told of an answer as it comes has failed, and is told no more"
+    ]
+
+
 def test_streamed_tool_calls_are_put_together(replies: Callable[..., LLM]) -> None:
     calls = [{"name": "add", "arguments": '{"a": 1, "b": 2}'}, {"name": "sub", "arguments": "{}"}]
     stream = replies(Reply(tool_calls=calls, finish_reason="tool_calls")).stream("?")

@@ -165,6 +165,17 @@ async def test_a_small_call_does_not_pass_a_large_one_that_waits_for_the_budget(
         assert standing(tasks) == "+x++"
 
 
+async def test_who_waits_for_a_users_budget_goes_when_the_tenants_has_room_too() -> None:
+    sched = FairScheduler(slots=8, tenants={"acme": Tenant(budget_tokens=100, each=Tenant(budget_tokens=50))})
+    sizes = [("x", 40), ("x", 20), ("y", 40), ("z", 30)]
+    asks = [ask(number, user=user, max_output_tokens=most - 10) for number, (user, most) in enumerate(sizes)]
+    async with asking(sched, *asks) as tasks:
+        assert standing(tasks) == "+-+-", "one waits for its user's budget, the other for the tenant's"
+        tasks[0].result().settle(Usage(0, 0), 0)
+        await turned()
+        assert standing(tasks) == "++++"
+
+
 @pytest.mark.parametrize("ends", ["released", "cancelled", "dropped"])
 async def test_a_dead_call_gives_back_what_it_had_reserved(ends: str) -> None:
     sched = FairScheduler(slots=8, tenants={"acme": Tenant(budget_tokens=30)})

@@ -88,6 +88,35 @@ async def test_an_effect_that_was_given_up_is_a_failed_call_and_no_failed_run() 
     assert failed, "it is known that it may have happened"
 
 
+async def test_what_was_given_up_in_another_life_is_no_failed_run_either() -> None:
+    lives = []
+    saved = at_once.options(checkpoint="sync")
+
+    @task(effect="idempotent")
+    async def publish() -> None:
+        await asyncio.Event().wait()
+
+    @task
+    async def fails_once() -> str:
+        lives.append(1)
+        if len(lives) == 1:
+            raise LookupError("once")
+        return "went on"
+
+    @flow
+    async def impatient() -> str:
+        strand = asyncio.create_task(publish())
+        await saved(1)  # so that it begins
+        await saved(2)
+        strand.cancel()
+        await asyncio.gather(strand, return_exceptions=True)
+        return await fails_once()
+
+    with pytest.raises(LookupError, match="once"):
+        await impatient.options(run_id="twice").run()
+    assert await impatient.resume("twice") == "went on"
+
+
 async def test_a_call_that_is_never_awaited_runs_before_the_flow_ends() -> None:
     @flow
     async def careless() -> str:

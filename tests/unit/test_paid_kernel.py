@@ -188,3 +188,25 @@ def test_the_result_of_an_attempt_that_was_declared_dead_does_not_count() -> Non
     all_durable(kernel)
     assert not kernel.computed(B, dead, size=10, inline=True)
     assert kernel.take() == []
+
+
+def test_an_attempt_that_was_lost_for_good_or_given_up_leaves_its_intent_in_place() -> None:
+    kernel, root = begun()
+    call = kernel.called(root, B, Annotations(checkpoint="sync", paid=True, losses=0))
+    kernel.take()
+    all_durable(kernel)
+    intent = call.intent
+    kernel.vanished(B, call.attempt)
+    assert orders(kernel.take()) == ["Save"]
+    assert call.failed
+    assert call.intent == intent, "who runs it again, when the run is resumed, is to know"
+    kernel = Kernel(2)
+    kernel.forgiving = True
+    recalled_intent(kernel, 1)
+    kernel.recall_result(
+        B, "", version(1, 2), saved=True, failed=True, choice=True, effect=False, names=(), refs=(), reads_at=0,
+        unheard=True,
+    )  # fmt: skip
+    call = asked_again(kernel)
+    assert orders(kernel.take()) == ["Run"]
+    assert call.begun_before

@@ -194,4 +194,7 @@ def _place(how: How) -> AbstractAsyncContextManager[object]:
     if how.scheduler is not None:
         return nullcontext()
     of_loop = _places.setdefault(asyncio.get_running_loop(), {})
-    return of_loop.setdefault(how.token, asyncio.Semaphore(how.max_in_flight))
+    found = of_loop.get(how.token)
+    if found is None:
+        found = of_loop[how.token] = asyncio.Semaphore(how.max_in_flight)
+    return found

@@ -152,15 +152,21 @@ class For:
     on_text: Listener | None = None
 
 
-class _Beside:
-    """What a ``Model`` has besides its fields."""
+class Beside:
+    """What a ``Model`` has besides its fields; whoever makes one keeps it."""
 
-    how: How
-    call: For
+    def __init__(self, how: How, call: For) -> None:
+        self.how = how
+        self.call = call
+        self.token = uuid.uuid4().hex
+        _besides[self.token] = self
 
 
-@dataclass(frozen=True, eq=False)
-class Model(_Beside):
+_besides: WeakValueDictionary[str, Beside] = WeakValueDictionary()
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Model:
     """An ``LLM`` as the argument of a recorded call: it is compared by its endpoint and model alone.
 
     All else of it stays in this process, as the call does: a copy that was pickled finds it here.
@@ -169,21 +175,21 @@ class Model(_Beside):
     endpoint: str
     model: str
 
-    _all: ClassVar[WeakValueDictionary[str, Model]] = WeakValueDictionary()
+    def __init__(self, endpoint: str, model: str, token: str = "") -> None:
+        for name, value in (("endpoint", endpoint), ("model", model), ("token", token)):
+            object.__setattr__(self, name, value)
 
-    @staticmethod
-    def of(endpoint: str, model: str, how: How, call: For) -> Model:
-        """Whoever holds it keeps it."""
-        found = Model(endpoint, model)
-        token = uuid.uuid4().hex
-        for name, value in (("how", how), ("call", call), ("token", token)):
-            object.__setattr__(found, name, value)
-        Model._all[token] = found
-        return found
+    @property
+    def how(self) -> How:
+        return self._beside.how
+
+    @property
+    def call(self) -> For:
+        return self._beside.call
+
+    @property
+    def _beside(self) -> Beside:
+        return _besides[vars(self)["token"]]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _model, (vars(self)["token"],)
-
-
-def _model(token: str) -> Model:
-    return Model._all[token]
+        return Model, (self.endpoint, self.model, vars(self)["token"])

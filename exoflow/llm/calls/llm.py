@@ -16,7 +16,7 @@ from exoflow.driver.loops import background_loop
 from exoflow.driver.spec import Backoff
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import BACKOFF, For, How, Listener, Model, Secrets
+from exoflow.llm.calls.how import BACKOFF, Beside, For, How, Listener, Model, Secrets
 from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
@@ -270,8 +270,9 @@ class LLM(_Described):
         alike = self.how, self.model, tuple(call.labels.items()), call.on_text
         if alike not in known:
             whose = replace(call, labels={**labels_of_run(), **call.labels}, job=job_of(body))
-            known[alike] = Model.of(self.endpoint, self.model, self.how, whose)
-        found: Model = known[alike]
+            beside = Beside(self.how, whose)
+            known[alike] = beside, Model(self.endpoint, self.model, beside.token)
+        found: Model = known[alike][1]
         return found
 
     def _task(self) -> AsyncTask[..., Answer]:

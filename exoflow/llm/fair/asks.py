@@ -104,5 +104,9 @@ class Waiter:
     charged: int = 0
     """Tokens of its answer that the policy was told of."""
 
+    @property
+    def waits(self) -> bool:
+        return self.place is Place.QUEUED or self.place is Place.HELD
+
     def __lt__(self, other: Waiter) -> bool:
         return self.number < other.number

@@ -110,11 +110,13 @@ class _Arrivals(Generic[W]):
         return None
 
     def pop(self, now_s: float) -> W:
-        w = self.peek(now_s)
-        assert w is not None, "nobody is next"
-        heapq.heappop(self._heap)
-        self._admitted.add(w.number)
-        return self._waiting.pop(w.number)
+        assert self.peek(now_s) is not None, "nobody is next"
+        return self._take()
+
+    def _take(self) -> W:
+        _, number = heapq.heappop(self._heap)
+        self._admitted.add(number)
+        return self._waiting.pop(number)
 
     def charge(self, w: W, tokens: int) -> None:
         pass
@@ -180,7 +182,7 @@ class _Limited(_Arrivals[W]):
         w = self.peek(now_s)
         assert w is not None, "nobody is next"
         self._minute.used[w.client] += not self.knows(w)
-        return super().pop(now_s)
+        return self._take()
 
 
 class _Turns(Generic[W]):

@@ -23,7 +23,8 @@ class Node(Generic[W]):
     """A client, or a group of them, among its siblings. The leaf of a client hangs below its node, as ``None``."""
 
     __slots__ = (
-        "children", "counter", "entry", "heap", "last", "line", "parent", "queued", "step", "under_way", "waiting",
+        "_head", "children", "counter", "entry", "heap", "last", "line", "parent", "queued", "step", "under_way",
+        "waiting",
     )  # fmt: skip
 
     def __init__(self, parent: Node[W] | None, step: int) -> None:
@@ -48,6 +49,7 @@ class Node(Generic[W]):
         """A leaf's."""
         self.under_way = 0
         """A leaf's requests that have been admitted and have not ended."""
+        self._head: Order | None = None
 
     def first(self) -> Node[W]:
         """The child with the least counter, of those that wait; of equals, whose head request came first."""
@@ -57,14 +59,24 @@ class Node(Generic[W]):
             if child.entry is not entry:
                 heapq.heappop(self.heap)
                 continue
-            head = child.head()
+            head = child._head or child.head()
             if child.counter == entry[0] and head == entry[1]:
                 return child
             child.entry = (child.counter, head, next(_serials), child)
             heapq.heapreplace(self.heap, child.entry)
 
     def head(self) -> Order:
-        return order_of(self.line.head()) if self.line is not None else self.first().head()
+        """Of the request that would be next here. It is known until a line or a counter below has changed."""
+        if self._head is None:
+            self._head = order_of(self.line.head()) if self.line is not None else self.first().head()
+        return self._head
+
+    def changed(self) -> None:
+        """Something below has: heads from here on up may be others."""
+        node: Node[W] | None = self
+        while node is not None:
+            node._head = None
+            node = node.parent
 
     def enter(self) -> None:
         """Stand in the parent's heap at its key. Call it when that may have become less."""
@@ -127,12 +139,14 @@ class Counters(Generic[W]):
     def pop(self, now_s: float) -> W:
         leaf = self._first()
         w = self._line(leaf).pop()
+        due = 0
         if w.number not in self._accounts:
             account = Account(leaf, w.input_tokens, self._expectation.of(w))
-            self._charge(leaf, account.admit(self._cost))
+            due = account.admit(self._cost)
+            self._charge(leaf, due)
             self._accounts[w.number] = account
             leaf.under_way += 1
-        self._depart(leaf)
+        self._depart(leaf, dearer=due > 0)
         return w
 
     def charge(self, w: W, tokens: int) -> None:
@@ -151,7 +165,7 @@ class Counters(Generic[W]):
         leaf = self._find(w.client)
         if leaf is None or not self._line(leaf).cancel(w):
             return False
-        self._depart(leaf)
+        self._depart(leaf, dearer=False)
         if w.number in self._accounts:
             self.finish(w)
         else:
@@ -208,6 +222,7 @@ class Counters(Generic[W]):
             return
         before, node.step = node.step, self._step(client)
         node.counter += self._reserved()[node] * (node.step - before)
+        node.changed()
         for each in node.up():
             if each.waiting:
                 each.enter()
@@ -242,13 +257,18 @@ class Counters(Generic[W]):
     # Coming and going.
 
     def _arrive(self, leaf: Node[W], w: W) -> None:
-        self._line(leaf).add(w)
+        line = self._line(leaf)
+        line.add(w)
+        is_next = line.head() is w
+        if is_next:
+            leaf.changed()
         for node in leaf.up():
             assert node.parent is not None
             if not node.waiting:
                 node.counter = max(node.counter, self._floor(node.parent))
             node.waiting += 1
-            node.enter()
+            if is_next:
+                node.enter()
         self.root.waiting += 1
 
     def _floor(self, group: Node[W]) -> int:
@@ -257,23 +277,34 @@ class Counters(Generic[W]):
             return group.first().counter
         return group.last.counter if group.last is not None else 0
 
-    def _depart(self, leaf: Node[W]) -> None:
+    def _depart(self, leaf: Node[W], *, dearer: bool) -> None:
+        """One less waits.
+
+        Args:
+            dearer: all counters above have grown, so that no key is less than it was.
+        """
+        leaf.changed()
         for node in leaf.up():
             node.waiting -= 1
-            if node.waiting:
-                node.enter()
-            else:
+            if not node.waiting:
                 node.leave()
+            elif not dearer:
+                node.enter()
         self.root.waiting -= 1
 
     def _charge(self, leaf: Node[W], amount: int) -> None:
         """Below 0, it is given back, and nobody is lifted for it."""
         if not amount:
             return
-        for node in leaf.up():
+        node = leaf
+        while node.parent is not None:
             node.counter += amount * node.step
-            if amount < 0 and node.waiting:
-                node.enter()
+            node = node.parent
+            node._head = None
+        if amount < 0:
+            for node in leaf.up():
+                if node.waiting:
+                    node.enter()
 
     def _first(self) -> Node[W]:
         node = self.root

@@ -44,10 +44,7 @@ class Held:
 
     def is_behind(self, waiter: Waiter) -> bool:
         """Whether it has to wait here, although nobody has looked whether there is room for it."""
-        line = self._lines.get(waiter.of)
-        if line is not None and line.tried is not waiter:
-            return True
-        return any(account in self._blocks for account in waiter.of.account.upwards())
+        return any(account in self._blocks for account in waiter.of.account.upwards)
 
     def hold(self, waiter: Waiter, lacks: Account | None = None) -> None:
         """It waits: behind others; or first, since this account has not enough left."""
@@ -58,14 +55,14 @@ class Held:
         heapq.heappush(line.waiting, waiter)
         if lacks is not None:
             self._blocks[lacks] = _Block(waiter)
-        for account in waiter.of.account.upwards():
+        for account in waiter.of.account.upwards:
             if account in self._blocks:
                 self._blocks[account].clients[waiter.of] = None
 
     def freed(self, account: Account | None) -> Iterator[Waiter]:
         """Some of what this account, and those above it, had reserved is free again; None: any may have more room."""
         if self._blocks:
-            for each in list(self._blocks) if account is None else account.upwards():
+            for each in list(self._blocks) if account is None else account.upwards:
                 block = self._blocks.get(each)
                 if block is not None and self._may_go(each, block.first):
                     del self._blocks[each]
@@ -80,11 +77,13 @@ class Held:
 
     def left(self, waiter: Waiter) -> Iterator[Waiter]:
         """It was served, refused or cancelled: whoever had to wait for that is next."""
+        if not self._lines:
+            return
         line = self._lines.get(waiter.of)
         if line is not None and line.tried is waiter:
             line.tried = None
             yield from self._try(waiter.of)
-        for account in waiter.of.account.upwards():
+        for account in waiter.of.account.upwards:
             block = self._blocks.get(account)
             if block is not None and block.first is waiter:
                 yield from self.freed(account)
@@ -99,7 +98,7 @@ class Held:
         if not line.waiting:
             del self._lines[client]
             return
-        above = [self._blocks[account] for account in client.account.upwards() if account in self._blocks]
+        above = [self._blocks[account] for account in client.account.upwards if account in self._blocks]
         for block in above:
             block.clients[client] = None
         if not above:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,10 @@ class Account:
     """Of somebody who is charged; all that is spent below it is spent here too."""
 
     path: Path
-    above: Account | None
+    above: tuple[Account, ...] = field(repr=False)
+    """Those that it is part of, from the nearest to the root."""
+    upwards: tuple[Account, ...] = field(init=False, repr=False)
+    """It, and those above it."""
     limit_tokens: int | None = None
     limit_nano_usd: int | None = None
     spent_tokens: int = 0
@@ -31,16 +34,12 @@ class Account:
     waiting: int = 0
     limit_waiting: int | None = None
 
-    def upwards(self) -> Iterator[Account]:
-        """It, and those above it."""
-        account: Account | None = self
-        while account is not None:
-            yield account
-            account = account.above
+    def __post_init__(self) -> None:
+        self.upwards = (self, *self.above)
 
     def wait(self, calls: int) -> None:
         """So many more wait; negative: fewer."""
-        for each in self.upwards():
+        for each in self.upwards:
             each.waiting += calls
 
     @property
@@ -97,8 +96,7 @@ class Ledger:
         """The one of this path; opened with the budget that its terms give it."""
         found = self._accounts.get(path)
         if found is None:
-            above = self.account(path[:-1]) if path else None
-            found = self._accounts[path] = Account(path, above)
+            found = self._accounts[path] = Account(path, self.account(path[:-1]).upwards if path else ())
             self._limit(found)
         return found
 
@@ -118,7 +116,7 @@ class Ledger:
 
     def reserve(self, account: Account, tokens: int, nano_usd: int) -> Reservation:
         """Take it from what is left. Whether there is enough says ``short``."""
-        for each in account.upwards():
+        for each in account.upwards:
             each.reserved_tokens += tokens
             each.reserved_nano_usd += nano_usd
         return Reservation(account, tokens, nano_usd)
@@ -127,7 +125,7 @@ class Ledger:
         """Give it back; a second time is nothing."""
         if reservation.is_open:
             reservation.is_open = False
-            for each in reservation.account.upwards():
+            for each in reservation.account.upwards:
                 each.reserved_tokens -= reservation.tokens
                 each.reserved_nano_usd -= reservation.nano_usd
 
@@ -137,7 +135,7 @@ class Ledger:
         if call in settled:
             return False
         settled.add(call)
-        for each in account.upwards():
+        for each in account.upwards:
             each.spent_tokens += tokens
             each.spent_nano_usd += nano_usd
             each.service += service
@@ -150,7 +148,7 @@ def short(account: Account, tokens: int, nano_usd: int) -> Short | None:
 
     One that is short for good comes before one that may only have to wait; else one with the least part of it left.
     """
-    found = [lacking for each in account.upwards() if each.has_budget for lacking in _lacking(each, tokens, nano_usd)]
+    found = [lacking for each in account.upwards if each.has_budget for lacking in _lacking(each, tokens, nano_usd)]
     return min(found, key=lambda each: (not each.is_final, Fraction(each.left, each.asked or 1)), default=None)
 
 

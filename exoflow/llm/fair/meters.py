@@ -6,6 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from exoflow.llm.fair.ledger import Account
+from exoflow.llm.fair.tenants import NANO
+
 KEPT = 1024
 """Of so many last waits p95 is told."""
 
@@ -41,8 +44,19 @@ class Meter:
     refused: int = 0
     waits_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
 
-    @property
-    def wait_p95_s(self) -> float:
-        """The least wait that 95 % of the last ones do not exceed."""
+    def stats(self, account: Account, service: int, counter: float) -> TenantStats:
+        """How it stands. ``service`` is that of all."""
         ordered = sorted(self.waits_s)
-        return ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else 0.0
+        return TenantStats(
+            waiting=account.waiting,
+            in_flight=self.in_flight,
+            wait_p95_s=ordered[-(-len(ordered) * 95 // 100) - 1] if ordered else 0.0,
+            calls=account.calls,
+            refused=self.refused,
+            service=account.service,
+            share=account.service / service if service else 0.0,
+            counter=counter,
+            spent_tokens=account.spent_tokens,
+            spent_usd=Decimal(account.spent_nano_usd) / NANO,
+            reserved_usd=Decimal(account.reserved_nano_usd) / NANO,
+        )

@@ -18,7 +18,7 @@ def check_budgets(ask: Ask, account: Account, levels: tuple[str, ...]) -> None:
         WrongRequest: a budget is kept, and nobody says what the call takes at most.
         BudgetExceeded: it takes more than is left, whatever becomes of those in flight.
     """
-    for each in account.upwards():
+    for each in account.upwards:
         if each.has_budget and ask.max_output_tokens is None:
             raise WrongRequest(
                 f"{named(each.path, levels)} has a budget, which is reserved before the call: give max_tokens="
@@ -38,7 +38,7 @@ def check_waiting(account: Account, levels: tuple[str, ...]) -> None:
     Raises:
         Overloaded: it is.
     """
-    for each in account.upwards():
+    for each in account.upwards:
         if each.limit_waiting is not None and each.waiting > each.limit_waiting:
             raise Overloaded(
                 f"{named(each.path, levels)}: {each.limit_waiting} calls wait already, which is max_waiting: "

@@ -10,6 +10,7 @@ from exoflow.llm.fair.accounts import Charge
 from exoflow.llm.fair.asks import Waiter
 from exoflow.llm.fair.baselines import DRR, FCFS, LCF
 from exoflow.llm.fair.costs import Cost
+from exoflow.llm.fair.dispatch import Dispatch
 from exoflow.llm.fair.policy import Policy
 from exoflow.llm.fair.tenants import Path, Tenant, Tenants, check_tenant, check_whole
 from exoflow.llm.fair.turns import Turns
@@ -68,7 +69,7 @@ class Settings:
     def turns(self, clock: Clock) -> Turns:
         """The live state."""
         tenants = Tenants(self.tenants, self.each_run, len(self.group_by) + 1)
-        return Turns(self._policy(), self.cost, tenants, self.group_by, self.slots, clock)
+        return Turns(Dispatch(self._policy(), self.cost, tenants, self.group_by, self.slots), clock)
 
     def _policy(self) -> Policy[Waiter]:
         match self.policy:

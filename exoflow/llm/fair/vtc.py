@@ -64,6 +64,8 @@ class VTC(Bands[W]):
         Args:
             amount: in the units of ``cost``.
         """
+        if amount < 0:
+            raise ValueError(f"spend({client!r}, {amount}): nobody can have spent less than nothing")
         band = self._band(priority)
         assert isinstance(band, Counters)
         band.spend(path_of(client), amount)

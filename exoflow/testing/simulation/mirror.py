@@ -49,6 +49,8 @@ class Mirror:
         """Attempts of actors, and whose live state they were given."""
         self.tries: dict[CallId, int] = {}
         self.losses: dict[CallId, int] = {}
+        self.unheard: set[CallId] = set()
+        """Whose last attempt ended without a word."""
         self.undoing = NONE
         self.undone_seq = self.start_seq = self.seq = self.durable_seq = 0
         self.cancelled = self.failing = self.stuck = False
@@ -96,7 +98,8 @@ class Mirror:
             case Save(id, version):
                 self._append(id, version, "result")
                 self.set(id, recorded=True)
-                self.settle_intent(id)
+                if id not in self.unheard or not self.calls[id].failed:
+                    self.settle_intent(id)
             case Make(id, version):
                 self._append(id, version, "made")
             case Intend(id, version, names, releases):

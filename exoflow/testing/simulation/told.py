@@ -36,7 +36,7 @@ class Told(Kernel):
             id, path=path, made=version, has_result=saved, held=False, recorded=saved, durable=saved, note=note,
             failed=what["failed"], refs=what["refs"], open_names=what["names"], dead=what.get("dead", False),
         )  # fmt: skip
-        if saved:
+        if saved and not what.get("unheard", False):
             self.mirror.settle_intent(id)
         for ref in what["refs"]:
             self.mirror.calls.setdefault(ref, CallFacts(ref))
@@ -155,6 +155,7 @@ class Told(Kernel):
     def failed(self, id: CallId, version: Version, *, did_not_happen: bool = False, **what: Any) -> bool:
         counts = self._ended_attempt(id, version)
         if counts:
+            self.mirror.unheard.discard(id)
             self.mirror.tries[id] = self.mirror.tries.get(id, 0) + 1
             self._give_up(id, self.mirror.tries[id] > self.mirror.calls[id].note.retries, did_not_happen)
         accepted = super().failed(id, version, did_not_happen=did_not_happen, **what)
@@ -165,6 +166,7 @@ class Told(Kernel):
     def vanished(self, id: CallId, version: Version, *, began: bool = True) -> bool:
         counts = self._ended_attempt(id, version)
         if counts:
+            self.mirror.unheard.add(id)
             self.mirror.losses[id] = self.mirror.losses.get(id, 0) + 1
             self._give_up(id, self.mirror.losses[id] > self.mirror.calls[id].note.losses, False)
         if counts and not began:
