@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,6 +32,9 @@ AHEAD = 256
 
 _OF_THE_QUESTION = frozenset([400, 413, 422])
 """What an endpoint refuses for what it is asked; other refusals are of whoever asks."""
+
+_REFUSED = "refused"
+"""Why such a sample ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +154,17 @@ async def _read(parse: Callable[[str], Any] | None, replies: Sequence[Answer]) -
     """What each answer votes for, and what it has cost to find that out."""
     if parse is None:
         votes, _ = await parsed(None, replies)
-        return votes, [_NOTHING] * len(votes)
-    opinions, _ = await consult("parse", parse, [(i, (reply.text,)) for i, reply in enumerate(replies)], abstains=True)
+        opinions = [_NOTHING] * len(votes)
+    else:
+        asked = [(index, (reply.text,)) for index, reply in enumerate(replies)]
+        opinions, _ = await consult("parse", parse, asked, abstains=True)
+        votes = [
+            Vote(index, reply, opinion.value, opinion.why or ("" if opinion.value is not None else "parse gave None"))
+            for index, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
+        ]
     return [
-        Vote(i, reply, opinion.value, opinion.why if opinion.value is None else "")
-        for i, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
+        replace(vote, answer=None, why=vote.reply.refusal or "") if vote.reply.finish_reason == _REFUSED else vote
+        for vote in votes
     ], opinions
 
 
@@ -165,7 +174,7 @@ async def _answered_or_refused(calls: Sequence[Ref[Answer]]) -> list[Answer]:
     replies = []
     for each in ended:
         if isinstance(each, CallRefused) and each.status in _OF_THE_QUESTION:
-            each = Answer("", finish_reason="refused", refusal=str(each))
+            each = Answer("", finish_reason=_REFUSED, refusal=str(each))
         if isinstance(each, Exception):
             raise each
         replies.append(each)

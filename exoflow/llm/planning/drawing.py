@@ -54,7 +54,7 @@ def draw_scaling(scaling: Scaling, path: str | PathLike[str] | None, rule: Choos
     figure, axes = _canvas()
     ks = list(range(1, 2 * len(scaling.task.mean), 2))
     low, high = scaling.task.interval()
-    axes.fill_between(ks, low, high, color=BLUE, alpha=0.18, lw=0, label="95 % interval, of the items alone")
+    axes.fill_between(ks, low, high, color=BLUE, alpha=0.18, lw=0, label="95 % interval, of the questions alone")
     known = ks.index(scaling.ks[-1]) + 1
     axes.plot(ks[:known], scaling.task.mean[:known], color=BLUE, lw=1.8, label="the model, where it was fitted")
     axes.plot(ks[known - 1 :], scaling.task.mean[known - 1 :], color=BLUE, lw=1.8, ls="--", label="the model, beyond")
@@ -63,7 +63,7 @@ def draw_scaling(scaling: Scaling, path: str | PathLike[str] | None, rule: Choos
     _mark(axes, k, scaling.predict(k), f"k = {k}, {_RULES[rule]}\nk in [{first}, {last}] when questions are resampled")
     axes.set_xlabel("k, the samples of a vote")
     axes.set_title("What votes beyond the log would get right", loc="left", fontsize=12)
-    figure.supxlabel("\n".join(scaling.cautions), x=0.01, ha="left", fontsize=9, color=VERMILION)
+    figure.suptitle("\n".join(scaling.cautions), x=0.01, ha="left", fontsize=9, color=VERMILION)
     _finish(axes)
     return _written(figure, path)
 
@@ -90,7 +90,7 @@ def _canvas() -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 5.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
 
@@ -105,7 +105,7 @@ def _finish(axes: Axes) -> None:
     axes.grid(visible=True, axis="y", color="#DDDDDD", lw=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    axes.figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)  # type: ignore[union-attr]
 
 
 def _written(figure: Figure, path: str | PathLike[str] | None) -> Figure:

@@ -18,7 +18,7 @@ LEVEL = 0.95
 _AT_ONCE = 1 << 22
 """Weights held at a time."""
 
-_SAME = 1e-12
+SAME = 1e-12
 """Means that differ by less are equal: with two options a vote of 2m is one of 2m - 1."""
 
 
@@ -106,7 +106,7 @@ class Choice:
     """The same of its difference to the first column."""
 
 
-def choose(table: Means, rule: Choosing, first: Floats) -> Choice:
+def choose(table: Means, rule: Choosing, first: Floats, same: float = SAME) -> Choice:
     """The best column by ``rule``, chosen anew in each resampled set.
 
     An interval of the chosen column alone knows nothing of the choice; one of what is chosen in each set alone is too
@@ -115,9 +115,10 @@ def choose(table: Means, rule: Choosing, first: Floats) -> Choice:
     Args:
         table: columns in ascending order of cost; of equal ones the first is best.
         first: ``[1 + replicates]``: the mean of what ``gain`` is against, over the items and in each resampled set.
+        same: means that differ by no more are equal.
     """
-    at = int(chosen(table.mean, table.error, rule))
-    again = chosen(table.resampled, table.resampled_error, rule)
+    at = int(chosen(table.mean, table.error, rule, same))
+    again = chosen(table.resampled, table.resampled_error, rule, same)
     own = table.resampled[:, at]
     there = np.take_along_axis(table.resampled, again[:, None], axis=1)[:, 0]
     low, high = table.interval_of(again.astype(np.float64))
@@ -134,12 +135,12 @@ def _span(table: Means, *draws: Floats) -> Range:
     return Range(float(low.min()), float(high.max()))
 
 
-def chosen(mean: Floats, error: Floats, rule: Choosing) -> NDArray[np.intp]:
+def chosen(mean: Floats, error: Floats, rule: Choosing, same: float = SAME) -> NDArray[np.intp]:
     """``max``: the first of the highest means. ``1se``: the first within that one's standard error of it."""
-    best: NDArray[np.intp] = (mean >= mean.max(axis=-1, keepdims=True) - _SAME).argmax(axis=-1)
+    best: NDArray[np.intp] = (mean >= mean.max(axis=-1, keepdims=True) - same).argmax(axis=-1)
     if rule == "max":
         return best
     at = np.expand_dims(best, -1)
     enough = np.take_along_axis(mean, at, -1) - np.take_along_axis(error, at, -1)
-    least: NDArray[np.intp] = (mean >= enough - _SAME).argmax(axis=-1)
+    least: NDArray[np.intp] = (mean >= enough - same).argmax(axis=-1)
     return least

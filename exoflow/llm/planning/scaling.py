@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 HORIZON = 99
 """The largest k that is looked at."""
 
+_SAME = 1e-5
+"""Of what is predicted, less makes no difference: where the model is flat, the first k is as good as any."""
+
 _LEAST_RATE = 1e-6
 _FEWEST = 5
 """Samples of an item: k = 1, 3, 5 are three points for three parameters."""
@@ -116,7 +119,7 @@ class Scaling:
     @cached_property
     def _choices(self) -> Mapping[Choosing, Choice]:
         one = np.append(self.task.mean[0], self.task.resampled[:, 0])
-        return {rule: choose(self.task, rule, one) for rule in ("max", "1se")}
+        return {rule: choose(self.task, rule, one, _SAME) for rule in ("max", "1se")}
 
 
 def fit_scaling(
