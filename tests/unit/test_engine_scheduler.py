@@ -275,3 +275,26 @@ def test_memory_agrees_with_greedydual_size_frequency_written_plainly(seed: int)
         since[name] = turn
         assert order == expected
     assert len(expected) > 50
+
+
+def test_requests_of_one_client_for_one_prompt_compute_it_once() -> None:
+    world = Simulation(EngineConfig(block=16))
+    prompt = tuple(range(100))
+    alike = [Request(prompt, SamplingParams(max_tokens=4), labels={"tenant": "ann"}) for _ in range(21)]
+    other = Request(prompt, SamplingParams(max_tokens=4), labels={"tenant": "bob"})
+    world.run([*alike, other])
+    # What is left of the prompt is the block that is not full. Bob does not wait for Ann's prompt.
+    assert [request.cached for request in (*alike, other)] == [0, *[96] * 20, 0]
+
+
+def test_who_follows_a_request_that_is_aborted_takes_its_turn() -> None:
+    world = Simulation(EngineConfig(block=16))
+    first, second, third = (Request(tuple(range(100)), SamplingParams(max_tokens=4)) for _ in range(3))
+    for request in (first, second, third):
+        world.scheduler.add(request, 0.0)
+    world.scheduler.finish(first, "abort", 0.0)
+    late = Request(tuple(range(100)), SamplingParams(max_tokens=4))
+    world.run([late])
+    assert [request.state for request in (second, third, late)] == [State.DONE] * 3
+    assert not world.scheduler._first
+    assert not world.scheduler._followers

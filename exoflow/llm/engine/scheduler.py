@@ -86,6 +86,8 @@ class Scheduler:
         self.prefixes = PrefixCache(memory, config.block)
         self.residency = Residency(memory, config.adapter_slots)
         self._followers: dict[Request, list[Request]] = {}
+        self._first: dict[tuple[object, ...], Request] = {}
+        """By what makes two requests alike, one of those whose prompt is not computed yet."""
         if isinstance(queue, Fcfs):
             queue.is_near = lambda version: self.residency.find(version) is not None
 
@@ -103,11 +105,22 @@ class Scheduler:
         if request.adapter is not None:
             cost = self._cost(request.adapter.version)
             self.residency.prefetch(request.adapter.version, cost.pages, cost.load_s)
+        if request.leader is None:
+            request.leader = self._alike(request)
         leader = request.leader
         if leader is not None and leader.in_prefill and leader.state is not State.DONE and self.config.prefix_cache:
             self._followers.setdefault(leader, []).append(request)
         else:
             self.queue.add(request, now_s)
+
+    def _alike(self, request: Request) -> Request | None:
+        """Whom it follows, as one of n answers does: the same client asks for this prompt already. The samples of a vote
+        are requests of their own, and would all compute it if they came in together.
+        """
+        if not self._is_shared(request) or len(request.prompt) <= self.config.block:
+            return None
+        first = self._first.setdefault(_what(request), request)
+        return None if first is request else first
 
     def finish(self, request: Request, reason: FinishReason, now_s: float) -> None:
         """It has ended, wherever it was: a stop string, its length, its client is gone."""
@@ -119,8 +132,7 @@ class Scheduler:
             self._give_up(request)
             self.queue.finish(request)
         request.state, request.finish_reason = State.DONE, reason
-        for follower in self._followers.pop(request, ()):
-            self.queue.add(follower, now_s)
+        self._release_followers(request, now_s)
 
     def arrived(self, version: str) -> None:
         """The pages of a ``Load`` are filled."""
@@ -150,8 +162,13 @@ class Scheduler:
             if request.first_token_s is None:
                 request.first_token_s = now_s
         if not request.in_prefill or request.scores:
-            for follower in self._followers.pop(request, ()):
-                self.queue.add(follower, now_s)
+            self._release_followers(request, now_s)
+
+    def _release_followers(self, request: Request, now_s: float) -> None:
+        if self._first.get(_what(request)) is request:
+            del self._first[_what(request)]
+        for follower in self._followers.pop(request, ()):
+            self.queue.add(follower, now_s)
 
     def pin(self, version: str) -> None:
         """Keep this adapter in the pool, from now on and whether it is used or not.
@@ -355,8 +372,9 @@ class Scheduler:
                 f" the {self.max_context} of the context: shorten the prompt or lower max_tokens"
             )
         self._check_room(request)
-        if len(self.queue) >= self.config.max_waiting:
-            raise Overloaded(f"{len(self.queue)} requests wait already (max_waiting)")
+        waiting = len(self.queue) + sum(map(len, self._followers.values()))
+        if waiting >= self.config.max_waiting:
+            raise Overloaded(f"{waiting} requests wait already (max_waiting)")
 
     def _check_room(self, request: Request) -> None:
         """It could run if there were only what is pinned besides."""
@@ -387,3 +405,8 @@ class Scheduler:
 
     def _pages(self, tokens: int) -> int:
         return -(-tokens // self.config.block)
+
+
+def _what(request: Request) -> tuple[object, ...]:
+    version = request.adapter.version if request.adapter else None
+    return request.prompt, version, frozenset(request.labels.items())
