@@ -12,6 +12,7 @@ from exoflow.llm.engine.request import Usage
 from exoflow.llm.fair.asks import Ask, Place, Waiter
 from exoflow.llm.fair.costs import Linear
 from exoflow.llm.fair.dispatch import Dispatch
+from exoflow.llm.fair.reserving import PARTS_MIN
 from exoflow.llm.fair.settings import Settings
 from exoflow.llm.fair.tenants import Tenant, Tenants
 
@@ -247,6 +248,25 @@ def test_a_newcomer_is_not_held_back_by_reservations_that_will_be_given_back() -
     served(200, "first")
     assert served(200, "first", "newcomer")["newcomer"] > 60
     assert 0.45 < served(1000, "first", "newcomer")["newcomer"] / 1000 < 0.55
+
+
+def test_what_is_known_of_ended_runs_is_forgotten() -> None:
+    endpoint = Endpoint(slots=2)
+    kept = endpoint.ask("a", run="kept", most=500)
+    for number in range(PARTS_MIN):
+        endpoint.answer(endpoint.ask("a", run=f"r{number}"), 1)
+    endpoint.answer(kept, 1)
+    assert endpoint.core._vtc is not None
+    assert len(endpoint.core._vtc._bands[0]._parts) <= PARTS_MIN  # type: ignore[attr-defined]
+
+
+def test_a_grant_that_has_ended_takes_no_more_charges() -> None:
+    endpoint = Endpoint()
+    waiter = endpoint.ask("a")
+    endpoint.answer(waiter, 3)
+    endpoint.core.charge(waiter, 5)
+    endpoint.core.settle(waiter, Usage(10, 3), 0, 0.0)
+    assert endpoint.core.stats()["a"].service == 16
 
 
 def test_waits_are_told_by_their_95th_percentile() -> None:
