@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_served import BASE, Served, tokens
 from llm_zoo import Zoo
 
-from exoflow.llm import Engine, EngineSpec, SamplingParams
+from exoflow import flow
+from exoflow.llm import LLM, Engine, EngineSpec, SamplingParams
 from exoflow.llm.engine.request import Request
 from exoflow.llm.fair import RPM, VTC
 
@@ -172,3 +174,26 @@ def test_an_engine_that_is_described_makes_its_own_queue(zoo: Zoo) -> None:
     spec = EngineSpec(zoo.path, queue=VTC, pages=200, block=8)
     assert len(spec.generate([prompt(0), prompt(1)], TEN)) == 2
     spec.close()
+
+
+def test_calls_of_a_flow_are_its_tenants_and_those_of_a_child_flow_are_one_job(
+    shared: Callable[..., tuple[Engine, Gated]], tmp_path: Path
+) -> None:
+    engine, queue = shared()
+    llm = LLM(engine, max_tokens=2)
+
+    @flow
+    def ask(text: str) -> list[str]:
+        return [answer.text for answer in llm.map(prompt=[text] * 3).result()]
+
+    @flow
+    def both() -> int:
+        queue.gate.set()
+        return len(ask.map(["one", "two"]).result())
+
+    assert both.options(run_id="r", store=tmp_path / "store", labels={"tenant": "acme", "user": "ann"}).run() == 2
+    assert {request.client for request in queue.admitted} == {("acme", "ann")}
+    jobs = [request.job for request in queue.admitted]
+    assert len(jobs) == 6
+    assert sorted(jobs.count(job) for job in set(jobs)) == [3, 3]
+    assert all(job.startswith("r/") for job in jobs)
