@@ -74,6 +74,20 @@ def run_here(execution: Execution) -> object:
         raise
 
 
+def run_beside(execution: Execution) -> object:
+    """Have an async flow's body run on the background's event loop, and wait for it in this thread."""
+    if is_first(execution):
+        execution.start()
+    try:
+        if threading.current_thread() is not threading.main_thread():
+            return execution.result()
+        with _stopped_by_ctrl_c(execution):
+            return execution.result()
+    except BaseException:
+        _flush_if_stopped(execution)
+        raise
+
+
 async def run_here_async(execution: Execution) -> object:
     """Run an async flow's body in this asyncio task; cancelling that stops the run, which can be resumed."""
     if not is_first(execution):

@@ -1,4 +1,4 @@
-"""Task libraries for work with language models: calls of any endpoint, and the multi-LoRA engine."""
+"""Task libraries for work with language models: calls of any endpoint, votes and their worth, the multi-LoRA engine."""
 
 from __future__ import annotations
 
@@ -13,36 +13,86 @@ if TYPE_CHECKING:
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
     from exoflow.llm.fair.scheduler import FairScheduler, Tenant
+    from exoflow.llm.planning import Log, collect, curve, fit_scaling, plan
+    from exoflow.llm.voting import (
+        AdaptiveVote,
+        BestOf,
+        BetaStop,
+        Budget,
+        FilterVote,
+        Margin,
+        Vote,
+        WeightedVote,
+        Window,
+        adaptive_vote,
+        best_of_n,
+        choice,
+        filter_vote,
+        first_line,
+        json_field,
+        number,
+        regex,
+        vote,
+        weighted_vote,
+    )
 
 __all__ = [
     "LLM",
     "AdapterRef",
+    "AdaptiveVote",
     "Answer",
+    "BestOf",
+    "BetaStop",
+    "Budget",
     "Engine",
     "EngineConfig",
     "EngineSpec",
     "Event",
     "FairScheduler",
+    "FilterVote",
+    "Log",
+    "Margin",
     "Output",
     "Prices",
     "SamplingParams",
     "Tenant",
     "Usage",
+    "Vote",
+    "WeightedVote",
+    "Window",
+    "adaptive_vote",
+    "best_of_n",
+    "choice",
+    "collect",
+    "curve",
+    "filter_vote",
+    "first_line",
+    "fit_scaling",
+    "json_field",
+    "number",
+    "plan",
+    "regex",
+    "vote",
+    "weighted_vote",
 ]
 
-_HEAVY = {
-    "Answer": "exoflow.llm.calls",
-    "Engine": "exoflow.llm.engine.engine",
-    "EngineSpec": "exoflow.llm.durable",
-    "FairScheduler": "exoflow.llm.fair.scheduler",
-    "LLM": "exoflow.llm.calls",
-    "Prices": "exoflow.llm.calls",
-    "Tenant": "exoflow.llm.fair.scheduler",
+_HOMES = {
+    "calls": "Answer LLM Prices",
+    "durable": "EngineSpec",
+    "engine.engine": "Engine",
+    "fair.scheduler": "FairScheduler Tenant",
+    "planning": "Log collect curve fit_scaling plan",
+    "voting": (
+        "AdaptiveVote BestOf BetaStop Budget FilterVote Margin Vote WeightedVote Window adaptive_vote best_of_n choice "
+        "filter_vote first_line json_field number regex vote weighted_vote"
+    ),
 }
-"""Imported when they are first asked for: torch, and what flows are made of."""
+"""Which module a name comes from that is imported when it is first asked for: torch, and what flows are made of."""
+
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HEAVY:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HEAVY[name]), name)
+    return getattr(import_module(f"exoflow.llm.{_HOME[name]}"), name)

@@ -16,13 +16,14 @@ from exoflow.driver.spec import Backoff
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import BACKOFF, Beside, For, How, Listener, Model, Secrets
+from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_asked, check_params
 from exoflow.llm.calls.recorded import asked, called, unrecorded
 from exoflow.llm.durable import EngineSpec
 from exoflow.options import check_backoff, check_run_options, count, number
-from exoflow.paid import job, labels as labels_of_run
+from exoflow.paid import labels as labels_of_run
 from exoflow.refs import Ref, Refs
 from exoflow.tasks import AsyncTask
 
@@ -176,7 +177,7 @@ class LLM(_Described):
         if not body.is_async:
             return self.submit(messages, prompt=prompt, **params).result()
         check_asked(messages, prompt, params)
-        return cast(Answer, self._task()(self._in(body), messages, prompt, params, self._adapter()))
+        return cast(Answer, noted(self._task()(self._in(body), messages, prompt, params, self._adapter())))
 
     def submit(
         self, messages: Messages | Ref[Any] | None = None, /, *, prompt: str | Ref[str] | None = None, **params: Any
@@ -184,7 +185,7 @@ class LLM(_Described):
         """In a flow: ask, and go on."""
         params = {**self.how.params, **params}
         check_asked(messages, prompt, params)
-        return self._task().submit(self._in(_body()), messages, prompt, params, self._adapter())
+        return noted(self._task().submit(self._in(_body()), messages, prompt, params, self._adapter()))
 
     def map(
         self,
@@ -205,7 +206,10 @@ class LLM(_Described):
             check_asked(*one, params)
         chats, prompts = [chat for chat, _ in each], [text for _, text in each]
         llm, adapter = self._in(_body()), self._adapter() if each else None
-        return self._task().map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
+        refs = self._task().map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
+        for ref in refs:
+            noted(ref)
+        return refs
 
     def batch(
         self,
@@ -259,7 +263,7 @@ class LLM(_Described):
         call, known = self.call, vars(body).setdefault("_llm_models", {})
         alike = self.how, self.model, tuple(call.labels.items()), call.on_text
         if alike not in known:
-            whose = replace(call, labels={**labels_of_run(), **call.labels}, job=f"{body.run_id}/{job()}")
+            whose = replace(call, labels={**labels_of_run(), **call.labels}, job=job_of(body))
             beside = Beside(self.how, whose)
             known[alike] = beside, Model(self.endpoint, self.model, beside.token)
         found: Model = known[alike][1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts import current_attempt
@@ -76,12 +78,21 @@ async def asked(llm: Model | LLM, question: Question, call: Call, adapter: Adapt
     if llm.how.engine is not None:
         from exoflow.llm.calls.on_engine import generated
 
-        return await generated(llm.how, llm.model, question, llm.call, adapter)
+        return await generated(llm.how, llm.model, _by_its_own_chance(question, call), llm.call, adapter)
     try:
         from exoflow.llm.calls.calling import answered
     except ImportError as error:
         raise ImportError("calls of an endpoint need aiohttp: pip install 'exoflow[calls]'") from error
     return await answered(llm.how, llm.model, question, llm.call, call)
+
+
+def _by_its_own_chance(question: Question, call: Call) -> Question:
+    """With a seed of this call, where none is given: an engine's own begin anew in each process, and two samples of one
+    vote would be the same one if a crash lies between them.
+    """
+    if question.params.get("seed") is not None:
+        return question
+    return replace(question, params={**question.params, "seed": zlib.crc32(call.key.encode())})
 
 
 def unrecorded() -> Call:

@@ -1,0 +1,57 @@
+"""What the engine was asked, written down by its queue: a count that no journal has a part in."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from exoflow.llm.engine.queues import Fcfs
+from exoflow.llm.engine.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A file with a line for each request that an engine was given: the process that gave it."""
+
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self._lines())
+
+    def by_process(self) -> Counter[str]:
+        """In the order of their first requests."""
+        return Counter(self._lines())
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text().split() if self.path.exists() else []
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Makes the queue of an engine."""
+
+    path: str
+    dies_at: int | None = None
+
+    def __call__(self) -> Fcfs:
+        return _Counting(Asked(Path(self.path)), self.dies_at)
+
+
+class _Counting(Fcfs):
+    """First come, first served; and a line for each that comes, before anything is computed for it."""
+
+    def __init__(self, asked: Asked, dies_at: int | None) -> None:
+        super().__init__()
+        self._file = os.open(asked.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._left = None if dies_at is None else dies_at - len(asked)
+
+    def add(self, request: Request, now_s: float) -> None:
+        os.write(self._file, b"%d\n" % os.getpid())
+        super().add(request, now_s)
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGKILL)

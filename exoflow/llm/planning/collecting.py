@@ -1,0 +1,194 @@
+"""``collect``: n samples of each question of a data set, each paid for once however often the run dies."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Literal
+
+from exoflow.errors import CallRefused
+from exoflow.flows import flow
+from exoflow.gathering import gather
+from exoflow.llm.calls import Answer
+from exoflow.llm.library_flow import library_flow
+from exoflow.llm.planning.files import Row, checked, read_rows
+from exoflow.llm.planning.log import Log, Sample
+from exoflow.llm.planning.progress import shown
+from exoflow.llm.voting.asking import Model, Question, answered, parsed
+from exoflow.llm.voting.consulting import Opinion, consult, verdict, without_calls
+from exoflow.llm.voting.equivalence import canonical
+from exoflow.llm.voting.results import Sample as Vote, by_first_said, spent
+from exoflow.tasks import task
+
+if TYPE_CHECKING:
+    from exoflow.refs import Ref
+
+Refused = Literal["fail", "abstain"]
+
+AHEAD = 1024
+"""Calls that are begun before the first of them has to have ended: more than an endpoint takes at once."""
+
+_OF_THE_QUESTION = frozenset([400, 413, 422])
+"""What an endpoint refuses for what it is asked; other refusals are of whoever asks."""
+
+_REFUSED = "refused"
+"""Why such a sample ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How each question is asked, and its answers read."""
+
+    llm: Model
+    n: int
+    parse: Callable[[str], Any] | None
+    judge: Callable[[Any, Any], Any] | None
+    equivalence: Callable[[Any], Hashable]
+    refused: Refused
+    params: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if type(self.n) is not int or self.n < 1:
+            raise ValueError(f"n={self.n!r} must be a whole number, 1 or more")
+        if self.refused not in ("fail", "abstain"):
+            raise ValueError(f"refused={self.refused!r} must be 'fail' or 'abstain'")
+
+
+@library_flow
+async def collect(
+    llm: Model,
+    dataset: Sequence[Mapping[str, Any]] | str | PathLike[str],
+    n: int = 20,
+    *,
+    parse: Callable[[str], Any] | None = None,
+    judge: Callable[[Any, Any], Any] | None = None,
+    equivalence: Callable[[Any], Hashable] = canonical,
+    refused: Refused = "fail",
+    **params: Any,
+) -> Log:
+    """Ask each question n times, and log the answers: what ``curve``, ``fit_scaling`` and ``plan`` estimate from.
+
+    It is a flow: under a ``run_id`` the same line makes only the calls that are missing after a crash. How far it is,
+    and what it has cost, is shown on a terminal, and logged.
+
+    Args:
+        llm: whom.
+        dataset: rows, or a jsonl or parquet file of them: ``id``, ``prompt`` or ``messages``, and ``answer``, the
+            label, where there is one. Other fields are ignored.
+        n: samples of each question.
+        parse: from the text to what is voted for, as of ``vote``; labels that are text are parsed too.
+        judge: ``judge(question, answer) -> bool``, as of ``filter_vote``: ``passed`` in the log.
+        equivalence: as of ``vote``.
+        refused: what the endpoint will not answer, however often it is asked, fails, or is a sample that abstains.
+        params: of each call. A ``seed`` is the first sample's, and one more for each after it.
+
+    Raises:
+        TypeError, ValueError: the data set lacks a field, has an id twice, or is of no known format.
+        Exception: a call's, once all others have ended. ``collect.resume(run_id)`` makes those that failed again.
+    """
+    asking = Asking(llm, n, parse, judge, equivalence, refused, params)
+    rows = checked(await read_dataset.submit(fspath(dataset)) if isinstance(dataset, str | PathLike) else dataset)
+    samples, failed = list[Sample](), list[Exception]()
+    begun: deque[Ref[list[Sample]]] = deque()
+    with shown(len(rows) * n) as progress:
+        for number, row in enumerate(rows, start=1):
+            begun.append(asked_often.options(key=row["id"]).submit(asking, row))
+            while begun and (len(begun) * n >= AHEAD or number == len(rows)):
+                try:
+                    samples += await begun.popleft()
+                    progress.add(samples[-n:])
+                except Exception as error:  # noqa: BLE001 -- told once all have ended
+                    failed.append(error)
+    if failed:
+        failed[0].add_note(f"{len(failed)} of {len(rows)} questions lack samples: collect.resume(run_id) asks for them")
+        raise failed[0]
+    return Log(samples)
+
+
+@task(executor="local", name="exoflow.llm.planning.read_dataset", version="1")
+def read_dataset(path: str) -> list[Row]:
+    """Recorded: a file that has changed since does not change a run that goes on."""
+    return read_rows(path)
+
+
+@flow(name="exoflow.llm.planning.asked_often", version="1")
+async def asked_often(how: Asking, row: Row) -> list[Sample]:
+    """The samples of one question."""
+    question = Question(how.llm, row.get("messages"), row.get("prompt"), how.params)
+    calls = [question.ask(index) for index in range(how.n)]
+    replies = await (answered(calls) if how.refused == "fail" else _answered_or_refused(calls))
+    votes, read = await _read(how.parse, replies)
+    valid = [vote.index for vote in votes if vote.answer is not None]
+    judged = dict[int, Opinion]()
+    if how.judge is not None:
+        opinions, _ = await consult("judge", how.judge, [(i, (question.asked, votes[i].answer)) for i in valid])
+        judged = dict(zip(valid, opinions, strict=True))
+    said, right = by_first_said(votes, how.equivalence), _right(row.get("answer"), how)
+    samples = []
+    for vote, opinion in zip(votes, read, strict=True):
+        option = None if vote.answer is None else how.equivalence(vote.answer)
+        cost = spent([vote.reply]) + opinion.cost + judged.get(vote.index, _NOTHING).cost
+        samples.append(
+            Sample(
+                id=row["id"],
+                index=vote.index,
+                text=vote.text,
+                answer=None if option is None else str(said[option]),
+                why=vote.why,
+                correct=None if right is None else option in right,
+                tokens=cost.usage.prompt_tokens + cost.usage.completion_tokens,
+                nano_usd=cost.nano_usd,
+                seconds=vote.reply.seconds,
+                passed=None if vote.index not in judged else verdict(judged[vote.index].value),
+                maybe_rebilled=vote.reply.maybe_rebilled,
+            )
+        )
+    return samples
+
+
+_NOTHING = Opinion(None)
+
+
+async def _read(parse: Callable[[str], Any] | None, replies: Sequence[Answer]) -> tuple[list[Vote], Sequence[Opinion]]:
+    """What each answer votes for, and what it has cost to find that out."""
+    if parse is None:
+        votes, _ = await parsed(None, replies)
+        opinions = [_NOTHING] * len(votes)
+    else:
+        asked = [(index, (reply.text,)) for index, reply in enumerate(replies)]
+        opinions, _ = await consult("parse", parse, asked, abstains=True)
+        votes = [
+            Vote(index, reply, opinion.value, opinion.why or ("" if opinion.value is not None else "parse gave None"))
+            for index, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
+        ]
+    return [
+        replace(vote, answer=None, why=vote.reply.refusal or "") if vote.reply.finish_reason == _REFUSED else vote
+        for vote in votes
+    ], opinions
+
+
+async def _answered_or_refused(calls: Sequence[Ref[Answer]]) -> list[Answer]:
+    """The same as ``answered``, an empty answer for what is refused for what it asks."""
+    ended: list[Answer | Exception] = await gather(calls, return_exceptions=True)
+    replies = []
+    for each in ended:
+        if isinstance(each, CallRefused) and each.status in _OF_THE_QUESTION:
+            each = Answer("", finish_reason=_REFUSED, refusal=str(each))
+        if isinstance(each, Exception):
+            raise each
+        replies.append(each)
+    return replies
+
+
+def _right(label: object, how: Asking) -> frozenset[Hashable] | None:
+    """The options that are correct; None: nobody says which."""
+    if label is None:
+        return None
+    right = {how.equivalence(label)}
+    if isinstance(label, str) and how.parse is not None:
+        read = without_calls(how.parse, label)
+        if read is not None and read.value is not None:
+            right.add(how.equivalence(read.value))
+    return frozenset(right)

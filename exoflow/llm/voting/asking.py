@@ -1,0 +1,149 @@
+"""Samples of a question, and what the functions of whoever votes say of them; all in the flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Protocol
+
+from exoflow.errors import LLMError
+from exoflow.gathering import gather
+from exoflow.llm.voting.consulting import consult, verdict
+from exoflow.llm.voting.results import NOTHING, Sample, Spent, spent
+
+if TYPE_CHECKING:
+    from exoflow.llm.calls import Answer
+    from exoflow.llm.calls.how import How
+    from exoflow.refs import Ref
+
+
+class Model(Protocol):
+    """What a vote needs of an ``LLM``: the same calls under keys of their own."""
+
+    @property
+    def how(self) -> How: ...
+
+    def options(self, *, key: str) -> Model: ...
+
+    def submit(self, *args: Any, **params: Any) -> Ref[Answer]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of a model, again and again."""
+
+    llm: Model
+    messages: Any
+    prompt: str | None
+    params: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if (self.messages is None) == (self.prompt is None):
+            raise TypeError("give messages, or prompt=... for a plain completion")
+        if self.params.get("n", 1) != 1:
+            raise TypeError(f"n={self.params['n']}: each sample is a call of its own; k says how many there are")
+
+    @property
+    def asked(self) -> Any:
+        """As judges see it."""
+        return self.prompt if self.messages is None else self.messages
+
+    def ask(self, index: int) -> Ref[Answer]:
+        """Ask for one more sample. A ``seed`` is the first one's: each sample has another."""
+        params = dict(self.params)
+        if isinstance(seed := params.get("seed", self.llm.how.params.get("seed")), int):
+            params["seed"] = seed + index
+        call = self.llm.options(key=f"sample-{index}")
+        return (
+            call.submit(prompt=self.prompt, **params) if self.messages is None else call.submit(self.messages, **params)
+        )
+
+
+async def answered(calls: Sequence[Ref[Answer]]) -> list[Answer]:
+    """The answers to all calls. If one has failed, its error, once all of them have ended."""
+    ended = await gather(calls, return_exceptions=True)
+    for each in ended:
+        if isinstance(each, Exception):
+            raise each
+    return ended  # type: ignore[return-value]  # none of them is an error
+
+
+async def parsed(
+    parse: Callable[[str], Any] | None, replies: Sequence[Answer], first: int = 0
+) -> tuple[list[Sample], Spent]:
+    """What is voted for in each answer, and what it has cost to find that out. ``first``: the index of the first."""
+    if parse is None:
+        samples = [_as_it_is(first + i, reply) for i, reply in enumerate(replies)]
+        return samples, NOTHING
+    asked = [(first + i, (reply.text,)) for i, reply in enumerate(replies)]
+    opinions, cost = await consult("parse", parse, asked, abstains=True)
+    samples = [
+        Sample(first + i, reply, opinion.value, "" if opinion.value is not None else opinion.why or "parse gave None")
+        for i, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
+    ]
+    return samples, cost
+
+
+def _as_it_is(index: int, reply: Answer) -> Sample:
+    """Without a parser: what the endpoint has parsed by a schema, else the text."""
+    try:
+        answer = reply.parsed
+    except LLMError as error:  # it is not of the form that was asked for
+        return Sample(index, reply, None, str(error))
+    answer = reply.text.strip() or None if answer is None else answer
+    return Sample(index, reply, answer, "" if answer is not None else "it is empty")
+
+
+async def sampled(question: Question, k: int, parse: Callable[[str], Any] | None) -> tuple[list[Sample], Spent]:
+    """K samples, and what they have cost."""
+    replies = await answered([question.ask(index) for index in range(k)])
+    samples, cost = await parsed(parse, replies)
+    return samples, spent(replies) + cost
+
+
+async def judged(
+    question: Question, judge: Callable[[Any, Any], Any], samples: Sequence[Sample]
+) -> tuple[list[Sample], Spent]:
+    """The samples, and which of them pass; what abstains is not judged."""
+    valid = [sample for sample in samples if sample.answer is not None]
+    opinions, cost = await consult("judge", judge, [(each.index, (question.asked, each.answer)) for each in valid])
+    verdicts = {each.index: verdict(said.value) for each, said in zip(valid, opinions, strict=True)}
+    return [replace(sample, passed=verdicts.get(sample.index)) for sample in samples], cost
+
+
+async def weighed(weight: Callable[[Sample], Any], samples: Sequence[Sample]) -> tuple[list[Sample], Spent]:
+    """The samples with their weights."""
+    valid = [sample for sample in samples if sample.answer is not None]
+    opinions, cost = await consult("weight", weight, [(each.index, (each,)) for each in valid])
+    weights = {each.index: _number("weight", said.value, 0) for each, said in zip(valid, opinions, strict=True)}
+    return [replace(sample, weight=weights.get(sample.index)) for sample in samples], cost
+
+
+async def scored(score: Callable[[Any], Any], samples: Sequence[Sample]) -> tuple[list[Sample], Spent]:
+    """The samples with their scores."""
+    valid = [sample for sample in samples if sample.answer is not None]
+    opinions, cost = await consult("score", score, [(each.index, (each.answer,)) for each in valid])
+    scores = {each.index: _number("score", said.value) for each, said in zip(valid, opinions, strict=True)}
+    return [replace(sample, score=scores.get(sample.index)) for sample in samples], cost
+
+
+def mean_probability(sample: Sample) -> float:
+    """The mean probability of the sample's tokens.
+
+    Raises:
+        ValueError: the endpoint has not told it.
+    """
+    told = sample.reply.logprobs
+    if not told:
+        raise ValueError("the endpoint tells no token's probability, from which the weight is taken: give weight=...")
+    return math.fsum(math.exp(token.logprob) for token in told) / len(told)
+
+
+def _number(role: str, value: object, least: float = -math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise TypeError(f"{role} gave {value!r}: it must give a finite number")
+    if value < least:
+        raise ValueError(f"{role} gave {value!r}: it must be {least} or more")
+    return float(value)

@@ -1,0 +1,160 @@
+"""Calls of whoever votes: ``parse``, ``judge``, ``weight``, ``score``. What models they ask is recorded as the flow's.
+
+A sync function is called in the vote's body. If it turns out to make calls, which a sync function cannot do on an event
+loop, it is called again in a child flow, with a thread; so many at once would be so many threads, hence one after
+another. Async functions are child flows at once, all together.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, cast
+
+from exoflow.driver.strands import Strand, current
+from exoflow.flows import flow
+from exoflow.gathering import gather
+from exoflow.llm.calls.answer import Answer
+from exoflow.llm.calls.metering import Meter, metered
+from exoflow.llm.voting.results import NOTHING, Outcome, Spent, spent
+
+_UNPARSED = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
+"""What a parser raises at a text that is not as it expects: the sample abstains. Errors of calls are none of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a function has said of one sample."""
+
+    value: Any
+    why: str = ""
+    """Why there is no value."""
+    cost: Spent = NOTHING
+
+
+async def consult(
+    role: str, function: Callable[..., Any], asked: Sequence[tuple[int, tuple[Any, ...]]], *, abstains: bool = False
+) -> tuple[list[Opinion], Spent]:
+    """What the function says of each sample, given its index and the arguments; and what that has cost.
+
+    Args:
+        role: stands in the keys of its calls.
+        abstains: an error such as parsers raise is an opinion without a value.
+
+    Raises:
+        Exception: the first error, once all have ended.
+    """
+    opinions: list[Opinion] = []
+    if not _is_async(function):
+        try:
+            for _, args in asked:
+                opinions.append(_in_place(function, args, abstains))
+            return opinions, NOTHING
+        except _MakesCalls:
+            pass
+    begun = len(opinions)  # as far as it came without a call
+    keyed = [(f"{role}-{index}", args) for index, args in asked[begun:]]
+    if _is_async(function):
+        calls = [opinion_async.options(key=key).submit(function, args, abstains) for key, args in keyed]
+        ended: list[Opinion | Exception] = await gather(calls, return_exceptions=True)
+    else:
+        ended = []
+        for key, args in keyed:
+            ended += await gather([opinion.options(key=key).submit(function, args, abstains)], return_exceptions=True)
+    for each in ended:
+        if isinstance(each, Exception):
+            raise each
+    opinions += cast("list[Opinion]", ended)
+    return opinions, sum((each.cost for each in opinions), NOTHING)
+
+
+@flow(version="1")
+def opinion(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:
+    with metered() as meter:
+        said = _said(function, args, abstains)
+    ended = gather(meter.refs, return_exceptions=True).result()
+    return Opinion(said.value, said.why, _cost(meter, ended))
+
+
+@flow(version="1")
+async def opinion_async(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:
+    with metered() as meter:
+        try:
+            said = Opinion(await function(*args))
+        except _UNPARSED as error:
+            said = _abstention(error, abstains)
+    ended = await gather(meter.refs, return_exceptions=True)
+    return Opinion(said.value, said.why, _cost(meter, ended))
+
+
+def _cost(meter: Meter, ended: Sequence[Any]) -> Spent:
+    results = [*meter.results, *(each for each in ended if not isinstance(each, Exception))]
+    failed = meter.failed + sum(isinstance(each, Exception) for each in ended)
+    of_votes = [Spent(each.n_calls, each.usage, each.nano_usd) for each in results if isinstance(each, Outcome)]
+    answers = [each for each in results if isinstance(each, Answer)]
+    return sum(of_votes, spent(answers) + Spent(failed))
+
+
+def _in_place(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:
+    token = current.set(cast(Strand, _NOWHERE))
+    try:
+        return _said(function, args, abstains)
+    finally:
+        current.reset(token)
+
+
+def _said(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:
+    try:
+        value = function(*args)
+    except _UNPARSED as error:
+        return _abstention(error, abstains)
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"{function!r} gave {value!r}: write it as `async def`, so that it is awaited")
+    return Opinion(value)
+
+
+def _abstention(error: Exception, abstains: bool) -> Opinion:
+    if not abstains:
+        raise error
+    return Opinion(None, f"{type(error).__name__}: {error}")
+
+
+def verdict(value: object) -> bool:
+    """What a judge has said.
+
+    Raises:
+        TypeError: it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"judge gave {value!r}: it must give True or False")
+    return value
+
+
+def without_calls(function: Callable[..., Any], *args: Any) -> Opinion | None:
+    """What it says, an error such as parsers raise being an opinion without a value; None if it would have to ask."""
+    if _is_async(function):
+        return None
+    try:
+        return _in_place(function, args, abstains=True)
+    except _MakesCalls:
+        return None
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+class _MakesCalls(BaseException):
+    """Ends a function at its first call. Not an ``Exception``: the function must not swallow it."""
+
+
+class _Nowhere:
+    """In place of a strand: whoever asks which flow it is in is stopped before anything is recorded."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise _MakesCalls
+
+
+_NOWHERE = _Nowhere()

@@ -1,0 +1,52 @@
+"""When two answers are the same answer. What ``vote(equivalence=...)`` takes gives the same key for them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Hashable, Mapping
+from decimal import Decimal
+from fractions import Fraction
+
+
+def canonical(answer: object) -> Hashable:
+    """The key of an answer: numbers by value (1.0 is 1), text whatever its case and spaces, containers by content.
+
+    Text is not read as a number: that is for ``parse``.
+
+    Raises:
+        TypeError: there is no telling when two such are the same.
+    """
+    if isinstance(answer, str):
+        return " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
+    if isinstance(answer, int | float | Decimal | Fraction):
+        return _number(answer)
+    if isinstance(answer, Mapping):
+        return ("mapping", frozenset((canonical(key), canonical(value)) for key, value in answer.items()))
+    if isinstance(answer, list | tuple):
+        return ("row", *map(canonical, answer))
+    if isinstance(answer, set | frozenset):
+        return ("set", frozenset(map(canonical, answer)))
+    return verbatim(answer)
+
+
+def verbatim(answer: object) -> Hashable:
+    """The answer is its own key: two are the same if Python says so.
+
+    Raises:
+        TypeError: it cannot be compared so.
+    """
+    if isinstance(answer, Hashable):
+        return answer
+    raise TypeError(
+        f"{answer!r} is no answer that can be counted: it is not hashable. Let parse return text, a number or a "
+        f"container of such, or give equivalence=, a function from an answer to a key"
+    )
+
+
+def _number(number: float | Decimal | Fraction) -> Hashable:
+    if isinstance(number, float | Decimal):
+        try:
+            return Fraction(str(number)) if isinstance(number, Decimal) else Fraction(repr(number))
+        except ValueError:  # an infinity; parse makes no NaN
+            return float(number)
+    return Fraction(number)

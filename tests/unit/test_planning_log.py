@@ -1,0 +1,117 @@
+"""Logs and data sets as files, and what is wrong with one said by its place."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from exoflow.llm.planning import Log, Sample
+from exoflow.llm.planning.files import checked, read_rows
+from exoflow.llm.planning.progress import Progress
+
+LOG = Log(
+    [
+        Sample("q1", 0, "It is A — sûr.", "A", "", True, 12, 1_500, 0.25, True),
+        Sample("q1", 1, "no idea", None, "it names none of A, B", False, 11, 123_456_789_012, 0.5),
+        Sample("q2", 0, "B", "B", "", None, 3, 0, 0.125, False, True),
+    ]
+)
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.parquet"])
+def test_a_log_is_read_as_it_was_written(name: str, tmp_path: Path) -> None:
+    LOG.write(tmp_path / name)
+    assert Log.read(tmp_path / name) == LOG
+    assert Log.read(str(tmp_path / name)).usd == Decimal("123.456790512")
+
+
+def test_a_line_is_a_sample_with_answer_or_abstained(tmp_path: Path) -> None:
+    LOG.write(tmp_path / "log.jsonl")
+    first, second, _ = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert first == {
+        "id": "q1", "index": 0, "text": "It is A — sûr.", "answer": "A", "correct": True, "tokens": 12, "usd": 1.5e-06,
+        "seconds": 0.25, "passed": True,
+    }  # fmt: skip
+    assert second["abstained"] is True and "answer" not in second
+
+
+def test_a_log_of_anybody_needs_few_fields() -> None:
+    (sample,) = Log([{"id": 7, "index": 0, "answer": 42, "other": 1}])
+    assert (sample.id, sample.answer, sample.correct, sample.usd) == ("7", "42", None, 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"index": 0, "answer": "A"}, "row 1 of the log has no id; it has index, answer"),
+        ({"id": "q", "index": 0}, "has no answer"),
+        ({}, "it has nothing"),
+        ({"id": "q", "index": -1, "answer": "A"}, "index is -1"),
+        ({"id": "q", "index": 0, "answer": "A", "correct": "yes"}, "correct is 'yes', neither true nor false"),
+        ({"id": "q", "index": 0, "answer": "A", "usd": -0.5}, "usd is -0.5, no amount of dollars"),
+        ({"id": "q", "index": 0, "answer": "A", "usd": "much"}, "usd is 'much'"),
+        ({"id": "q", "index": 0, "answer": "A", "usd": "nan"}, "usd is 'nan'"),
+        ({"id": "q", "index": 0, "abstained": True, "correct": True}, "an abstention never is"),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_refused(row: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Log([row])
+
+
+def test_a_sample_that_is_there_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="has sample 0 of item 'q' 2 times"):
+        Log([{"id": "q", "index": 0, "answer": "A"}, {"id": "q", "index": 0, "answer": "B"}])
+    with pytest.raises(ValueError, match="'A' both as correct and as wrong"):
+        _ = Log({"id": "q", "index": i, "answer": "A", "correct": bool(i)} for i in range(2)).items
+    with pytest.raises(TypeError, match="no mapping"):
+        Log([("q", 0)])  # type: ignore[list-item]
+
+
+def test_files_of_no_known_format_and_broken_lines_are_refused_by_their_place(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"its name ends with \.jsonl or \.parquet"):
+        LOG.write(tmp_path / "log.csv")
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": 1, "prompt": "?"}\n\n{"id": 2,\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl:3: this is no JSON"):
+        read_rows(str(path))
+    path.write_text("[1]\n")
+    with pytest.raises(TypeError, match=r"rows\.jsonl:1: a row is a JSON object"):
+        read_rows(str(path))
+    path.write_text('{"id": "q", "index": 0, "answer": "A", "tokens": 1.5}\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, row 1: tokens is"):
+        Log.read(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "?"}], "row 1 of the data set has no id; it has prompt"),
+        ([{"id": 1}], "row 1 of the data set, id 1, has neither prompt nor messages"),
+        ([{"id": 1, "prompt": "?", "messages": []}], "both prompt and messages"),
+        ([{"id": 1, "prompt": "?"}, {"id": "1", "prompt": "!"}], "row 2 of the data set has the id '1', and so has"),
+        ([], "no rows"),
+    ],
+)
+def test_a_data_set_that_cannot_be_asked_is_refused(rows: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked(rows)
+
+
+def test_other_fields_of_a_data_set_are_left_out() -> None:
+    assert checked([{"id": 1, "prompt": "?", "answer": "A", "source": "x"}]) == [
+        {"id": "1", "prompt": "?", "answer": "A"}
+    ]
+    with pytest.raises(TypeError, match="row 1 of the data set is no mapping"):
+        checked(["?"])  # type: ignore[list-item]
+
+
+def test_progress_says_samples_and_money_and_logs_each_tenth(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        progress = Progress(30)
+        for _ in range(10):
+            progress.add(LOG.samples)
+    assert str(progress) == "30 of 30 samples, $1234.567905"
+    assert len(caplog.records) == 10
+    assert caplog.messages[0] == "collected 3 of 30 samples, $123.456791"
