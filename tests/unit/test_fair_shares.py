@@ -250,6 +250,23 @@ def test_a_newcomer_is_not_held_back_by_reservations_that_will_be_given_back() -
     assert 0.45 < served(1000, "first", "newcomer")["newcomer"] / 1000 < 0.55
 
 
+def test_a_run_resumed_beside_others_has_its_budget_and_no_debt_to_them() -> None:
+    endpoint = Endpoint(slots=4)
+    endpoint.core.fold("r0", "old", {"tenant": "here"}, Usage(70, 0), 1, 0.0)
+    assert endpoint.core._vtc is not None
+    assert endpoint.core._vtc.counters()["here",] == 70
+    for _ in range(60):
+        endpoint.ask("here")
+    endpoint.core.fold("r1", "old", {"tenant": "resumed"}, Usage(10_000_000, 0), 1, 0.0)
+    for _ in range(60):
+        endpoint.ask("resumed")
+    for _ in range(40):
+        endpoint.answer(endpoint.flying[0])
+    started = Counter(waiter.client[0] for waiter in endpoint.order[4:])
+    assert abs(started["here"] - started["resumed"]) <= 4
+    assert endpoint.core.stats()["resumed"].spent_tokens >= 10_000_000
+
+
 def test_what_is_known_of_ended_runs_is_forgotten() -> None:
     endpoint = Endpoint(slots=2)
     kept = endpoint.ask("a", run="kept", most=500)

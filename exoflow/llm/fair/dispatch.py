@@ -39,6 +39,7 @@ class Dispatch:
         self._cost = cost
         self._levels = levels
         self._free = slots
+        self._has_begun = False
         self._held = Held()
         self._clients = Clients(tenants, levels, self._weigh)
         self._ledger = self._clients.ledger
@@ -125,10 +126,14 @@ class Dispatch:
             self.serve(now_s)
 
     def fold(self, run: str, call: str, labels: Mapping[str, str], usage: Usage, nano_usd: int, now_s: float) -> None:
-        """As ``FairScheduler.fold``."""
+        """As ``FairScheduler.fold``.
+
+        Counters have it while nothing has been dispatched here. Later it would be a debt to those that run here, who
+        were not there when it was spent, and could take all until it is paid.
+        """
         of = self._clients.of(labels, run)
         if self._spend(of, run, call, usage, nano_usd):
-            if self._vtc is not None:
+            if self._vtc is not None and not self._has_begun:
                 self._vtc.spend(of.path, self._cost_of(usage), of.band)
             self._queue(self._held.freed(of.account), now_s)  # what it leaves is too little for ever, for some
             self.serve(now_s)
@@ -194,6 +199,7 @@ class Dispatch:
         waiter.place = Place.RUNNING
         waiter.reservation = self._ledger.reserve(waiter.of.account, *waiter.ask.most)
         self._free -= 1
+        self._has_begun = True
         waiter.of.meter.in_flight += 1
         waiter.of.meter.waits_s.append(now_s - waiter.arrival_s)
         self._left(waiter, now_s)

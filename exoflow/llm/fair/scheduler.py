@@ -93,13 +93,17 @@ class FairScheduler:
         return await self._turns().admit(ask)
 
     def fold(self, run: str, call: str, labels: Mapping[str, str], usage: Usage, nano_usd: int) -> None:
-        """Charge what a run had spent before it was resumed: once for each call, however often it is told."""
+        """Charge what a run had spent before it was resumed: once for each call, however often it is told.
+
+        Budgets have all of it. Shares have what is told before the first call gets its turn in this process.
+        """
         self._turns().fold(run, call, labels, usage, nano_usd)
 
     def update(self, who: str | Path, tenant: Tenant) -> Awaitable[None]:
         """Change what somebody may take, at once, for those who wait too. In a flow it is a recorded call.
 
-        In an async flow write ``await sched.update(...)``; elsewhere it is done when this returns.
+        In an async flow write ``await sched.update(...)``; elsewhere it is done when this returns. A replay makes it
+        again; not that of a child flow which has ended: nothing of it is replayed.
         """
         path = self._settings.checked(path_of(who), tenant)
         body = None if current_attempt() is not None else current_body()
