@@ -2,10 +2,10 @@
 
 The pool stays the truth; a stack is a copy of what is in use now, and only what is new is copied into it. Ranks are
 padded to a power of two from 8 on, each in a stack of its own, so that the shape of a row's products depends on its
-own adapter alone. And each row is a product of its own, a vector by a matrix: so its delta has the same bits whatever
-else is in the batch. That costs nothing here. Where rows share an adapter, the matrix comes from the cache; where they
-do not, it has to be read once for each, and padding rows to tiles would only add arithmetic (with 32 adapters in a
-batch of 32, tiles of 16 rows took six times as long).
+own adapter alone. And all products have one of two shapes: so a row's delta has the same bits whatever else is in the
+batch. A sequence's only row is a vector by a matrix, for padding it would only add arithmetic (with 32 adapters in a
+batch of 32, tiles of 16 rows took six times as long); the rows of a prompt go in tiles of 16, for a call a row costs
+more than the arithmetic of padding (prompts took two and a half times as long).
 """
 
 from __future__ import annotations
@@ -31,18 +31,24 @@ Key = tuple[int, int]
 Ints = NDArray[np.int64]
 NO_ROWS: Ints = np.zeros(0, dtype=np.int64)
 
-CALL_ROWS = 4
-"""Rows whose product takes about as long as what a call costs beside it."""
+CALL_TILES = 4
+"""Tiles whose product takes about as long as what a call costs beside it."""
+
+TILE = 16
+"""Rows of a prompt that are multiplied together. From four on, a row's bits do not depend on how many they are."""
+
+FEW_ROWS = 128
+"""So many rows are read, added and written back before ``index_add_``, which sorts on threads, has begun: 0.4 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Rows that one ``bmm`` works on.
+    """Tiles that one ``bmm`` works on.
 
     Attributes:
-        rows: ``[n]``.
-        place: of their adapter; None: one row for each place, in their order.
-        used: ``[n]`` bool: places that have a row here; None: all.
+        rows: ``[tiles, width]``.
+        place: of their adapter; None: one tile for each place, in their order.
+        used: ``[tiles, width]`` bool: what is a row, and not there to fill a tile or a place; None: all.
     """
 
     rows: Tensor
@@ -58,7 +64,7 @@ class Stack:
         keys: whose each place is; places of those that are not in this batch are computed in vain.
         a: by group, ``[layers, places, modules * rank, inputs]``.
         b: by module, ``[layers, places, rank, outputs]``, scaled.
-        turns: over the rows of this batch that have one of these adapters.
+        turns: over the rows of this batch that have one of these adapters; each row is in one.
     """
 
     rank: int
@@ -74,13 +80,14 @@ class StackedOps(ReferenceOps):
     def __init__(self, pool: Tensor, tables: AdapterTables, geometry: Geometry, block: int) -> None:
         super().__init__(pool, tables, geometry, block)
         self._stacks: dict[int, Stack] = {}
-        self._singles = torch.zeros(0, dtype=torch.int64)
+        self._singles = self._rows = torch.from_numpy(NO_ROWS)
 
     # Adapters.
 
     def begin(self, batch: Batch) -> None:
-        self._singles = torch.from_numpy(np.flatnonzero(np.diff(batch.starts) == 1))
-        slots = np.repeat(batch.slots, np.diff(batch.starts))
+        counts = np.diff(batch.starts)
+        self._singles = torch.from_numpy(np.flatnonzero(counts == 1))
+        slots, alone = np.repeat(batch.slots, counts), np.repeat(counts == 1, counts)
         found: dict[int, dict[Key, Ints]] = {}
         for slot in np.unique(batch.slots).tolist():
             if slot >= 0:
@@ -91,30 +98,39 @@ class StackedOps(ReferenceOps):
         for rank, by_key in found.items():
             stack = self._stacks.setdefault(rank, Stack(rank))
             self._fill(stack, by_key)
-            stack.turns = _turns([by_key.get(key, NO_ROWS) for key in stack.keys])
+            rows = [by_key.get(key, NO_ROWS) for key in stack.keys]
+            stack.turns = [
+                *_turns([_tiles(each[alone[each]], 1) for each in rows]),
+                *_turns([_tiles(each[~alone[each]], TILE) for each in rows]),
+            ]
+        turns = [turn for stack in self._stacks.values() for turn in stack.turns]
+        used = [turn.rows.flatten() if turn.used is None else turn.rows[turn.used] for turn in turns]
+        self._rows = torch.cat(used) if used else torch.from_numpy(NO_ROWS)
 
     def lora(self, layer: int, group: int, x: Tensor, y: Tensor, batch: Batch) -> None:
-        for stack in self._stacks.values():
-            for turn in stack.turns:
-                self._add(stack, layer, group, turn, x, y)
+        deltas = [self._delta(stack, layer, group, turn, x) for stack in self._stacks.values() for turn in stack.turns]
+        if deltas:
+            delta = deltas[0] if len(deltas) == 1 else torch.cat(deltas)
+            if len(delta) > FEW_ROWS:
+                y.index_add_(0, self._rows, delta)
+            else:
+                y.index_copy_(0, self._rows, delta.add_(y.index_select(0, self._rows)))
 
-    def _add(self, stack: Stack, layer: int, group: int, turn: Turn, x: Tensor, y: Tensor) -> None:
+    def _delta(self, stack: Stack, layer: int, group: int, turn: Turn, x: Tensor) -> Tensor:
+        """``[rows, outputs]``, by the turn's rows in their order."""
         modules = self.geometry.groups[group].modules
         first = sum(len(each.modules) for each in self.geometry.groups[:group])
 
-        def for_rows(matrices: Tensor) -> Tensor:
+        def for_tiles(matrices: Tensor) -> Tensor:
             if turn.place is None:
                 return matrices
             return matrices[turn.place].expand(len(turn.rows), -1, -1)
 
-        low = torch.bmm(x[turn.rows, None], for_rows(stack.a[group][layer]).transpose(1, 2))
+        low = torch.bmm(x[turn.rows], for_tiles(stack.a[group][layer]).transpose(1, 2))
         parts = torch.split(low, stack.rank, dim=2)
-        deltas = [torch.bmm(part, for_rows(stack.b[first + index][layer])) for index, part in enumerate(parts)]
-        delta = (deltas[0] if len(modules) == 1 else torch.cat(deltas, dim=2))[:, 0]
-        if turn.used is None:
-            y.index_add_(0, turn.rows, delta)
-        else:
-            y.index_add_(0, turn.rows[turn.used], delta[turn.used])
+        deltas = [torch.bmm(part, for_tiles(stack.b[first + index][layer])) for index, part in enumerate(parts)]
+        delta = deltas[0] if len(modules) == 1 else torch.cat(deltas, dim=2)
+        return delta.flatten(0, 1) if turn.used is None else delta[turn.used]
 
     def _fill(self, stack: Stack, needed: Collection[Key]) -> None:
         """Make the stack hold these adapters; what it holds already is not read from the pool again."""
@@ -203,22 +219,30 @@ def _fill_lines(target: Tensor, space: Tensor, rows: Rows) -> None:
     target[:, rows.count :] = 0
 
 
-def _turns(rows: Sequence[Ints]) -> list[Turn]:
-    """``rows``: by place. Some rounds over all places, and for each place that has more rows a turn of its own."""
-    counts = [len(each) for each in rows]
+def _tiles(rows: Ints, width: int) -> Ints:
+    """``[tiles, width]``; -1 fills the last one."""
+    filled = np.full(-(-len(rows) // width) * width, -1)
+    filled[: len(rows)] = rows
+    return filled.reshape(-1, width)
+
+
+def _turns(tiles: Sequence[Ints]) -> list[Turn]:
+    """``tiles``: by place. Some rounds over all places, and for each place that has more tiles a turn of its own."""
+    counts = [len(each) for each in tiles]
 
     def cost(rounds: int) -> int:
-        """In products of one row; a call costs as much as some of them."""
+        """In products of one tile; a call costs as much as some of them."""
         alone = [count - rounds for count in counts if count > rounds]
-        return rounds * (len(counts) + CALL_ROWS) + sum(alone) + CALL_ROWS * len(alone)
+        return rounds * (len(counts) + CALL_TILES) + sum(alone) + CALL_TILES * len(alone)
 
     rounds = min({0, *counts}, key=cost)
-    turns = []
-    for number in range(rounds):
-        used = torch.tensor([count > number for count in counts])
-        round_rows = torch.tensor([int(each[number]) if len(each) > number else 0 for each in rows])
-        turns.append(Turn(round_rows, used=None if used.all() else used))
-    for place, each in enumerate(rows):
-        if len(each) > rounds:
-            turns.append(Turn(torch.from_numpy(each[rounds:]), place))
-    return turns
+    missing = np.full(tiles[0].shape[1], -1) if tiles else NO_ROWS
+    turns = [
+        _turn(np.stack([each[number] if len(each) > number else missing for each in tiles])) for number in range(rounds)
+    ]
+    return turns + [_turn(each[rounds:], place) for place, each in enumerate(tiles) if len(each) > rounds]
+
+
+def _turn(rows: Ints, place: int | None = None) -> Turn:
+    used = rows >= 0
+    return Turn(torch.from_numpy(rows.clip(0)), place, None if used.all() else torch.from_numpy(used))
