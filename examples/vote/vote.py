@@ -29,7 +29,7 @@ from vote_tasks import TASKS
 console = Console(width=None if sys.stdout.isatty() else 120)
 PRICES = Prices(usd_per_million_in=0.15, usd_per_million_out=0.60)
 """As if it had been asked of somebody who is paid: the model is free, and its tokens are not interesting without."""
-BATCH = 64
+BATCH = 128
 
 
 @flow
@@ -61,15 +61,15 @@ def votes(llm: LLM, names: list[str], k: int) -> list[tuple[str, Vote, FilterVot
 def engine_for(words: argparse.Namespace, asked: Asked) -> EngineSpec:
     """The built-in engine, whose queue writes down what it is asked.
 
-    No more is in it at a time than runs in a batch, so that a kill costs no more than that. Blocks of 4 tokens: prompts
-    are short, and what is left over of one after its last full block is computed for each sample again.
+    No more is in it at a time than runs in a batch, so that a kill costs no more than that. A block is one token: so a
+    sample computes nothing of its prompt that another has computed, down to the last token, from which it chooses.
     """
     return EngineSpec(
         words.model,
         device="cpu",
         dtype="float32",
-        block=4,
-        pages=4000,
+        block=1,
+        pages=30_000,
         max_batch=BATCH,
         max_waiting=BATCH,
         queue=Counted(str(asked.path), words.dies_at),
