@@ -100,11 +100,8 @@ class Bill:
     nano_usd: int = 0
     maybe_rebilled: bool = False
     """An earlier attempt may have been charged for, too."""
-
-    @property
-    def fields(self) -> tuple[int, int, int, int, bool]:
-        """In their order, as they are recorded."""
-        return self.input_tokens, self.output_tokens, self.cached_tokens, self.nano_usd, self.maybe_rebilled
+    labels: tuple[tuple[str, str], ...] = ()
+    """Of the call's own, beside the run's: who is charged."""
 
     def __add__(self, other: Bill) -> Bill:
         return Bill(
@@ -113,6 +110,7 @@ class Bill:
             self.cached_tokens + other.cached_tokens,
             self.nano_usd + other.nano_usd,
             self.maybe_rebilled or other.maybe_rebilled,
+            self.labels if self.labels == other.labels else (),
         )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 
 from exoflow.driver.records import (
     UNDO_FAILED,
@@ -22,7 +21,6 @@ from exoflow.driver.records import (
 )
 from exoflow.journal.catalogue import Read
 from exoflow.journal.records import STORED_MARK, Kind
-from exoflow.model import Bill
 from exoflow.protocols import Record
 
 Row = tuple[object, ...]
@@ -79,7 +77,9 @@ _WAITS = """
     AND (waits_for IS NOT NULL OR ?1 IS NOT NULL) AND coalesce(waits_epoch, 0) <= ?2
 """
 
-_NO_BILL = (None,) * len(fields(Bill))
+_BILLED = 5
+"""So many fields of a bill are columns."""
+_NO_BILL = (None,) * _BILLED
 
 _STATES: dict[int, str] = {Kind.SAVED: "saved", Kind.MADE: "made", Kind.FAILED: "failed"}
 
@@ -160,7 +160,7 @@ class Intake:
             "error" if state == "failed" else saved, size, name, _listed(result.inputs), _listed(result.names),
             result.reads_at, result.choice, result.code, _error(result.payload) if state == "failed" else None, journal,
             *_place(result.place), result.actor if isinstance(result.actor, str) else None,
-            *(result.bill or _NO_BILL),
+            *(result.bill[:_BILLED] if result.bill else _NO_BILL),
         ))  # fmt: skip
 
     def _snapshot(self, journal: str, run_id: str, epoch: int, record: Record) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from exoflow.http.tokens import Tokens
     from exoflow.llm import Engine
     from exoflow.llm.engine.config import Policy
+    from exoflow.llm.engine.queues import Queue
     from exoflow.llm.server.library import Library
 
 _DEFAULT = EngineConfig()
@@ -85,6 +86,12 @@ def serve(
     policy: Annotated[str, _engine("--policy", "fcfs, or deadline: who cannot be in time gets 503.")] = _DEFAULT.policy,
     slo: Annotated[float, _engine("--slo", "Seconds to the first token, for deadlines.")] = _DEFAULT.slo_s,
     threads: Annotated[int | None, _engine("--threads", "Of torch, on a CPU.")] = None,
+    fair: Annotated[
+        bool, typer.Option("--fair", help="Share it among API keys, and among a key's users. (default: first come)")
+    ] = False,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", metavar="NAME=W", help="Of an API key, with --fair; 1 if not given.")
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Serve a model and its LoRA adapters to OpenAI's clients: `model` is the adapter's name.
@@ -99,6 +106,7 @@ def serve(
         check_host(host, safe=bool(tokens) or no_auth, what="use the model", option="--api-keys")
         name = served_model_name or _name_of(model)
         named = _named(adapter, name)
+        queue = _queue(fair, weight, tokens)
         _check_folder(adapters, name)
         try:
             config = EngineConfig(
@@ -113,7 +121,7 @@ def serve(
         most = bytes_of(max_body, "--max-body")
         if not debug:
             log_requests("exoflow.llm")
-        with bound_to(host, port) as bound, _loaded(terminal, model, config) as engine:
+        with bound_to(host, port) as bound, _loaded(terminal, model, config, queue) as engine:
             _serve(engine, name, bound, tokens, adapters, named, max_body=most, grace_s=grace, terminal=terminal)
 
 
@@ -146,7 +154,7 @@ def make_adapters(
 
 
 @contextmanager
-def _loaded(terminal: Terminal, model: str, config: EngineConfig) -> Iterator[Engine]:
+def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue | None) -> Iterator[Engine]:
     """The engine, closed at the end."""
     text = f"loading {model}"
     if not terminal.live:
@@ -154,7 +162,7 @@ def _loaded(terminal: Terminal, model: str, config: EngineConfig) -> Iterator[En
     with terminal.waiting(text):
         from exoflow.llm import Engine
 
-        engine = Engine(model, **asdict(config))
+        engine = Engine(model, queue=queue, **asdict(config))
     with engine:
         yield engine
 
@@ -213,6 +221,23 @@ def _named(texts: list[str] | None, base: str) -> dict[str, Path]:
         if not (path / "adapter_config.json").is_file():
             raise WrongUsage(f"--adapter {name}: {path} is no adapter: it has no adapter_config.json")
     return found
+
+
+def _queue(fair: bool, weight: list[str] | None, tokens: Tokens) -> Queue | None:
+    """Who is next; None: who came first."""
+    weights = pairs(weight, "--weight")
+    if not fair:
+        if weights:
+            raise WrongUsage("--weight says how an engine is shared: give --fair, too")
+        return None
+    from exoflow.llm.fair import VTC
+
+    if unknown := sorted(weights.keys() - tokens.names):
+        raise WrongUsage(f"--weight {unknown[0]}: no API key has this name")
+    try:
+        return VTC(weights=weights)
+    except ValueError as error:
+        raise WrongUsage(f"--weight: {error}") from error
 
 
 def _check_folder(folder: Path | None, base: str) -> None:

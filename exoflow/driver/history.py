@@ -146,7 +146,8 @@ class History:
             self.refs[id] = tuple(map(CallId, refs or ())), bits & records.LINKED != 0
         self.results[id] = kind, version, arguments, self._codes.setdefault(code, code)
         if len(record) > records.BILL and record[records.BILL]:
-            self.bills[id] = self.bills.get(id, Bill()) + Bill(*record[records.BILL])
+            bill, former = Bill(*record[records.BILL]), self.bills.get(id)
+            self.bills[id] = bill if former is None else former + bill
         if bits & records.EVENT:
             self._tell_taken(id, records.message_number(inputs))
         if kind == _FAILED:

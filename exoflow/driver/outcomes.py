@@ -22,6 +22,7 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
     """An attempt has ended."""
     execution.values.take_back(version)
     call = handle.call
+    handle = execution.handles.get(call.id, handle)  # its body may have been set aside, and made the call again
     if call.note.paid and not isinstance(outcome, Vanished) and outcome.bill is not None:
         handle.bill = outcome.bill if handle.bill is None else handle.bill + outcome.bill
     if call.note.actor:

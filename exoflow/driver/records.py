@@ -92,7 +92,7 @@ class Result(NamedTuple):
     """``[executor, worker]``; None: the run's own process."""
     actor: str | None = None
     """Of an actor's call: the call that has created the actor."""
-    bill: list[int] | None = None
+    bill: list[Any] | None = None
     """Of a paid call: the fields of ``model.Bill``, of all attempts behind its intent that have told theirs."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
@@ -14,12 +15,14 @@ from exoflow.driver.values import DRIVER, Values, payload_of
 from exoflow.errors import CodecError, StorageError
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel import commands as do
-from exoflow.model import CallId, Held, Kind, Stored, Version
+from exoflow.model import Bill, CallId, Held, Kind, Stored, Version
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
 
 SAVE_TRIES = 3
+
+_BILLED = [each.name for each in fields(Bill)]
 
 SMALL_MAX_BYTES = 8 << 20
 """A larger value has an object of its own, which who reads it may map."""
@@ -101,7 +104,7 @@ def _rest(execution: Execution, handle: Handle) -> tuple[Any, ...]:
     if handle.bill is None:
         return place, actor
     bill, handle.bill = handle.bill, None
-    return place, actor, bill.fields
+    return place, actor, tuple(getattr(bill, name) for name in _BILLED)
 
 
 def _puts(values: Values, ids: tuple[CallId, ...]) -> list[list[Any]]:

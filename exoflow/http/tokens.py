@@ -22,6 +22,10 @@ class Tokens:
     def __len__(self) -> int:
         return len(self._digests)
 
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self._digests)
+
     def name_of(self, authorization: str | None) -> str | None:
         """The name of the token in an ``Authorization`` header; None: it is not one of ours. In constant time."""
         scheme, _, secret = (authorization or "").partition(" ")

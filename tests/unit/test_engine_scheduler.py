@@ -14,7 +14,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Kept, Memory
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Fcfs
-from exoflow.llm.engine.request import AdapterRef, Request, SamplingParams, State
+from exoflow.llm.engine.request import AdapterRef, Overloaded, Request, SamplingParams, State
 from exoflow.llm.engine.scheduler import AdapterCost, Scheduler
 
 STEP_S, TOKEN_S = 0.01, 0.0001
@@ -277,24 +277,46 @@ def test_memory_agrees_with_greedydual_size_frequency_written_plainly(seed: int)
     assert len(expected) > 50
 
 
-def test_requests_of_one_client_for_one_prompt_compute_it_once() -> None:
-    world = Simulation(EngineConfig(block=16))
-    prompt = tuple(range(100))
-    alike = [Request(prompt, SamplingParams(max_tokens=4), labels={"tenant": "ann"}) for _ in range(21)]
-    other = Request(prompt, SamplingParams(max_tokens=4), labels={"tenant": "bob"})
-    world.run([*alike, other])
-    # What is left of the prompt is the block that is not full. Bob does not wait for Ann's prompt.
-    assert [request.cached for request in (*alike, other)] == [0, *[96] * 20, 0]
+def asked(prompt: range, count: int, *client: str) -> list[Request]:
+    return [Request(tuple(prompt), SamplingParams(max_tokens=4), client=client) for _ in range(count)]
 
 
-def test_who_follows_a_request_that_is_aborted_takes_its_turn() -> None:
-    world = Simulation(EngineConfig(block=16))
-    first, second, third = (Request(tuple(range(100)), SamplingParams(max_tokens=4)) for _ in range(3))
+def test_samples_that_come_one_by_one_compute_their_prompt_once() -> None:
+    """As those of a vote do, whose calls are requests of their own."""
+    one, other = asked(range(64), 5), asked(range(100, 164), 5)
+    simulation = Simulation(EngineConfig(pages=2000, block=16, max_batch=32))
+    simulation.run([*one, *other])
+    assert [request.cached for request in (*one, *other)] == [0, 48, 48, 48, 48] * 2
+    assert len(simulation.ended) == 10
+    assert (
+        not simulation.scheduler._followers and not simulation.scheduler._first_of and not simulation.scheduler._alike
+    )
+
+
+def test_nobody_waits_for_the_prompt_of_another_client() -> None:
+    mine, yours = asked(range(64), 2, "me"), asked(range(64), 1, "you")
+    simulation = Simulation(EngineConfig(pages=2000, block=16, max_batch=32))
+    for request in (*mine, *yours):
+        simulation.scheduler.add(request, 0.0)
+    assert [request.leader for request in (*mine, *yours)] == [None, mine[0], None]
+
+
+def test_who_waits_for_a_prompt_that_is_given_up_is_served_all_the_same() -> None:
+    first, second, third = asked(range(64), 3)
+    simulation = Simulation(EngineConfig(pages=2000, block=16, max_batch=32))
     for request in (first, second, third):
-        world.scheduler.add(request, 0.0)
-    world.scheduler.finish(first, "abort", 0.0)
-    late = Request(tuple(range(100)), SamplingParams(max_tokens=4))
-    world.run([late])
-    assert [request.state for request in (second, third, late)] == [State.DONE] * 3
-    assert not world.scheduler._first
-    assert not world.scheduler._followers
+        simulation.scheduler.add(request, 0.0)
+    simulation.scheduler.finish(second, "abort", 0.0)
+    simulation.scheduler.finish(first, "abort", 0.0)
+    simulation.run([])
+    assert simulation.ended == [third]
+    assert len(third.output) == 4
+
+
+def test_those_that_wait_for_a_prompt_count_among_those_that_wait() -> None:
+    simulation = Simulation(EngineConfig(pages=2000, block=16, max_batch=32, max_waiting=3))
+    requests = asked(range(64), 4)
+    for request in requests[:3]:
+        simulation.scheduler.add(request, 0.0)
+    with pytest.raises(Overloaded):
+        simulation.scheduler.add(requests[3], 0.0)

@@ -30,7 +30,7 @@ def fresh() -> None:
 async def ask(name: str) -> str:
     asked.append(name)
     told[name] = dict(paid.bills_before())
-    paid.tell_bill(Bill(10, 2, 0, 500, paid.may_be_paid_twice()))
+    paid.tell_bill(Bill(10, 2, 0, 500, paid.may_be_paid_twice(), (("user", name),)))
     if name in fails:
         raise ValueError(name)
     return f"{name} for {paid.labels().get('tenant')} in {paid.job()!r}"
@@ -81,8 +81,8 @@ async def test_a_resumed_run_knows_what_it_had_spent_before_its_body_comes_to_it
     fails.clear()
     assert await breaks.resume("r") == "c for acme in ''"
     assert asked == ["a", "b", "c", "d", "d"]
-    each = Bill(10, 2, 0, 500)
-    assert told["d"] == dict.fromkeys(["ask#0", "inner#0/ask#0", "ask#1", "ask#2"], each), (
+    calls = {"ask#0": "a", "inner#0/ask#0": "b", "ask#1": "c", "ask#2": "d"}
+    assert told["d"] == {call: Bill(10, 2, 0, 500, labels=(("user", name),)) for call, name in calls.items()}, (
         "its own error had a price, too"
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
@@ -24,6 +24,7 @@ from exoflow.llm.calls.failures import Failed, failed_with
 from exoflow.llm.calls.how import How, Model
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.calls.reading import Unreadable, whole
+from exoflow.llm.calls.recorded import own_labels
 from exoflow.llm.calls.retrying import Retries
 from exoflow.paid import Bill, may_be_paid_twice, paid_task, tell_bill
 from exoflow.refs import Ref
@@ -105,7 +106,8 @@ async def results(
         _result(llm.how, question, lines.get(f"{batch.mark}/{number}"), batch, state)
         for number, question in enumerate(questions)
     ]
-    tell_bill(sum((_bill(answer) for answer in found if isinstance(answer, Answer)), Bill()))
+    bill = sum((_bill(answer) for answer in found if isinstance(answer, Answer)), Bill())
+    tell_bill(replace(bill, labels=own_labels(llm)))
     return found
 
 
@@ -137,7 +139,7 @@ def _result(how: How, question: Question, line: Json | None, batch: Submitted, s
         return failed_with(status if isinstance(status, int) else 500, {}, text).error(where, 1, maybe_billed=False)
     try:
         reading = whole(body)
-    except (Unreadable, KeyError, TypeError, ValueError) as error:
+    except Unreadable as error:
         return _named(Unanswered(f"{where}: an answer cannot be read: {error}"), 200)
     return answer_of(how, question, reading)
 

@@ -6,13 +6,12 @@ import asyncio
 import logging
 import time
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import For, How
+from exoflow.llm.calls.how import Call, For, How
 from exoflow.llm.calls.question import Question
 from exoflow.llm.calls.reading import Pieces, Reading
 from exoflow.llm.calls.retrying import Retries
@@ -24,18 +23,6 @@ if TYPE_CHECKING:
     from exoflow.llm.fair.pace import Pace
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Which call it is."""
-
-    id: str
-    run: str
-    key: str
-    """The idempotency key."""
-    was_dispatched: bool = False
-    """Before, in a process that died: nobody knows what became of it."""
 
 
 class Turn(Protocol):

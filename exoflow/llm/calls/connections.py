@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import contextvars
 from weakref import WeakKeyDictionary
 
@@ -12,7 +14,8 @@ _KEPT_S = 30.0
 """Idle connections: less than the 60 s of most servers, so that none is used that the other side has just closed."""
 
 _sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
-_keepers: set[asyncio.Task[None]] = set()
+_keepers: dict[asyncio.Task[None], asyncio.AbstractEventLoop] = {}
+_PATIENCE_S = 1.0
 
 
 def session() -> aiohttp.ClientSession:
@@ -24,9 +27,22 @@ def session() -> aiohttp.ClientSession:
         found = _sessions[loop] = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         # Loops cancel their tasks before they close. In a context of its own: it is no strand of a flow's.
         keeper = loop.create_task(_keep(found), context=contextvars.Context())
-        _keepers.add(keeper)
-        keeper.add_done_callback(_keepers.discard)
+        _keepers[keeper] = loop
+        keeper.add_done_callback(_keepers.pop)
     return found
+
+
+@atexit.register  # behind the executors' own, and so before it: their loops still run
+def _close() -> None:
+    for keeper, loop in list(_keepers.items()):
+        if loop.is_running():
+            with contextlib.suppress(TimeoutError, RuntimeError):  # the program ends in any case
+                asyncio.run_coroutine_threadsafe(_ended(keeper), loop).result(_PATIENCE_S)
+
+
+async def _ended(keeper: asyncio.Task[None]) -> None:
+    keeper.cancel()
+    await asyncio.wait([keeper])
 
 
 async def _keep(session: aiohttp.ClientSession) -> None:

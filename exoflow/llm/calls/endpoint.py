@@ -38,7 +38,7 @@ async def asked(url: str, body: bytes, headers: Mapping[str, str], timeout_s: fl
         data = await response.read()
     try:
         return whole(_json(data))
-    except (Unreadable, ValueError, KeyError, TypeError) as error:
+    except (Unreadable, ValueError, RecursionError) as error:
         raise _unreadable(error, data) from error
 
 
@@ -55,7 +55,7 @@ async def streamed(
         async for data in _events(response.content):
             try:
                 text = pieces.add(_json(data))
-            except (Unreadable, ValueError, KeyError, TypeError) as error:
+            except (Unreadable, ValueError, RecursionError) as error:
                 raise _unreadable(error, data) from error
             if text:
                 on_piece(pieces)

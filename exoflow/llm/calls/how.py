@@ -152,6 +152,18 @@ class For:
     on_text: Listener | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Which call it is."""
+
+    id: str
+    run: str
+    key: str
+    """The idempotency key."""
+    was_dispatched: bool = False
+    """Before, in a process that died: nobody knows what became of it."""
+
+
 class Beside:
     """What a ``Model`` has besides its fields; whoever makes one keeps it."""
 

@@ -9,7 +9,6 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from exoflow.attempts import current_attempt
-from exoflow.context import run_id
 from exoflow.declaration import key_text
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.loops import background_loop
@@ -21,11 +20,10 @@ from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_asked, check_params
-from exoflow.llm.calls.recorded import asked, called, fold, unrecorded
+from exoflow.llm.calls.recorded import asked, called, unrecorded
 from exoflow.llm.durable import EngineSpec
-from exoflow.model import CallId
 from exoflow.options import check_backoff, check_run_options, count, number
-from exoflow.paid import bills_before, labels as labels_of_run
+from exoflow.paid import labels as labels_of_run
 from exoflow.refs import Ref, Refs
 from exoflow.tasks import AsyncTask
 
@@ -178,8 +176,6 @@ class LLM(_Described):
             return _waited(answer)
         if not body.is_async:
             return self.submit(messages, prompt=prompt, **params).result()
-        if self.call.labels and bills_before():
-            return cast(Answer, _value(self.submit(messages, prompt=prompt, **params)))
         check_asked(messages, prompt, params)
         return cast(Answer, noted(self._task()(self._in(body), messages, prompt, params, self._adapter())))
 
@@ -189,9 +185,7 @@ class LLM(_Described):
         """In a flow: ask, and go on."""
         params = {**self.how.params, **params}
         check_asked(messages, prompt, params)
-        ref = self._task().submit(self._in(_body()), messages, prompt, params, self._adapter())
-        self._fold(ref)
-        return noted(ref)
+        return noted(self._task().submit(self._in(_body()), messages, prompt, params, self._adapter()))
 
     def map(
         self,
@@ -214,7 +208,7 @@ class LLM(_Described):
         llm, adapter = self._in(_body()), self._adapter() if each else None
         refs = self._task().map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
         for ref in refs:
-            self._fold(noted(ref))
+            noted(ref)
         return refs
 
     def batch(
@@ -278,13 +272,6 @@ class LLM(_Described):
     def _task(self) -> AsyncTask[..., Answer]:
         return called if self.call.key is None else called.options(key=self.call.key)
 
-    def _fold(self, ref: Ref[Answer]) -> None:
-        """Tell the scheduler whose a call was that was paid in a process that died: its own labels stand here alone."""
-        if self.call.labels and self.how.scheduler is not None:
-            bill = bills_before().get(CallId(ref.call_id))
-            if bill is not None:
-                fold(self.how.scheduler, run_id(), ref.call_id, bill, {**labels_of_run(), **self.call.labels})
-
     def _with(self, call: For) -> Self:
         other = type(self).__new__(type(self))
         other._have(self.endpoint, self.model, self.how, call)
@@ -304,10 +291,6 @@ class LLM(_Described):
 def _body() -> Body | None:
     """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
     return None if current_attempt() is not None else current_body()
-
-
-async def _value(ref: Ref[Answer]) -> Answer:
-    return await ref
 
 
 def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:

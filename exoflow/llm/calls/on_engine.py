@@ -34,7 +34,8 @@ async def generated(how: How, model: str, question: Question, who: For, adapter:
         adapter = adapter or cast(AdapterRef, await seat.answer(Named(model, path)))
     prompt = Chat(question.messages) if question.messages is not None else question.prompt or ""
     fills = question.max_output_tokens is None and question.messages is not None
-    asked = Prompted(prompt, params, adapter, path, who.labels, fills)
+    labels = {"job": who.job, **who.labels} if who.job else who.labels  # those of a vote keep together in its queue
+    asked = Prompted(prompt, params, adapter, path, labels, fills)
     [output] = cast("list[Output]", await seat.answer(asked))
     if who.on_text is not None:
         who.on_text.hears(output.text)

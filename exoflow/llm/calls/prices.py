@@ -21,7 +21,7 @@ class Prices:
     """USD for a million tokens, as price lists have it. A float counts by its digits: ``.15`` is 15/100.
 
     Raises:
-        ValueError: a price is no number, or negative.
+        TypeError, ValueError: a price is no number, or negative.
     """
 
     usd_per_million_in: Price
@@ -32,7 +32,11 @@ class Prices:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             price = getattr(self, name)
-            if price is not None and _nano_usd(price) < 0:
+            if price is None and name == "usd_per_million_cached":
+                continue
+            if isinstance(price, bool) or not isinstance(price, int | float | str | Decimal):
+                raise TypeError(f"{name}={price!r} is no price: give USD for a million tokens, as .15 or '0.15'")
+            if _nano_usd(price) < 0:
                 raise ValueError(f"{name}={price!r} must not be negative")
 
     def nano_usd(self, usage: Usage) -> int:
@@ -48,10 +52,8 @@ class Prices:
 def _nano_usd(usd_per_million: Price) -> Fraction:
     """Of one token."""
     try:
-        if isinstance(usd_per_million, bool):
-            raise TypeError
         return Fraction(Decimal(str(usd_per_million))) * _PER_MILLION
-    except (InvalidOperation, TypeError, ValueError, OverflowError) as error:
+    except (InvalidOperation, ValueError, OverflowError) as error:
         raise ValueError(f"{usd_per_million!r} is no price: give USD for a million tokens, as .15 or '0.15'") from error
 
 

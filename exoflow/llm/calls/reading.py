@@ -40,7 +40,7 @@ def whole(data: object) -> Reading:
     if not message and "text" not in choice:
         raise Unreadable("its choice has neither message nor text")
     text = message.get("content") if message else choice.get("text")
-    calls = message.get("tool_calls") or ()
+    calls = _list(message.get("tool_calls"))
     fields = _mapping(data)
     return Reading(
         text if isinstance(text, str) else "",
@@ -85,7 +85,7 @@ class Pieces:
             self.count += 1
             self._texts.append(text)
         self._refusals.append(_text(delta.get("refusal")) or "")
-        for call in delta.get("tool_calls") or ():
+        for call in _list(delta.get("tool_calls")):
             self._add_call(_mapping(call))
         self._logprobs.extend(_logprobs(choice.get("logprobs")) or ())
         reading.finish_reason = _text(choice.get("finish_reason")) or reading.finish_reason
@@ -126,6 +126,10 @@ def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
@@ -136,7 +140,18 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCall:
 
 
 def _logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
-    """Of chat's form, and of completions'."""
+    """Of chat's form, and of completions'.
+
+    Raises:
+        Unreadable: they are of neither.
+    """
+    try:
+        return _told_logprobs(found)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Unreadable(f"its logprobs are none: {error}") from error
+
+
+def _told_logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
     fields = _mapping(found)
     content = fields.get("content")
     if isinstance(content, list):

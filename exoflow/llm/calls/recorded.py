@@ -12,8 +12,7 @@ from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.calling import Call, answered
-from exoflow.llm.calls.how import Model
+from exoflow.llm.calls.how import Call, Model
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.engine.request import AdapterRef, Usage
 from exoflow.model import CallId
@@ -45,8 +44,14 @@ async def called(
         raise
     usage = answer.usage
     counts = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-    tell_bill(Bill(*counts, answer.nano_usd, answer.maybe_rebilled))
+    tell_bill(Bill(*counts, answer.nano_usd, answer.maybe_rebilled, own_labels(llm)))
     return answer
+
+
+def own_labels(llm: Model) -> tuple[tuple[str, str], ...]:
+    """Those that the run has not."""
+    of_run = labels()
+    return tuple((name, value) for name, value in llm.call.labels.items() if of_run.get(name) != value)
 
 
 _told: dict[tuple[str, str], Mapping[CallId, Bill]] = {}
@@ -62,14 +67,10 @@ def _tell_what_was_spent(scheduler: FairScheduler, run: str) -> None:
     if len(_told) >= _TOLD_MAX:
         _told.clear()
     _told[key] = bills
+    of_run = labels()
     for call, bill in bills.items():
-        fold(scheduler, run, call, bill, labels())
-
-
-def fold(scheduler: FairScheduler, run: str, call: str, bill: Bill, whose: Mapping[str, str]) -> None:
-    """What a call has cost in a process that has died."""
-    usage = Usage(bill.input_tokens, bill.output_tokens, bill.cached_tokens)
-    scheduler.fold(run, call, whose, usage, bill.nano_usd)
+        usage = Usage(bill.input_tokens, bill.output_tokens, bill.cached_tokens)
+        scheduler.fold(run, call, {**of_run, **dict(bill.labels)}, usage, bill.nano_usd)
 
 
 async def asked(llm: Model | LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:
@@ -78,6 +79,10 @@ async def asked(llm: Model | LLM, question: Question, call: Call, adapter: Adapt
         from exoflow.llm.calls.on_engine import generated
 
         return await generated(llm.how, llm.model, _by_its_own_chance(question, call), llm.call, adapter)
+    try:
+        from exoflow.llm.calls.calling import answered
+    except ImportError as error:
+        raise ImportError("calls of an endpoint need aiohttp: pip install 'exoflow[calls]'") from error
     return await answered(llm.how, llm.model, question, llm.call, call)
 
 

@@ -46,6 +46,8 @@ class EngineConfig:
     """Among requests that arrive within so many seconds, those whose adapter is in the pool come first: fewer adapters
     are loaded, and nobody is passed over by who came later than that. 0: strictly in the order of arrival.
     """
+    group_by: tuple[str, ...] = ("tenant", "user")
+    """The labels of a request that say who is charged for it, from the root: for queues that are fair."""
     threads: int | None = None
     """Threads of torch on a CPU; None: as torch has it."""
     seed: int = 0
@@ -71,5 +73,7 @@ class EngineConfig:
             raise ValueError(f"policy={self.policy!r}: there are 'fcfs' and 'deadline'")
         if self.cluster_s < 0:
             raise ValueError(f"cluster_s={self.cluster_s}: it cannot be negative")
+        if type(self.group_by) is not tuple or not all(self.group_by):
+            raise ValueError(f"group_by={self.group_by!r}: it is a tuple of names of labels, as ('tenant', 'user')")
         if self.slo_s <= 0:
             raise ValueError(f"slo_s={self.slo_s}: it must be positive")

@@ -182,6 +182,13 @@ class Core:
         self._measure(plan.chunks, self.clock() - begun)
         return True
 
+    def wait_s(self) -> float | None:
+        """How long there is nothing to compute unless somebody says something, if the queue knows."""
+        ready_s = getattr(self.scheduler.queue, "ready_s", None)
+        now_s = self.clock()
+        at_s = ready_s(now_s) if ready_s is not None else None
+        return None if at_s is None else max(0.0, at_s - now_s)
+
     def _take_in_adapters(self) -> None:
         for version, error in self._adapters.finished():
             if error is None:

@@ -18,7 +18,16 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.queues import Fcfs, Queue
-from exoflow.llm.engine.request import AdapterRef, Event, Output, Request, SamplingParams, WrongRequest, one_for_each
+from exoflow.llm.engine.request import (
+    AdapterRef,
+    Event,
+    Output,
+    Request,
+    SamplingParams,
+    WrongRequest,
+    client_of,
+    one_for_each,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +47,8 @@ class Engine:
 
     Args:
         model: a directory, a GGUF file, a name of the hub, or ``smollm2``.
-        queue: who is next; first come, first served if not given.
+        queue: who is next; first come, first served if not given. A policy of ``exoflow.llm.fair``, such as ``VTC()``,
+            shares the engine among those whom ``labels`` name. It is this engine's alone.
         settings: the fields of ``EngineConfig``.
 
     Raises:
@@ -131,23 +141,29 @@ class Engine:
         adapter: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> Generation:
         """Ask for an answer, without waiting for it.
 
         Args:
             adapter: a name that was loaded; None: the base model.
-            labels: who is charged.
+            labels: who is charged, by ``group_by``. ``job``: what it is a part of; those of one job keep together
+                among their client's requests.
+            priority: 0 is the most urgent. Like labels, it means something to queues that are fair only.
 
         Raises:
             AdapterError: nothing has this name. It is never answered by the base model.
             WrongRequest: tokens that there are not, or a grammar that is none.
+            ValueError: a priority below 0.
         """
+        if priority < 0:
+            raise ValueError(f"priority={priority}: 0 is the most urgent")
         if _in_flow():
             raise RuntimeError(
                 "in a flow's body this would not be recorded: engine.generate(...), or EngineSpec(...).submit(...)"
             )
         params = params or SamplingParams()
-        return self._submit(prompt, params, adapter, labels or {}, scores=False)
+        return self._submit(prompt, params, adapter, labels or {}, priority)
 
     def generate(
         self,
@@ -182,9 +198,10 @@ class Engine:
         adapter: str | None = None,
         *,
         labels: Mapping[str, str] | None = None,
+        priority: int = 0,
     ) -> AsyncIterator[Event]:
         """Events as they come. A consumer that goes away aborts the request."""
-        generation = self.submit(prompt, params, adapter, labels=labels)
+        generation = self.submit(prompt, params, adapter, labels=labels, priority=priority)
         try:
             async for event in generation:
                 yield event
@@ -204,7 +221,7 @@ class Engine:
 
         adapters = self._one_for_each(adapter, len(prompts))
         pairs = zip(prompts, adapters, strict=True)
-        asked = (self._submit(prompt, SCORED, name, {}, scores=True) for prompt, name in pairs)
+        asked = (self._submit(prompt, SCORED, name, {}, 0, scores=True) for prompt, name in pairs)
         return [torch.cat(generation.answers[0].rows) for generation in self._ended(asked, 1)]
 
     def room(self, prompt: Sequence[int], adapter: str | None = None) -> int:
@@ -276,16 +293,26 @@ class Engine:
     # Between threads.
 
     def _submit(
-        self, prompt: Prompt, params: SamplingParams, adapter: str | None, labels: Mapping[str, str], *, scores: bool
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        adapter: str | None,
+        labels: Mapping[str, str],
+        priority: int,
+        *,
+        scores: bool = False,
     ) -> Generation:
         tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             raise WrongRequest(f"the prompt has a token that there is not: they are 0 to {self._vocab - 1}")
         grammars = self._grammars.begin(params)
         ref = self._store.hold(adapter) if adapter is not None else None
-        first = Request(tokens, params, ref, scores=scores, labels=labels)
+        client = client_of(labels, self.config.group_by)
+        first = Request(tokens, params, ref, scores=scores, client=client, priority=priority)
+        first.job = labels.get("job") or (f"answers to {first.number}" if params.n > 1 else "")
         others = [
-            Request(tokens, params, ref, index=index, leader=first, labels=labels) for index in range(1, params.n)
+            Request(tokens, params, ref, index=index, leader=first, client=client, job=first.job, priority=priority)
+            for index in range(1, params.n)
         ]
         seed = params.seed if params.seed is not None else hash((self.config.seed, first.number))
         answers = [
@@ -369,7 +396,7 @@ class Engine:
 
     def _wait(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._orders or self._woken or self._closing)
+            self._changed.wait_for(lambda: self._orders or self._woken or self._closing, self._core.wait_s())
 
 
 def _stopped_by(error: Exception) -> LLMError:

@@ -1,4 +1,7 @@
-"""Who is next. The scheduler asks a ``Queue`` and never skips its head; a fair one stands in for ``Fcfs``."""
+"""Who is next. The scheduler asks a ``Queue`` and never skips its head.
+
+A policy of ``exoflow.llm.fair`` is one: ``Queue`` is ``Policy[Request]`` without what it can do besides.
+"""
 
 from __future__ import annotations
 

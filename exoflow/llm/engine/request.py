@@ -144,8 +144,12 @@ class Request:
     """The first of the n: the others wait until its prompt lies in the prefix cache."""
     scores: bool = False
     """All logits of the prompt are wanted, and no token."""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Who is charged: read by queues that are fair."""
+    client: tuple[str, ...] = ()
+    """Who is charged, from the root: read by queues that are fair."""
+    job: str = ""
+    """What it is a part of: those of one job keep together among their client's. All n answers are of one."""
+    priority: int = 0
+    """0 is the most urgent."""
     number: int = field(default_factory=lambda: next(_numbers))
 
     state: State = State.WAITING
@@ -159,6 +163,14 @@ class Request:
     first_token_s: float | None = None
     preemptions: int = 0
     finish_reason: FinishReason | None = None
+
+    @property
+    def input_tokens(self) -> int:
+        return len(self.prompt)
+
+    @property
+    def max_output_tokens(self) -> int:
+        return 0 if self.scores else self.params.max_tokens
 
     @property
     def length(self) -> int:
@@ -179,6 +191,14 @@ class Request:
     @property
     def in_prefill(self) -> bool:
         return self.computed < self.length - 1 or not self.output
+
+
+def client_of(labels: Mapping[str, str], group_by: Sequence[str]) -> tuple[str, ...]:
+    """Who is charged: these labels in this order, as far as there are any."""
+    client = [labels.get(name, "") for name in group_by]
+    while client and not client[-1]:
+        client.pop()
+    return tuple(client)
 
 
 def one_for_each(adapter: str | Sequence[str | None] | None, count: int) -> list[str | None]:

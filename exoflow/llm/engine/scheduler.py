@@ -51,6 +51,9 @@ class AdapterCost:
     """From host memory into the pool."""
 
 
+Alike = tuple[tuple[int, ...], AdapterRef | None, tuple[str, ...], str, int]
+
+
 class Scheduler:
     """The sequences of one engine: waiting, loading, running.
 
@@ -86,8 +89,10 @@ class Scheduler:
         self.prefixes = PrefixCache(memory, config.block)
         self.residency = Residency(memory, config.adapter_slots)
         self._followers: dict[Request, list[Request]] = {}
-        self._first: dict[tuple[object, ...], Request] = {}
-        """By what makes two requests alike, one of those whose prompt is not computed yet."""
+        self._first_of: dict[Alike, Request] = {}
+        """Of those that ask the same, the one whose prompt is computed for all."""
+        self._alike: dict[Request, Alike] = {}
+        """The same, the other way round."""
         if isinstance(queue, Fcfs):
             queue.is_near = lambda version: self.residency.find(version) is not None
 
@@ -101,26 +106,26 @@ class Scheduler:
             OutOfPages: they and the adapter would not fit into the pool if it were theirs alone.
             Overloaded: too many wait already.
         """
-        self._check(request)
+        alike = _alike(request) if self._is_shared(request) and len(request.prompt) > self.config.block else None
+        leader = self._leader(request, alike)
+        self._check(request, len(self.queue) + len(self._followers.get(leader, ()) if leader else ()))
         if request.adapter is not None:
             cost = self._cost(request.adapter.version)
             self.residency.prefetch(request.adapter.version, cost.pages, cost.load_s)
-        if request.leader is None:
-            request.leader = self._alike(request)
-        leader = request.leader
-        if leader is not None and leader.in_prefill and leader.state is not State.DONE and self.config.prefix_cache:
+        if leader is not None:
+            request.leader = leader
             self._followers.setdefault(leader, []).append(request)
-        else:
-            self.queue.add(request, now_s)
+            return
+        self.queue.add(request, now_s)
+        if alike:
+            self._first_of[alike], self._alike[request] = request, alike
 
-    def _alike(self, request: Request) -> Request | None:
-        """Whom it follows, as one of n answers does: the same client asks for this prompt already. The samples of a vote
-        are requests of their own, and would all compute it if they came in together.
-        """
-        if not self._is_shared(request) or len(request.prompt) <= self.config.block:
-            return None
-        first = self._first.setdefault(_what(request), request)
-        return None if first is request else first
+    def _leader(self, request: Request, alike: Alike | None) -> Request | None:
+        """Whose prompt it waits for, so as not to compute it beside it."""
+        leader = request.leader
+        if leader is None or not leader.in_prefill or leader.state is State.DONE:
+            leader = self._first_of.get(alike) if alike else None
+        return leader if self.config.prefix_cache else None
 
     def finish(self, request: Request, reason: FinishReason, now_s: float) -> None:
         """It has ended, wherever it was: a stop string, its length, its client is gone."""
@@ -132,7 +137,7 @@ class Scheduler:
             self._give_up(request)
             self.queue.finish(request)
         request.state, request.finish_reason = State.DONE, reason
-        self._release_followers(request, now_s)
+        self._let_follow(request, now_s)
 
     def arrived(self, version: str) -> None:
         """The pages of a ``Load`` are filled."""
@@ -162,13 +167,7 @@ class Scheduler:
             if request.first_token_s is None:
                 request.first_token_s = now_s
         if not request.in_prefill or request.scores:
-            self._release_followers(request, now_s)
-
-    def _release_followers(self, request: Request, now_s: float) -> None:
-        if self._first.get(_what(request)) is request:
-            del self._first[_what(request)]
-        for follower in self._followers.pop(request, ()):
-            self.queue.add(follower, now_s)
+            self._let_follow(request, now_s)
 
     def pin(self, version: str) -> None:
         """Keep this adapter in the pool, from now on and whether it is used or not.
@@ -337,6 +336,13 @@ class Scheduler:
         self._memory.pool.release(request.pages)
         request.pages, request.computed = [], 0
 
+    def _let_follow(self, request: Request, now_s: float) -> None:
+        """Its prompt lies in the prefix cache, or never will."""
+        if request in self._alike:
+            del self._first_of[self._alike.pop(request)]
+        for follower in self._followers.pop(request, ()):
+            self.queue.add(follower, now_s)
+
     def _withdraw(self, request: Request) -> None:
         if not self.queue.cancel(request) and request.leader in self._followers:
             self._followers[request.leader].remove(request)
@@ -363,7 +369,7 @@ class Scheduler:
             pages -= self._cost(adapter.version).pages
         return min(self.max_context, pages * self.config.block)
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: Request, waiting: int) -> None:
         if not request.prompt:
             raise WrongRequest("the prompt is empty: it has no tokens")
         if self._longest(request) > self.max_context:
@@ -372,7 +378,6 @@ class Scheduler:
                 f" the {self.max_context} of the context: shorten the prompt or lower max_tokens"
             )
         self._check_room(request)
-        waiting = len(self.queue) + sum(map(len, self._followers.values()))
         if waiting >= self.config.max_waiting:
             raise Overloaded(f"{waiting} requests wait already (max_waiting)")
 
@@ -407,6 +412,6 @@ class Scheduler:
         return -(-tokens // self.config.block)
 
 
-def _what(request: Request) -> tuple[object, ...]:
-    version = request.adapter.version if request.adapter else None
-    return request.prompt, version, frozenset(request.labels.items())
+def _alike(request: Request) -> Alike:
+    """What the samples of one question share, and where they stand in a queue: nobody waits for another's turn."""
+    return request.prompt, request.adapter, request.client, request.job, request.priority

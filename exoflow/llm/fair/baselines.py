@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Generic
 
 from exoflow.llm.fair.accounts import Account
 from exoflow.llm.fair.bands import Bands
-from exoflow.llm.fair.costs import Amount, Cost, Linear, weight_of
+from exoflow.llm.fair.costs import Cost, Linear, weight_of
 from exoflow.llm.fair.counters import Counters, Node
 from exoflow.llm.fair.line import Line
 from exoflow.llm.fair.policy import Client, W, order_of
-from exoflow.llm.fair.vtc import VTC, path_of
+from exoflow.llm.fair.vtc import VTC, Weights, path_of
 
 
 class FCFS(Bands[W]):
@@ -70,7 +70,7 @@ class DRR(Bands[W]):
     def __init__(
         self,
         cost: Cost | None = None,
-        weights: Mapping[str | Client, Amount | float] | None = None,
+        weights: Weights | None = None,
         *,
         quantum: int = 512,
         ageing_s: float | None = None,

@@ -12,6 +12,8 @@ from exoflow.llm.fair.costs import Amount, Cost, Linear, weight_of
 from exoflow.llm.fair.counters import Counters
 from exoflow.llm.fair.policy import Client, W
 
+Weights = Mapping[str, Amount | float] | Mapping[Client, Amount | float] | Mapping[str | Client, Amount | float]
+
 
 class VTC(Bands[W]):
     """Clients that wait get equal service, or service in proportion to their weights, whatever they ask for.
@@ -40,7 +42,7 @@ class VTC(Bands[W]):
     def __init__(
         self,
         cost: Cost | None = None,
-        weights: Mapping[str | Client, Amount | float] | None = None,
+        weights: Weights | None = None,
         predict: Predict[W] = None,
         charge: Charge = "complete",
         *,

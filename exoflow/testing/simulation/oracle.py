@@ -8,6 +8,7 @@ from typing import Any
 
 from exoflow import codec
 from exoflow.driver.execution import Execution
+from exoflow.driver.records import Result
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.call import State
 from exoflow.model import Annotations, CallId, Inline, Status, Value, Version
@@ -112,6 +113,14 @@ class Till:
     def charge(self, attempt: Attempt, made_from: set[Pair]) -> None:
         """Its body has done what costs money."""
         self.charged.setdefault(attempt.call, {})[attempt.version] = set(made_from)
+
+    def check_bills(self, told: Iterable[tuple[Any, ...]]) -> None:
+        """What is recorded has its bill beside it, or beside the record that told of it before it was saved."""
+        results = [Result(*record) for record in told if record[0] in (Code.SAVED, Code.MADE)]
+        billed = {(result.call, result.version) for result in results if result.bill}
+        for result in results:
+            if result.call in self.charged and (result.call, result.version) not in billed:
+                raise Violation(f"{result.call} is recorded without what it cost")
 
 
 _TOLD = (Code.SAVED, Code.FAILED, Code.INTENT)

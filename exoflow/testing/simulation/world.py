@@ -20,7 +20,7 @@ from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.call import Call, State as CallState
 from exoflow.kernel.kernel import Kernel
-from exoflow.model import CallId, Happened, Held, Inline, Kind, RunId, Stored, Value, Version
+from exoflow.model import Bill, CallId, Happened, Held, Inline, Kind, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
 from exoflow.testing.simulation.oracle import Sink, Till, Violation, check, check_stuck
 from exoflow.testing.simulation.program import (
@@ -297,6 +297,7 @@ class World:
                 records = records[:-1]
         self.report.status = str(execution.status)
         self.report.calls = sum(call.attached for call in execution.kernel.calls.values())
+        self.till.check_bills(self.log.records)
         check(execution, self.sink, self.till, self.report.seed)
         self.report.paid = sum(map(len, self.till.charged.values()))
         return self.report
@@ -581,9 +582,10 @@ class World:
             if refused:
                 error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
                 return Raised(codec.encode_error(error), 0.0, True)
+        computed = Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
         if note.paid:
             self.till.charge(attempt, made_from)
-        computed = Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
+            return replace(computed, bill=Bill(1, nano_usd=int(attempt.version)))
         return self._leave(attempt, computed, set(value)) if attempt.actor is not None else computed
 
     def _state_before(self, attempt: Attempt) -> set[Any]:
