@@ -45,7 +45,7 @@ class _Counting(Fcfs):
 
     def __init__(self, asked: Asked, dies_at: int | None) -> None:
         super().__init__()
-        self._file = os.open(asked.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._file = os.open(asked.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._left = None if dies_at is None else dies_at - len(asked)
 
     def add(self, request: Request, now_s: float) -> None:
