@@ -118,8 +118,8 @@ class AnyTask(Callee[P, R, X]):
         Raises:
             TypeError, ValueError: there is no such option, or its value is wrong.
         """
-        other = copy(self)  # its function is not looked at again: this may be done for each call
-        other._spec = call_spec(self._spec, options)
+        other = object.__new__(type(self))  # a copy without copy's ways about: this may be done for each call
+        vars(other).update(vars(self), _spec=call_spec(self._spec, options))
         return other
 
     def _submit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Ref[R]:

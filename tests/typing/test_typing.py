@@ -12,7 +12,7 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FILES = ("user.py", "votes.py", "wrong.py")
+FILES = ("planning.py", "user.py", "votes.py", "wrong.py")
 
 
 def test_mypy_infers_what_a_user_would_write_and_refuses_each_wrong_use(tmp_path: Path) -> None:

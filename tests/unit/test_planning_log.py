@@ -14,7 +14,7 @@ LOG = Log(
     [
         Sample("q1", 0, "It is A — sûr.", "A", "", True, 12, 1_500, 0.25, True),
         Sample("q1", 1, "no idea", None, "it names none of A, B", False, 11, 123_456_789_012, 0.5),
-        Sample("q2", 0, "B", "B", "", None, 3, 0, 0.125, False),
+        Sample("q2", 0, "B", "B", "", None, 3, 0, 0.125, False, True),
     ]
 )
 

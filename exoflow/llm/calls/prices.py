@@ -41,11 +41,21 @@ class Prices:
 
     def nano_usd(self, usage: Usage) -> int:
         """What this costs. A part of a nano-dollar counts as a whole one, so that no budget is overspent by it."""
-        per_in, per_out = _nano_usd(self.usd_per_million_in), _nano_usd(self.usd_per_million_out)
-        per_cached = per_in if self.usd_per_million_cached is None else _nano_usd(self.usd_per_million_cached)
+        per_in, per_cached, per_out, whole = _rates(
+            self.usd_per_million_in, self.usd_per_million_cached, self.usd_per_million_out
+        )
         cached = min(usage.cached_tokens, usage.prompt_tokens)
-        total = per_in * (usage.prompt_tokens - cached) + per_cached * cached + per_out * usage.completion_tokens
-        return math.ceil(total)
+        parts = per_in * (usage.prompt_tokens - cached) + per_cached * cached + per_out * usage.completion_tokens
+        return -(-parts // whole)
+
+
+@cache
+def _rates(per_in: Price, per_cached: Price | None, per_out: Price) -> tuple[int, int, int, int]:
+    """Of a token, in parts of a nano-dollar, and how many of them are one: fractions are slow."""
+    rates = [_nano_usd(per_in), _nano_usd(per_in if per_cached is None else per_cached), _nano_usd(per_out)]
+    whole = math.lcm(*(rate.denominator for rate in rates))
+    one, two, three = (int(rate * whole) for rate in rates)
+    return one, two, three, whole
 
 
 @cache

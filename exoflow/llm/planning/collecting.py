@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Refused = Literal["fail", "abstain"]
 
-AHEAD = 256
+AHEAD = 1024
 """Calls that are begun before the first of them has to have ended: more than an endpoint takes at once."""
 
 _OF_THE_QUESTION = frozenset([400, 413, 422])
@@ -142,6 +142,7 @@ async def asked_often(how: Asking, row: Row) -> list[Sample]:
                 nano_usd=cost.nano_usd,
                 seconds=vote.reply.seconds,
                 passed=None if vote.index not in judged else verdict(judged[vote.index].value),
+                maybe_rebilled=vote.reply.maybe_rebilled,
             )
         )
     return samples

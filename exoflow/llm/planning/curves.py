@@ -14,6 +14,8 @@ from exoflow.llm.planning.resampling import Choice, Choosing, Means, choose, mea
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from matplotlib.figure import Figure
 
 REPLICATES = 2000
@@ -94,7 +96,9 @@ class Curve:
         ]
         return in_columns(("k", "accuracy", "against k = 1", "calls", "usd for 1,000 items", ""), rows)
 
-    def plot(self, x: Literal["calls", "usd"] = "calls", path: str | None = None, rule: Choosing = "1se") -> Figure:
+    def plot(
+        self, x: Literal["calls", "usd"] = "calls", path: str | PathLike[str] | None = None, rule: Choosing = "1se"
+    ) -> Figure:
         """Accuracy against calls or dollars, the k that ``rule`` chooses marked. ``path`` ends in .png or .svg."""
         from exoflow.llm.planning.drawing import draw_curve
 

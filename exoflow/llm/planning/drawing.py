@@ -105,7 +105,7 @@ def _finish(axes: Axes) -> None:
     axes.grid(visible=True, axis="y", color="#DDDDDD", lw=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)  # type: ignore[union-attr]
+    axes.figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
 
 
 def _written(figure: Figure, path: str | PathLike[str] | None) -> Figure:

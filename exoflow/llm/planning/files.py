@@ -84,6 +84,6 @@ def _write_parquet(rows: Sequence[Mapping[str, object]], path: str) -> None:
     text, whole, number, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     schema = pa.schema(
         {"id": text, "index": whole, "text": text, "answer": text, "abstained": truth, "why": text, "correct": truth,
-         "tokens": whole, "usd": number, "seconds": number, "passed": truth}
+         "tokens": whole, "usd": number, "seconds": number, "passed": truth, "maybe_rebilled": truth}
     )  # fmt: skip
     parquet.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema), path)

@@ -31,6 +31,15 @@ class Sample:
     seconds: float = 0.0
     passed: bool | None = None
     """What a judge said; None: it was not asked."""
+    maybe_rebilled: bool = False
+    """It may have been paid for more than once: the process died while it was under way."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Without the looking-up that a frozen dataclass does: a log has many."""
+        return Sample, (
+            self.id, self.index, self.text, self.answer, self.why, self.correct, self.tokens, self.nano_usd,
+            self.seconds, self.passed, self.maybe_rebilled,
+        )  # fmt: skip
 
     @property
     def abstained(self) -> bool:
@@ -46,7 +55,9 @@ class Sample:
         row: dict[str, object] = {"id": self.id, "index": self.index, "text": self.text}
         row |= {"abstained": True, "why": self.why} if self.abstained else {"answer": self.answer}
         row |= {"correct": self.correct, "tokens": self.tokens, "usd": float(self.usd), "seconds": self.seconds}
-        return row if self.passed is None else {**row, "passed": self.passed}
+        if self.passed is not None:
+            row["passed"] = self.passed
+        return {**row, "maybe_rebilled": True} if self.maybe_rebilled else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,9 @@ class Log(Sequence[Sample]):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Log) and self.samples == other.samples
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Log, (self.samples,)  # without what it has counted
 
     __hash__ = None  # type: ignore[assignment]  # a sequence of any length
 
@@ -187,6 +201,7 @@ def sample_of(row: Mapping[str, object], place: str) -> Sample:
         nano_usd=_nano_usd(row.get("usd"), place),
         seconds=float(str(row.get("seconds") or 0.0)),
         passed=_truth(row.get("passed"), "passed", place),
+        maybe_rebilled=bool(_truth(row.get("maybe_rebilled"), "maybe_rebilled", place)),
     )
 
 

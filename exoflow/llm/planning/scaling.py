@@ -17,6 +17,8 @@ from exoflow.llm.planning.resampling import Choice, Choosing, Means, choose, mea
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from matplotlib.figure import Figure
 
 HORIZON = 99
@@ -105,7 +107,7 @@ class Scaling:
         ]
         return "\n".join([in_columns(("k", "predicted", "measured", ""), rows), *self.cautions])
 
-    def plot(self, path: str | None = None, rule: Choosing = "max") -> Figure:
+    def plot(self, path: str | PathLike[str] | None = None, rule: Choosing = "max") -> Figure:
         """The prediction, what it was fitted on, the k that ``rule`` chooses. ``path`` ends in .png or .svg."""
         from exoflow.llm.planning.drawing import draw_scaling
 
