@@ -33,6 +33,9 @@ def serve(
     no_auth: Annotated[bool, typer.Option("--no-auth", help="Let anybody ask, from other machines, too.")] = False,
     max_running: Annotated[int, typer.Option("--max-running", min=1, help="So many flows run at a time.")] = 200,
     max_queue: Annotated[int, typer.Option("--max-queue", min=0, help="So many more wait for their turn.")] = 1000,
+    fair: Annotated[
+        bool, typer.Option("--fair", help="Tokens take turns among the flows that wait. (default: first come)")
+    ] = False,
     max_body: Annotated[str, typer.Option("--max-body", metavar="SIZE", help="Of a request, as 64k or 8M.")] = "1M",
     grace: Annotated[float, typer.Option("--grace", min=0, help="Seconds that flows have to end in, at a stop.")] = 30,
     store: StoreOption = None,
@@ -50,14 +53,14 @@ def serve(
         most = bytes_of(max_body, "--max-body")
         flows = _flows(target)
         _serve(
-            flows, known, host=host, port=port, limits=(max_running, max_queue), max_body=most,
+            flows, known, host=host, port=port, limits=(max_running, max_queue), fair=fair, max_body=most,
             grace_s=grace, store=store, executor=executor, terminal=terminal, debug=debug,
         )  # fmt: skip
 
 
 def _serve(
-    flows: Mapping[str, Flow], known: Tokens, *, host: str, port: int, limits: tuple[int, int], max_body: int,
-    grace_s: float, store: str | None, executor: str | None, terminal: Terminal, debug: bool,
+    flows: Mapping[str, Flow], known: Tokens, *, host: str, port: int, limits: tuple[int, int], fair: bool,
+    max_body: int, grace_s: float, store: str | None, executor: str | None, terminal: Terminal, debug: bool,
 ) -> None:  # fmt: skip
     import asyncio
 
@@ -72,7 +75,7 @@ def _serve(
         address = listen(bound)
 
         async def main() -> None:
-            gateway = Gateway(opened, flows, max_running=limits[0], max_queue=limits[1], executor=executor)
+            gateway = Gateway(opened, flows, max_running=limits[0], max_queue=limits[1], executor=executor, fair=fair)
             try:
                 gateway.check()
             except (ExecutorError, ValueError) as error:

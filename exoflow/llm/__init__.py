@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from exoflow.llm.calls import LLM, Answer, Prices
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
+    from exoflow.llm.fair.scheduler import FairScheduler, Tenant
     from exoflow.llm.planning import Log, collect, curve, fit_scaling, plan
     from exoflow.llm.voting import (
         AdaptiveVote,
@@ -47,12 +48,14 @@ __all__ = [
     "EngineConfig",
     "EngineSpec",
     "Event",
+    "FairScheduler",
     "FilterVote",
     "Log",
     "Margin",
     "Output",
     "Prices",
     "SamplingParams",
+    "Tenant",
     "Usage",
     "Vote",
     "WeightedVote",
@@ -77,6 +80,7 @@ _HOMES = {
     "calls": "Answer LLM Prices",
     "durable": "EngineSpec",
     "engine.engine": "Engine",
+    "fair.scheduler": "FairScheduler Tenant",
     "planning": "Log collect curve fit_scaling plan",
     "voting": (
         "AdaptiveVote BestOf BetaStop Budget FilterVote Margin Vote WeightedVote Window adaptive_vote best_of_n choice "

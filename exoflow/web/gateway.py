@@ -28,6 +28,7 @@ from exoflow.web.naming import run_id_of
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
+    from exoflow.web.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +58,12 @@ class Gateway:
         max_running: Flows at a time, those not counted that wait for time or an event and keep no thread.
         max_queue: Flows that wait for their turn; they are begun durably, and survive this process.
         executor: Where tasks run, instead of where the flow says.
+        fair: Tokens take turns among the flows that wait; else who came first is next.
     """
 
     def __init__(
         self, store: Store, flows: Mapping[str, Flow], *, max_running: int = 200, max_queue: int = 1000,
-        executor: str | None = None,
+        executor: str | None = None, fair: bool = False,
     ) -> None:  # fmt: skip
         self.store = store
         self.flows = dict(flows)
@@ -72,7 +74,7 @@ class Gateway:
         self._executor = executor
         self._threads: Threads[Execution] = Threads(max_running, _serve, "exoflow-flow")
         self._running: set[Execution] = set()
-        self._queue: deque[Execution] = deque()
+        self._queue: deque[Execution] | Turns = deque() if not fair else _turns()
         specs = {flow.name: flow._spec for flow in flows.values()}
         self._adoption = Adoption(store, specs, executor=executor)
         self._adopted: deque[Execution] = deque()
@@ -299,6 +301,12 @@ class Gateway:
         if self._running:
             logger.info("stopping %d flows that have not ended in %g s", len(self._running), grace_s)
         await _stop(self._running, stopped)
+
+
+def _turns() -> Turns:
+    from exoflow.web.turns import Turns
+
+    return Turns(lambda execution: execution.labels.get(OWNER, ""))
 
 
 async def _stop(executions: Iterable[Execution], why: BaseException) -> None:

@@ -10,7 +10,7 @@ import pytest
 from llm_served import BASE, Served, tokens
 from llm_zoo import Zoo
 
-from exoflow.llm import Engine, SamplingParams
+from exoflow.llm import Engine, EngineSpec, SamplingParams
 from exoflow.llm.engine.request import Request
 from exoflow.llm.fair import RPM, VTC
 
@@ -166,3 +166,9 @@ async def test_the_server_charges_api_keys_and_their_users(zoo: Zoo) -> None:
                 await client.completions.create(model=BASE, prompt=[1, 2, 3], max_tokens=4, **who)
         await server.is_idle()
     assert [request.client for request in queue.admitted] == [("acme", "ann"), ("acme", "bob"), ("beta",)]
+
+
+def test_an_engine_that_is_described_makes_its_own_queue(zoo: Zoo) -> None:
+    spec = EngineSpec(zoo.path, queue=VTC, pages=200, block=8)
+    assert len(spec.generate([prompt(0), prompt(1)], TEN)) == 2
+    spec.close()

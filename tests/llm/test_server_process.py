@@ -98,6 +98,8 @@ def test_a_server_that_is_killed_starts_again_and_a_stop_lets_answers_end(
         (["{model}", "--host", "0.0.0.0"], "Say who may: --api-keys FILE"),
         (["{model}", "--api-keys", "none"], "--api-keys none cannot be read"),
         (["{model}", "--policy", "fair"], "policy='fair': there are"),
+        (["{model}", "--weight", "acme=2"], "give --fair, too"),
+        (["{model}", "--fair", "--weight", "acme=2"], "--weight acme: no API key has this name"),
         (["{model}", "--max-body", "big"], "--max-body big: write a number of bytes"),
         (["{model}", "--block", "0"], "block=0: it must be at least 1"),
         (["{zoo}/r8"], "r8 is no model: it has no config.json"),

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from exoflow.llm.fair.clients import SWEEP_MIN, Clients
 from exoflow.llm.fair.ledger import Account, Ledger, short
 from exoflow.llm.fair.tenants import Path, Tenant, Tenants, path_of
 
@@ -40,6 +41,22 @@ def test_a_call_is_settled_once_ever() -> None:
     assert not books.spend(ann, "r1", "a", 10, 100)
     assert books.spend(ann, "r2", "a", 1, 1), "another run's"
     assert sums(ann) == (11, 101, 0, 0)
+
+
+def test_runs_that_ended_are_forgotten_and_what_they_spent_is_not() -> None:
+    everyone = Clients(terms({"kept": Tenant(each=Tenant(each=Tenant(budget_tokens=50)))}), ("tenant", "user"), weighed)
+    for number in range(3 * SWEEP_MIN):
+        client = everyone.of({"tenant": "acme"}, f"r{number}")
+        everyone.ledger.spend(client.account, f"r{number}", "a", 1, 0)
+        client = everyone.of({"tenant": "kept"}, "run")
+        everyone.ledger.spend(client.account, "run", f"{number}", 1, 0)
+    assert len(list(everyone)) <= SWEEP_MIN + 1
+    assert everyone.ledger.account(("acme",)).spent_tokens == 3 * SWEEP_MIN
+    assert everyone.of({"tenant": "kept"}, "run").account.spent_tokens == 3 * SWEEP_MIN
+
+
+def weighed(path: Path, weight: object) -> None:
+    raise AssertionError("nobody has a weight")
 
 
 def test_a_reservation_is_given_back_once() -> None:

@@ -121,6 +121,18 @@ def test_who_has_risen_can_be_cancelled_and_requeued() -> None:
     assert order(policy, 100.0) == [0]
 
 
+def test_who_was_cancelled_and_asks_again_rises_once() -> None:
+    policy = VTC[Any](ageing_s=10)
+    for _ in range(2):
+        policy.add(Asked(0, priority=2), 0.0)
+        policy.add(Asked(1, ("b",), priority=2), 0.0)
+        assert policy.cancel(Asked(0, priority=2)) and policy.cancel(Asked(1, ("b",), priority=2))
+    policy.add(Asked(0, priority=2), 0.0)
+    policy.add(Asked(2, ("b",), arrival_s=9.0, priority=0), 9.0)
+    assert order(policy, 15.0) == [2, 0]
+    assert not policy._rises
+
+
 # Jobs.
 
 
@@ -258,6 +270,37 @@ def test_what_a_resumed_run_has_spent_is_charged_to_its_client() -> None:
     assert order(policy) == [0, 2, 1]
 
 
+def test_heaps_do_not_grow_with_what_has_left_them() -> None:
+    asked = [Asked(number) for number in range(200)]
+    policy = filled(VTC(charge="reserve"), *asked)
+    assert len(order(policy)) == 200
+    filled(policy, Asked(200), Asked(201, ("b",)))
+    for w in asked:
+        policy.finish(w)  # each refund moves its client forward
+    group = policy._band(0).root
+    assert len(group.heap) <= 2 * group.queued + 33
+    later = [Asked(number) for number in range(300, 400)]
+    filled(policy, *later)
+    assert all(policy.cancel(w) for w in later)
+    line = policy._band(0)._find(("a",)).line
+    assert len(line._heap) <= 2 * len(line) + 17
+    assert order(policy) == [200, 201]
+
+
+def test_means_are_remembered_of_so_many_clients_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exoflow.llm.fair.accounts.CLIENTS_MAX", 2)
+    policy = VTC[Any](predict="mean")
+    for number, client in enumerate("abac"):
+        policy.add(Asked(number, (client,)), 0.0)
+        policy.pop(0.0)
+        policy.charge(Asked(number, (client,)), 4)
+        policy.finish(Asked(number, (client,)))
+    policy.add(Asked(9, ("b",)), 0.0)
+    before = policy.counters()["b",]
+    policy.pop(0.0)
+    assert policy.counters()["b",] - before == 10, "who ended the longest ago is forgotten"
+
+
 # Weights.
 
 
@@ -337,6 +380,16 @@ def test_least_counter_first_serves_who_was_away_alone() -> None:
         order(policy)
         filled(policy, Asked(3), Asked(4), *(Asked(number, ("b",)) for number in (5, 6, 7)))
         assert order(policy)[:4] == expected
+
+
+def test_least_counter_first_never_forgets_a_credit() -> None:
+    policy = LCF[Any]()
+    for number in range(600):
+        w = Asked(number, (f"c{number}",), input_tokens=number)
+        policy.add(w, 0.0)
+        policy.pop(0.0)
+        policy.finish(w)
+    assert policy.counters() == {(f"c{number}",): number for number in range(600)}
 
 
 # Wrong use.

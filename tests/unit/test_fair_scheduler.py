@@ -9,13 +9,16 @@ import random
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from exoflow.errors import BudgetExceeded
 from exoflow.llm.engine.request import Overloaded, Usage, WrongRequest
+from exoflow.llm.fair import RPM
 from exoflow.llm.fair.pace import Pace
 from exoflow.llm.fair.scheduler import Ask, FairScheduler, Grant, Tenant
+from exoflow.llm.fair.settings import PolicyName
 from exoflow.testing import SkippedTime
 
 
@@ -311,6 +314,53 @@ async def test_who_waits_for_the_minute_waits_in_order_of_the_bands(clock: Skipp
         assert standing(tasks) == "+--+"
 
 
+async def test_a_policy_of_ones_own_may_wait_for_the_clock(clock: SkippedTime) -> None:
+    sched = FairScheduler(partial(RPM, 1), slots=8)
+    async with asking(sched, ask(0), ask(1), ask(2, "other")) as tasks:
+        assert standing(tasks) == "+-+"
+        await asyncio.to_thread(clock.advance, 60)
+        await turned()
+        assert standing(tasks) == "+++"
+
+
+@pytest.mark.parametrize("policy", ["vtc", "fcfs", "lcf", "drr"])
+async def test_each_policy_serves_all_and_counts_what_they_spend(policy: PolicyName) -> None:
+    sched = FairScheduler(policy, slots=1, charge="complete", cost=longest)
+    for number in range(4):
+        (await sched.admit(ask(number, "ab"[number % 2]))).settle(Usage(10, 20), 10**9)
+    stats = sched.stats()["a"]
+    assert (stats.service, stats.share, stats.spent_usd) == (40, 0.5, 2)
+    assert (stats.counter > 0) == (policy in ("vtc", "lcf"))
+    told = sched.prometheus()
+    assert f'exoflow_scheduler_spent_usd_total{{scheduler="{sched.name}",tenant="a"}} 2.0' in told
+    assert f'exoflow_scheduler_wait_p95_seconds{{scheduler="{sched.name}",tenant="b"}}' in told
+
+
+def longest(input_tokens: int, output_tokens: int) -> int:
+    return max(input_tokens, output_tokens)
+
+
+async def test_held_calls_that_are_cancelled_are_passed_over() -> None:
+    sched = FairScheduler(slots=8, tenants={"acme": Tenant(budget_tokens=50)})
+    async with asking(sched, *map(ask, range(5))) as tasks:
+        assert standing(tasks) == "++---"
+        tasks[3].cancel()
+        await turned()
+        tasks[0].result().release()
+        tasks[1].result().release()
+        await turned()
+        assert standing(tasks) == "+++x+"
+
+
+async def test_the_pace_of_an_endpoint_is_corrected_and_held(clock: SkippedTime) -> None:
+    pace = Pace(tpm=100)
+    assert pace.take(80) == 0
+    pace.correct(80, 10)
+    assert pace.take(80) == 0
+    pace.hold(90)
+    assert pace.take(1) == 90
+
+
 async def test_threads_and_event_loops_share_the_slots() -> None:
     sched = FairScheduler(slots=3)
     lock, in_flight, most, done = threading.Lock(), 0, 0, 0
@@ -379,8 +429,8 @@ async def test_schedulers_of_one_name_are_one_and_the_one_made_here_rules() -> N
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"policy": "best"}, {"slots": 0}, {"charge": "later"}, {"group_by": ()}, {"group_by": ("tenant", "tenant")},
-        {"tenants": {("a", "b", "c", "d"): Tenant()}},
+        {"policy": "best"}, {"slots": 0}, {"charge": "later"}, {"ageing_s": 0}, {"group_by": ()},
+        {"group_by": ("tenant", "tenant")}, {"tenants": {("a", "b", "c", "d"): Tenant()}},
     ],
 )  # fmt: skip
 def test_a_wrong_description_is_refused_by_name(wrong: dict[str, object]) -> None:

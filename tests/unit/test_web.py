@@ -117,7 +117,7 @@ def memory(request: pytest.FixtureRequest) -> None:
 
 
 def made(request: pytest.FixtureRequest, tokens: Tokens | None = None, **options: Any) -> Service:
-    limits = {name: options.pop(name) for name in ("max_running", "max_queue") if name in options}
+    limits = {name: options.pop(name) for name in ("max_running", "max_queue", "fair") if name in options}
     gateway = Gateway(open_store(f"memory://{request.node.name}"), FLOWS, **limits)
     return Service(gateway, tokens, **options)
 
@@ -376,6 +376,24 @@ async def test_beyond_the_limits_clients_are_told_to_come_again(request: pytest.
         gates["a"].set()
         answer = await client.post("/flows/wait", json={"name": "b"}, headers=keyed("b"))
         assert (answer.status_code, answer.json()) == (200, "b")
+
+
+@pytest.mark.parametrize("fair", [False, True])
+async def test_tokens_take_turns_if_the_gateway_is_to_be_fair(request: pytest.FixtureRequest, fair: bool) -> None:
+    service = made(request, Tokens(SECRETS), max_running=1, fair=fair)
+    asked = [("alice", "a0"), ("alice", "a1"), ("alice", "a2"), ("alice", "a3"), ("bob", "b0"), ("bob", "b1")]
+    gates.update((name, threading.Event()) for _, name in asked)
+    async with client_of(service, "alice") as alice, client_of(service, "bob") as bob:
+        for who, name in asked:
+            client = alice if who == "alice" else bob
+            await client.post("/flows/wait", json={"name": name}, headers={"Prefer": "respond-async"})
+        for place in range(len(asked)):
+            while len(calls) <= place:  # noqa: ASYNC110  # it is another thread's doing
+                await asyncio.sleep(0.001)
+            gates[calls[place]].set()
+        await service.gateway.drain(60)
+    in_turn = ["a0", "a1", "b0", "a2", "b1", "a3"]
+    assert calls == (in_turn if fair else [name for _, name in asked])
 
 
 async def test_a_flow_that_waits_for_an_event_takes_no_place(

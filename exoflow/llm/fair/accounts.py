@@ -34,8 +34,8 @@ class Account(Generic[K]):
         return self._up_to(cost(self.input_tokens, self.expected))
 
     def more(self, cost: Cost, tokens: int) -> int:
-        self.got += tokens
-        return 0 if self.got <= self.expected else self._up_to(cost(self.input_tokens, self.got))
+        got = self.got = self.got + tokens
+        return 0 if got <= self.expected else self._up_to(cost(self.input_tokens, got))
 
     def settle(self, cost: Cost, billed: int | None) -> int:
         """Below 0: a refund."""

@@ -5,17 +5,9 @@ from __future__ import annotations
 import bisect
 import heapq
 from collections.abc import Callable, Iterator
-from typing import Generic, Protocol
+from typing import Generic
 
 from exoflow.llm.fair.policy import Policy, W
-
-
-class Banded(Policy[W], Protocol):
-    """What a band is."""
-
-    def knows(self, w: W) -> bool:
-        """It was admitted, and has not ended."""
-        ...
 
 
 class Bands(Generic[W]):
@@ -27,17 +19,19 @@ class Bands(Generic[W]):
             for ever. None: nobody rises. Who has been admitted once stays in its band.
     """
 
-    def __init__(self, band: Callable[[], Banded[W]], ageing_s: float | None = None) -> None:
+    def __init__(self, band: Callable[[], Policy[W]], ageing_s: float | None = None) -> None:
         if ageing_s is not None and ageing_s <= 0:
             raise ValueError(f"ageing_s={ageing_s} is to be above 0, or None")
         self._make = band
         self._ageing_s = ageing_s
         self._urgencies: list[int] = []
-        self._bands: dict[int, Banded[W]] = {}
+        self._bands: dict[int, Policy[W]] = {}
         self._risen: dict[int, int] = {}
         """Of requests that are not in the band of their own priority, by number."""
-        self._due: list[tuple[float, int, W]] = []
-        """When who rises, if it still waits."""
+        self._rises: dict[int, tuple[float, W]] = {}
+        """When who rises. Those are in it that have not been admitted."""
+        self._due: list[tuple[float, int]] = []
+        """The same in order, and some that are past."""
 
     def add(self, w: W, now_s: float) -> None:
         if w.priority < 0:
@@ -58,10 +52,12 @@ class Bands(Generic[W]):
     def pop(self, now_s: float) -> W:
         w = self.peek(now_s)
         assert w is not None, "nobody is next"
+        self._rises.pop(w.number, None)
         return self._of(w).pop(now_s)
 
     def charge(self, w: W, tokens: int) -> None:
-        self._of(w).charge(w, tokens)
+        band = self._bands[w.priority] if not self._risen else self._of(w)  # once a token: no detour
+        band.charge(w, tokens)
 
     def finish(self, w: W, billed: int | None = None) -> None:
         self._of(w).finish(w, billed)
@@ -71,6 +67,7 @@ class Bands(Generic[W]):
         if not self._of(w).cancel(w):
             return False
         self._risen.pop(w.number, None)
+        self._rises.pop(w.number, None)
         return True
 
     def __len__(self) -> int:
@@ -80,10 +77,10 @@ class Bands(Generic[W]):
         for band in self._bands.values():
             yield from band
 
-    def _of(self, w: W) -> Banded[W]:
+    def _of(self, w: W) -> Policy[W]:
         return self._band(self._risen.get(w.number, w.priority))
 
-    def _band(self, urgency: int) -> Banded[W]:
+    def _band(self, urgency: int) -> Policy[W]:
         band = self._bands.get(urgency)
         if band is None:
             band = self._bands[urgency] = self._make()
@@ -92,14 +89,17 @@ class Bands(Generic[W]):
 
     def _will_rise(self, w: W, since_s: float) -> None:
         if self._ageing_s is not None and self._risen.get(w.number, w.priority):
-            heapq.heappush(self._due, (since_s + self._ageing_s, w.number, w))
+            self._rises[w.number] = since_s + self._ageing_s, w
+            heapq.heappush(self._due, (since_s + self._ageing_s, w.number))
 
     def _rise(self, now_s: float) -> None:
         while self._due and self._due[0][0] <= now_s:
-            due_s, _, w = heapq.heappop(self._due)
-            band = self._of(w)
-            if band.knows(w) or not band.cancel(w):
+            due_s, number = heapq.heappop(self._due)
+            rises_s, w = self._rises.get(number, (None, None))
+            if w is None or rises_s != due_s:
                 continue
-            self._risen[w.number] = self._risen.get(w.number, w.priority) - 1
+            del self._rises[number]
+            self._of(w).cancel(w)
+            self._risen[number] = self._risen.get(number, w.priority) - 1
             self._of(w).add(w, now_s)
             self._will_rise(w, due_s)

@@ -130,9 +130,6 @@ class _Arrivals(Generic[W]):
         self.finish(w)
         return True
 
-    def knows(self, w: W) -> bool:
-        return w.number in self._admitted
-
     def __len__(self) -> int:
         return len(self._waiting)
 
@@ -173,7 +170,7 @@ class _Limited(_Arrivals[W]):
             heapq.heapify(self._heap)
         self._later_than = number
         while (w := super().peek(now_s)) is not None:
-            if self.knows(w) or self._minute.used[w.client] < self._limit:
+            if w.number in self._admitted or self._minute.used[w.client] < self._limit:
                 return w
             self._later.append(heapq.heappop(self._heap))
         return None
@@ -181,7 +178,7 @@ class _Limited(_Arrivals[W]):
     def pop(self, now_s: float) -> W:
         w = self.peek(now_s)
         assert w is not None, "nobody is next"
-        self._minute.used[w.client] += not self.knows(w)
+        self._minute.used[w.client] += w.number not in self._admitted
         return self._take()
 
 
@@ -239,9 +236,6 @@ class _Turns(Generic[W]):
         if w.number in self._accounts:
             self.finish(w)
         return True
-
-    def knows(self, w: W) -> bool:
-        return w.number in self._accounts
 
     def __len__(self) -> int:
         return self._waiting

@@ -9,6 +9,8 @@ from exoflow.llm.fair.ledger import Ledger
 from exoflow.llm.fair.meters import Meter
 from exoflow.llm.fair.tenants import Amount, Path, Tenant, Tenants
 
+SWEEP_MIN = 16_384
+
 
 class Clients:
     """All that were charged once.
@@ -28,11 +30,14 @@ class Clients:
         self._weights: dict[Path, Amount] = {}
         self._stamps: dict[Path, int] = {}
         self._clients: dict[Path, Client] = {}
+        self._sweep_at = SWEEP_MIN
 
     def of(self, labels: Mapping[str, str], run: str) -> Client:
         path = (*[labels.get(level, "") for level in self._levels], run)
         found = self._clients.get(path)
         if found is None:
+            if len(self._clients) >= self._sweep_at:
+                self._sweep()
             meter = self.meters.setdefault(path[0], Meter())
             found = self._clients[path] = Client(path, self.ledger.account(path), meter)
             self._look_up(found)
@@ -54,6 +59,14 @@ class Clients:
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self._clients.values())
+
+    def _sweep(self) -> None:
+        """Runs end, and nobody says so: those that wait for nothing, and have no budget to be kept, are forgotten."""
+        for path, client in list(self._clients.items()):
+            if not client.account.waiting and not client.account.has_budget:
+                del self._clients[path]
+                self.ledger.forget(client.account)
+        self._sweep_at = max(SWEEP_MIN, 2 * len(self._clients))
 
     def _look_up(self, client: Client) -> None:
         client.band = self._tenants.band(client.path)

@@ -38,9 +38,8 @@ class Linear:
         self._words = f"Linear({input}, {output}{'' if cached is None else f', cached={cached}'})"
 
     def __call__(self, input_tokens: int, output_tokens: int, /, cached_tokens: int = 0) -> int:
-        return (
-            self._input * (input_tokens - cached_tokens) + self._output * output_tokens + self._cached * cached_tokens
-        )
+        cost = self._input * input_tokens + self._output * output_tokens
+        return cost - (self._input - self._cached) * cached_tokens if cached_tokens else cost
 
     def __repr__(self) -> str:
         return self._words

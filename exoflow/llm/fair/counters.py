@@ -151,7 +151,8 @@ class Counters(Generic[W]):
 
     def charge(self, w: W, tokens: int) -> None:
         account = self._accounts[w.number]
-        self._charge(account.owner, account.more(self._cost, tokens))
+        if due := account.more(self._cost, tokens):
+            self._charge(account.owner, due)
 
     def finish(self, w: W, billed: int | None = None) -> None:
         account = self._accounts.pop(w.number)
@@ -190,10 +191,6 @@ class Counters(Generic[W]):
                 elif group is self.root:
                     found[()] = Fraction(child.counter, self.scale)
         return found
-
-    def knows(self, w: W) -> bool:
-        """It was admitted, and has not ended."""
-        return w.number in self._accounts
 
     def __len__(self) -> int:
         return self.root.waiting
@@ -297,10 +294,10 @@ class Counters(Generic[W]):
         if not amount:
             return
         node = leaf
-        while node.parent is not None:
+        while (parent := node.parent) is not None:
             node.counter += amount * node.step
-            node = node.parent
-            node._head = None
+            parent._head = None
+            node = parent
         if amount < 0:
             for node in leaf.up():
                 if node.waiting:

@@ -111,6 +111,10 @@ class Ledger:
         account.limit_nano_usd = terms.budget_nano_usd
         account.limit_waiting = terms.max_waiting
 
+    def forget(self, account: Account) -> None:
+        """Nobody asks again what was spent there. What is spent above it stays."""
+        del self._accounts[account.path]
+
     def __iter__(self) -> Iterator[Account]:
         return iter(self._accounts.values())
 
@@ -131,10 +135,11 @@ class Ledger:
 
     def spend(self, account: Account, run: str, call: str, tokens: int, nano_usd: int, service: int = 0) -> bool:
         """Settle a call, whether it was reserved here or long ago. False: it was before, and nothing is spent."""
-        settled = self._settled.setdefault(run, set())
-        if call in settled:
-            return False
-        settled.add(call)
+        if run:  # outside of a flow nobody tells of a call again
+            settled = self._settled.setdefault(run, set())
+            if call in settled:
+                return False
+            settled.add(call)
         for each in account.upwards:
             each.spent_tokens += tokens
             each.spent_nano_usd += nano_usd

@@ -12,6 +12,7 @@ from exoflow.llm.fair.baselines import DRR, FCFS, LCF
 from exoflow.llm.fair.costs import Cost
 from exoflow.llm.fair.dispatch import Dispatch
 from exoflow.llm.fair.policy import Policy
+from exoflow.llm.fair.reserving import ReservingVTC
 from exoflow.llm.fair.tenants import Path, Tenant, Tenants, check_tenant, check_whole
 from exoflow.llm.fair.turns import Turns
 from exoflow.llm.fair.vtc import VTC
@@ -73,8 +74,10 @@ class Settings:
 
     def _policy(self) -> Policy[Waiter]:
         match self.policy:
+            case "vtc" if self.charge == "reserve":
+                return ReservingVTC(self.cost, ageing_s=self.ageing_s)
             case "vtc":
-                return VTC(self.cost, charge=self.charge, ageing_s=self.ageing_s)
+                return VTC(self.cost, ageing_s=self.ageing_s)
             case "lcf":
                 return LCF(self.cost, charge=self.charge, ageing_s=self.ageing_s)
             case "drr":
