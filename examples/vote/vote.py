@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -23,13 +24,13 @@ from exoflow import flow
 from exoflow.errors import LLMError
 from exoflow.llm import LLM, EngineSpec, FilterVote, Log, Prices, Vote, collect, filter_vote, vote
 from exoflow.llm.engine.models.sources import find_model
-from vote_asked import Asked, Counted
+from vote_asked import DIES_AT, Asked, Counted
 from vote_tasks import TASKS
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 PRICES = Prices(usd_per_million_in=0.15, usd_per_million_out=0.60)
 """As if it had been asked of somebody who is paid: the model is free, and its tokens are not interesting without."""
-BATCH = 64
+BATCH = 128
 
 
 @flow
@@ -61,18 +62,18 @@ def votes(llm: LLM, names: list[str], k: int) -> list[tuple[str, Vote, FilterVot
 def engine_for(words: argparse.Namespace, asked: Asked) -> EngineSpec:
     """The built-in engine, whose queue writes down what it is asked.
 
-    No more is in it at a time than runs in a batch, so that a kill costs no more than that. Blocks of 4 tokens: prompts
-    are short, and what is left over of one after its last full block is computed for each sample again.
+    No more is in it at a time than runs in a batch, so that a kill costs no more than that. A block is one token: so a
+    sample computes nothing of its prompt that another has computed, down to the last token, from which it chooses.
     """
     return EngineSpec(
         words.model,
         device="cpu",
         dtype="float32",
-        block=4,
-        pages=4000,
+        block=1,
+        pages=30_000,
         max_batch=BATCH,
         max_waiting=BATCH,
-        queue=Counted(str(asked.path), words.dies_at),
+        queue=Counted(str(asked.path)),
     )
 
 
@@ -93,9 +94,9 @@ def live(words: argparse.Namespace, asked: Asked) -> tuple[dict[str, Log], list[
 def die_first(words: argparse.Namespace, asked: Asked) -> None:
     """The first life is a process of its own, which is killed when half of all questions were asked."""
     half = len(TASKS) * words.items * words.samples // 2
-    command = [sys.executable, __file__, *sys.argv[1:], "--dies-at", str(half)]
+    command = [sys.executable, __file__, *sys.argv[1:]]
     console.print(f"A first process begins. At question {half:,} it is killed.", highlight=False)
-    ended = subprocess.run(command, check=False).returncode
+    ended = subprocess.run(command, check=False, env={**os.environ, DIES_AT: str(half)}).returncode
     if ended != -signal.SIGKILL:
         sys.exit(f"it was to be killed, and ended by itself, with {ended}")
     console.print(f"Killed, with SIGKILL, at question {len(asked):,}. This process goes on.\n", highlight=False)
@@ -108,7 +109,7 @@ def main() -> int:
     try:
         with console.status(f"looking for {words.model}: the first time it is converted, which takes half a minute"):
             find_model(words.model)
-        if words.dies_at is None and words.kill and not len(asked):
+        if DIES_AT not in os.environ and words.kill and not len(asked):
             die_first(words, asked)
         logs, taken = live(words, asked)
     except LLMError as error:
@@ -133,7 +134,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path("votes"), help="where all is kept (%(default)s)")
     parser.add_argument("--model", default="smollm2", help="a directory, a GGUF file, or %(default)s")
     parser.add_argument("--no-kill", dest="kill", action="store_false", help="do not kill the first process")
-    parser.add_argument("--dies-at", type=int, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.quick:
         words.items, words.samples = 10, 5

@@ -11,6 +11,11 @@ from pathlib import Path
 from exoflow.llm.engine.queues import Fcfs
 from exoflow.llm.engine.request import Request
 
+DIES_AT = "VOTE_DIES_AT"
+"""The environment variable that says at which question the process dies. It is no part of the engine's description,
+which the run records, and the next process uses again.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -34,19 +39,18 @@ class Counted:
     """Makes the queue of an engine."""
 
     path: str
-    dies_at: int | None = None
 
     def __call__(self) -> Fcfs:
-        return _Counting(Asked(Path(self.path)), self.dies_at)
+        return _Counting(Asked(Path(self.path)))
 
 
 class _Counting(Fcfs):
     """First come, first served; and a line for each that comes, before anything is computed for it."""
 
-    def __init__(self, asked: Asked, dies_at: int | None) -> None:
+    def __init__(self, asked: Asked) -> None:
         super().__init__()
-        self._file = os.open(asked.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._left = None if dies_at is None else dies_at - len(asked)
+        self._file = os.open(asked.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._left = int(os.environ[DIES_AT]) - len(asked) if DIES_AT in os.environ else None
 
     def add(self, request: Request, now_s: float) -> None:
         os.write(self._file, b"%d\n" % os.getpid())

@@ -18,8 +18,8 @@ from vote_asked import Asked
 from vote_tasks import TASKS
 
 VOTE, FILTERED, CHOSEN, FITTED = "#0072B2", "#009E73", "#D55E00", "#6E6E6E"  # Okabe and Ito's
-VALUE_USD = 0.00005
-"""What a right answer is worth, for the plan: about five calls."""
+VALUE_USD = 0.0005
+"""What a right answer is worth, for the plan: some thirty calls."""
 
 
 def show(
@@ -35,7 +35,7 @@ def show(
     console.print(_table(logs, votes, filtered))
     console.print(_plans(logs))
     for question, plain, judged in taken:
-        how = "none passed: all voted" if judged.fell_back else f"{judged.n_passed} of {judged.n_valid} passed"
+        how = "none passed: all voted" if judged.fell_back else f"{judged.n_passed} of {len(judged.samples)} passed"
         console.print(f"{question}: vote {_said(plain)}; filter-vote {_said(judged)}, {how}", highlight=False)
     _tell_asked(logs, taken, asked, console)
     _draw(logs, votes, filtered, folder)
@@ -45,11 +45,12 @@ def show(
 def _table(logs: Mapping[str, Log], votes: Mapping[str, Curve], filtered: Mapping[str, Curve]) -> Table:
     of_all = next(iter(votes.values())).ks
     shown = sorted({k for k in (1, 3, 11, 21) if k in of_all} | {of_all[-1]})
-    table = Table(title="How often a vote of K is right, with intervals of 95 % over questions", title_justify="left")
+    title = "How often a vote of K is right, with 95 % intervals over questions; filtered: of those that a rule passes"
+    table = Table(title=title, title_justify="left")
     table.add_column("task")
     for k in shown:
-        table.add_column(f"K = {k}", justify="right")
-    table.add_column("enough", justify="right")
+        table.add_column(f"K = {k}", justify="right", no_wrap=True)
+    table.add_column("enough:\n1 s.e. rule", justify="right")
     table.add_column("best by the\nfitted law", justify="right")
     for name, each in votes.items():
         law = fit_scaling(logs[name])
@@ -57,17 +58,17 @@ def _table(logs: Mapping[str, Log], votes: Mapping[str, Curve], filtered: Mappin
         table.add_row(name, *(_accuracy(each[k]) for k in shown), str(each.best_k().k), best)
         if name in filtered:
             judged = filtered[name]
-            table.add_row("  judged by a rule", *(_accuracy(judged[k]) for k in shown), str(judged.best_k().k), "")
+            table.add_row("  filtered", *(_accuracy(judged[k]) for k in shown), str(judged.best_k().k), "")
     return table
 
 
 def _accuracy(point: Point) -> str:
-    return f"{point.accuracy:.3f} [{point.low:.2f}, {point.high:.2f}]"
+    return f"{point.accuracy:.3f} {point.low:.2f}–{point.high:.2f}"
 
 
 def _plans(logs: Mapping[str, Log]) -> Table:
     table = Table(
-        title=f"If a right answer were worth ${VALUE_USD:.5f}, at $0.15 and $0.60 for a million tokens",
+        title=f"If a right answer were worth ${VALUE_USD:.4f}, at $0.15 and $0.60 for a million tokens",
         title_justify="left",
     )
     for head in ("task", "best K", "it may be", "USD for 1,000 questions", "gain for 1,000 against K = 1"):
