@@ -161,6 +161,28 @@ def test_another_price_scheduler_or_key_is_no_other_call(
     assert len(endpoint.asked) == 3
 
 
+def test_a_run_that_goes_on_goes_on_with_the_price_that_it_is_given_now(
+    endpoint: FakeEndpoint, run: Callable[..., Any]
+) -> None:
+    dies = [True]
+
+    @flow
+    def asks(llm: LLM) -> list[int]:
+        first = llm("one").nano_usd
+        if dies[0]:
+            raise KeyboardInterrupt
+        return [first, llm("two").nano_usd]
+
+    def at(usd: int) -> LLM:
+        return LLM(endpoint.url, model="fake", max_tokens=20, prices=Prices(usd, usd))
+
+    with pytest.raises(KeyboardInterrupt):
+        run(asks, at(1))
+    dies[0] = False
+    first, second = run(asks, at(1000))
+    assert 0 < first * 100 < second
+
+
 def test_another_model_is_another_run(llm: LLM, endpoint: FakeEndpoint, run: Callable[..., Any]) -> None:
     run(three, llm)
     with pytest.raises(exoflow.errors.RunMismatch, match="model"):
