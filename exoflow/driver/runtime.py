@@ -36,9 +36,6 @@ from exoflow.protocols import Executor, Store, place_of
 logger = logging.getLogger(__name__)
 
 Turn = threading.RLock
-Given = tuple[tuple[Any, ...], Mapping[str, Any]]
-"""Arguments of a run as its caller has them, and no copy."""
-
 T = TypeVar("T")
 
 _runtimes: dict[Hashable, Runtime] = {}
@@ -133,7 +130,7 @@ class Runtime:
                     flow, args, kwargs, inputs, journal, run_id, epoch, index, labels, executor, executors, cwd
                 )
             assert claimed.found is not None
-            return self._known(claimed.found, flow, inputs, (args, kwargs), executor, executors)
+            return self._known(claimed.found, flow, inputs, executor, executors)
 
     def _turn(self, run_id: str) -> Turn:
         """Held by the thread that begins the run of this id, or goes on with it: others then find it, and join."""
@@ -240,13 +237,7 @@ class Runtime:
     # -- going on ------------------------------------------------------------------------------------------------------
 
     def _known(
-        self,
-        found: Found,
-        flow: FlowSpec,
-        inputs: codec.Encoded,
-        given: Given,
-        executor: Executor,
-        executors: Executors,
+        self, found: Found, flow: FlowSpec, inputs: codec.Encoded, executor: Executor, executors: Executors
     ) -> Execution:
         """The run of a chosen id exists: live elsewhere, broken off, or ended."""
         history = History(found.records)
@@ -264,7 +255,7 @@ class Runtime:
             raise _no_start(found.run_id)
         if found.state == "ended":
             return self._stored(found.run_id, flow, history, executor, executors)
-        return self.adopt(found.run_id, lambda _: flow, executor=executor, executors=executors, given=given)
+        return self.adopt(found.run_id, lambda _: flow, executor=executor, executors=executors, given=inputs)
 
     def _encoded(self, payload: records.Payload) -> codec.Encoded | None:
         value: Value | None = value_of(payload)
@@ -308,7 +299,7 @@ class Runtime:
         executors: Executors,
         takeover: bool = False,
         accept: Sequence[str] = (),
-        given: Given | None = None,
+        given: codec.Encoded | None = None,
     ) -> Execution:
         """Go on with a run that broke off or failed; a run that is done gives its result.
 
@@ -335,7 +326,7 @@ class Runtime:
         executors: Executors,
         takeover: bool,
         accept: Sequence[str],
-        given: Given | None,
+        given: codec.Encoded | None,
     ) -> Execution:
         self.journal.flush()  # it may have broken off in this very process, a moment ago
         found = self.journal.find(run_id, listens=not takeover)
@@ -360,8 +351,8 @@ class Runtime:
             raise _no_start(run_id)
         flow = flow_of(start)
         default = executor or executors(start.executor)
-        inputs = self._encoded(start.inputs)
-        args, kwargs = given or (codec.decode(inputs) if inputs is not None else ((), {}))
+        inputs = given or self._encoded(start.inputs)
+        args, kwargs = codec.decode(inputs) if inputs is not None else ((), {})
         execution = Execution(
             run_id=RunId(run_id),
             epoch=adopted.epoch,
