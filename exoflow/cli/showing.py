@@ -30,7 +30,7 @@ def show(
     json_output: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show a run's calls: what each waited for, what was saved, what was run again and why."""
+    """Show a run's calls: what each waited for, what was saved, what models cost, what ran again and why."""
     terminal = Terminal(json_output=json_output)
     with reported(terminal, debug=debug):
         with catalogue_of(store_of(store), terminal) as catalogue:

@@ -1,4 +1,13 @@
-"""Task libraries for work with language models: calls of any endpoint, votes and their worth, the multi-LoRA engine."""
+"""Task libraries for work with language models: calls of any endpoint, votes and their worth, the multi-LoRA engine.
+
+Rooms, each of which knows those below it; ``docs/architecture.md`` has a picture.
+    planning, voting    what samples and votes are worth; votes
+    library_flow        flows that sync and async callers call alike
+    laws                what a vote is worth, in formulas
+    calls, fair         calls, recorded and paid for once; whose turn it is, and who may spend what
+    durable             the engine in a flow
+    engine, server      the multi-LoRA engine, over HTTP; ``bench`` measures both
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import exoflow
-from exoflow import errors
+from exoflow import errors, llm
+from exoflow.llm import calls, fair, planning, voting
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -21,6 +22,12 @@ def test_every_exported_name_stands_in_the_reference() -> None:
     text = "".join((REFERENCE / page).read_text() for page in ("python.md", "errors.md"))
     missing = [name for name in exoflow.__all__ if not re.search(rf"`@?(exoflow\.)?{name}\b", text)]
     assert not missing
+
+
+def test_every_name_that_a_library_for_models_exports_stands_in_the_reference() -> None:
+    text = (REFERENCE / "llm.md").read_text()
+    for library in (llm, calls, fair, voting, planning):
+        assert not [name for name in library.__all__ if not re.search(rf"`{name}\b", text)], library.__name__
 
 
 def test_every_function_in_the_reference_is_exported() -> None:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from exoflow.llm.fair import FCFS, LCF, VTC, Linear
-from exoflow.llm.fair.counters import Counters, Node
+from exoflow.llm.fair.counters import Counters
+from exoflow.llm.fair.nodes import Node
 
 Client = tuple[str, ...]
 COST = Linear(1, 2)

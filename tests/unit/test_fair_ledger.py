@@ -8,7 +8,8 @@ import pytest
 
 from exoflow.llm.fair.clients import SWEEP_MIN, Clients
 from exoflow.llm.fair.ledger import Account, Ledger, short
-from exoflow.llm.fair.tenants import Path, Tenant, Tenants, path_of
+from exoflow.llm.fair.policy import Path, path_of
+from exoflow.llm.fair.tenants import Tenant, Tenants
 
 ANN = ("acme", "ann", "r1")
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from exoflow.llm.fair.limits import Window
+from exoflow.llm.fair.limits import SlidingMinute
 from exoflow.llm.fair.pace import Pace
 from exoflow.testing import SkippedTime
 
@@ -15,7 +15,7 @@ def test_no_minute_sees_more_requests_or_tokens_than_may_be() -> None:
     for seed in range(50):
         rng = random.Random(seed)
         requests, tokens = rng.randint(1, 20), rng.randint(100, 1000)
-        window, now_s, taken = Window(requests, tokens), 0.0, []
+        window, now_s, taken = SlidingMinute(requests, tokens), 0.0, []
         for _ in range(300):
             asked = rng.randint(1, 100)
             wait_s = window.take(now_s, asked)
@@ -31,7 +31,7 @@ def test_no_minute_sees_more_requests_or_tokens_than_may_be() -> None:
 
 
 def test_what_a_request_has_not_used_is_free_again_before_its_minute_is_over() -> None:
-    window = Window(None, 100)
+    window = SlidingMinute(None, 100)
     assert window.take(0.0, 80) == 0
     assert window.take(1.0, 80) == 59
     window.correct(80, 10)
@@ -41,7 +41,7 @@ def test_what_a_request_has_not_used_is_free_again_before_its_minute_is_over() -
 
 
 def test_a_correction_after_the_minute_changes_nothing() -> None:
-    window = Window(None, 100)
+    window = SlidingMinute(None, 100)
     window.take(0.0, 80)
     assert window.take(60.0, 70) == 0
     window.correct(80, 10)
@@ -50,7 +50,7 @@ def test_a_correction_after_the_minute_changes_nothing() -> None:
 
 
 def test_a_request_larger_than_the_whole_minute_goes_alone() -> None:
-    window = Window(None, 100)
+    window = SlidingMinute(None, 100)
     assert window.take(0.0, 500) == 0
     assert window.take(1.0, 1) == 59
     assert window.take(60.0, 1) == 0
@@ -58,7 +58,7 @@ def test_a_request_larger_than_the_whole_minute_goes_alone() -> None:
 
 
 def test_retry_after_holds_back_all() -> None:
-    window = Window(None, None)
+    window = SlidingMinute(None, None)
     window.hold(10.0)
     window.hold(5.0)
     assert window.take(4.0, 1) == 6
@@ -68,7 +68,7 @@ def test_retry_after_holds_back_all() -> None:
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])
 def test_a_limit_is_a_whole_number_from_one(wrong: float) -> None:
     with pytest.raises(ValueError, match="tpm="):
-        Window(None, wrong)  # type: ignore[arg-type]
+        SlidingMinute(None, wrong)  # type: ignore[arg-type]
 
 
 def test_those_who_call_one_endpoint_share_its_minute(clock: SkippedTime) -> None:

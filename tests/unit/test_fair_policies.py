@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from exoflow.llm.fair import DRR, FCFS, LCF, RPM, VTC, Linear, Policy
-from exoflow.llm.fair.accounts import Within
+from exoflow.llm.fair.charges import Within
 from exoflow.llm.fair.line import ENDED_MAX
 
 
@@ -288,7 +288,7 @@ def test_heaps_do_not_grow_with_what_has_left_them() -> None:
 
 
 def test_means_are_remembered_of_so_many_clients_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exoflow.llm.fair.accounts.CLIENTS_MAX", 2)
+    monkeypatch.setattr("exoflow.llm.fair.charges.CLIENTS_MAX", 2)
     policy = VTC[Any](predict="mean")
     for number, client in enumerate("abac"):
         policy.add(Asked(number, (client,)), 0.0)

@@ -12,6 +12,7 @@ Rooms:
     connections         of each event loop
     streaming           an answer that is read as it comes, outside of a flow
     batch               many calls in one file
+    metering            what a block of a flow calls: a judge is a part of its vote
     on_engine           the built-in engine instead of an endpoint
 """
 

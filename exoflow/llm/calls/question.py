@@ -19,6 +19,8 @@ _PER_MESSAGE = 8
 """Tokens of a chat's template, at most, more or less."""
 _PER_PART = 1024
 """Tokens of an image and the like, which nobody knows before."""
+BYTES_PER_TOKEN = 4
+"""Of text, more or less."""
 _KNOWN = frozenset(
     ["max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "logprobs",
      "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty", "tools",
@@ -120,7 +122,7 @@ class Question:
     @property
     def likely_input_tokens(self) -> int:
         text, others, count = self._size
-        return text // 4 + others * _PER_PART + count * _PER_MESSAGE // 2 + 1
+        return text // BYTES_PER_TOKEN + others * _PER_PART + count * _PER_MESSAGE // 2 + 1
 
     @property
     def has_other_than_text(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exoflow.llm.calls.question import Question
+from exoflow.llm.calls.question import BYTES_PER_TOKEN, Question
 from exoflow.llm.engine.request import Usage
 
 _TEMPLATE = 20_000
@@ -31,7 +31,7 @@ def usage_of(told: object, question: Question, text: str) -> tuple[Usage, bool]:
         found = _count(details["cached_tokens"], 0, asked if asked is not None else 0)
         cached, is_odd = found or 0, found is None
     estimated = asked is None or answered is None or is_odd
-    likely_out = min(most_out, max(len(text.encode("utf-8", "surrogatepass")) // 4, 1 if text else 0))
+    likely_out = min(most_out, max(len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN, 1 if text else 0))
     return Usage(
         question.likely_input_tokens if asked is None else asked, likely_out if answered is None else answered, cached
     ), estimated

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from exoflow.llm.fair.ledger import Account, Reservation
-from exoflow.llm.fair.tenants import Path
+from exoflow.llm.fair.policy import Path
 
 if TYPE_CHECKING:
     from exoflow.llm.fair.meters import Meter

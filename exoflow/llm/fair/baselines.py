@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from math import lcm
 from typing import Any, ClassVar, Generic
 
-from exoflow.llm.fair.accounts import Account
 from exoflow.llm.fair.bands import Bands
+from exoflow.llm.fair.charges import Charges
 from exoflow.llm.fair.costs import Cost, Linear, weight_of
-from exoflow.llm.fair.counters import Counters, Node
+from exoflow.llm.fair.counters import Counters
 from exoflow.llm.fair.line import Line
-from exoflow.llm.fair.policy import Client, W, order_of
-from exoflow.llm.fair.vtc import VTC, Weights, path_of
+from exoflow.llm.fair.nodes import Node
+from exoflow.llm.fair.policy import Path, W, order_of, path_of
+from exoflow.llm.fair.vtc import VTC, Weights
 
 
 class FCFS(Bands[W]):
@@ -81,7 +82,7 @@ class DRR(Bands[W]):
         unit = lcm(*(weight.denominator for weight in exact.values()))
         gains = {client: int(quantum * weight * unit) for client, weight in exact.items()}
         of_cost = cost if cost is not None else Linear(1, 2)
-        super().__init__(lambda: _Turns(of_cost, gains, quantum * unit, unit), ageing_s)
+        super().__init__(lambda: _RoundRobin(of_cost, gains, quantum * unit, unit), ageing_s)
 
 
 MINUTE_S = 60
@@ -142,7 +143,7 @@ class _Minute:
 
     def __init__(self) -> None:
         self.number = -1
-        self.used: Counter[Client] = Counter()
+        self.used: Counter[Path] = Counter()
 
     def look(self, now_s: float) -> int:
         if (number := int(now_s // MINUTE_S)) != self.number:
@@ -182,20 +183,20 @@ class _Limited(_Arrivals[W]):
         return self._take()
 
 
-class _Turns(Generic[W]):
+class _RoundRobin(Generic[W]):
     """Clients in a ring; the one whose turn it is stands first."""
 
-    def __init__(self, cost: Cost, gains: Mapping[Client, int], gain: int, unit: int) -> None:
+    def __init__(self, cost: Cost, gains: Mapping[Path, int], gain: int, unit: int) -> None:
         self._cost = cost
         self._gains = gains
         self._gain = gain
         self._unit = unit
-        self._ring: deque[Client] = deque()
-        self._lines: dict[Client, Line[W]] = {}
+        self._ring: deque[Path] = deque()
+        self._lines: dict[Path, Line[W]] = {}
         """Of those that wait."""
-        self._balance: Counter[Client] = Counter()
+        self._balance: Counter[Path] = Counter()
         """What they may still use, in 1/unit. Of those that are not in the ring, debts."""
-        self._accounts: dict[int, Account[Client]] = {}
+        self._charges: dict[int, Charges[Path]] = {}
         self._waiting = 0
 
     def add(self, w: W, now_s: float) -> None:
@@ -217,23 +218,23 @@ class _Turns(Generic[W]):
         client = self._turn()
         w = self._lines[client].pop()
         self._departed(client)
-        if w.number not in self._accounts:
-            account = self._accounts[w.number] = Account(client, w.input_tokens, 0)
-            self._charge(client, account.admit(self._cost))
+        if w.number not in self._charges:
+            charges = self._charges[w.number] = Charges(client, w.input_tokens, 0)
+            self._charge(client, charges.admit(self._cost))
         return w
 
     def charge(self, w: W, tokens: int) -> None:
-        self._charge(w.client, self._accounts[w.number].more(self._cost, tokens))
+        self._charge(w.client, self._charges[w.number].more(self._cost, tokens))
 
     def finish(self, w: W, billed: int | None = None) -> None:
-        self._charge(w.client, self._accounts.pop(w.number).settle(self._cost, billed))
+        self._charge(w.client, self._charges.pop(w.number).settle(self._cost, billed))
 
     def cancel(self, w: W) -> bool:
         line = self._lines.get(w.client)
         if line is None or not line.cancel(w):
             return False
         self._departed(w.client)
-        if w.number in self._accounts:
+        if w.number in self._charges:
             self.finish(w)
         return True
 
@@ -244,7 +245,7 @@ class _Turns(Generic[W]):
         for line in self._lines.values():
             yield from line
 
-    def _turn(self) -> Client:
+    def _turn(self) -> Path:
         """Whose turn it is: each that comes first in the ring, in debt, gets its quantum at the end of it."""
         passed = 0
         while self._balance[self._ring[0]] <= 0:
@@ -262,18 +263,18 @@ class _Turns(Generic[W]):
         for client in self._ring:
             self._balance[client] += turns * self._gains.get(client, self._gain)
 
-    def _departed(self, client: Client) -> None:
+    def _departed(self, client: Path) -> None:
         self._waiting -= 1
         if not self._lines[client]:
             del self._lines[client]
             self._ring.remove(client)
             self._forget_credit(client)
 
-    def _charge(self, client: Client, amount: int) -> None:
+    def _charge(self, client: Path, amount: int) -> None:
         self._balance[client] -= amount * self._unit
         if client not in self._lines:
             self._forget_credit(client)
 
-    def _forget_credit(self, client: Client) -> None:
+    def _forget_credit(self, client: Path) -> None:
         if self._balance[client] >= 0:
             del self._balance[client]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from exoflow.llm.fair.asks import Client
+from exoflow.llm.fair.costs import Amount
 from exoflow.llm.fair.ledger import Ledger
 from exoflow.llm.fair.meters import Meter
-from exoflow.llm.fair.tenants import Amount, Path, Tenant, Tenants
+from exoflow.llm.fair.policy import Path
+from exoflow.llm.fair.tenants import Tenant, Tenants
 
 SWEEP_MIN = 16_384
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import lcm
 from typing import Protocol
 
-Amount = int | Decimal | str
+Amount = int | float | str | Decimal
 """A number at its digits: ``1.5`` is 3/2. A float is taken as it is printed."""
 
 
@@ -26,9 +26,7 @@ class Linear:
         cached: of a token of the input that was found in a cache; as any other if not given.
     """
 
-    def __init__(
-        self, input: Amount | float = 1, output: Amount | float = 2, *, cached: Amount | float | None = None
-    ) -> None:
+    def __init__(self, input: Amount = 1, output: Amount = 2, *, cached: Amount | None = None) -> None:
         weights = [exact(weight) for weight in (input, output, input if cached is None else cached)]
         if any(weight < 0 for weight in weights):
             raise ValueError(f"Linear({input}, {output}, cached={cached}): a token costs nothing or more")
@@ -55,7 +53,7 @@ class Linear:
         return self.unit, self._input, self._output, self._cached
 
 
-def exact(amount: Amount | float) -> Fraction:
+def exact(amount: Amount) -> Fraction:
     """The number as its digits say.
 
     Raises:
@@ -67,7 +65,7 @@ def exact(amount: Amount | float) -> Fraction:
         raise ValueError(f"{amount!r} is no number: give an integer or a decimal, such as 2 or '1.5'") from error
 
 
-def weight_of(amount: Amount | float) -> Fraction:
+def weight_of(amount: Amount) -> Fraction:
     """A client's weight.
 
     Raises:

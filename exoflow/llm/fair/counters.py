@@ -1,108 +1,21 @@
-"""Virtual token counters: siblings in a heap, and groups of siblings in a tree."""
+"""Virtual token counters of one band: who is lifted, charged, forgotten."""
 
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from math import lcm
 from typing import Generic
 
-from exoflow.llm.fair.accounts import Account, Expectation
+from exoflow.llm.fair.charges import Charges, Expectation
 from exoflow.llm.fair.costs import Cost
 from exoflow.llm.fair.line import Line
-from exoflow.llm.fair.policy import Client, Order, W, order_of
+from exoflow.llm.fair.nodes import Node
+from exoflow.llm.fair.policy import Path, W
 
-_serials = itertools.count()
 SWEEP_MIN = 256
-
-
-class Node(Generic[W]):
-    """A client, or a group of them, among its siblings. The leaf of a client hangs below its node, as ``None``."""
-
-    __slots__ = (
-        "_head", "children", "counter", "entry", "heap", "last", "line", "parent", "queued", "step", "under_way",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, parent: Node[W] | None, step: int) -> None:
-        self.parent = parent
-        self.step = step
-        """What a charge of 1 adds to the counter."""
-        self.counter = 0
-        self.children: dict[str | None, Node[W]] = {}
-        self.heap: list[tuple[int, Order, int, Node[W]]] = []
-        """Of the children that wait, by counter, then by who came first. An entry may lie below its child's key, never
-        above it; one that is not its child's ``entry`` any more is passed over.
-        """
-        self.entry: tuple[int, Order, int, Node[W]] | None = None
-        """Its own, in the parent's heap."""
-        self.queued = 0
-        """Children that wait."""
-        self.last: Node[W] | None = None
-        """The child that was the last to wait no more."""
-        self.waiting = 0
-        """Requests, in all leaves below."""
-        self.line: Line[W] | None = None
-        """A leaf's."""
-        self.under_way = 0
-        """A leaf's requests that have been admitted and have not ended."""
-        self._head: Order | None = None
-
-    def first(self) -> Node[W]:
-        """The child with the least counter, of those that wait; of equals, whose head request came first."""
-        while True:
-            entry = self.heap[0]
-            child = entry[3]
-            if child.entry is not entry:
-                heapq.heappop(self.heap)
-                continue
-            head = child._head or child.head()
-            if child.counter == entry[0] and head == entry[1]:
-                return child
-            child.entry = (child.counter, head, next(_serials), child)
-            heapq.heapreplace(self.heap, child.entry)
-
-    def head(self) -> Order:
-        """Of the request that would be next here. It is known until a line or a counter below has changed."""
-        if self._head is None:
-            self._head = order_of(self.line.head()) if self.line is not None else self.first().head()
-        return self._head
-
-    def changed(self) -> None:
-        """Something below has: heads from here on up may be others."""
-        node: Node[W] | None = self
-        while node is not None:
-            node._head = None
-            node = node.parent
-
-    def enter(self) -> None:
-        """Stand in the parent's heap at its key. Call it when that may have become less."""
-        parent, entry, head = self.parent, self.entry, self.head()
-        assert parent is not None
-        if entry is not None and (entry[0], entry[1]) <= (self.counter, head):
-            return
-        parent.queued += entry is None
-        self.entry = (self.counter, head, next(_serials), self)
-        heapq.heappush(parent.heap, self.entry)
-        if len(parent.heap) > 2 * parent.queued + 32:
-            parent.heap = [each for each in parent.heap if each[3].entry is each]
-            heapq.heapify(parent.heap)
-
-    def leave(self) -> None:
-        """Nothing waits here any more."""
-        assert self.parent is not None
-        self.parent.queued -= 1
-        self.parent.last, self.entry = self, None
-
-    def up(self) -> Iterator[Node[W]]:
-        """It and those above it, without the root."""
-        node = self
-        while node.parent is not None:
-            yield node
-            node = node.parent
 
 
 class Counters(Generic[W]):
@@ -115,13 +28,13 @@ class Counters(Generic[W]):
     A counter is an integer: charges divided by weights, times ``scale``, a multiple of each weight's numerator.
     """
 
-    def __init__(self, cost: Cost, expectation: Expectation[W], weights: Mapping[Client, Fraction]) -> None:
+    def __init__(self, cost: Cost, expectation: Expectation[W], weights: Mapping[Path, Fraction]) -> None:
         self._cost = cost
         self._expectation = expectation
         self._weights = dict(weights)
         self.scale = lcm(*(weight.numerator for weight in self._weights.values()))
         self.root: Node[W] = Node(None, self.scale)
-        self._accounts: dict[int, Account[Node[W]]] = {}
+        self._charges: dict[int, Charges[Node[W]]] = {}
         self._nodes = 0
         self._sweep_at = SWEEP_MIN
 
@@ -131,7 +44,7 @@ class Counters(Generic[W]):
         self._arrive(self._leaf(w.client), w)
 
     def requeue(self, w: W, now_s: float) -> None:
-        self._arrive(self._accounts[w.number].owner, w)
+        self._arrive(self._charges[w.number].owner, w)
 
     def peek(self, now_s: float) -> W | None:
         return self._line(self._first()).head() if self.root.waiting else None
@@ -140,25 +53,25 @@ class Counters(Generic[W]):
         leaf = self._first()
         w = self._line(leaf).pop()
         due = 0
-        if w.number not in self._accounts:
-            account = Account(leaf, w.input_tokens, self._expectation.of(w))
-            due = account.admit(self._cost)
+        if w.number not in self._charges:
+            charges = Charges(leaf, w.input_tokens, self._expectation.of(w))
+            due = charges.admit(self._cost)
             self._charge(leaf, due)
-            self._accounts[w.number] = account
+            self._charges[w.number] = charges
             leaf.under_way += 1
         self._depart(leaf, dearer=due > 0)
         return w
 
     def charge(self, w: W, tokens: int) -> None:
-        account = self._accounts[w.number]
-        if due := account.more(self._cost, tokens):
-            self._charge(account.owner, due)
+        charges = self._charges[w.number]
+        if due := charges.more(self._cost, tokens):
+            self._charge(charges.owner, due)
 
     def finish(self, w: W, billed: int | None = None) -> None:
-        account = self._accounts.pop(w.number)
-        leaf = account.owner
-        self._charge(leaf, account.settle(self._cost, billed))
-        self._expectation.ended(w.client, account.got)
+        charges = self._charges.pop(w.number)
+        leaf = charges.owner
+        self._charge(leaf, charges.settle(self._cost, billed))
+        self._expectation.ended(w.client, charges.got)
         leaf.under_way -= 1
         self._rest(leaf)
 
@@ -167,22 +80,22 @@ class Counters(Generic[W]):
         if leaf is None or not self._line(leaf).cancel(w):
             return False
         self._depart(leaf, dearer=False)
-        if w.number in self._accounts:
+        if w.number in self._charges:
             self.finish(w)
         else:
             self._rest(leaf)
         return True
 
-    def spend(self, client: Client, amount: int) -> None:
+    def spend(self, client: Path, amount: int) -> None:
         """Charge somebody for what is not under way here."""
         leaf = self._leaf(client)
         self._charge(leaf, amount)
         self._rest(leaf)
 
-    def counters(self) -> dict[Client, Fraction]:
+    def counters(self) -> dict[Path, Fraction]:
         """Of each client and group that is remembered."""
-        found: dict[Client, Fraction] = {}
-        groups: list[tuple[Client, Node[W]]] = [((), self.root)]
+        found: dict[Path, Fraction] = {}
+        groups: list[tuple[Path, Node[W]]] = [((), self.root)]
         for path, group in groups:
             for name, child in group.children.items():
                 if name is not None:
@@ -203,7 +116,7 @@ class Counters(Generic[W]):
 
     # Weights.
 
-    def weigh(self, client: Client, weight: Fraction) -> None:
+    def weigh(self, client: Path, weight: Fraction) -> None:
         """From now on its charges are divided by this. Counters stay, exactly; what is reserved for answers that are
         under way is charged anew.
         """
@@ -240,14 +153,14 @@ class Counters(Generic[W]):
     def _reserved(self) -> Counter[Node[W]]:
         """What has been charged for tokens that are still to come, by node."""
         reserved: Counter[Node[W]] = Counter()
-        for account in self._accounts.values():
-            if account.reserved:
-                used = self._cost(account.input_tokens, account.got)
-                for node in account.owner.up():
-                    reserved[node] += account.paid - used
+        for charges in self._charges.values():
+            if charges.reserved:
+                used = self._cost(charges.input_tokens, charges.got)
+                for node in charges.owner.up():
+                    reserved[node] += charges.paid - used
         return reserved
 
-    def _step(self, client: Client) -> int:
+    def _step(self, client: Path) -> int:
         weight = self._weights.get(client, Fraction(1))
         return int(self.scale / weight)
 
@@ -311,7 +224,7 @@ class Counters(Generic[W]):
 
     # The tree.
 
-    def _leaf(self, client: Client) -> Node[W]:
+    def _leaf(self, client: Path) -> Node[W]:
         node = self.root
         for depth, name in enumerate((*client, None), 1):
             child = node.children.get(name)
@@ -324,7 +237,7 @@ class Counters(Generic[W]):
             node.line = Line()
         return node
 
-    def _find(self, client: Client) -> Node[W] | None:
+    def _find(self, client: Path) -> Node[W] | None:
         node: Node[W] | None = self.root
         for name in (*client, None):
             node = node.children.get(name) if node is not None else None
@@ -343,9 +256,9 @@ class Counters(Generic[W]):
         self._line(leaf).forget()
         if self._nodes > self._sweep_at:
             paid: Counter[Node[W]] = Counter()
-            for account in self._accounts.values():
-                for node in account.owner.up():
-                    paid[node] += account.paid
+            for charges in self._charges.values():
+                for node in charges.owner.up():
+                    paid[node] += charges.paid
             self._sweep(self.root, paid)
             self._sweep_at = max(SWEEP_MIN, 2 * self._nodes)
 

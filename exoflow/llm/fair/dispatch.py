@@ -10,13 +10,13 @@ from exoflow.llm.engine.request import Overloaded, Usage
 from exoflow.llm.fair.asks import Ask, Client, Place, Waiter
 from exoflow.llm.fair.baselines import RPM
 from exoflow.llm.fair.clients import Clients
-from exoflow.llm.fair.costs import Cost, Linear
+from exoflow.llm.fair.costs import Amount, Cost, Linear
 from exoflow.llm.fair.holding import Held
 from exoflow.llm.fair.ledger import short
 from exoflow.llm.fair.meters import TenantStats
-from exoflow.llm.fair.policy import Policy
+from exoflow.llm.fair.policy import Path, Policy
 from exoflow.llm.fair.refusals import check_budgets, check_waiting, exceeded, too_late
-from exoflow.llm.fair.tenants import Amount, Path, Tenant, Tenants
+from exoflow.llm.fair.tenants import Tenant, Tenants
 from exoflow.llm.fair.vtc import VTC
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, NamedTuple
 
-from exoflow.llm.fair.tenants import Path, Tenant
+from exoflow.llm.fair.policy import Path
+from exoflow.llm.fair.tenants import Tenant
 
 Unit = Literal["tokens", "nano_usd"]
 

@@ -20,7 +20,7 @@ class _Taken:
     """As taken, until it is corrected."""
 
 
-class Window:
+class SlidingMinute:
     """What was taken in the last 60 seconds, against what may be. Exact: no 60 seconds see more.
 
     Args:

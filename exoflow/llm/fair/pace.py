@@ -6,7 +6,7 @@ import threading
 from collections.abc import Hashable
 
 from exoflow.driver.clock import clock_in_use
-from exoflow.llm.fair.limits import Window
+from exoflow.llm.fair.limits import SlidingMinute
 from exoflow.protocols import Clock
 
 _paces: dict[Hashable, Pace] = {}
@@ -26,7 +26,7 @@ class Pace:
     """
 
     def __init__(self, rpm: int | None = None, tpm: int | None = None, clock: Clock | None = None) -> None:
-        self._window = Window(rpm, tpm)
+        self._window = SlidingMinute(rpm, tpm)
         self._clock = clock or clock_in_use()
         self._lock = threading.Lock()
 

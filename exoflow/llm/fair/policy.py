@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-Client = tuple[str, ...]
-"""Who is charged, from the root: ``("acme", "ann")``. ``()`` is one client as well."""
+Path = tuple[str, ...]
+"""Who is charged, from the root: ``("acme", "ann")``; in a scheduler a tenant, its user, a run of theirs."""
+
+
+def path_of(name: str | Path) -> Path:
+    """``"acme"`` is the tenant, ``("acme", "ann")`` its user."""
+    return (name,) if isinstance(name, str) else tuple(name)
 
 
 class Waiting(Protocol):
@@ -21,7 +26,7 @@ class Waiting(Protocol):
     def arrival_s(self) -> float: ...
 
     @property
-    def client(self) -> Client: ...
+    def client(self) -> Path: ...
 
     @property
     def input_tokens(self) -> int: ...

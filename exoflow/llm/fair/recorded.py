@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from exoflow.llm.fair.tenants import Path, Tenant
+from exoflow.llm.fair.policy import Path
+from exoflow.llm.fair.tenants import Tenant
 from exoflow.tasks import task
 
 

@@ -8,7 +8,8 @@ from exoflow.errors import BudgetExceeded
 from exoflow.llm.engine.request import Overloaded, WrongRequest
 from exoflow.llm.fair.asks import Ask, Waiter
 from exoflow.llm.fair.ledger import Account, Short, Unit, short
-from exoflow.llm.fair.tenants import NANO, Path
+from exoflow.llm.fair.policy import Path
+from exoflow.llm.fair.tenants import NANO
 
 
 def check_budgets(ask: Ask, account: Account, levels: tuple[str, ...]) -> None:

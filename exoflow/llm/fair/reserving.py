@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from exoflow.llm.fair.costs import Cost
-from exoflow.llm.fair.counters import Counters, Node
+from exoflow.llm.fair.counters import Counters
+from exoflow.llm.fair.nodes import Node
 from exoflow.llm.fair.policy import W
 from exoflow.llm.fair.vtc import VTC
 
@@ -55,21 +56,21 @@ class _Reserving(Counters[W]):
         """By request: of whom it is, what its input costs, and the most that its answer may."""
 
     def pop(self, now_s: float) -> W:
-        under_way = len(self._accounts)
+        under_way = len(self._charges)
         w = super().pop(now_s)
-        if len(self._accounts) > under_way:  # not for one that had to give up its place
-            account = self._accounts[w.number]
-            base = self._cost(account.input_tokens, 0)
-            parts = [self._part(node) for node in account.owner.up()]
+        if len(self._charges) > under_way:  # not for one that had to give up its place
+            charges = self._charges[w.number]
+            base = self._cost(charges.input_tokens, 0)
+            parts = [self._part(node) for node in charges.owner.up()]
             for part in parts:
-                part.now += account.paid - base
-            self._promised[w.number] = parts, base, account.paid - base
+                part.now += charges.paid - base
+            self._promised[w.number] = parts, base, charges.paid - base
         return w
 
     def finish(self, w: W, billed: int | None = None) -> None:
-        account = self._accounts[w.number]
+        charges = self._charges[w.number]
         parts, base, most = self._promised.pop(w.number)
-        used = min(most, self._cost(account.input_tokens, account.got) - base)
+        used = min(most, self._cost(charges.input_tokens, charges.got) - base)
         for part in parts:
             part.learn(most, used)
         super().finish(w, billed)

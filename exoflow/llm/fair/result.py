@@ -9,12 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from exoflow.llm.fair.costs import Cost
+from exoflow.llm.fair.policy import Path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Client = str | tuple[str, ...]
-"""A name; or a path, as it is or joined by ``/``."""
 WARM_UP_S = 30.0
 HALF_WINDOW_S = 30.0
 CENTRES_S = tuple(WARM_UP_S + 28.5 * number for number in range(1, 20))
@@ -64,15 +63,15 @@ class Result:
         tokens = sum(each.input_tokens + each.output_tokens for each in self.served)
         return tokens / self.finish_s if self.served else 0.0
 
-    def service(self, client: Client, start_s: float, end_s: float) -> float:
-        """What a client got in a span."""
+    def service(self, client: str | Path, start_s: float, end_s: float) -> float:
+        """What a client got in a span; a path may be joined by ``/``."""
         return sum(self._worth(each) * each.share(start_s, end_s) for each in self._of(client))
 
-    def demand(self, client: Client, start_s: float, end_s: float) -> float:
+    def demand(self, client: str | Path, start_s: float, end_s: float) -> float:
         """What a client asked for in a span."""
         return sum(self._worth(each) for each in self._of(client) if start_s <= each.arrival_s <= end_s)
 
-    def first_token_s(self, client: Client) -> tuple[float, ...]:
+    def first_token_s(self, client: str | Path) -> tuple[float, ...]:
         """How long each of its requests waited for its first token, in order of arrival."""
         return tuple(each.first_token_s - each.arrival_s for each in self._of(client))
 
@@ -150,7 +149,7 @@ class Result:
     def _worth(self, served: Served) -> float:
         return float(self.cost(served.input_tokens, served.output_tokens))
 
-    def _of(self, client: Client) -> tuple[Served, ...]:
+    def _of(self, client: str | Path) -> tuple[Served, ...]:
         try:
             return self._by_client[client if isinstance(client, str) else "/".join(client)]
         except KeyError:

@@ -13,14 +13,14 @@ from exoflow.attempts import current_attempt
 from exoflow.driver.body import current_body
 from exoflow.driver.clock import clock_in_use
 from exoflow.llm.engine.request import Overloaded, Usage
-from exoflow.llm.fair.accounts import Charge
 from exoflow.llm.fair.asks import Ask, Waiter
+from exoflow.llm.fair.charges import Charge
 from exoflow.llm.fair.costs import Cost, Linear
 from exoflow.llm.fair.meters import TenantStats
-from exoflow.llm.fair.policy import Policy
+from exoflow.llm.fair.policy import Path, Policy, path_of
 from exoflow.llm.fair.recorded import updated
 from exoflow.llm.fair.settings import PolicyName, Settings
-from exoflow.llm.fair.tenants import Path, Tenant, path_of
+from exoflow.llm.fair.tenants import Tenant
 from exoflow.llm.fair.turns import Grant, Turns
 
 if TYPE_CHECKING:

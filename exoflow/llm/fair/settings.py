@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from exoflow.llm.fair.accounts import Charge
 from exoflow.llm.fair.asks import Waiter
 from exoflow.llm.fair.baselines import DRR, FCFS, LCF
+from exoflow.llm.fair.charges import Charge
 from exoflow.llm.fair.costs import Cost
 from exoflow.llm.fair.dispatch import Dispatch
-from exoflow.llm.fair.policy import Policy
+from exoflow.llm.fair.policy import Path, Policy
 from exoflow.llm.fair.reserving import ReservingVTC
-from exoflow.llm.fair.tenants import Path, Tenant, Tenants, check_tenant, check_whole
+from exoflow.llm.fair.tenants import Tenant, Tenants, check_tenant, check_whole
 from exoflow.llm.fair.turns import Turns
 from exoflow.llm.fair.vtc import VTC
 from exoflow.protocols import Clock

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
 
-from exoflow.llm.fair.costs import exact, weight_of
+from exoflow.llm.fair.costs import Amount, exact, weight_of
+from exoflow.llm.fair.policy import Path
 
-Path = tuple[str, ...]
-"""Who is charged, from the root: ``()`` are all together, then a tenant, its user, a run of theirs."""
-Amount = int | float | str | Decimal
 NANO = 10**9
 
 
@@ -86,13 +83,8 @@ def nano_usd(name: str, usd: Amount) -> int:
     return int(nano)
 
 
-def path_of(name: str | Path) -> Path:
-    """``"acme"`` is the tenant, ``("acme", "ann")`` its user."""
-    return (name,) if isinstance(name, str) else tuple(name)
-
-
 class Tenants:
-    """Who may take what, by path."""
+    """Who may take what, by path; ``()`` are all together."""
 
     def __init__(self, named: Iterable[tuple[Path, Tenant]], each_run: Tenant | None, depth: int) -> None:
         self._named = dict(named)

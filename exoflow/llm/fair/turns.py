@@ -11,7 +11,8 @@ from exoflow.llm.engine.request import Usage
 from exoflow.llm.fair.asks import Ask, Place, Waiter
 from exoflow.llm.fair.dispatch import Dispatch
 from exoflow.llm.fair.meters import TenantStats
-from exoflow.llm.fair.tenants import Path, Tenant
+from exoflow.llm.fair.policy import Path
+from exoflow.llm.fair.tenants import Tenant
 from exoflow.protocols import Clock
 
 

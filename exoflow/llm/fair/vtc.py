@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from exoflow.llm.fair.accounts import Charge, Expectation, Predict
 from exoflow.llm.fair.bands import Bands
+from exoflow.llm.fair.charges import Charge, Expectation, Predict
 from exoflow.llm.fair.costs import Amount, Cost, Linear, weight_of
 from exoflow.llm.fair.counters import Counters
-from exoflow.llm.fair.policy import Client, W
+from exoflow.llm.fair.policy import Path, W, path_of
 
-Weights = Mapping[str, Amount | float] | Mapping[Client, Amount | float] | Mapping[str | Client, Amount | float]
+Weights = Mapping[str, Amount] | Mapping[Path, Amount] | Mapping[str | Path, Amount]
 
 
 class VTC(Bands[W]):
@@ -53,14 +53,14 @@ class VTC(Bands[W]):
         expectation = Expectation[W](predict, charge)
         super().__init__(lambda: self._counters(self.cost, expectation, self._weights), ageing_s)
 
-    def weigh(self, client: str | Client, weight: Amount | float) -> None:
+    def weigh(self, client: str | Path, weight: Amount) -> None:
         """Change a weight. Counters stay as they are; what is charged from now on is divided by it."""
         self._weights[path_of(client)] = weight_of(weight)
         for band in self._bands.values():
             assert isinstance(band, Counters)
             band.weigh(path_of(client), self._weights[path_of(client)])
 
-    def spend(self, client: str | Client, amount: int, priority: int = 0) -> None:
+    def spend(self, client: str | Path, amount: int, priority: int = 0) -> None:
         """Charge a client for what did not wait here: a resumed run's calls that were answered before.
 
         Args:
@@ -72,14 +72,10 @@ class VTC(Bands[W]):
         assert isinstance(band, Counters)
         band.spend(path_of(client), amount)
 
-    def counters(self, priority: int = 0) -> dict[Client, Fraction]:
+    def counters(self, priority: int = 0) -> dict[Path, Fraction]:
         """Of each client and group of clients that is remembered: its charges by its weight, and what it was lifted.
 
         Only those of siblings can be compared.
         """
         band = self._bands.get(priority)
         return band.counters() if isinstance(band, Counters) else {}
-
-
-def path_of(client: str | Client) -> Client:
-    return (client,) if isinstance(client, str) else tuple(client)

@@ -1,8 +1,12 @@
 """How many calls are worth their money: collect samples, estimate curves without a model, and beyond the log with one.
 
-``log`` and ``estimate`` are the nouns and the exact part, ``resampling`` the intervals; ``curves``, ``scaling`` and
-``worth`` are what people ask for, ``drawing`` their plots. ``collecting`` and ``files`` do I/O; all else sees no clock
-and no chance but a seed.
+Rooms:
+    collecting, progress       n samples of each question, as a flow; how far it is
+    log, files                 what was answered, and as a file                                       ``log`` is pure
+    estimate                   what a vote over k of an item's samples would have got right           pure
+    resampling                 intervals: no chance but a seed                                        pure
+    curves, scaling, worth     ``curve``, ``fit_scaling``, ``plan``                                   pure
+    tables, drawing            as text, and as pictures                                               ``tables`` is pure
 """
 
 from __future__ import annotations
@@ -36,27 +40,20 @@ __all__ = [
     "plan",
 ]
 
-_WHERE = {
-    "BestK": "curves",
-    "Choice": "resampling",
-    "Curve": "curves",
-    "Log": "log",
-    "Plan": "worth",
-    "Point": "curves",
-    "Range": "resampling",
-    "Row": "worth",
-    "Sample": "log",
-    "Scaling": "scaling",
-    "collect": "collecting",
-    "curve": "curves",
-    "fit_accuracies": "scaling",
-    "fit_scaling": "scaling",
-    "plan": "worth",
+_HOMES = {
+    "collecting": "collect",
+    "curves": "BestK Curve Point curve",
+    "log": "Log Sample",
+    "resampling": "Choice Range",
+    "scaling": "Scaling fit_accuracies fit_scaling",
+    "worth": "Plan Row plan",
 }
 """Imported when they are first asked for: numpy, and what flows are made of."""
 
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
+
 
 def __getattr__(name: str) -> object:
-    if name not in _WHERE:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -16,10 +16,11 @@ from exoflow.llm.library_flow import library_flow
 from exoflow.llm.planning.files import Row, checked, read_rows
 from exoflow.llm.planning.log import Log, Sample
 from exoflow.llm.planning.progress import shown
-from exoflow.llm.voting.asking import Model, Question, answered, parsed
-from exoflow.llm.voting.consulting import Opinion, consult, verdict, without_calls
+from exoflow.llm.voting.asking import Model, Question, answered, judged, parsed
+from exoflow.llm.voting.consulting import without_calls
+from exoflow.llm.voting.deciding import check_count
 from exoflow.llm.voting.equivalence import canonical
-from exoflow.llm.voting.results import Sample as Vote, by_first_said, spent
+from exoflow.llm.voting.results import NOTHING, Sample as Voted, by_first_said, spent
 from exoflow.tasks import task
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ class Asking:
     params: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if type(self.n) is not int or self.n < 1:
-            raise ValueError(f"n={self.n!r} must be a whole number, 1 or more")
+        check_count("n", self.n)
         if self.refused not in ("fail", "abstain"):
             raise ValueError(f"refused={self.refused!r} must be 'fail' or 'abstain'")
 
@@ -119,17 +119,16 @@ async def asked_often(how: Asking, row: Row) -> list[Sample]:
     question = Question(how.llm, row.get("messages"), row.get("prompt"), how.params)
     calls = [question.ask(index) for index in range(how.n)]
     replies = await (answered(calls) if how.refused == "fail" else _answered_or_refused(calls))
-    votes, read = await _read(how.parse, replies)
-    valid = [vote.index for vote in votes if vote.answer is not None]
-    judged = dict[int, Opinion]()
+    votes, of_parsing = await parsed(how.parse, replies)
+    votes = [replace(vote, answer=None, why=vote.reply.refusal or "") if _was_refused(vote) else vote for vote in votes]
+    of_judging = [NOTHING] * how.n
     if how.judge is not None:
-        opinions, _ = await consult("judge", how.judge, [(i, (question.asked, votes[i].answer)) for i in valid])
-        judged = dict(zip(valid, opinions, strict=True))
+        votes, of_judging = await judged(question, how.judge, votes)
     said, right = by_first_said(votes, how.equivalence), _right(row.get("answer"), how)
     samples = []
-    for vote, opinion in zip(votes, read, strict=True):
+    for vote, *of_both in zip(votes, of_parsing, of_judging, strict=True):
         option = None if vote.answer is None else how.equivalence(vote.answer)
-        cost = spent([vote.reply]) + opinion.cost + judged.get(vote.index, _NOTHING).cost
+        cost = sum(of_both, spent([vote.reply]))
         samples.append(
             Sample(
                 id=row["id"],
@@ -141,32 +140,15 @@ async def asked_often(how: Asking, row: Row) -> list[Sample]:
                 tokens=cost.usage.prompt_tokens + cost.usage.completion_tokens,
                 nano_usd=cost.nano_usd,
                 seconds=vote.reply.seconds,
-                passed=None if vote.index not in judged else verdict(judged[vote.index].value),
+                passed=vote.passed,
                 maybe_rebilled=vote.reply.maybe_rebilled,
             )
         )
     return samples
 
 
-_NOTHING = Opinion(None)
-
-
-async def _read(parse: Callable[[str], Any] | None, replies: Sequence[Answer]) -> tuple[list[Vote], Sequence[Opinion]]:
-    """What each answer votes for, and what it has cost to find that out."""
-    if parse is None:
-        votes, _ = await parsed(None, replies)
-        opinions = [_NOTHING] * len(votes)
-    else:
-        asked = [(index, (reply.text,)) for index, reply in enumerate(replies)]
-        opinions, _ = await consult("parse", parse, asked, abstains=True)
-        votes = [
-            Vote(index, reply, opinion.value, opinion.why or ("" if opinion.value is not None else "parse gave None"))
-            for index, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
-        ]
-    return [
-        replace(vote, answer=None, why=vote.reply.refusal or "") if vote.reply.finish_reason == _REFUSED else vote
-        for vote in votes
-    ], opinions
+def _was_refused(vote: Voted) -> bool:
+    return vote.reply.finish_reason == _REFUSED
 
 
 async def _answered_or_refused(calls: Sequence[Ref[Answer]]) -> list[Answer]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exoflow.errors import LLMError
 from exoflow.gathering import gather
-from exoflow.llm.voting.consulting import consult, verdict
+from exoflow.llm.voting.consulting import Opinion, consult, verdict
 from exoflow.llm.voting.results import NOTHING, Sample, Spent, spent
 
 if TYPE_CHECKING:
@@ -72,18 +72,18 @@ async def answered(calls: Sequence[Ref[Answer]]) -> list[Answer]:
 
 async def parsed(
     parse: Callable[[str], Any] | None, replies: Sequence[Answer], first: int = 0
-) -> tuple[list[Sample], Spent]:
+) -> tuple[list[Sample], list[Spent]]:
     """What is voted for in each answer, and what it has cost to find that out. ``first``: the index of the first."""
     if parse is None:
-        samples = [_as_it_is(first + i, reply) for i, reply in enumerate(replies)]
-        return samples, NOTHING
-    asked = [(first + i, (reply.text,)) for i, reply in enumerate(replies)]
-    opinions, cost = await consult("parse", parse, asked, abstains=True)
+        return [_as_it_is(first + i, reply) for i, reply in enumerate(replies)], [NOTHING] * len(replies)
+    opinions = await consult(
+        "parse", parse, [(first + i, (each.text,)) for i, each in enumerate(replies)], abstains=True
+    )
     samples = [
         Sample(first + i, reply, opinion.value, "" if opinion.value is not None else opinion.why or "parse gave None")
         for i, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
     ]
-    return samples, cost
+    return samples, [opinion.cost for opinion in opinions]
 
 
 def _as_it_is(index: int, reply: Answer) -> Sample:
@@ -99,34 +99,44 @@ def _as_it_is(index: int, reply: Answer) -> Sample:
 async def sampled(question: Question, k: int, parse: Callable[[str], Any] | None) -> tuple[list[Sample], Spent]:
     """K samples, and what they have cost."""
     replies = await answered([question.ask(index) for index in range(k)])
-    samples, cost = await parsed(parse, replies)
-    return samples, spent(replies) + cost
+    samples, of_parsing = await parsed(parse, replies)
+    return samples, sum(of_parsing, spent(replies))
 
 
 async def judged(
     question: Question, judge: Callable[[Any, Any], Any], samples: Sequence[Sample]
-) -> tuple[list[Sample], Spent]:
+) -> tuple[list[Sample], list[Spent]]:
     """The samples, and which of them pass; what abstains is not judged."""
-    valid = [sample for sample in samples if sample.answer is not None]
-    opinions, cost = await consult("judge", judge, [(each.index, (question.asked, each.answer)) for each in valid])
-    verdicts = {each.index: verdict(said.value) for each, said in zip(valid, opinions, strict=True)}
-    return [replace(sample, passed=verdicts.get(sample.index)) for sample in samples], cost
+    said = await _said("judge", judge, samples, lambda each: (question.asked, each.answer))
+    verdicts = [None if each is None else verdict(each.value) for each in said]
+    return [replace(each, passed=passed) for each, passed in zip(samples, verdicts, strict=True)], _costs(said)
 
 
-async def weighed(weight: Callable[[Sample], Any], samples: Sequence[Sample]) -> tuple[list[Sample], Spent]:
+async def weighed(weight: Callable[[Sample], Any], samples: Sequence[Sample]) -> tuple[list[Sample], list[Spent]]:
     """The samples with their weights."""
-    valid = [sample for sample in samples if sample.answer is not None]
-    opinions, cost = await consult("weight", weight, [(each.index, (each,)) for each in valid])
-    weights = {each.index: _number("weight", said.value, 0) for each, said in zip(valid, opinions, strict=True)}
-    return [replace(sample, weight=weights.get(sample.index)) for sample in samples], cost
+    said = await _said("weight", weight, samples, lambda each: (each,))
+    weights = [None if each is None else _number("weight", each.value, 0) for each in said]
+    return [replace(each, weight=number) for each, number in zip(samples, weights, strict=True)], _costs(said)
 
 
-async def scored(score: Callable[[Any], Any], samples: Sequence[Sample]) -> tuple[list[Sample], Spent]:
+async def scored(score: Callable[[Any], Any], samples: Sequence[Sample]) -> tuple[list[Sample], list[Spent]]:
     """The samples with their scores."""
+    said = await _said("score", score, samples, lambda each: (each.answer,))
+    scores = [None if each is None else _number("score", each.value) for each in said]
+    return [replace(each, score=number) for each, number in zip(samples, scores, strict=True)], _costs(said)
+
+
+async def _said(
+    role: str, function: Callable[..., Any], samples: Sequence[Sample], args: Callable[[Sample], tuple[Any, ...]]
+) -> list[Opinion | None]:
+    """Of each sample; None: it abstains, and nobody was asked about it."""
     valid = [sample for sample in samples if sample.answer is not None]
-    opinions, cost = await consult("score", score, [(each.index, (each.answer,)) for each in valid])
-    scores = {each.index: _number("score", said.value) for each, said in zip(valid, opinions, strict=True)}
-    return [replace(sample, score=scores.get(sample.index)) for sample in samples], cost
+    opinions = iter(await consult(role, function, [(each.index, args(each)) for each in valid]))
+    return [None if sample.answer is None else next(opinions) for sample in samples]
+
+
+def _costs(said: Sequence[Opinion | None]) -> list[Spent]:
+    return [NOTHING if opinion is None else opinion.cost for opinion in said]
 
 
 def mean_probability(sample: Sample) -> float:

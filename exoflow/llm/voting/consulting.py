@@ -35,8 +35,8 @@ class Opinion:
 
 async def consult(
     role: str, function: Callable[..., Any], asked: Sequence[tuple[int, tuple[Any, ...]]], *, abstains: bool = False
-) -> tuple[list[Opinion], Spent]:
-    """What the function says of each sample, given its index and the arguments; and what that has cost.
+) -> list[Opinion]:
+    """What the function says of each sample, given its index and the arguments.
 
     Args:
         role: stands in the keys of its calls.
@@ -50,7 +50,7 @@ async def consult(
         try:
             for _, args in asked:
                 opinions.append(_in_place(function, args, abstains))
-            return opinions, NOTHING
+            return opinions
         except _MakesCalls:
             pass
     begun = len(opinions)  # as far as it came without a call
@@ -65,8 +65,7 @@ async def consult(
     for each in ended:
         if isinstance(each, Exception):
             raise each
-    opinions += cast("list[Opinion]", ended)
-    return opinions, sum((each.cost for each in opinions), NOTHING)
+    return opinions + cast("list[Opinion]", ended)
 
 
 @flow(version="1")

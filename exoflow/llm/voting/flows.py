@@ -83,7 +83,7 @@ async def vote(
     while ties == "extend" and counted.tie and len(samples) < 2 * k:
         replies = await answered([question.ask(len(samples))])
         more, of_parsing = await parsed(parse, replies, len(samples))
-        samples, cost = samples + more, cost + spent(replies) + of_parsing
+        samples, cost = samples + more, sum(of_parsing, cost + spent(replies))
         counted = tally(votes_of(samples, equivalence))
     return Vote(**told(samples, samples, counted, ties, equivalence, cost))
 
@@ -120,7 +120,7 @@ async def filter_vote(
     passed = [sample for sample in samples if sample.passed]
     voters = passed or samples
     counted = tally(votes_of(voters, equivalence))
-    result = told(samples, voters, counted, ties, equivalence, cost + of_judging)
+    result = told(samples, voters, counted, ties, equivalence, sum(of_judging, cost))
     return FilterVote(**result, n_passed=len(passed), fell_back=not passed)
 
 
@@ -164,7 +164,7 @@ async def adaptive_vote(
                 calls.append(question.ask(len(calls)))
             if len(samples) == len(calls):
                 break
-            (sample,), of_parsing = await parsed(parse, [await calls[len(samples)]], len(samples))
+            (sample,), (of_parsing,) = await parsed(parse, [await calls[len(samples)]], len(samples))
             samples.append(sample)
             cost += of_parsing
             (option,) = votes_of([sample], equivalence)
@@ -214,7 +214,7 @@ async def weighted_vote(
     samples, cost = await sampled(question, k, parse)
     samples, of_weighing = await weighed(weight or mean_probability, samples)
     counted = tally(votes_of(samples, equivalence), [sample.weight or 0.0 for sample in samples])
-    result = told(samples, samples, counted, ties, equivalence, cost + of_weighing)
+    result = told(samples, samples, counted, ties, equivalence, sum(of_weighing, cost))
     weights = named({option: plain(weight) for option, weight in counted.weights.items()}, samples, equivalence)
     return WeightedVote(**result, weights=weights)
 
@@ -253,7 +253,7 @@ async def best_of_n(
         if option is not None and sample.score is not None:
             best[option] = max(best.get(option, Fraction(sample.score)), Fraction(sample.score))
     ranked = Tally(counted.counts, best)
-    result = told(samples, samples, ranked, ties, equivalence, cost + of_scoring)
+    result = told(samples, samples, ranked, ties, equivalence, sum(of_scoring, cost))
     if len(best) == 1:
         result["margin"] = math.inf
     return BestOf(**result, score=float(max(best.values())))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
+from exoflow.llm.calls.prices import usd
 from exoflow.llm.engine.request import Usage
 
 if TYPE_CHECKING:
     from exoflow.llm.calls import Answer
 
-_NANO = Decimal(10) ** -9
 _NO_TOKENS = Usage(0, 0)
 
 
@@ -46,7 +46,7 @@ class Sample:
     @property
     def cost(self) -> Decimal:
         """USD, exact."""
-        return self.reply.nano_usd * _NANO
+        return usd(self.reply.nano_usd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Outcome:
     @property
     def cost(self) -> Decimal:
         """Of all these calls, in USD, exact."""
-        return self.nano_usd * _NANO
+        return usd(self.nano_usd)
 
     if TYPE_CHECKING:  # in an async flow, ``await vote(...)`` is what ``vote(...)`` is in a sync one
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from fractions import Fraction
 from typing import Protocol
 
 from exoflow.llm.laws import beta_confidence, exact
@@ -29,8 +28,7 @@ class Heard:
         """The next sample."""
         self.votes.append(vote)
         if vote is not None:
-            self.tally.counts[vote] = self.tally.counts.get(vote, 0) + 1
-            self.tally.weights[vote] = self.tally.weights.get(vote, Fraction(0)) + 1
+            self.tally.add(vote)
         self.nano_usd += nano_usd
         self.dearest = max(self.dearest, nano_usd)
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 Ties = Literal["seeded", "first", "abstain", "extend"]
 """Who wins a tie: seeded: a draw that is the same in every replay; first: who was voted for first; abstain: nobody;
 extend: ask on, as often again at most, and then draw."""
+_ONE = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class Tally:
     counts: dict[Hashable, int]
     """By option, in the order in which they were first voted for."""
     weights: dict[Hashable, Fraction]
+
+    def add(self, option: Hashable, weight: Fraction = _ONE) -> None:
+        """One vote more."""
+        self.counts[option] = self.counts.get(option, 0) + 1
+        self.weights[option] = self.weights.get(option, Fraction(0)) + weight
 
     @property
     def n_valid(self) -> int:
@@ -50,9 +56,7 @@ def tally(votes: Iterable[Hashable | None], weights: Sequence[float] | None = No
     result = Tally({}, {})
     for index, vote in enumerate(votes):
         if vote is not None:
-            weight = Fraction(1) if weights is None else Fraction(weights[index])
-            result.counts[vote] = result.counts.get(vote, 0) + 1
-            result.weights[vote] = result.weights.get(vote, Fraction(0)) + weight
+            result.add(vote, _ONE if weights is None else Fraction(weights[index]))
     return result
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Generic, Literal, TypeVar
 
 from exoflow.llm.fair.costs import Amount, Cost, exact
-from exoflow.llm.fair.policy import Client, W, Waiting
+from exoflow.llm.fair.policy import Path, W, Waiting
 
 K = TypeVar("K")
 Charge = Literal["complete", "reserve"]
@@ -20,7 +20,7 @@ CLIENTS_MAX = 100_000
 
 
 @dataclass(slots=True)
-class Account(Generic[K]):
+class Charges(Generic[K]):
     """Of one request, from its first admission to its end. Each method says what is to be charged now."""
 
     owner: K
@@ -75,7 +75,7 @@ class Expectation(Generic[W]):
             raise ValueError(f'predict={predict!r}: it is None, "mean", "oracle" or a function of the request')
         self._predict: Predict[W] = predict
         self._reserves = charge == "reserve"
-        self._recent: dict[Client, deque[int]] = {}
+        self._recent: dict[Path, deque[int]] = {}
 
     def of(self, w: W) -> int:
         if self._reserves:
@@ -90,7 +90,7 @@ class Expectation(Generic[W]):
         assert callable(self._predict)
         return max(0, self._predict(w))
 
-    def ended(self, client: Client, tokens: int) -> None:
+    def ended(self, client: Path, tokens: int) -> None:
         """An answer had so many tokens. The clients that it remembers are bounded: who ended the longest ago goes."""
         if self._predict != "mean":
             return
@@ -119,7 +119,7 @@ class Within:
     Its chance is a digest of the seed and the request's number: the same for the same request, always.
     """
 
-    def __init__(self, share: Amount | float, seed: int = 0) -> None:
+    def __init__(self, share: Amount, seed: int = 0) -> None:
         self._share = exact(share)
         if not 0 <= self._share <= 1:
             raise ValueError(f"share={share!r} is not within 0 and 1")
