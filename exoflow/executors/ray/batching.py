@@ -15,7 +15,6 @@ import msgspec
 import ray
 from ray.exceptions import RayError
 
-from exoflow.attempts import raised
 from exoflow.errors import CodecError, ExecutorError, StorageError
 from exoflow.executors.pace import Pace
 from exoflow.executors.ray.cluster import Cluster
@@ -187,9 +186,9 @@ class Batches:
             return
         try:
             answer, values = self._task(batch[0].attempt.task).remote(message_for_all(self._values.setup, orders))
-        except (RayError, OSError, ValueError) as error:
+        except Exception:  # noqa: BLE001 -- of a cluster that goes meanwhile Ray says anything
             for entry in batch:
-                self._settle(entry, raised(error, 0.0))
+                self._alone(entry)  # meets it again, and tells it
             return
         serial = next(self._serials)
         self._under_way.add(serial)

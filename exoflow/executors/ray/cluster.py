@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
+from ray._private import auto_init_hook
 from ray.exceptions import GetTimeoutError, RayError
 from ray.util.client import ray as ray_client
 
@@ -29,6 +30,11 @@ _MISSES_OF_GCS = 30
 _lock = threading.Lock()
 _users: set[Cluster] = set()
 """Who uses the connection that one of them has made. The last one to leave closes it; the program's own, nobody."""
+_open: set[Cluster] = set()
+_AUTO_CONNECTS: bool = auto_init_hook.enable_auto_connect
+"""Any use of Ray without a connection starts a cluster. While one of us is open that is off: a thread that still meant
+the cluster that has just gone would start one beside ours, which then looked like the program's.
+"""
 
 
 class Cluster:
@@ -82,6 +88,8 @@ class Cluster:
 
     def _join(self, run: RunId, since: float) -> None:
         with _lock:
+            _open.add(self)
+            auto_init_hook.enable_auto_connect = False
             if self._joined():
                 return
             if self._failure is not None and since < self._failed_at:
@@ -137,6 +145,9 @@ class Cluster:
                 _users.discard(self)
                 if not _users and ours:
                     ray.shutdown()
+            _open.discard(self)
+            if not _open:
+                auto_init_hook.enable_auto_connect = _AUTO_CONNECTS
 
     def _connect(self) -> None:
         try:

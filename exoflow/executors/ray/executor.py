@@ -19,7 +19,7 @@ from ray.experimental import internal_kv
 from exoflow.attempts import raised
 from exoflow.attempts.actors import STATE
 from exoflow.codec import Encoded, Live
-from exoflow.errors import CodecError, ExecutorError, StorageError
+from exoflow.errors import ExecutorError
 from exoflow.executors.actors.living import is_state
 from exoflow.executors.ordering import Carrier, Elsewhere
 from exoflow.executors.ray.actors import Home, Homes
@@ -180,19 +180,25 @@ class RayExecutor:
             return True
 
     def _submit(self, entry: Entry) -> None:
-        if not self._claim(entry):
+        while self._claim(entry):
+            entry.session = None
+            try:
+                self._cluster.join(entry.attempt.run_id, entry.started)
+                entry.session = self._cluster.session
+                order, boxes = self._values.order(entry.attempt, entry.lenders)
+                answer, entry.values = self._sent(entry, message_of(self._values.setup, order, entry.deadline), boxes)
+            except KeyError as error:
+                self._settle(entry, _without(entry, CallId(str(error.args[0]))))
+                return
+            except Exception as error:  # noqa: BLE001 -- of a cluster that goes meanwhile Ray says anything
+                if entry.session is not None and not self._cluster.has(entry.session) and self._unclaim(entry):
+                    continue
+                self._settle(entry, replace(raised(error, 0.0), state=_untouched(entry)))
+                return
+            self._sent_off(entry, answer)
             return
-        try:
-            self._cluster.join(entry.attempt.run_id, entry.started)
-            entry.session = self._cluster.session
-            order, boxes = self._values.order(entry.attempt, entry.lenders)
-            answer, entry.values = self._sent(entry, message_of(self._values.setup, order, entry.deadline), boxes)
-        except KeyError as error:
-            self._settle(entry, _without(entry, CallId(str(error.args[0]))))
-            return
-        except (CodecError, StorageError, ExecutorError, OSError, RayError, ValueError) as error:
-            self._settle(entry, replace(raised(error, 0.0), state=_untouched(entry)))
-            return
+
+    def _sent_off(self, entry: Entry, answer: ObjectRef[Any]) -> None:
         with self._lock:
             entry.answer = answer
             unwanted = entry.reason is not None or self._live.get(entry.key) is not entry
