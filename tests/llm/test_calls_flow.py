@@ -336,7 +336,7 @@ class Told:
 
     def charge(self, tokens: int) -> None: ...
 
-    def settle(self, usage: Usage, nano_usd: int) -> None:
+    def settle(self, usage: Usage, nano_usd: int, *, keeps_slot: bool) -> None:
         self.ends.append((usage, nano_usd))
 
     def release(self) -> None:

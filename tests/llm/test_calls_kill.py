@@ -41,7 +41,7 @@ PROGRAM = """
         def charge(self, tokens):
             die_if("half", self.number)
 
-        def settle(self, usage, nano_usd):
+        def settle(self, usage, nano_usd, *, keeps_slot):
             die_if("answered", self.number)
 
         def release(self):
@@ -156,8 +156,7 @@ def test_a_call_is_made_again_only_if_it_was_in_doubt(tmp_path: Path, boundary: 
         assert found is not None
         assert [text for text, *_ in found] == [f"answer to r/llm#{number}" for number in range(count)]
         assert [nano_usd for _, nano_usd, _ in found] == [(2 + 3) * 1000] * count
-        # A call that waits for its turn has its intent already: it is flagged, though nothing was sent.
-        assert [maybe_rebilled for *_, maybe_rebilled in found] == [boundary != "done"] * count
+        assert [maybe_rebilled for *_, maybe_rebilled in found] == [bool(in_doubt)] * count
         assert Counter(asked.key for asked in endpoint.asked) == Counter(
             {f"r/llm#{number}": 1 + in_doubt for number in range(count)}
         )
