@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import exoflow
 from exoflow import flow, paid, task
+from exoflow.journal import Journal, Kind
 from exoflow.paid import Bill
+from exoflow.storage import LocalStore
 
 pytestmark = pytest.mark.usefixtures("memory")
 
@@ -208,6 +211,28 @@ async def test_a_call_hears_when_what_has_become_of_it_is_durable() -> None:
     await several.run()
     paid.when_recorded(lambda: heard.append("outside"))
     assert heard == ["a", "a", "b", "c", "c", "outside"], "each attempt does, once"
+
+
+async def test_what_it_hears_of_is_durable(tmp_path: Path) -> None:
+    durable: list[set[str]] = []
+    """What is told of the call, in the store."""
+
+    def look() -> None:
+        records = Journal(LocalStore(str(tmp_path))).find("r").records
+        durable.append({Kind(record[0]).name for record in records if record[2] == "asks#0"})
+
+    @paid.paid_task()
+    async def asks() -> None:
+        await paid.dispatching()
+        look()
+        paid.when_recorded(look)
+
+    @flow
+    async def once() -> None:
+        await asks()
+
+    await once.options(run_id="r", store=tmp_path).run()
+    assert durable == [{"INTENT"}, {"INTENT", "SAVED"}]
 
 
 async def test_outside_of_a_flow_it_simply_calls() -> None:

@@ -78,7 +78,7 @@ async def test_json_has_the_sums_by_path_and_by_call(found: Description) -> None
 
 
 async def test_explain_says_what_a_paid_task_is(found: Description) -> None:
-    starts = "only when every choice behind it is durable, sends behind its intent, never again if it is recorded"
+    starts = "only when every choice behind it is durable, sends behind its intent, never again once recorded"
     source = {each.call: each for each in explain_source(survey._spec)}
     assert source["llm"].effect == "paid"
     assert source["llm"].starts == f"starts {starts}"
