@@ -52,7 +52,11 @@ class _Place:
     def release(self) -> None:
         """From any thread."""
         places, self._places = self._places, None
-        if places is not None:
+        if places is None:
+            return
+        if asyncio._get_running_loop() is self._loop:
+            places.release()
+        else:
             with suppress(RuntimeError):  # its loop is closed
                 self._loop.call_soon_threadsafe(places.release)
 
