@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
+from exoflow.driver.loops import mailbox
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import Call, For, How
@@ -40,8 +40,9 @@ class _Place:
     """A turn where there is no scheduler: one among the calls in flight."""
 
     def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places: asyncio.Semaphore | None = places
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._mail, self._left = mailbox(loop), loop.create_future()
+        self._left.add_done_callback(lambda _: places.release())
 
     def charge(self, tokens: int) -> None: ...
 
@@ -50,15 +51,8 @@ class _Place:
             self.release()
 
     def release(self) -> None:
-        """From any thread."""
-        places, self._places = self._places, None
-        if places is None:
-            return
-        if asyncio._get_running_loop() is self._loop:
-            places.release()
-        else:
-            with suppress(RuntimeError):  # its loop is closed
-                self._loop.call_soon_threadsafe(places.release)
+        """From any thread; once."""
+        self._mail.post((self._left,))
 
 
 async def answered(how: How, model: str, question: Question, who: For, call: Call) -> Answer:

@@ -132,7 +132,7 @@ class Till:
         results = [Result(*record) for record in told if record[0] in (Code.SAVED, Code.MADE)]
         billed = {(result.call, result.version) for result in results if result.bill}
         for result in results:
-            charged = self.charged.get(result.call)
+            charged = self.charged.get(CallId(result.call))
             if charged and result.version in charged and (result.call, result.version) not in billed:
                 raise Violation(f"{result.call} is recorded without what it cost")
 
