@@ -144,9 +144,28 @@ class ActorPart:
     """A snapshot is to be taken in the end; one over 64 KiB is stored under this name."""
 
 
+class Dispatching(Protocol):
+    """What the body of a paid call asks of its run, from any thread."""
+
+    def ask(self, callback: Callable[[BaseException | None], None]) -> None:
+        """It is about to send: call back, from any thread, when the intent is durable (with None), or why not to."""
+
+    def wait(self) -> None:
+        """The same for a thread, which may do the durable write itself.
+
+        Raises:
+            TaskFailed: the attempt is wanted no more; nothing is to be sent.
+        """
+
+    def when_recorded(self, callback: Callable[[], None]) -> None:
+        """Call back, from any thread, when what has become of it is durable, or never will be."""
+
+
 @dataclass(frozen=True, slots=True)
 class PaidPart:
     """What the body of a paid call can ask for."""
+
+    run: Dispatching
 
     in_doubt: bool
     """An earlier attempt was dispatched, and nothing tells how it ended."""

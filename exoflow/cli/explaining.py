@@ -36,7 +36,7 @@ _STARTS = {
     "idempotent": "starts only when every choice behind it is durable",
     "irrevocable": "starts only when its intent and every choice behind it are durable",
     "transaction": "starts only when its intent and every choice behind it are durable",
-    "paid": "starts only when its intent and every choice behind it are durable, never again once it is recorded",
+    "paid": "starts only when every choice behind it is durable, sends behind its intent, never again once recorded",
     "rollback": "starts once its intent is durable",
     "": "starts as soon as its inputs are there",
 }

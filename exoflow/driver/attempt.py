@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from exoflow.attempts.actors import STATE
 from exoflow.codec import Encoded
+from exoflow.driver import dispatching
 from exoflow.driver.handle import Handle
 from exoflow.driver.spec import TaskSpec
 from exoflow.driver.values import DRIVER
@@ -61,12 +62,13 @@ def attempt_of(execution: Execution, handle: Handle, version: Version) -> Attemp
         crossing,
         part,
         handle.number == 1 and spec.timeout_s is None and spec.note.losses > 0 and part is None and not spec.effect,
-        _paid_part(execution, call) if spec.note.paid else None,
+        _paid_part(execution, call, version) if spec.note.paid else None,
     )
 
 
-def _paid_part(execution: Execution, call: Call) -> PaidPart:
-    return PaidPart(call.begun_before, execution.labels, execution.history.bills)
+def _paid_part(execution: Execution, call: Call, version: Version) -> PaidPart:
+    run = dispatching.begin(execution, call.id, version)
+    return PaidPart(run, call.begun_before, execution.labels, execution.history.bills)
 
 
 def lost_state(execution: Execution, handle: Handle, version: Version) -> Vanished | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from exoflow import codec
 from exoflow.attempts.actors import STATE
+from exoflow.driver import dispatching
 from exoflow.driver.damage import verify, verify_snapshot
 from exoflow.driver.handle import Handle
 from exoflow.driver.letting_go import let_go, note_end, note_refs, note_value
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 def take_outcome(execution: Execution, handle: Handle, version: Version, outcome: Outcome) -> None:
     """An attempt has ended."""
     execution.values.take_back(version)
+    _take_outcome(execution, execution.handles.get(handle.call.id, handle), version, outcome)  # made again, perhaps
+    if handle.call.note.paid:
+        dispatching.ended(execution, handle.call.id, version)
+
+
+def _take_outcome(execution: Execution, handle: Handle, version: Version, outcome: Outcome) -> None:
     call = handle.call
-    handle = execution.handles.get(call.id, handle)  # its body may have been set aside, and made the call again
     if call.note.paid and not isinstance(outcome, Vanished) and outcome.bill is not None:
         handle.bill = outcome.bill if handle.bill is None else handle.bill + outcome.bill
     if call.note.actor:

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from exoflow.attempts.actors import STATE
-from exoflow.driver import records
+from exoflow.driver import dispatching, records
 from exoflow.driver.attempt import executor_of, value_name
 from exoflow.driver.damage import made_again
 from exoflow.driver.handle import Handle
@@ -91,9 +91,11 @@ def append_result(
         newest,
     )
     if note.actor or handle.rare is not None and (handle.worker or handle.bill):
-        execution.append((*record, *_rest(execution, handle)))
+        position = execution.append((*record, *_rest(execution, handle)))
     else:
-        execution.append(record)
+        position = execution.append(record)
+    if note.paid and code is not Code.MADE:
+        dispatching.recorded(execution, call.id, position)
 
 
 def _rest(execution: Execution, handle: Handle) -> tuple[Any, ...]:

@@ -12,9 +12,10 @@ from functools import cached_property
 from typing import Any
 
 from exoflow import codec
-from exoflow.driver import ending, launching, records, saving, undo, waiting
+from exoflow.driver import dispatching, ending, launching, records, saving, undo, waiting
 from exoflow.driver.attempt import key_prefix
 from exoflow.driver.body import Body
+from exoflow.driver.dispatching import Dispatching
 from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
 from exoflow.driver.inbox import Inbox
@@ -125,6 +126,8 @@ class Shell:
         """Attempts whose backoff has not passed, and timers, and what has the clock forget them."""
         self.inner: dict[Version, asyncio.Task[Any]] = {}
         """Attempts that run in asyncio tasks of the flow itself."""
+        self.dispatching: dict[CallId, Dispatching] = {}
+        """Attempts at paid calls, from their beginning until there is a record of what became of them."""
         self.save_tries: dict[CallId, int] = {}
         self.unreferenced: deque[Handle] = deque()
         """Calls to which the last Ref has gone, and whose value may go, too."""
@@ -193,6 +196,7 @@ class Shell:
     def close(self) -> None:
         """Tell everybody that the run has ended here. Under the lock."""
         self.values.release_all()
+        dispatching.end_all(self)  # type: ignore[arg-type]  # as below
         for version in list(self.delayed):
             self.forget_timer(version)
         if self.forget is not None:  # first: who waits for the end finds no live run any more
@@ -255,9 +259,11 @@ class Shell:
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def append(self, record: tuple[Any, ...]) -> None:
-        """Append a record that the kernel has counted. Under the lock."""
-        self._positions.append(self.log.append(record))
+    def append(self, record: tuple[Any, ...]) -> int:
+        """Append a record that the kernel has counted; its position. Under the lock."""
+        position = self.log.append(record)
+        self._positions.append(position)
+        return position
 
     def append_own(self, record: tuple[Any, ...]) -> None:
         """Append a record that the kernel has not ordered; an effect after it waits for it. Under the lock."""
@@ -331,6 +337,7 @@ Shell.carry_out = {
     do.Snapshot: saving.snapshot,
     do.RecordSnapshot: saving.record_snapshot,
     do.Intend: undo.intend,
+    do.Dispatch: dispatching.grant,
     do.Undo: undo.undo,
     do.RecordUndone: undo.record_undone,
     do.RecordUndoFailed: undo.record_undo_failed,

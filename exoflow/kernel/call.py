@@ -204,8 +204,12 @@ class Call:
             call = call.before
         return call is not None
 
-    def settle_intent(self) -> None:
-        """What became of a paid call is recorded, or does not matter any more: another attempt needs another intent."""
+    def settle_intent(self, *, charged: bool = False) -> None:
+        """What became of a paid call is recorded, or does not matter any more: another attempt needs another intent.
+
+        ``charged``: it has an answer, and whoever makes it again, because that was lost, is charged again.
+        """
+        self.begun_before = charged and (self.begun_before or self.intent != 0)
         self.intent = Version(0)
         self.intent_durable = False
 

@@ -74,6 +74,13 @@ class Intend(NamedTuple):
     """Calls with rollback that this effect stands on: never undone from now on (G6)."""
 
 
+class Dispatch(NamedTuple):
+    """The intent of a paid call is durable: this attempt at it may send."""
+
+    call: CallId
+    version: Version
+
+
 class Undo(NamedTuple):
     """Undo what this version did; answer with ``undone``, or with ``undo_failed`` when no try is left."""
 
@@ -147,6 +154,7 @@ Command = (
     | Snapshot
     | RecordSnapshot
     | Intend
+    | Dispatch
     | Undo
     | RecordUndone
     | RecordUndoFailed

@@ -40,6 +40,8 @@ class Ending(Forsaking):
                 call.intent_durable = True
                 if call.state is State.NEEDED:
                     self._ready.append(call)
+                elif call.state is State.RUNNING and call.note.paid:
+                    self._dispatch(call)
         if self._covers:
             self._commit_covered()
         if self._waiting_start:

@@ -54,7 +54,7 @@ class History(Ending):
             choice or failed, effect=effect, rollback=call.note.rollback, actor=actor, paid=call.note.paid
         )
         if saved and call.note.paid and not unheard:
-            call.settle_intent()
+            call.settle_intent(charged=not failed)
 
     def recall_snapshot(self, id: CallId, version: Version) -> None:
         """A SNAPSHOT record of an older epoch."""

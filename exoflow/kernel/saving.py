@@ -20,7 +20,7 @@ class Saving(Retirement):
         self.seq += 1
         call.saved = True
         if call.note.paid and not (call.failed and call.unheard):
-            call.settle_intent()
+            call.settle_intent(charged=not call.failed)
         if call.forced or call.note.saves == "sync":
             self.urgent = self.seq
         self.records.append((self.seq, call, call.version, "save"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from exoflow.errors import Corrupt, RunError
 from exoflow.kernel.call import Call, State
-from exoflow.kernel.commands import Intend, Replay, Run
+from exoflow.kernel.commands import Dispatch, Intend, Replay, Run
 from exoflow.kernel.outcomes import Outcomes
-from exoflow.model import NO_VERSION, CallId, Kind
+from exoflow.model import NO_VERSION, CallId, Kind, Version
 
 
 class Starting(Outcomes):
@@ -93,7 +93,7 @@ class Starting(Outcomes):
                 f"may stand on it. Nothing was run again."
             )
         if call.note.paid:
-            call.begun_before = call.recalled or call.version != NO_VERSION and call.why != "failed before"
+            call.begun_before = call.begun_before or call.intent != NO_VERSION
         if call.note.rollback:
             call.attempt = call.intent  # what the intent names is what an undo will name
         else:
@@ -134,7 +134,7 @@ class Starting(Outcomes):
     # -- gates -----------------------------------------------------------------------------------------------------
 
     def _may_act(self, call: Call) -> bool:
-        """G3, G6 and L1 for a task with an effect; its intent (L4) where it needs one. A paid one releases nothing."""
+        """G3, G6 and L1 for a task with an effect; its intent (L4) where it needs one. A paid one asks for it later."""
         if call.intent and call.note.effect == "irrevocable" and call.intent_durable:
             return self._doubt_settled(call)
         if call.open:
@@ -152,7 +152,7 @@ class Starting(Outcomes):
             self.urgent = max(self.urgent, needed)
             return False
         if call.note.paid:
-            return self._may_be_paid(call)
+            return True
         released = self._sweep(call)
         if call.note.effect == "idempotent" and not released and not call.intent and not self._is_held():
             return True
@@ -162,11 +162,24 @@ class Starting(Outcomes):
             self._intend(call, (), released)
         return False
 
-    def _may_be_paid(self, call: Call) -> bool:
-        """A paid call starts behind its durable intent; an earlier attempt's, of which nobody heard, will do."""
+    def dispatching(self, id: CallId, version: Version) -> bool:
+        """The body of a paid call is about to send: it waits for a ``Dispatch``. False: its attempt counts no more.
+
+        An earlier attempt's intent, of which nobody heard, will do.
+        """
+        call = self.calls[id]
+        if call.state is not State.RUNNING or call.attempt != version:
+            return False
         if not call.intent:
             self._intend(call, (), ())
-        return call.intent_durable
+            if not call.attached:
+                self._detached(call)
+        elif call.intent_durable:
+            self._dispatch(call)
+        return True
+
+    def _dispatch(self, call: Call) -> None:
+        self.out.append(Dispatch(call.id, call.attempt))
 
     def _is_held(self) -> bool:
         """An effect that may not happen has released calls: whatever else stands on them has to say so, too."""

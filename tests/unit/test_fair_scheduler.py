@@ -67,6 +67,21 @@ async def test_a_slot_is_free_again_when_a_call_is_settled_or_released() -> None
         assert standing(tasks) == "++++"
 
 
+async def test_a_call_that_is_settled_may_keep_its_slot_until_its_answer_is_durable() -> None:
+    sched = FairScheduler(slots=1, tenants={"acme": Tenant(budget_tokens=40)})
+    async with asking(sched, *map(ask, range(2))) as tasks:
+        grant = tasks[0].result()
+        grant.settle(Usage(10, 5), 7, keeps_slot=True)
+        await turned()
+        assert standing(tasks) == "+-"
+        assert sched.stats()["acme"].spent_tokens == 15
+        grant.release()
+        grant.release()
+        await turned()
+        assert standing(tasks) == "++"
+        assert sched.stats()["acme"].in_flight == 1
+
+
 async def test_a_grant_ends_once() -> None:
     sched = FairScheduler(slots=1)
     async with asking(sched, *map(ask, range(3))) as tasks:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import exoflow
 from exoflow import flow, paid, task
+from exoflow.journal import Journal, Kind
 from exoflow.paid import Bill
+from exoflow.storage import LocalStore
 
 pytestmark = pytest.mark.usefixtures("memory")
 
@@ -28,6 +31,7 @@ def fresh() -> None:
 
 @paid.paid_task()
 async def ask(name: str) -> str:
+    await paid.dispatching()
     asked.append(name)
     told[name] = dict(paid.bills_before())
     paid.tell_bill(Bill(10, 2, 0, 500, paid.may_be_paid_twice(), (("user", name),)))
@@ -38,6 +42,8 @@ async def ask(name: str) -> str:
 
 @paid.paid_task()
 def ask_here(name: str) -> str:
+    paid.dispatching_here()
+    paid.dispatching_here()
     return f"{name} for {paid.labels().get('tenant')} in {paid.job()!r}"
 
 
@@ -105,6 +111,7 @@ async def test_a_flow_can_ask_as_well() -> None:
 
 @paid.paid_task()
 async def slow() -> None:
+    await paid.dispatching()
     asked.append("slow")
     await asyncio.sleep(3600)
 
@@ -130,6 +137,7 @@ async def test_a_call_that_was_given_up_is_not_made_again_by_a_replay() -> None:
 async def test_a_call_that_raised_is_not_in_doubt_when_the_run_is_resumed() -> None:
     @paid.paid_task()
     async def is_in_doubt() -> bool:
+        await paid.dispatching()
         if fails:
             raise ValueError("not now")
         return paid.may_be_paid_twice()
@@ -148,6 +156,7 @@ async def test_a_call_that_raised_is_not_in_doubt_when_the_run_is_resumed() -> N
 async def test_the_bills_of_attempts_that_failed_are_in_the_record_of_the_one_that_did_not() -> None:
     @paid.paid_task(retries=1, backoff=exoflow.Backoff(initial_s=0.0))
     async def second_time() -> int:
+        await paid.dispatching()
         paid.tell_bill(Bill(10, exoflow.attempt(), 0, 500, paid.may_be_paid_twice()))
         if exoflow.attempt() == 1:
             raise ValueError
@@ -165,6 +174,65 @@ async def test_the_bills_of_attempts_that_failed_are_in_the_record_of_the_one_th
     fails.clear()
     assert await retries.resume("r") == 2
     assert told["x"]["second_time#0"] == Bill(20, 3, 0, 1000, maybe_rebilled=True)
+
+
+async def test_an_attempt_that_sent_nothing_leaves_no_doubt() -> None:
+    @paid.paid_task(retries=1, backoff=exoflow.Backoff(initial_s=0.0))
+    async def is_in_doubt() -> bool:
+        if exoflow.attempt() == 1:
+            raise ValueError("its turn did not come")
+        doubt = paid.may_be_paid_twice()
+        await paid.dispatching()
+        return doubt
+
+    @flow
+    async def asks() -> bool:
+        return await is_in_doubt()
+
+    assert not await asks.run()
+
+
+async def test_a_call_hears_when_what_has_become_of_it_is_durable() -> None:
+    heard: list[str] = []
+
+    @paid.paid_task(retries=1, backoff=exoflow.Backoff(initial_s=0.0))
+    async def asks(name: str) -> str:
+        await paid.dispatching()
+        paid.when_recorded(lambda: heard.append(name))
+        if name == "a" and exoflow.attempt() == 1 or name == "c":
+            raise ValueError(name)
+        return name * 100_000 if name == "b" else name
+
+    @flow
+    async def several() -> None:
+        for name in "abc":
+            await asyncio.gather(asks(name), return_exceptions=True)
+
+    await several.run()
+    paid.when_recorded(lambda: heard.append("outside"))
+    assert heard == ["a", "a", "b", "c", "c", "outside"], "each attempt does, once"
+
+
+async def test_what_it_hears_of_is_durable(tmp_path: Path) -> None:
+    durable: list[set[str]] = []
+    """What is told of the call, in the store."""
+
+    def look() -> None:
+        records = Journal(LocalStore(str(tmp_path))).find("r").records
+        durable.append({Kind(record[0]).name for record in records if record[2] == "asks#0"})
+
+    @paid.paid_task()
+    async def asks() -> None:
+        await paid.dispatching()
+        look()
+        paid.when_recorded(look)
+
+    @flow
+    async def once() -> None:
+        await asks()
+
+    await once.options(run_id="r", store=tmp_path).run()
+    assert durable == [{"INTENT"}, {"INTENT", "SAVED"}]
 
 
 async def test_outside_of_a_flow_it_simply_calls() -> None:

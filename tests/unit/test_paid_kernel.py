@@ -32,6 +32,12 @@ def returned(kernel: Kernel, call: Call) -> list[Command]:
     return kernel.take()
 
 
+def sent(kernel: Kernel, call: Call) -> list[Command]:
+    """Its body is about to send; what it is told when the intent is durable."""
+    assert kernel.dispatching(call.id, call.attempt)
+    return [*kernel.take(), *all_durable(kernel)]
+
+
 def recalled_result(kernel: Kernel, number: int, *, saved: bool = True, failed: bool = False) -> None:
     kernel.recall_result(
         B, "", version(1, number), saved=saved, failed=failed, choice=True, effect=False, names=(), refs=(), reads_at=0
@@ -51,17 +57,56 @@ def asked_again(kernel: Kernel) -> Call:
     return call
 
 
-def test_it_runs_behind_its_durable_intent_and_is_seen_when_its_record_is_durable() -> None:
+def test_it_sends_behind_its_durable_intent_and_is_seen_when_its_record_is_durable() -> None:
     kernel, root = begun()
     call = kernel.called(root, B, PAID)
     kernel.wants(call)
+    assert orders(kernel.take()) == ["Run"], "it may have to wait for its turn: nothing is intended yet"
+    assert not call.begun_before
+    assert kernel.dispatching(B, call.attempt)
     assert orders(kernel.take()) == ["Intend"]
     assert kernel.take() == [], "an intent that is not durable is none"
-    assert orders(all_durable(kernel)) == ["Run"]
-    assert not call.begun_before
+    assert orders(all_durable(kernel)) == ["Dispatch"]
+    assert kernel.dispatching(B, call.attempt)
+    assert orders(kernel.take()) == ["Dispatch"], "one is enough for all that the body sends"
     assert orders(returned(kernel, call)) == ["Save"]
     assert orders(all_durable(kernel)) == ["Deliver"]
     assert call.intent == NO_VERSION, "it is known what became of it"
+
+
+def test_one_that_never_asks_has_sent_nothing() -> None:
+    kernel, root = begun()
+    call = kernel.called(root, B, PAID)
+    kernel.take()
+    assert kernel.vanished(B, call.attempt)
+    assert orders(kernel.take()) == ["Run"]
+    assert not call.begun_before
+    assert orders(returned(kernel, call)) == ["Save"]
+
+
+def test_an_attempt_that_counts_no_more_may_not_send() -> None:
+    kernel, root = begun()
+    call = kernel.called(root, B, PAID)
+    kernel.take()
+    dead = call.attempt
+    kernel.vanished(B, dead)
+    kernel.take()
+    assert not kernel.dispatching(B, dead)
+    assert kernel.take() == []
+
+
+def test_an_intent_of_an_attempt_whose_body_was_set_aside_is_kept_for_the_next() -> None:
+    kernel, root = begun()
+    call = kernel.called(root, B, PAID)
+    kernel.take()
+    kernel._set_aside(root)
+    kernel.take()
+    assert orders(sent(kernel, call)) == ["Intend", "Dispatch"]
+    kernel.vanished(B, call.attempt)
+    assert kernel.take() == []
+    call = kernel.called(kernel.opened("", None), B, PAID)
+    assert orders(kernel.take()) == ["Run"]
+    assert call.begun_before
 
 
 def test_it_waits_for_the_choices_behind_its_prompt_and_has_them_saved() -> None:
@@ -72,7 +117,6 @@ def test_it_waits_for_the_choices_behind_its_prompt_and_has_them_saved() -> None
     assert orders(returned(kernel, a)) == ["Make", "Upload"], "it is never saved, but for this"
     kernel.uploaded(A, a.version)
     assert orders(kernel.take()) == ["Save"]
-    assert orders(all_durable(kernel)) == ["Intend"]
     assert orders(all_durable(kernel)) == ["Run"]
 
 
@@ -85,22 +129,25 @@ def test_what_the_body_has_read_is_behind_its_prompt_too() -> None:
     kernel.read(root, a)
     kernel.called(root, B, PAID)
     assert kernel.take() == [], "the body may have written the prompt from it"
-    assert orders(all_durable(kernel)) == ["Intend"]
+    assert orders(all_durable(kernel)) == ["Run"]
 
 
 def test_it_releases_nothing_that_can_be_undone() -> None:
     kernel, root = begun()
     a = kernel.called(root, A, RESERVE)
-    kernel.called(root, B, PAID, (a,))
+    call = kernel.called(root, B, PAID, (a,))
     assert orders(kernel.take()) == ["Intend"]
     assert orders(all_durable(kernel)) == ["Run"]
     returned(kernel, a)
-    commands = all_durable(kernel)
-    assert orders(commands) == ["Intend"]
+    assert orders(all_durable(kernel)) == ["Run"]
+    commands = sent(kernel, call)
+    assert orders(commands) == ["Intend", "Dispatch"]
     assert isinstance(commands[0], Intend)
     assert commands[0].releases == () == commands[0].names
     assert not a.released
     kernel.cancel()
+    assert orders(kernel.take()) == ["Stop"]
+    kernel.vanished(B, call.attempt)
     assert "Undo" in orders(kernel.take()), "a paid call is no effect: what it stands on is undone as ever (G6)"
 
 
@@ -117,15 +164,15 @@ def test_an_intent_alone_is_run_again_and_its_body_can_know() -> None:
     kernel = Kernel(2)
     recalled_intent(kernel, 1)
     call = asked_again(kernel)
-    assert orders(kernel.take()) == ["Run"], "its intent is durable already"
+    assert orders(kernel.take()) == ["Run"]
     assert call.begun_before
+    assert orders(sent(kernel, call)) == ["Dispatch"], "its intent is durable already"
 
 
 def test_a_call_that_was_not_dispatched_has_nothing_to_know() -> None:
     kernel = Kernel(2)
     call = asked_again(kernel)
-    assert orders(kernel.take()) == ["Intend"]
-    assert orders(all_durable(kernel)) == ["Run"]
+    assert orders(kernel.take()) == ["Run"]
     assert not call.begun_before
 
 
@@ -133,7 +180,7 @@ def test_a_lost_attempt_is_made_again_under_its_intent_and_knows() -> None:
     kernel, root = begun()
     call = kernel.called(root, B, PAID)
     kernel.take()
-    all_durable(kernel)
+    sent(kernel, call)
     first = call.attempt
     assert kernel.vanished(B, first)
     commands = kernel.take()
@@ -149,9 +196,9 @@ def test_an_error_that_stands_settles_its_intent_and_a_resume_begins_anew() -> N
     recalled_intent(kernel, 1)
     recalled_result(kernel, 2, failed=True)
     call = asked_again(kernel)
-    assert orders(kernel.take()) == ["Intend"], "it is forgiven (V14)"
-    assert orders(all_durable(kernel)) == ["Run"]
+    assert orders(kernel.take()) == ["Run"], "it is forgiven (V14)"
     assert not call.begun_before, "it was known what had become of it"
+    assert orders(sent(kernel, call)) == ["Intend", "Dispatch"]
 
 
 def test_a_result_that_was_lost_before_its_record_was_whole_may_be_charged_for_twice() -> None:
@@ -169,8 +216,8 @@ def test_one_whose_prompt_falls_with_a_damaged_choice_needs_another_intent() -> 
     call = kernel.called(root, B, PAID, (a,))
     kernel.take()
     returned(kernel, a)
-    assert orders(all_durable(kernel)) == ["Intend"]
     assert orders(all_durable(kernel)) == ["Run"]
+    sent(kernel, call)
     kernel._void(call)
     assert call.intent == NO_VERSION
     assert orders(kernel.take()) == ["Stop"]
@@ -180,7 +227,7 @@ def test_the_result_of_an_attempt_that_was_declared_dead_does_not_count() -> Non
     kernel, root = begun()
     call = kernel.called(root, B, PAID)
     kernel.take()
-    all_durable(kernel)
+    sent(kernel, call)
     dead = call.attempt
     kernel.vanished(B, dead)
     kernel.take()
@@ -194,7 +241,7 @@ def test_an_attempt_that_was_lost_for_good_or_given_up_leaves_its_intent_in_plac
     kernel, root = begun()
     call = kernel.called(root, B, Annotations(checkpoint="sync", paid=True, losses=0))
     kernel.take()
-    all_durable(kernel)
+    sent(kernel, call)
     intent = call.intent
     kernel.vanished(B, call.attempt)
     assert orders(kernel.take()) == ["Save"]

@@ -24,6 +24,7 @@ async def question() -> str:
 
 @paid.paid_task(name="llm")
 async def ask(prompt: str, sample: int) -> str:
+    await paid.dispatching()
     paid.tell_bill(Bill(100, 10 + sample, 0, 1_500_000, maybe_rebilled=sample == 1))
     return f"{prompt} {sample}"
 
@@ -77,7 +78,7 @@ async def test_json_has_the_sums_by_path_and_by_call(found: Description) -> None
 
 
 async def test_explain_says_what_a_paid_task_is(found: Description) -> None:
-    starts = "only when its intent and every choice behind it are durable, never again once it is recorded"
+    starts = "only when every choice behind it is durable, sends behind its intent, never again once recorded"
     source = {each.call: each for each in explain_source(survey._spec)}
     assert source["llm"].effect == "paid"
     assert source["llm"].starts == f"starts {starts}"

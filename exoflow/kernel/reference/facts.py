@@ -24,6 +24,7 @@ class CallFacts:
     made: Version = NO_VERSION  # the newest result, lost and retired ones too
     started: Version = NO_VERSION  # the newest attempt of this epoch
     running: bool = False
+    asks: bool = False  # of a paid call: its body is about to send, and waits to be told that it may
     has_result: bool = False  # ``made`` is a result or an error that was neither retired nor undone; it may be lost
     held: bool = False  # its value is in memory
     recorded: bool = False  # its value, or error, is in a record

@@ -23,7 +23,7 @@ def gate(facts: Facts, call: CallFacts) -> str | None:
         return "L1: the run's inputs are not durable"
     if facts.undoing or to_undo(facts) or not facts.undone_recorded:
         return "V4: something is to be undone first"
-    needs_intent = call.note.rollback or call.note.effect == "irrevocable" or call.note.paid
+    needs_intent = call.note.rollback or call.note.effect == "irrevocable"
     if needs_intent or acts and (call.intent or to_release(facts, call) or are_held(facts)):
         if not call.intent:
             return "L4: it has no intent"

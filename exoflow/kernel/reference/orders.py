@@ -31,6 +31,9 @@ def due(facts: Facts) -> set[Due]:
             found.add(("Intend", id))
         elif reason.startswith("V13"):
             found.add(("Probe", id))
+    for call in facts.calls.values():
+        if call.running and call.asks and (call.intent_durable or not call.intent):
+            found.add(("Dispatch" if call.intent else "Intend", call.id))
     for id in to_save(facts, wanted):
         found.add(("Upload", id))
     found |= {("Snapshot", id) for id in to_snapshot(facts, wanted)}

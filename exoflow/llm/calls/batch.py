@@ -26,7 +26,7 @@ from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.calls.reading import Unreadable, whole
 from exoflow.llm.calls.recorded import own_labels
 from exoflow.llm.calls.retrying import Retries
-from exoflow.paid import Bill, may_be_paid_twice, paid_task, tell_bill
+from exoflow.paid import Bill, dispatching, may_be_paid_twice, paid_task, tell_bill
 from exoflow.refs import Ref
 
 MARK = "exoflow_call"
@@ -80,6 +80,7 @@ async def submitted(llm: Model, questions: Sequence[Question], window: str) -> S
         file = await service.upload(_lines(llm.model, questions, mark))
         path = _path(questions)
         wanted = {"input_file_id": file, "endpoint": path, "completion_window": window, "metadata": {MARK: mark}}
+        await dispatching()
         found = await service.create(wanted, mark)
     tell_bill(Bill())  # that of its results is the batch's
     return Submitted(str(found["id"]), mark)

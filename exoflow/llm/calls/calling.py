@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
+from exoflow.driver.loops import mailbox
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import Call, For, How
@@ -18,6 +18,7 @@ from exoflow.llm.calls.retrying import Retries
 from exoflow.llm.calls.usage import usage_of
 from exoflow.llm.engine.request import Usage
 from exoflow.llm.fair.asks import Ask
+from exoflow.paid import dispatching, when_recorded
 
 if TYPE_CHECKING:
     from exoflow.llm.fair.pace import Pace
@@ -30,41 +31,55 @@ class Turn(Protocol):
 
     def charge(self, tokens: int) -> None: ...
 
-    def settle(self, usage: Usage, nano_usd: int) -> None: ...
+    def settle(self, usage: Usage, nano_usd: int, *, keeps_slot: bool) -> None: ...
 
     def release(self) -> None: ...
 
 
-class _Free:
-    """A turn where there is no scheduler."""
+class _Place:
+    """A turn where there is no scheduler: one among the calls in flight."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        loop = asyncio.get_running_loop()
+        self._mail, self._left = mailbox(loop), loop.create_future()
+        self._left.add_done_callback(lambda _: places.release())
 
     def charge(self, tokens: int) -> None: ...
 
-    def settle(self, usage: Usage, nano_usd: int) -> None: ...
+    def settle(self, usage: Usage, nano_usd: int, *, keeps_slot: bool) -> None:
+        if not keeps_slot:
+            self.release()
 
-    def release(self) -> None: ...
+    def release(self) -> None:
+        """From any thread; once."""
+        self._mail.post((self._left,))
 
 
 async def answered(how: How, model: str, question: Question, who: For, call: Call) -> Answer:
     """Wait for its turn, ask until there is an answer, and charge for it.
 
+    It is in flight until its answer is durable: a crash costs no more calls than may be in flight.
+
     Raises:
         CallFailed: there is none.
         BudgetExceeded, Overloaded, WrongRequest: the scheduler refuses it.
     """
-    async with _place(how):
-        turn = await _turn(how, question, who, call)
-        begun = time.monotonic()
-        try:
-            tries = _Tries(how, model, question, who, call, turn)
-            reading = await tries.reading()
-            seconds, maybe_rebilled = time.monotonic() - begun, tries.lost or call.was_dispatched
-            answer = answer_of(how, question, reading, seconds=seconds, maybe_rebilled=maybe_rebilled)
-            how.pace.correct(_likely(question), answer.usage.prompt_tokens + answer.usage.completion_tokens)
-        except BaseException:
-            turn.release()
-            raise
-        turn.settle(answer.usage, answer.nano_usd)
+    turn = await _turn(how, question, who, call)
+    begun = time.monotonic()
+    try:
+        tries = _Tries(how, model, question, who, call, turn)
+        reading = await tries.reading()
+        seconds, maybe_rebilled = time.monotonic() - begun, tries.lost or call.was_dispatched
+        answer = answer_of(how, question, reading, seconds=seconds, maybe_rebilled=maybe_rebilled)
+        how.pace.correct(_likely(question), answer.usage.prompt_tokens + answer.usage.completion_tokens)
+    except Exception:
+        when_recorded(turn.release)
+        raise
+    except BaseException:  # who is cancelled may have nobody to record it
+        turn.release()
+        raise
+    turn.settle(answer.usage, answer.nano_usd, keeps_slot=True)
+    when_recorded(turn.release)
     return answer
 
 
@@ -102,8 +117,7 @@ def _likely(question: Question) -> int:
 
 async def _turn(how: How, question: Question, who: For, call: Call) -> Turn:
     if how.scheduler is None:
-        await _paced(how.pace, _likely(question))
-        return _Free()
+        return await _place(how, question)
     most = question.max_output_tokens
     usd = None
     if how.prices is not None and most is not None:
@@ -149,6 +163,7 @@ class _Tries:
         await _paced(self._how.pace, _likely(self._question))
 
     async def _try(self) -> Reading:
+        await dispatching()
         arguments = self._url, self._body, self._headers, self._how.timeout_s
         if self._listener is None:
             return await endpoint.asked(*arguments)
@@ -176,12 +191,17 @@ async def _paced(pace: Pace, tokens: int) -> None:
             await asyncio.sleep(wait_s)
 
 
-def _place(how: How) -> AbstractAsyncContextManager[object]:
-    """Among the calls in flight. A scheduler has slots instead."""
-    if how.scheduler is not None:
-        return nullcontext()
+async def _place(how: How, question: Question) -> _Place:
+    """Among the calls in flight, and in the endpoint's minute. A scheduler has slots instead."""
     of_loop = _places.setdefault(asyncio.get_running_loop(), {})
-    found = of_loop.get(how.token)
-    if found is None:
-        found = of_loop[how.token] = asyncio.Semaphore(how.max_in_flight)
-    return found
+    places = of_loop.get(how.token)
+    if places is None:
+        places = of_loop[how.token] = asyncio.Semaphore(how.max_in_flight)
+    await places.acquire()
+    place = _Place(places)
+    try:
+        await _paced(how.pace, _likely(question))
+    except BaseException:
+        place.release()
+        raise
+    return place

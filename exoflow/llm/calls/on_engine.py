@@ -15,6 +15,7 @@ from exoflow.llm.calls.question import Question
 from exoflow.llm.durable.host import Chat, Named, Prompted
 from exoflow.llm.durable.seats import seat_of
 from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams, TokenLogprobs, WrongRequest
+from exoflow.paid import dispatching
 
 
 async def generated(how: How, model: str, question: Question, who: For, adapter: AdapterRef | None) -> Answer:
@@ -36,6 +37,7 @@ async def generated(how: How, model: str, question: Question, who: For, adapter:
     fills = question.max_output_tokens is None and question.messages is not None
     labels = {"job": who.job, **who.labels} if who.job else who.labels  # those of a vote keep together in its queue
     asked = Prompted(prompt, params, adapter, path, labels, fills)
+    await dispatching()
     [output] = cast("list[Output]", await seat.answer(asked))
     if who.on_text is not None:
         who.on_text.hears(output.text)

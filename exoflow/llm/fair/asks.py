@@ -67,6 +67,8 @@ class Place(Enum):
     HELD = "held"
     """Its budget is reserved by calls in flight."""
     RUNNING = "running"
+    SETTLED = "settled"
+    """It is billed, and has its slot still."""
     GONE = "gone"
 
 
@@ -107,6 +109,10 @@ class Waiter:
     @property
     def waits(self) -> bool:
         return self.place is Place.QUEUED or self.place is Place.HELD
+
+    @property
+    def has_slot(self) -> bool:
+        return self.place is Place.RUNNING or self.place is Place.SETTLED
 
     def __lt__(self, other: Waiter) -> bool:
         return self.number < other.number

@@ -97,27 +97,39 @@ class Dispatch:
             waiter.charged += tokens
             self._policy.charge(waiter, tokens)
 
-    def settle(self, waiter: Waiter, usage: Usage, nano_usd: int, now_s: float) -> None:
+    def settle(self, waiter: Waiter, usage: Usage, nano_usd: int, now_s: float, *, keeps_slot: bool = False) -> None:
         """It was answered, and this is billed. Nothing, if it has ended."""
         if waiter.place is Place.RUNNING:
             if usage.completion_tokens > waiter.charged:
                 self._policy.charge(waiter, usage.completion_tokens - waiter.charged)
             self._spend(waiter.of, waiter.ask.run, waiter.ask.call, usage, nano_usd)
-            self.end(waiter, now_s, self._cost_of(usage))
+            self._finish(waiter, now_s, self._cost_of(usage))
+            if not keeps_slot:
+                self._leave(waiter)
+            self.serve(now_s)
 
-    def end(self, waiter: Waiter, now_s: float, billed: int | None = None) -> None:
+    def end(self, waiter: Waiter, now_s: float) -> None:
         """Whether it waits or is in flight; nothing, if it has ended. Without a bill it has used what has come."""
         if waiter.place is Place.RUNNING:
-            waiter.place = Place.GONE
-            self._policy.finish(waiter, billed if billed is not None or waiter.charged else 0)
-            self._free += 1
-            waiter.of.meter.in_flight -= 1
-            assert waiter.reservation is not None
-            self._ledger.release(waiter.reservation)
-            self._queue(self._held.freed(waiter.of.account), now_s)
+            self._finish(waiter, now_s, None if waiter.charged else 0)
+        if waiter.place is Place.SETTLED:
+            self._leave(waiter)
         elif waiter.waits:
             self._withdraw(waiter, now_s)
         self.serve(now_s)
+
+    def _finish(self, waiter: Waiter, now_s: float, billed: int | None) -> None:
+        """What it was charged and has reserved is put right."""
+        waiter.place = Place.SETTLED
+        self._policy.finish(waiter, billed)
+        assert waiter.reservation is not None
+        self._ledger.release(waiter.reservation)
+        self._queue(self._held.freed(waiter.of.account), now_s)
+
+    def _leave(self, waiter: Waiter) -> None:
+        waiter.place = Place.GONE
+        self._free += 1
+        waiter.of.meter.in_flight -= 1
 
     def expire(self, waiter: Waiter, now_s: float) -> None:
         """Its deadline has come."""

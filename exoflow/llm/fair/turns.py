@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from exoflow.llm.engine.request import Usage
-from exoflow.llm.fair.asks import Ask, Place, Waiter
+from exoflow.llm.fair.asks import Ask, Waiter
 from exoflow.llm.fair.dispatch import Dispatch
 from exoflow.llm.fair.meters import TenantStats
 from exoflow.llm.fair.policy import Path
@@ -32,16 +32,19 @@ class Grant:
         """So many tokens more of its answer have come."""
         self._turns.charge(self._waiter, tokens)
 
-    def settle(self, usage: Usage, nano_usd: int) -> None:
-        """It was answered, and this is billed. A call that was settled before is not charged again."""
-        self._turns.settle(self._waiter, usage, nano_usd)
+    def settle(self, usage: Usage, nano_usd: int, *, keeps_slot: bool = False) -> None:
+        """It was answered, and this is billed. A call that was settled before is not charged again.
+
+        ``keeps_slot``: until it is released, when its answer is durable, say.
+        """
+        self._turns.settle(self._waiter, usage, nano_usd, keeps_slot=keeps_slot)
 
     def release(self) -> None:
-        """It has failed, or is wanted no more: nothing is billed."""
+        """It has failed, or is wanted no more: nothing more is billed."""
         self._turns.release(self._waiter)
 
     def __del__(self) -> None:
-        if self._waiter.place is Place.RUNNING:
+        if self._waiter.has_slot:
             self._turns.abandon(self._waiter)
 
 
@@ -81,9 +84,9 @@ class Turns:
         with self:
             self._dispatch.charge(waiter, tokens)
 
-    def settle(self, waiter: Waiter, usage: Usage, nano_usd: int) -> None:
+    def settle(self, waiter: Waiter, usage: Usage, nano_usd: int, *, keeps_slot: bool) -> None:
         with self as now_s:
-            self._dispatch.settle(waiter, usage, nano_usd, now_s)
+            self._dispatch.settle(waiter, usage, nano_usd, now_s, keeps_slot=keeps_slot)
 
     def release(self, waiter: Waiter) -> None:
         with self as now_s:

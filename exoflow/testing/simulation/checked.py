@@ -8,7 +8,7 @@ from typing import Any
 
 from exoflow.kernel import reference as rules
 from exoflow.kernel.call import State
-from exoflow.kernel.commands import Command, RecordUndone, Replay, Run, Undo
+from exoflow.kernel.commands import Command, Dispatch, RecordUndone, Replay, Run, Undo
 from exoflow.kernel.reference.facts import CallFacts, Facts
 from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
@@ -130,6 +130,8 @@ class Checked(Told):
         return call.inherited or any(facts.calls[id].inherited for id in rules.lineage(facts, call))
 
     def _check_due(self, facts: Facts, command: Command) -> None:
+        if isinstance(command, Dispatch):
+            self.agreed("whether an intent is durable", command.call, True, facts.calls[command.call].intent_durable)
         if not isinstance(command, Run) or command.why == "reopened":
             return
         call = facts.calls[command.call]

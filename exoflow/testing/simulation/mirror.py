@@ -8,6 +8,7 @@ from typing import Any
 from exoflow.kernel import reference as rules
 from exoflow.kernel.commands import (
     Command,
+    Dispatch,
     Doubt,
     EndScope,
     Intend,
@@ -89,7 +90,7 @@ class Mirror:
         match command:
             case Run(id, version, _, why) if why != "reopened":
                 self._take_state(id, version)
-                self.set(id, running=True, started=version, **LOST)
+                self.set(id, running=True, asks=False, started=version, **LOST)
             case Stop(id, version):
                 self.set(id, running=False)
                 self._ask_anew(id)
@@ -125,15 +126,17 @@ class Mirror:
             case RecordFailing() | RecordUndoFailed():
                 self._note(failing=isinstance(command, RecordFailing))
             case _:
-                self._given_of_states(command)
+                self._given_rarely(command)
 
-    def _given_of_states(self, command: Command) -> None:
+    def _given_rarely(self, command: Command) -> None:
         match command:
             case Snapshot(id, _):
                 self.set(id, snapshotting=True)
             case RecordSnapshot(id, version):
                 self._append(id, version, "snapshot")
                 self.set(id, snapshotting=False, snapshot=True)
+            case Dispatch(id, _):
+                self.set(id, asks=False)
             case _:
                 pass
 

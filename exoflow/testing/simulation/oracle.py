@@ -8,7 +8,7 @@ from typing import Any
 
 from exoflow import codec
 from exoflow.driver.execution import Execution
-from exoflow.driver.records import Result
+from exoflow.driver.records import UNHEARD, Result
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.call import State
 from exoflow.model import Annotations, CallId, Inline, Status, Value, Version
@@ -97,21 +97,34 @@ class Till:
     returned: dict[CallId, Value] = field(default_factory=dict)
     """In the present life: what can still be had of it need not be paid for again."""
 
-    def dispatch(self, attempt: Attempt, durable: Iterable[tuple[Any, ...]]) -> None:
-        """An attempt begins: behind its intent, unless it is known what became of the one before (ADR 0024)."""
+    def begin(self, attempt: Attempt, records: Iterable[tuple[Any, ...]]) -> None:
+        """An attempt begins: it is told of those before it that sent, and whose ends nobody knows (ADR 0024)."""
         assert attempt.paid is not None
-        told = [record for record in durable if record[0] in _TOLD and record[2] == attempt.call]
+        told = [record for record in records if record[0] in _TOLD and record[2] == attempt.call]
         if any(record[0] == Code.SAVED for record in told) or attempt.call in self.returned:
             raise Violation(f"{attempt.call} has a result, and is paid for again")
+        known, asked = 0, False
+        for record in told:
+            if record[0] == Code.INTENT:
+                asked = True
+            elif not record[16] & UNHEARD:
+                known, asked = record[3], False
+        if any(version > known for version in self.dispatched.get(attempt.call, ())) and not attempt.paid.in_doubt:
+            raise Violation(f"{attempt.call} may be paid for twice, and does not know it")
+        if attempt.paid.in_doubt and not asked:
+            raise Violation(f"{attempt.call} is said to be in doubt, and no attempt at it was about to send")
+
+    def dispatch(self, attempt: Attempt, durable: Iterable[tuple[Any, ...]]) -> None:
+        """It is told that it may send."""
+        told = [record for record in durable if record[0] in _TOLD and record[2] == attempt.call]
         if not told or told[-1][0] != Code.INTENT:
             raise Violation(f"{attempt.call} is paid for before its intent is durable")
-        before = self.dispatched.setdefault(attempt.call, [])
-        if any(version > told[-1][3] for version in before) and not attempt.paid.in_doubt:
-            raise Violation(f"{attempt.call} may be paid for twice, and does not know it")
-        before.append(attempt.version)
+        self.dispatched.setdefault(attempt.call, []).append(attempt.version)
 
     def charge(self, attempt: Attempt, made_from: set[Pair]) -> None:
         """Its body has done what costs money."""
+        if attempt.version not in self.dispatched.get(attempt.call, ()):
+            raise Violation(f"{attempt.call} is paid for, and has no intent")
         self.charged.setdefault(attempt.call, {})[attempt.version] = set(made_from)
 
     def check_bills(self, told: Iterable[tuple[Any, ...]]) -> None:
@@ -119,7 +132,8 @@ class Till:
         results = [Result(*record) for record in told if record[0] in (Code.SAVED, Code.MADE)]
         billed = {(result.call, result.version) for result in results if result.bill}
         for result in results:
-            if result.call in self.charged and (result.call, result.version) not in billed:
+            charged = self.charged.get(CallId(result.call))
+            if charged and result.version in charged and (result.call, result.version) not in billed:
                 raise Violation(f"{result.call} is recorded without what it cost")
 
 

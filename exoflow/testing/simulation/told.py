@@ -163,6 +163,16 @@ class Told(Kernel):
         self.agreed("whether an error counts", id, accepted, counts)
         return accepted
 
+    def dispatching(self, id: CallId, version: Version) -> bool:
+        self._changed = True
+        known = self.mirror.calls[id]
+        counts = known.running and known.started == version
+        if counts:
+            self.mirror.set(id, asks=True)
+        accepted = super().dispatching(id, version)
+        self.agreed("whether an attempt may ask for its intent", id, accepted, counts)
+        return accepted
+
     def vanished(self, id: CallId, version: Version, *, began: bool = True) -> bool:
         counts = self._ended_attempt(id, version)
         if counts:

@@ -140,6 +140,10 @@ class SimulatedExecutor:
     def __init__(self, world: World) -> None:
         self.world = world
         self.pending: list[tuple[Attempt, Callable[[Outcome], None]]] = []
+        self.asking: set[Version] = set()
+        """Attempts at paid calls that are about to send, and have not been told that they may."""
+        self.sends: set[Version] = set()
+        """Those that have been."""
         self.stubborn: set[Version] = set()
         """Attempts that were to be ended and could not."""
         self.saves: list[tuple[Held, str, Callable[[Stored | BaseException], None]]] = []
@@ -157,7 +161,7 @@ class SimulatedExecutor:
         if self.world.rolling_back and attempt.function is _body:
             raise Violation(f"{attempt.call} is run though the run has failed, and is being rolled back")
         if attempt.paid is not None:
-            self.world.till.dispatch(attempt, self.world.log.records[: self.world.log.durable])
+            self.world.till.begin(attempt, self.world.log.records)
         if attempt.actor is not None:
             self.given[attempt.version] = self._taken(attempt)
         self.pending.append((attempt, report))
@@ -246,6 +250,7 @@ class World:
         self.sink = Sink()
         self.till = Till()
         self.actor_chance = random.Random(f"{seed}/actors")  # likewise
+        self.paid_chance = random.Random(f"{seed}/sends")
         program = write_program(self.chance, _body, undo, _probe)
         if self.has_actors:
             program = with_actors(program, self.actor_chance)
@@ -373,7 +378,7 @@ class World:
             return True
         chance, executor = self.chance, self.executor
         events: list[tuple[float, Callable[[], None]]] = []
-        if executor.pending:
+        if any(attempt.version not in executor.asking for attempt, _ in executor.pending):
             events.append((4, lambda: self._end_attempt(execution)))
         if self.log.durable < len(self.log.records) or any(at <= self.log.durable for at, _ in self.log.waiting):
             events.append((2 if self.log.waiting else 0.5, self._flush))
@@ -489,6 +494,9 @@ class World:
             self.report.faults += 1
             self._fail(attempt, report)
             return
+        if not self._may_send(attempt) and self.paid_chance.random() < 0.9:  # else it sends nothing
+            self._ask(attempt, report)
+            return
         if attempt.function is undo and self._undo_fails(attempt.key):
             self.trace(f"undo fails {attempt.call} {attempt.version:x}")
             if self.undo_chance.random() < 0.5:
@@ -500,6 +508,30 @@ class World:
         if attempt.paid is not None and isinstance(outcome, Computed):
             self.till.returned[attempt.call] = outcome.value
         report(outcome)
+
+    def _may_send(self, attempt: Attempt) -> bool:
+        return attempt.paid is None or attempt.version in self.executor.sends
+
+    def _ask(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
+        """The body of a paid call is about to send."""
+        assert attempt.paid is not None
+        executor, log = self.executor, self.log
+
+        def told(error: BaseException | None) -> None:
+            executor.asking.discard(attempt.version)
+            if error is None:
+                self.trace(f"sends {attempt.call} {attempt.version:x}")
+                executor.sends.add(attempt.version)
+                self.till.dispatch(attempt, log.records[: log.durable])
+            else:
+                executor.pending.remove(entry)
+                self.later(lambda: report(Raised(codec.encode_error(error), 0.0)))
+
+        entry = attempt, report
+        executor.pending.append(entry)
+        executor.asking.add(attempt.version)
+        self.trace(f"is about to send {attempt.call} {attempt.version:x}")
+        attempt.paid.run.ask(told)
 
     def _not_begun(self, attempt: Attempt, lost: tuple[CallId, ...], gone: bool) -> Vanished:
         part = attempt.actor
@@ -527,11 +559,12 @@ class World:
         """Which pending attempt: one that could not be ended goes on until its call runs again, to do harm there."""
         pending, stubborn = self.executor.pending, self.executor.stubborn
         wanted = {attempt.call for attempt, _ in pending if attempt.version not in stubborn}
-        likely = [n for n, (a, _) in enumerate(pending) if a.version not in stubborn or a.call in wanted]
-        return self.chance.choice(likely or range(len(pending)))
+        free = [n for n, (a, _) in enumerate(pending) if a.version not in self.executor.asking]
+        likely = [n for n in free if pending[n][0].version not in stubborn or pending[n][0].call in wanted]
+        return self.chance.choice(likely or free)
 
     def _fail(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        acted = self.chance.random() < 0.5
+        acted = self.chance.random() < 0.5 and self._may_send(attempt)
         if acted:
             self._act(_leaves_nothing(attempt))
         self.trace(f"fail {attempt.call} {attempt.version:x} acted={acted}")
@@ -583,7 +616,7 @@ class World:
                 error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
                 return Raised(codec.encode_error(error), 0.0, True)
         computed = Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
-        if note.paid:
+        if note.paid and self._may_send(attempt):
             self.till.charge(attempt, made_from)
             return replace(computed, bill=Bill(1, nano_usd=int(attempt.version)))
         return self._leave(attempt, computed, set(value)) if attempt.actor is not None else computed
@@ -644,13 +677,15 @@ class World:
         kept = self.chance.randint(log.durable, len(log.records))
         for attempt, _ in self.executor.pending:
             if self.chance.random() < 0.4:
-                self._act(attempt) if self._readable(attempt) else None
+                self._act(attempt) if self._readable(attempt) and self._may_send(attempt) else None
             elif self.chance.random() < 0.2 and self._may_haunt(attempt):
                 self.zombies.append(self._portable(attempt))
         return list(log.records[:kept])
 
     def _may_haunt(self, attempt: Attempt) -> bool:
-        return attempt.function is _body and attempt.actor is None and self._readable(attempt)
+        return (
+            attempt.function is _body and attempt.actor is None and self._readable(attempt) and self._may_send(attempt)
+        )
 
     def _portable(self, attempt: Attempt) -> Attempt:
         """A zombie has its inputs with it."""

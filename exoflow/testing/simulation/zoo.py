@@ -278,11 +278,13 @@ class PaidOnSand(Kernel):
 
 
 class PaidBeforeItsIntent(Kernel):
-    """Breaks L4: a paid call starts when its intent is appended: after a crash nobody knows that it was paid for."""
+    """Breaks L4: a paid call sends when its intent is appended: after a crash nobody knows that it was paid for."""
 
-    def _may_be_paid(self, call: Call) -> bool:
-        super()._may_be_paid(call)
-        return True
+    def dispatching(self, id: CallId, version: Version) -> bool:
+        may = super().dispatching(id, version)
+        if may and not self.calls[id].intent_durable:
+            self._dispatch(self.calls[id])
+        return may
 
 
 class PaidInSilence(Kernel):
@@ -292,6 +294,16 @@ class PaidInSilence(Kernel):
         call.recalled = False
         super()._run(call)
         call.begun_before = False
+
+
+class PaidUnasked(Kernel):
+    """Breaks ADR 0024: a paid call has its intent when it starts, and is in doubt where it has only waited."""
+
+    def _run(self, call: Call) -> None:
+        super()._run(call)
+        call.begun_before = call.note.paid and call.recalled
+        if call.note.paid and not call.intent:
+            self._intend(call, (), ())
 
 
 class PaidAgain(Kernel):
@@ -336,5 +348,5 @@ ANIMALS: tuple[type[Kernel] | type[SimulatedLog], ...] = (
     VersionsReused, LostChoicesNotMadeAgain, RetiredChoicesStillUsed, OnlyConsumersFall, UndoSkipped,
     NotUndoneBeforeRetry, OldestUndoneFirst, FailedAndForgotten, UndoneBeforeItHasFailed, GivenUpIsUndone,
     OlderUndoneAllTheSame, CommittedWithoutASnapshot, SnapshotOfARetiredVersion, DeadAttemptsCount, NoDoubt,
-    PaidOnSand, PaidBeforeItsIntent, PaidInSilence, PaidAgain,
+    PaidOnSand, PaidBeforeItsIntent, PaidInSilence, PaidUnasked, PaidAgain,
 )  # fmt: skip

@@ -44,6 +44,8 @@ async def question():
 @paid.paid_task()
 async def ask(prompt, sample):
     hooks.reach("paid.begins")
+    await paid.dispatching()
+    hooks.reach("paid.sends")
     twice = paid.may_be_paid_twice()
     write("asked", f"{paid.job()}{sample}", twice, sorted(paid.bills_before()))
     hooks.reach("paid.asked")
@@ -105,9 +107,14 @@ def test_a_vote_killed_at_any_boundary_of_its_calls_makes_what_is_missing_and_te
     place: Callable[..., Place],
 ) -> None:
     points = [point for point in place("whole", VOTE).points() if not point.startswith(NOTHING_BETWEEN)]
-    assert {"paid.begins", "paid.asked", "slot.append.before", "slot.sync.before", "journal.acknowledged"} <= {
-        point.partition(":")[0] for point in points
-    }
+    assert {
+        "paid.begins",
+        "paid.sends",
+        "paid.asked",
+        "slot.append.before",
+        "slot.sync.before",
+        "journal.acknowledged",
+    } <= {point.partition(":")[0] for point in points}
     in_doubt = 0
     for point in points:
         here = place(point.replace(":", "-"), VOTE)
