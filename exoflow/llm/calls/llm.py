@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from exoflow.attempts import current_attempt
 from exoflow.declaration import key_text
 from exoflow.driver.body import Body, current_body
-from exoflow.driver.loops import background_loop
+from exoflow.driver.loops import waited
 from exoflow.driver.spec import Backoff
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
@@ -173,7 +173,7 @@ class LLM(_Described):
             answer = asked(self, Question.of(messages, prompt, params), unrecorded(), None)
             if asyncio._get_running_loop() is not None:
                 return cast(Answer, answer)
-            return _waited(answer)
+            return waited(answer)
         if not body.is_async:
             return self.submit(messages, prompt=prompt, **params).result()
         check_asked(messages, prompt, params)
@@ -291,12 +291,3 @@ class LLM(_Described):
 def _body() -> Body | None:
     """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
     return None if current_attempt() is not None else current_body()
-
-
-def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:
-    future = asyncio.run_coroutine_threadsafe(answer, background_loop())
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()  # Ctrl-C here ends it there
-        raise
