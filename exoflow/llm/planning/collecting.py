@@ -17,7 +17,7 @@ from exoflow.llm.planning.files import Row, checked, read_rows
 from exoflow.llm.planning.log import Log, Sample
 from exoflow.llm.planning.progress import shown
 from exoflow.llm.voting.asking import Model, Question, answered, parsed
-from exoflow.llm.voting.consulting import Opinion, consult, verdict, without_calls
+from exoflow.llm.voting.consulting import Opinion, check_functions, consult, verdict, without_calls
 from exoflow.llm.voting.equivalence import canonical
 from exoflow.llm.voting.results import Sample as Vote, by_first_said, spent
 from exoflow.tasks import task
@@ -54,6 +54,7 @@ class Asking:
             raise ValueError(f"n={self.n!r} must be a whole number, 1 or more")
         if self.refused not in ("fail", "abstain"):
             raise ValueError(f"refused={self.refused!r} must be 'fail' or 'abstain'")
+        check_functions(parse=self.parse, judge=self.judge, equivalence=self.equivalence)
 
 
 @library_flow
