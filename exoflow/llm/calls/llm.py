@@ -15,7 +15,7 @@ from exoflow.driver.loops import waited
 from exoflow.driver.spec import Backoff
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import BACKOFF, Beside, For, How, Listener, Model, Secrets
+from exoflow.llm.calls.how import BACKOFF, Beside, For, How, Listener, Model, Secrets, check_parts
 from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
@@ -111,6 +111,7 @@ class LLM(_Described):
             engine, address = engine_of(endpoint)
             if scheduler is not None:
                 raise TypeError("LLM(engine, scheduler=...): an engine has a queue of its own, Engine(..., queue=...)")
+        check_parts(prices, scheduler, api_key, headers)
         secrets = None
         if api_key is not None or headers:
             secrets = Secrets(api_key, tuple((headers or {}).items()))
@@ -151,6 +152,8 @@ class LLM(_Described):
             key_text(key)
             call = replace(call, key=key)
         if on_text is not None:
+            if not callable(on_text):
+                raise TypeError(f"on_text={on_text!r} must be a function of the text so far")
             call = replace(call, on_text=Listener(on_text))
         return self._with(call)
 
@@ -198,6 +201,8 @@ class LLM(_Described):
         """In a flow: ``submit`` for each chat, or each prompt."""
         if (messages is None) == (prompt is None):
             raise TypeError("give a list of chats, or prompt=[...] of plain prompts, and not both")
+        if isinstance(messages, str) or isinstance(prompt, str):
+            raise TypeError(f"llm.map({messages or prompt!r}) would ask each letter: give a list of texts")
         params = {**self.how.params, **params}
         each: list[tuple[Any, Any]] = (
             [(None, text) for text in prompt] if prompt is not None else [(chat, None) for chat in messages or ()]
