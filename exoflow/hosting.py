@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from exoflow.driver.execution import Execution
     from exoflow.driver.records import Start
 
-_BODIES = {("exoflow.attempts.running", "run_attempt"), ("exoflow.driver.sync_body", "run")}
-"""The functions that call into the user's code: where that is interrupted, no state of ours is."""
+_BODIES = {
+    ("exoflow.attempts.running", "run_attempt"),
+    ("exoflow.driver.sync_body", "run"),
+    ("exoflow.driver.loops", "waited"),
+}
+"""The functions that call into the user's code, or wait for a call that nobody records, as a task's of a model: where
+that is interrupted, no state of ours is."""
 
 
 def adopt(

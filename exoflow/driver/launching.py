@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from exoflow import codec
+from exoflow.attempts import is_async
 from exoflow.driver import notes, undo
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.attempt import attempt_of, executor_of, lost_state
@@ -20,6 +21,7 @@ from exoflow.driver.strands import current
 from exoflow.driver.sync_body import SyncBody
 from exoflow.errors import ExecutorError
 from exoflow.kernel import commands as do
+from exoflow.kernel.call import State
 from exoflow.model import Inline, Kind, Version
 from exoflow.protocols import Computed, Vanished
 
@@ -65,6 +67,18 @@ def stop(execution: Execution, command: do.Stop) -> None:
         strand.get_loop().call_soon_threadsafe(strand.cancel)
     else:
         executor_of(execution, handle.spec).cancel(command.version, execution.run_id)
+
+
+def abandon(execution: Execution) -> None:
+    """Have those attempts ended that an event loop of ours runs, or would: nobody hears of them any more, and what they
+    wait for may cost something. A thread cannot be ended. Under the lock.
+    """
+    for handle in execution.handles.values():
+        call, spec = handle.call, handle.spec
+        if call.state is State.RUNNING and spec.note.kind is Kind.TASK and is_async(spec.function):
+            executor = executor_of(execution, spec)
+            if executor.name == "local":
+                executor.cancel(call.attempt, execution.run_id)
 
 
 def _never_began(execution: Execution, handle: Handle, version: Version) -> bool:

@@ -7,7 +7,8 @@ import contextlib
 import contextvars
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from exoflow.driver.strands import hook
@@ -15,6 +16,7 @@ from exoflow.driver.strands import hook
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
+T = TypeVar("T")
 Waiting = asyncio.Future[None]
 
 
@@ -26,6 +28,16 @@ def background_loop() -> asyncio.AbstractEventLoop:
             _loop = asyncio.new_event_loop()
             threading.Thread(target=_loop.run_forever, name="exoflow-loop", daemon=True).start()
         return _loop
+
+
+def waited(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of it on that loop; what interrupts this thread meanwhile ends it there."""
+    future = asyncio.run_coroutine_threadsafe(work, background_loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
 
 
 class Mailbox:

@@ -183,6 +183,7 @@ class Shell:
                 self.status = Status.IN_DOUBT if isinstance(error, InDoubt) else Status.BROKEN_OFF
                 self.wake_bodies()
                 self.close()
+                launching.abandon(self)  # type: ignore[arg-type]  # an Execution, which is this class's other half
 
     def end(self, error: BaseException | None) -> None:
         """The end is durable; or ``error`` says why it cannot be."""

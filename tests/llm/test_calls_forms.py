@@ -142,3 +142,19 @@ def test_prices_are_exact() -> None:
     assert Prices(2, 8, 0.5).nano_usd(Usage(10, 1, 4)) == 6 * 2000 + 4 * 500 + 8000
     assert str(usd(1)) == "1E-9"
     assert usd(1_500_000_000) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"type": "nonsense"}, r"response_format is no JSON Schema: \$.type: 'nonsense'"),
+        ({"properties": {"a": {"type": 5}}}, r"no JSON Schema: \$.properties.a.type"),
+        ({"type": "object", "default": object()}, "is no JSON Schema: Object of type object"),
+        ({"type": "json_schema"}, "json_schema is a dict"),
+        ({"type": "json_schema", "json_schema": {"name": "a", "schema": 5}}, "json_schema is a dict"),
+        ({"type": "json_schema", "json_schema": {"schema": {"type": "objekt"}}}, "no JSON Schema"),
+    ],
+)
+def test_a_schema_that_is_none_is_refused_before_an_answer_is_paid_for(form: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        response_format_of(form)

@@ -534,3 +534,39 @@ def test_answers_that_are_no_keys_are_counted_by_theirs(llm: LLM, said: Said) ->
     r = vote(llm, QUESTION, k=3, parse=lambda text: ([text],))
     assert r.answer == (["A"],)
     assert sorted(r.counts.values()) == [1, 2]
+
+
+def unlike(answer: object) -> Any:
+    return [answer]
+
+
+def immense(answer: object) -> int:
+    return 10**400
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda llm: vote(llm, QUESTION, parse="ABCD"), "parse='ABCD' must be a function"),
+        (lambda llm: vote(llm, QUESTION, equivalence=5), "equivalence=5 must be a function"),
+        (lambda llm: filter_vote(llm, QUESTION, judge=True), "judge=True must be a function"),
+        (lambda llm: weighted_vote(llm, QUESTION, weight=1), "weight=1 must be a function"),
+        (lambda llm: best_of_n(llm, QUESTION, score=1), "score=1 must be a function"),
+        (lambda llm: adaptive_vote(llm, QUESTION, stop=5), r"stop=5 must be a rule, as BetaStop\(.95\)"),
+        (lambda llm: adaptive_vote(llm, QUESTION, stop=BetaStop), "must be a rule"),
+        (lambda llm: vote("gpt", QUESTION), r"llm='gpt' must be an LLM\(...\)"),
+    ],
+)
+def test_what_could_not_be_used_is_refused_before_anything_is_paid_for(
+    wrong: Callable[[LLM], Any], message: str, endpoint: FakeEndpoint, llm: LLM
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        wrong(llm)
+    assert not endpoint.asked
+
+
+def test_keys_and_scores_that_are_none_say_what_they_must_be(llm: LLM) -> None:
+    with pytest.raises(TypeError, match=r"equivalence gave \['A'\] for 'A': it must give a key that is hashable"):
+        vote(llm, QUESTION, equivalence=unlike)
+    with pytest.raises(TypeError, match=r"score gave 10.*it must give a finite number"):
+        best_of_n(llm, QUESTION, score=immense)

@@ -457,3 +457,26 @@ def test_a_wrong_description_is_refused_by_name(wrong: dict[str, object]) -> Non
         FairScheduler(tenants={"acme": 3})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="input_tokens"):
         Ask("a", input_tokens=-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"group_by": (1,)}, "give names of labels, each once"),
+        ({"tenants": [("acme", Tenant())]}, "give a dict, as {'acme': Tenant"),
+        ({"tenants": {5: Tenant()}}, "5 is nobody: give a tenant's name, or a path of names"),
+        ({"tenants": {("acme", 5): Tenant()}}, r"\('acme', 5\) is nobody"),
+        ({"each_run": 5}, "each_run=5: give a Tenant"),
+        ({"cost": 5}, r"cost=5: give Linear\(1, 2\)"),
+        ({"ageing_s": "soon"}, "give seconds above 0, or None"),
+        ({"name": 5}, "name=5: give a text, or none"),
+    ],
+)
+def test_settings_that_would_rule_nobody_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        FairScheduler(**settings)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_terms_of_nobody_are_refused() -> None:
+    with pytest.raises(TypeError, match="None is nobody"):
+        FairScheduler().update(None, Tenant())  # type: ignore[arg-type]  # that is what is tested

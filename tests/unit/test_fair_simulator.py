@@ -229,3 +229,9 @@ def test_a_drawing_has_a_line_for_each_client() -> None:
     service, differences = served([Arrival(0, "a", 10, 5), Arrival(0, "b", 20, 10)]).plot().axes
     assert [line.get_label() for line in service.lines] == ["a", "b"]
     assert len(differences.lines) == 1
+
+
+@pytest.mark.parametrize("time_s", [float("nan"), float("inf"), -1.0])
+def test_an_arrival_that_never_comes_is_refused(time_s: float) -> None:
+    with pytest.raises(ValueError, match="a time must be"):
+        Arrival(time_s, "a", 1, 1)

@@ -177,3 +177,11 @@ def test_a_table_has_a_line_a_k_and_marks_the_best(drawn: Curve) -> None:
     assert len(lines) == 1 + N
     (best,) = (line for line in lines if line.endswith("  best"))
     assert best.split()[0] == str(drawn.best_k("max").k)
+
+
+def test_ks_that_are_no_whole_numbers_are_refused() -> None:
+    log = Log([{"id": item, "index": index, "answer": "A", "correct": True} for item in "ab" for index in range(3)])
+    for ks in (5, [1.5], ["three"]):
+        with pytest.raises(ValueError, match="ks are whole numbers from 1"):
+            curve(log, ks)  # type: ignore[arg-type]  # that is what is tested
+    assert curve(log, np.arange(1, 3)).ks == (1, 2)

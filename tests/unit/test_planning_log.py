@@ -115,3 +115,24 @@ def test_progress_says_samples_and_money_and_logs_each_tenth(caplog: pytest.LogC
     assert str(progress) == "30 of 30 samples, $1234.567905"
     assert len(caplog.records) == 10
     assert caplog.messages[0] == "collected 3 of 30 samples, $123.456791"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "b", "prompt": 5}, "row 2 of the data set, id 'b': prompt=5 must be text"),
+        ({"id": "b", "messages": []}, r"row 2 of the data set, id 'b': messages=\[\] asks nothing"),
+        ({"id": "", "prompt": "?"}, "row 2 of the data set, id '': key='' names nothing"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_found_before_the_others_are_paid_for(
+    row: dict[str, object], message: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        checked([{"id": "a", "prompt": "?"}, row])
+
+
+@pytest.mark.parametrize("seconds", ["soon", -1, float("nan")])
+def test_seconds_that_are_none_are_found(seconds: object) -> None:
+    with pytest.raises(ValueError, match="row 1 of the log: seconds is"):
+        Log([{"id": "a", "index": 0, "answer": "A", "seconds": seconds}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import pickle
 from collections.abc import Callable
 from decimal import Decimal
@@ -123,3 +124,27 @@ def test_an_answer_that_cannot_be_counted_is_refused_with_what_to_do() -> None:
         canonical({"a": bytearray()})
     assert verbatim("A") != verbatim("a")
     assert canonical(b"x") == b"x"
+
+
+def test_of_alternatives_the_one_that_has_matched_is_the_answer() -> None:
+    assert [regex("(yes)|(no)")(text) for text in ("yes", "no")] == ["yes", "no"]
+
+
+def test_options_that_are_none_are_refused() -> None:
+    for options in (5, [1, 2]):
+        with pytest.raises(ValueError, match="give the options"):
+            choice(options)  # type: ignore[arg-type]  # that is what is tested
+
+
+class Thing:
+    pass
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def test_answers_of_which_no_two_are_ever_the_same_cannot_be_counted() -> None:
+    with pytest.raises(TypeError, match=r"no two of its kind are the same.*give equivalence="):
+        canonical(Thing())
+    assert canonical(Colour.RED) is Colour.RED

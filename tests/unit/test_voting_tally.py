@@ -186,3 +186,11 @@ def test_a_margin_is_as_right_and_as_long_as_its_law_says() -> None:
     right, draws = sum(won for won, _ in runs) / len(runs), sum(n for _, n in runs) / len(runs)
     assert abs(right - laws.margin_accuracy(0.6, 3)) < 0.027  # four standard errors
     assert abs(draws - laws.margin_draws(0.6, 3)) < 0.4
+
+
+def test_rules_of_nonsense_are_refused() -> None:
+    for usd in (float("nan"), "much"):
+        with pytest.raises(ValueError, match="an amount of money is a number, more than 0"):
+            Budget(usd=usd)
+    with pytest.raises(ValueError, match="a confidence lies between"):
+        BetaStop("high")  # type: ignore[arg-type]  # that is what is tested

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 from exoflow.conversion import converted
@@ -18,11 +19,14 @@ def response_format_of(form: object) -> Mapping[str, object]:
     """As OpenAI's field: of a JSON Schema, a dataclass, a msgspec or pydantic class; that field itself stays as it is.
 
     Raises:
-        TypeError: it is none of these.
+        TypeError, ValueError: it is none of these.
     """
     if isinstance(form, Mapping):
         if "properties" not in form and form.get("type") in ("text", "json_object", "json_schema", "grammar"):
+            if form["type"] == "json_schema":
+                _check_schema(_text(_schema_in(form)))
             return form
+        _check_schema(_text(form))
         return _asked("answer", dict(form))
     if isinstance(form, type):
         if hasattr(form, "model_json_schema"):  # pydantic
@@ -56,6 +60,39 @@ def parsed(text: str, form: object, finish_reason: str, refusal: str | None) -> 
         return converted(data, form)
     except ValueError as error:
         raise _wrong(text, str(error)) from error
+
+
+def _schema_in(form: Mapping[Any, Any]) -> object:
+    inner = form.get("json_schema")
+    schema = inner.get("schema", {}) if isinstance(inner, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise TypeError(f"response_format={form!r}: json_schema is a dict, {{'name': ..., 'schema': {{...}}}}")
+    return schema
+
+
+def _text(schema: object) -> str:
+    try:
+        return json.dumps(schema)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"response_format={schema!r} is no JSON Schema: {error}") from error
+
+
+@lru_cache(maxsize=100)
+def _check_schema(text: str) -> None:
+    """Before an answer is paid for that nothing could be checked by.
+
+    Raises:
+        ValueError: it is no JSON Schema; the message says where.
+    """
+    try:
+        import jsonschema  # type: ignore[import-untyped]  # it ships no types
+    except ImportError:  # an engine alone does without; whoever wants the answer parsed is told then
+        return
+    schema = json.loads(text)
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise ValueError(f"response_format is no JSON Schema: {error.json_path}: {error.message}") from error
 
 
 def _asked(name: str, schema: Schema) -> Schema:
@@ -100,7 +137,7 @@ def _check(data: object, form: Mapping[Any, Any]) -> None:
         if not isinstance(data, dict):
             raise ValueError(f"$: expected object, got {type(data).__name__}")
         return
-    import jsonschema  # type: ignore[import-untyped]  # it ships no types
+    import jsonschema
 
     schema = form["json_schema"].get("schema", {}) if form.get("type") == "json_schema" else form
     try:

@@ -41,6 +41,27 @@ class Secrets:
         raise TypeError("a key is not to be pickled")
 
 
+def check_parts(prices: object, scheduler: object, api_key: object, headers: object) -> None:
+    """Refuse what would be found out at the first call only. It shows no key.
+
+    Raises:
+        TypeError, ValueError: with what to write.
+    """
+    if prices is not None and not isinstance(prices, Prices):
+        raise TypeError(f"prices={prices!r}: give Prices(usd_per_million_in=..., usd_per_million_out=...)")
+    if scheduler is not None and not hasattr(scheduler, "admit"):
+        raise TypeError(f"scheduler={scheduler!r}: give a FairScheduler(...)")
+    if headers is not None and not isinstance(headers, Mapping):
+        raise TypeError("headers= must be a mapping of text to text")
+    for name, value in (("api_key", api_key), *(headers or {}).items()):
+        if value is None and name == "api_key":
+            continue
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"{name!r} in the headers must be text" if name != "api_key" else "api_key= must be text")
+        if not (name + value).isprintable():
+            raise ValueError(f"{name!r} holds a line break or another character that no header may: strip() it")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class How:
     """As described; found again by its token where it is at hand, made again by its description elsewhere."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from exoflow.attempts import current_attempt
 from exoflow.declaration import key_text
 from exoflow.driver.body import Body, current_body
-from exoflow.driver.loops import background_loop
+from exoflow.driver.loops import waited
 from exoflow.driver.spec import Backoff
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import BACKOFF, Beside, For, How, Listener, Model, Secrets
+from exoflow.llm.calls.how import BACKOFF, Beside, For, How, Listener, Model, Secrets, check_parts
 from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
@@ -111,6 +111,7 @@ class LLM(_Described):
             engine, address = engine_of(endpoint)
             if scheduler is not None:
                 raise TypeError("LLM(engine, scheduler=...): an engine has a queue of its own, Engine(..., queue=...)")
+        check_parts(prices, scheduler, api_key, headers)
         secrets = None
         if api_key is not None or headers:
             secrets = Secrets(api_key, tuple((headers or {}).items()))
@@ -151,6 +152,8 @@ class LLM(_Described):
             key_text(key)
             call = replace(call, key=key)
         if on_text is not None:
+            if not callable(on_text):
+                raise TypeError(f"on_text={on_text!r} must be a function of the text so far")
             call = replace(call, on_text=Listener(on_text))
         return self._with(call)
 
@@ -173,7 +176,7 @@ class LLM(_Described):
             answer = asked(self, Question.of(messages, prompt, params), unrecorded(), None)
             if asyncio._get_running_loop() is not None:
                 return cast(Answer, answer)
-            return _waited(answer)
+            return waited(answer)
         if not body.is_async:
             return self.submit(messages, prompt=prompt, **params).result()
         check_asked(messages, prompt, params)
@@ -198,6 +201,8 @@ class LLM(_Described):
         """In a flow: ``submit`` for each chat, or each prompt."""
         if (messages is None) == (prompt is None):
             raise TypeError("give a list of chats, or prompt=[...] of plain prompts, and not both")
+        if isinstance(messages, str) or isinstance(prompt, str):
+            raise TypeError(f"llm.map({messages or prompt!r}) would ask each letter: give a list of texts")
         params = {**self.how.params, **params}
         each: list[tuple[Any, Any]] = (
             [(None, text) for text in prompt] if prompt is not None else [(chat, None) for chat in messages or ()]
@@ -291,12 +296,3 @@ class LLM(_Described):
 def _body() -> Body | None:
     """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
     return None if current_attempt() is not None else current_body()
-
-
-def _waited(answer: Coroutine[Any, Any, Answer]) -> Answer:
-    future = asyncio.run_coroutine_threadsafe(answer, background_loop())
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()  # Ctrl-C here ends it there
-        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from exoflow.llm.durable import EngineSpec
 
@@ -16,6 +17,13 @@ def address_of(endpoint: str) -> str:
     address = endpoint.rstrip("/")
     if not address.startswith(("http://", "https://")):
         raise ValueError(f"{endpoint!r} is no address: it begins with http:// or https://, and mostly ends with /v1")
+    parts = urlsplit(address)
+    if not parts.hostname:
+        raise ValueError(f"{endpoint!r} is no address: it names no host")
+    if "@" in parts.netloc:
+        raise ValueError("an address is recorded, so it has no password: LLM(..., headers={'Authorization': ...})")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{endpoint!r}: give the address without what begins with {'?' if parts.query else '#'}")
     for tail in ("/chat/completions", "/completions"):
         if address.endswith(tail):
             raise ValueError(f"give the base address, {address.removesuffix(tail)!r}: {tail} is added to it")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from exoflow.driver.loops import background_loop
+from exoflow.driver.loops import waited
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import Listener
 from exoflow.llm.calls.question import Question
@@ -69,12 +69,19 @@ class Stream:
     def __iter__(self) -> Iterator[str]:
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("on an event loop: `async for piece in llm.stream(...)`")
-        loop, pieces = background_loop(), aiter(self)
+        pieces = cast("AsyncGenerator[str, None]", aiter(self))
+        one_at_once = asyncio.Lock()  # what Ctrl-C has interrupted here still ends there
+
+        async def next_piece() -> str | None:
+            async with one_at_once:
+                return await anext(pieces, None)
+
+        async def close() -> None:
+            async with one_at_once:
+                await pieces.aclose()
+
         try:
-            while True:
-                try:
-                    yield asyncio.run_coroutine_threadsafe(anext(pieces), loop).result()  # type: ignore[arg-type]
-                except StopAsyncIteration:
-                    return
+            while (piece := waited(next_piece())) is not None:
+                yield piece
         finally:
-            asyncio.run_coroutine_threadsafe(pieces.aclose(), loop).result()  # type: ignore[attr-defined]
+            waited(close())

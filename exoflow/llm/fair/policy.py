@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
 Path = tuple[str, ...]
@@ -10,8 +10,15 @@ Path = tuple[str, ...]
 
 
 def path_of(name: str | Path) -> Path:
-    """``"acme"`` is the tenant, ``("acme", "ann")`` its user."""
-    return (name,) if isinstance(name, str) else tuple(name)
+    """``"acme"`` is the tenant, ``("acme", "ann")`` its user.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    given: object = (name,) if isinstance(name, str) else name
+    if not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise TypeError(f"{name!r} is nobody: give a tenant's name, or a path of names, as ('acme', 'ann')")
+    return tuple(given)
 
 
 class Waiting(Protocol):

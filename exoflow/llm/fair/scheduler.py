@@ -73,6 +73,11 @@ class FairScheduler:
         ageing_s: float | None = None,
         name: str | None = None,
     ) -> None:
+        if tenants is not None and not isinstance(tenants, Mapping):
+            raise TypeError(f"tenants={tenants!r}: give a dict, as {{'acme': Tenant(weight=2)}}")
+        given: object = name
+        if given is not None and not (isinstance(given, str) and given):
+            raise TypeError(f"name={name!r}: give a text, or none")
         named = tuple((path_of(who), tenant) for who, tenant in (tenants or {}).items())
         self._settings = Settings(
             policy, slots, cost or Linear(1, 2), charge, tuple(group_by), named, each_run, ageing_s

@@ -46,11 +46,16 @@ class Settings:
             )
         if self.charge not in get_args(Charge):
             raise ValueError(f"charge={self.charge!r}: it is one of {', '.join(get_args(Charge))}")
-        if self.ageing_s is not None and not self.ageing_s > 0:
+        ageing_s: object = self.ageing_s
+        if ageing_s is not None and (not isinstance(ageing_s, int | float) or not ageing_s > 0):
             raise ValueError(f"ageing_s={self.ageing_s!r}: give seconds above 0, or None")
         check_whole("slots", self.slots, 1)
-        if not self.group_by or len(set(self.group_by)) < len(self.group_by) or "" in self.group_by:
+        if not self.group_by or len(set(self.group_by)) < len(self.group_by) or not all(map(_is_name, self.group_by)):
             raise ValueError(f"group_by={self.group_by!r}: give names of labels, each once")
+        if self.each_run is not None:
+            check_tenant("each_run", self.each_run)
+        if not callable(self.cost):
+            raise TypeError(f"cost={self.cost!r}: give Linear(1, 2), or a function of input and output tokens")
         for path, tenant in self.tenants:
             self.checked(path, tenant)
 
@@ -86,3 +91,7 @@ class Settings:
                 return FCFS(ageing_s=self.ageing_s)
             case made:
                 return made()
+
+
+def _is_name(label: object) -> bool:
+    return isinstance(label, str) and label != ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from exoflow.llm.fair.batch_cost import BatchCost
 from exoflow.llm.fair.costs import Cost, Linear
@@ -34,7 +35,7 @@ class Arrival:
     job: str = ""
 
     def __post_init__(self) -> None:
-        if self.time_s < 0 or self.input_tokens < 1 or self.output_tokens < 1:
+        if not 0 <= self.time_s < inf or self.input_tokens < 1 or self.output_tokens < 1:
             raise ValueError(f"{self}: a time must be ≥ 0, and there must be a token of input and of output")
         if self.max_output_tokens is not None and self.max_output_tokens < self.output_tokens:
             raise ValueError(f"{self}: it gets more tokens than it asks for; raise max_output_tokens")
@@ -241,7 +242,7 @@ class Machine:
 
     def _idle(self) -> None:
         """Nothing runs: wait for who comes next, or for a policy that lets nobody go yet."""
-        next_s = self.coming[0].arrival_s if self.coming else float("inf")
+        next_s = self.coming[0].arrival_s if self.coming else inf
         if len(self.policy):
             self._held_s += _LOOK_AGAIN_S
             if self._held_s > _PATIENCE_S:

@@ -17,7 +17,7 @@ from exoflow.llm.planning.files import Row, checked, read_rows
 from exoflow.llm.planning.log import Log, Sample
 from exoflow.llm.planning.progress import shown
 from exoflow.llm.voting.asking import Model, Question, answered, judged, parsed
-from exoflow.llm.voting.consulting import without_calls
+from exoflow.llm.voting.consulting import check_functions, without_calls
 from exoflow.llm.voting.deciding import check_count
 from exoflow.llm.voting.equivalence import canonical
 from exoflow.llm.voting.results import NOTHING, Sample as Voted, by_first_said, spent
@@ -54,6 +54,7 @@ class Asking:
         check_count("n", self.n)
         if self.refused not in ("fail", "abstain"):
             raise ValueError(f"refused={self.refused!r} must be 'fail' or 'abstain'")
+        check_functions(parse=self.parse, judge=self.judge, equivalence=self.equivalence)
 
 
 @library_flow

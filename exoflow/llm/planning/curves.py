@@ -166,9 +166,11 @@ def calls_of(rule: Rule, k: int) -> int:
 
 
 def _wanted(ks: Iterable[int] | None, most: int, log: Log) -> tuple[int, ...]:
-    wanted = tuple(range(1, most + 1)) if ks is None else tuple(sorted(set(ks)))
-    if not wanted or wanted[0] < 1:
-        raise ValueError(f"ks are whole numbers from 1, and at least one: {wanted}")
+    asked: object = range(1, most + 1) if ks is None else ks
+    given = tuple(asked) if isinstance(asked, Iterable) else ()
+    if not given or not all(isinstance(k, int | np.integer) and k >= 1 for k in given):
+        raise ValueError(f"ks are whole numbers from 1, and at least one: {ks!r}")
+    wanted = tuple(sorted({int(k) for k in given}))
     if wanted[-1] > most:
         short = [item for item in log.items if item.n < wanted[-1]]
         raise ValueError(

@@ -8,6 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from exoflow.declaration import key_text
+from exoflow.llm.calls.question import check_asked
+
 Row = dict[str, Any]
 
 
@@ -46,6 +49,11 @@ def checked(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
         name = str(row["id"])
         if name in found:
             raise ValueError(f"{here} has the id {row['id']!r}, and so has a row before it: each needs its own")
+        try:
+            key_text(name)
+            check_asked(kept.get("messages"), kept.get("prompt"), {})
+        except (TypeError, ValueError) as error:  # now, while nothing has been paid for
+            raise type(error)(f"{here}, id {row['id']!r}: {error}") from None
         found[name] = {"id": name, **kept}
     if not found:
         raise ValueError("the data set has no rows")

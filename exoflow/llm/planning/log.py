@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
+from math import inf
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Self
 
@@ -199,7 +200,7 @@ def sample_of(row: Mapping[str, object], place: str) -> Sample:
         tokens=_number(row.get("tokens") or 0, "tokens", place),
         why=str(row.get("why") or ""),
         nano_usd=_nano_usd(row.get("usd"), place),
-        seconds=float(str(row.get("seconds") or 0.0)),
+        seconds=_seconds(row.get("seconds"), place),
         passed=_truth(row.get("passed"), "passed", place),
         maybe_rebilled=bool(_truth(row.get("maybe_rebilled"), "maybe_rebilled", place)),
     )
@@ -215,6 +216,16 @@ def _number(value: object, name: str, place: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ValueError(f"{place}: {name} is {value!r}, no whole number from 0")
+
+
+def _seconds(value: object, place: str) -> float:
+    try:
+        seconds = float(str(value or 0))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < inf:
+        raise ValueError(f"{place}: seconds is {value!r}, no number from 0")
+    return seconds
 
 
 def _nano_usd(usd: object, place: str) -> int:

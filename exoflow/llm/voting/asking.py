@@ -42,6 +42,8 @@ class Question:
     def __post_init__(self) -> None:
         if (self.messages is None) == (self.prompt is None):
             raise TypeError("give messages, or prompt=... for a plain completion")
+        if not hasattr(self.llm, "how"):
+            raise TypeError(f"llm={self.llm!r} must be an LLM(...)")
         if self.params.get("n", 1) != 1:
             raise TypeError(f"n={self.params['n']}: each sample is a call of its own; k says how many there are")
 
@@ -152,8 +154,12 @@ def mean_probability(sample: Sample) -> float:
 
 
 def _number(role: str, value: object, least: float = -math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise TypeError(f"{role} gave {value!r}: it must give a finite number")
-    if value < least:
+    if number < least:
         raise ValueError(f"{role} gave {value!r}: it must be {least} or more")
-    return float(value)
+    return number

@@ -33,6 +33,17 @@ class Opinion:
     cost: Spent = NOTHING
 
 
+def check_functions(**functions: object) -> None:
+    """Refuse what cannot be called, before a model is asked whose answers nobody could read. None: there is none.
+
+    Raises:
+        TypeError: it names the one.
+    """
+    for role, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{role}={function!r} must be a function")
+
+
 async def consult(
     role: str, function: Callable[..., Any], asked: Sequence[tuple[int, tuple[Any, ...]]], *, abstains: bool = False
 ) -> list[Opinion]:

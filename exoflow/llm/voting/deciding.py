@@ -17,7 +17,14 @@ X = TypeVar("X")
 
 def votes_of(samples: Sequence[Sample], equivalence: Equivalence) -> list[Hashable | None]:
     """What each votes for; None: it abstains."""
-    return [None if sample.answer is None else equivalence(sample.answer) for sample in samples]
+    return [None if sample.answer is None else _key(equivalence, sample.answer) for sample in samples]
+
+
+def _key(equivalence: Equivalence, answer: object) -> Hashable:
+    key = equivalence(answer)
+    if _is_hashable(key):
+        return key
+    raise TypeError(f"equivalence gave {key!r} for {answer!r}: it must give a key that is hashable, as text or a tuple")
 
 
 def told(

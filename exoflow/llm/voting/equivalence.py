@@ -35,10 +35,14 @@ def verbatim(answer: object) -> Hashable:
     Raises:
         TypeError: it cannot be compared so.
     """
+    why = "it is not hashable"
     if isinstance(answer, Hashable):
-        return answer
+        kind = type(answer)
+        if kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__:
+            return answer
+        why = "no two of its kind are the same"
     raise TypeError(
-        f"{answer!r} is no answer that can be counted: it is not hashable. Let parse return text, a number or a "
+        f"{answer!r} is no answer that can be counted: {why}. Let parse return text, a number or a "
         f"container of such, or give equivalence=, a function from an answer to a key"
     )
 

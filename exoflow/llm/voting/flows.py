@@ -23,6 +23,7 @@ from exoflow.llm.voting.asking import (
     scored,
     weighed,
 )
+from exoflow.llm.voting.consulting import check_functions
 from exoflow.llm.voting.deciding import Equivalence, check_count, check_ties_of, named, plain, told, votes_of
 from exoflow.llm.voting.equivalence import canonical
 from exoflow.llm.voting.results import (
@@ -36,7 +37,7 @@ from exoflow.llm.voting.results import (
     WeightedVote,
     spent,
 )
-from exoflow.llm.voting.stops import BetaStop, Heard, Stop
+from exoflow.llm.voting.stops import BetaStop, Heard, Stop, check_stop
 from exoflow.llm.voting.tally import Tally, Ties, check_ties, tally
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ async def vote(
     """
     check_count("k", k)
     check_ties(ties)
+    check_functions(parse=parse, equivalence=equivalence)
     question = Question(llm, messages, prompt, params)
     samples, cost = await sampled(question, k, parse)
     counted = tally(votes_of(samples, equivalence))
@@ -114,6 +116,7 @@ async def filter_vote(
     """
     check_count("k", k)
     check_ties_of("filter_vote", ties)
+    check_functions(judge=judge, parse=parse, equivalence=equivalence)
     question = Question(llm, messages, prompt, params)
     samples, cost = await sampled(question, k, parse)
     samples, of_judging = await judged(question, judge, samples)
@@ -155,6 +158,8 @@ async def adaptive_vote(
     check_count("max_k", max_k)
     check_count("parallel", parallel)
     check_ties_of("adaptive_vote", ties)
+    check_stop(stop)
+    check_functions(parse=parse, equivalence=equivalence)
     question = Question(llm, messages, prompt, params)
     heard, samples, cost, stopped = Heard(), list[Sample](), NOTHING, False
     calls: list[Ref[Answer]] = []
@@ -208,6 +213,7 @@ async def weighted_vote(
     """
     check_count("k", k)
     check_ties_of("weighted_vote", ties)
+    check_functions(weight=weight, parse=parse, equivalence=equivalence)
     if weight is None:
         params.setdefault("logprobs", True if messages is not None else 1)
     question = Question(llm, messages, prompt, params)
@@ -244,6 +250,7 @@ async def best_of_n(
     """
     check_count("n", n)
     check_ties_of("best_of_n", ties)
+    check_functions(score=score, parse=parse, equivalence=equivalence)
     question = Question(llm, messages, prompt, params)
     samples, cost = await sampled(question, n, parse)
     samples, of_scoring = await scored(score, samples)

@@ -54,8 +54,9 @@ def choice(options: Iterable[str]) -> Choice:
 
     After "answer" or "answer is", also in bold or parentheses, it counts before any that only stands there.
     """
-    found = tuple(options)
-    if not found or not all(option.strip() for option in found):
+    given: object = options
+    found = tuple(given) if isinstance(given, Iterable) else ()
+    if not found or not all(isinstance(option, str) and option.strip() for option in found):
         raise ValueError(f'choice({options!r}): give the options, as "ABCD" or ["yes", "no"]')
     if len({option.casefold() for option in found}) < len(found):
         raise ValueError(f"choice({options!r}): two options are the same")
@@ -82,12 +83,12 @@ class Regex:
         found: list[re.Match[str]] = list(re.finditer(self.pattern, text))
         if not found:
             raise ValueError(f"nothing in it matches {self.pattern!r}")
-        taken: str | None = found[-1][1 if found[-1].re.groups else 0]
-        return whole(taken or "")
+        groups = found[-1].groups() or (found[-1][0],)
+        return whole(next((group for group in groups if group is not None), ""))
 
 
 def regex(pattern: str) -> Regex:
-    """The last match: its first group, or all of it where there is none."""
+    """The last match: the first of its groups that has matched, or all of it where there is none."""
     re.compile(pattern)
     return Regex(pattern)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Protocol
 
 from exoflow.llm.laws import beta_confidence, exact
@@ -80,7 +80,8 @@ class BetaStop(Rule):
     confidence: float = 0.95
 
     def __post_init__(self) -> None:
-        if not 0.5 < self.confidence < 1:
+        given: object = self.confidence
+        if not isinstance(given, int | float) or not 0.5 < given < 1:
             raise ValueError(f"BetaStop({self.confidence!r}): a confidence lies between 0.5 and 1")
 
     def enough(self, heard: Heard) -> bool:
@@ -129,9 +130,12 @@ class Budget(Rule):
     usd: Decimal
 
     def __init__(self, *, usd: float | Decimal | str) -> None:
-        amount = Decimal(str(usd))
-        if not amount > 0 or not amount.is_finite():
-            raise ValueError(f"Budget(usd={usd!r}): an amount of money is more than 0")
+        try:
+            amount = Decimal(str(usd))
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        if not amount.is_finite() or amount <= 0:
+            raise ValueError(f"Budget(usd={usd!r}): an amount of money is a number, more than 0")
         object.__setattr__(self, "usd", amount)
 
     def enough(self, heard: Heard) -> bool:
@@ -143,6 +147,16 @@ class Budget(Rule):
         if not heard.nano_usd:
             raise ValueError("Budget(usd=...) needs to know what calls cost: LLM(..., prices=Prices(...))")
         return heard.nano_usd + (in_flight + 1) * heard.dearest <= self.usd * _NANO
+
+
+def check_stop(stop: object) -> None:
+    """Refuse what is no rule, before anything is asked.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(stop, type) or not all(callable(getattr(stop, name, None)) for name in ("enough", "affords")):
+        raise TypeError(f"stop={stop!r} must be a rule, as BetaStop(.95), Window(5), Margin(3) or Budget(usd=.01)")
 
 
 def _at_least(least: int, name: str, number: object) -> None:
