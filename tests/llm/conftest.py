@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,6 +50,17 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return llm_zoo.Zoo(llm_zoo.tiny_model(), tmp_path_factory.mktemp("zoo"), llm_zoo.ADAPTERS)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Any]:
+    """Runs a flow under the id ``r``, sync or async; again with the same store if it is called again."""
+
+    def run(of: Any, *args: Any) -> Any:
+        found = of.options(run_id="r", store=tmp_path / "store").run(*args)
+        return asyncio.run(found) if asyncio.iscoroutine(found) else found
+
+    return run
 
 
 @pytest.fixture

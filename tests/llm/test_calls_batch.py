@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
@@ -39,15 +38,6 @@ def server() -> Iterator[FakeEndpoint]:
 def llm(server: FakeEndpoint) -> LLM:
     server.forget()
     return LLM(server.url, model="fake", prices=Prices(1, 1), backoff=Backoff(initial_s=0.0))
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Any]:
-    def run(of: Any, *args: Any) -> Any:
-        found = of.options(run_id="r", store=tmp_path / "store").run(*args)
-        return asyncio.run(found) if asyncio.iscoroutine(found) else found
-
-    return run
 
 
 def test_all_are_answered_in_their_order(llm: LLM, server: FakeEndpoint, run: Callable[..., Any]) -> None:

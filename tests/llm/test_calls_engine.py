@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,15 +21,6 @@ def engine(zoo: Zoo) -> Iterator[Engine]:
         for name, folder in zoo.folders.items():
             engine.load_adapter(name, folder)
         yield engine
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Any]:
-    def run(of: Any, *args: Any) -> Any:
-        found = of.options(run_id="r", store=tmp_path / "store").run(*args)
-        return asyncio.run(found) if asyncio.iscoroutine(found) else found
-
-    return run
 
 
 def test_an_answer_is_what_the_engine_says(engine: Engine) -> None:
