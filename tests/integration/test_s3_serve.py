@@ -84,6 +84,7 @@ def served(tmp_path: Path, s3_url: str) -> Iterator[Served]:
         process.communicate()
 
 
+@pytest.mark.big
 def test_what_a_killed_gateway_leaves_in_a_bucket_the_other_adopts_and_gc_clears(served: Served) -> None:
     (first, one), (_, two) = served.serve(), served.serve()
     later = {"Prefer": "respond-async"}

@@ -34,6 +34,7 @@ def trained(folder: Path, at: str | None, prepare_on: str, train_on: str, checkp
     return told.bodies
 
 
+@pytest.mark.big
 def test_it_is_trained_once_by_an_actor_on_processes_whose_worker_is_killed(tmp_path: Path) -> None:
     counts = trained(tmp_path, "training", "processes", "processes")
     assert counts["create"] == 2

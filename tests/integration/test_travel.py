@@ -230,6 +230,7 @@ def test_the_auditor_compares_the_books_with_what_guests_were_told() -> None:
     assert compare({"a/order#0", "b/order#0"}, {"1": booked}) != []
 
 
+@pytest.mark.big
 def test_whoever_comes_when_all_is_sold_out_is_told_so(make_town: Callable[..., Town]) -> None:
     town = make_town(places=1)  # 50 rooms and 50 seats
     results = asyncio.run(in_line(town.urls, requests(*VARIANTS), clients=8, count=100))

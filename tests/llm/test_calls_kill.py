@@ -145,7 +145,14 @@ def by_key(asked: Asked) -> str:
 
 
 @pytest.mark.parametrize(
-    ("boundary", "in_doubt"), [("reserved", 0), ("dispatched", 1), ("half", 1), ("answered", 1), ("done", 0)]
+    ("boundary", "in_doubt"),
+    [
+        ("reserved", 0),
+        ("dispatched", 1),
+        pytest.param("half", 1, marks=pytest.mark.big),
+        pytest.param("answered", 1, marks=pytest.mark.big),
+        ("done", 0),
+    ],
 )
 def test_a_call_is_made_again_only_if_it_was_in_doubt(tmp_path: Path, boundary: str, in_doubt: int) -> None:
     count, lives = 3, Lives(tmp_path, "chain", 3)

@@ -80,6 +80,7 @@ def program(folder: Path, model: str, *more: str) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, env=one_thread)
 
 
+@pytest.mark.big
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_program_is_killed_in_the_middle_and_asks_only_for_what_is_missing(zoo: Zoo, tmp_path: Path) -> None:

@@ -18,10 +18,8 @@ FILES = ("planning.py", "user.py", "votes.py", "wrong.py")
 def test_mypy_infers_what_a_user_would_write_and_refuses_each_wrong_use(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), *FILES]
     configuration = tmp_path / "mypy.ini"
-    engines = (
-        "[mypy-torch.*,transformers.*,triton.*,matplotlib.*,pandas.*]\nfollow_imports = skip\n"  # a minute to read
-    )
-    configuration.write_text(f"[mypy]\nfollow_imports = silent\n{engines}")
+    skipped = "[mypy-torch.*,transformers.*,triton.*,matplotlib.*,pandas.*]\nfollow_imports = skip\n"
+    configuration.write_text(f"[mypy]\nfollow_imports = silent\n{skipped}")
     done = run([*command, "--config-file", str(configuration)])
     assert done.returncode == 0, done.stdout + done.stderr
 

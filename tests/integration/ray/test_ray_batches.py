@@ -124,6 +124,7 @@ def test_one_that_is_cancelled_does_not_begin_once_that_is_reported(bench, tmp_p
     assert bench.has_nothing_more()
 
 
+@pytest.mark.big
 def test_one_that_is_cancelled_and_does_not_end_is_killed_with_its_batch(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(batching, "GRACE_S", 0.0)
     started, gate = tmp_path / "started", tmp_path / "gate"

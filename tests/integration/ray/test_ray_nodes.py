@@ -134,6 +134,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.big
 def test_bodies_end_with_the_program_on_a_cluster_that_goes_on(cluster, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     started = tmp_path / "started"
