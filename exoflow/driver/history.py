@@ -140,7 +140,7 @@ class History:
             refs=self._owners(id, refs) if refs else (),
             reads_at=reads_at, newest=record[17] if len(record) > 17 else NO_VERSION,
             actor=bits & records.ACTOR != 0, dead=bits & records.DEAD != 0,
-            unheard=bits & records.UNHEARD != 0,
+            unheard=bits & records.UNHEARD != 0, billed=len(record) > records.BILL and bool(record[records.BILL]),
         )  # fmt: skip
         if refs or id in self.refs:
             self.refs[id] = tuple(map(CallId, refs or ())), bits & records.LINKED != 0

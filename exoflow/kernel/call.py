@@ -204,12 +204,13 @@ class Call:
             call = call.before
         return call is not None
 
-    def settle_intent(self, *, charged: bool = False) -> None:
+    def settle_intent(self, *, charged: bool = False, billed: bool = False) -> None:
         """What became of a paid call is recorded, or does not matter any more: another attempt needs another intent.
 
-        ``charged``: it has an answer, and whoever makes it again, because that was lost, is charged again.
+        ``charged``: it has an answer, and whoever makes it again, because that was lost, is charged again. ``billed``:
+        its record says what it has cost; the record of its intent may be gone since.
         """
-        self.begun_before = charged and (self.begun_before or self.intent != 0)
+        self.begun_before = charged and (self.begun_before or self.intent != 0 or billed)
         self.intent = Version(0)
         self.intent_durable = False
 

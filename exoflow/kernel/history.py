@@ -31,6 +31,7 @@ class History(Ending):
         actor: bool = False,
         dead: bool = False,
         unheard: bool = False,
+        billed: bool = False,
     ) -> None:
         """A SAVED, FAILED or MADE record of an older epoch, in journal order."""
         call = self._recalled(id, path)
@@ -54,7 +55,7 @@ class History(Ending):
             choice or failed, effect=effect, rollback=call.note.rollback, actor=actor, paid=call.note.paid
         )
         if saved and call.note.paid and not unheard:
-            call.settle_intent(charged=not failed)
+            call.settle_intent(charged=not failed, billed=billed)
 
     def recall_snapshot(self, id: CallId, version: Version) -> None:
         """A SNAPSHOT record of an older epoch."""

@@ -24,10 +24,14 @@ SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "1000"))
 class Lenient(Till):
     """What was paid for and is lost has to be paid for again; who does that is told."""
 
+    def begin(self, attempt: Attempt, records: Iterable[tuple[Any, ...]]) -> None: ...
+
     def dispatch(self, attempt: Attempt, durable: Iterable[tuple[Any, ...]]) -> None:
         assert attempt.paid is not None
-        if any(record[0] == Code.SAVED and record[2] == attempt.call for record in durable):
+        sent = self.dispatched.setdefault(attempt.call, [])
+        if any(record[0] == Code.SAVED and record[2] == attempt.call and record[3] in sent for record in durable):
             assert attempt.paid.in_doubt
+        sent.append(attempt.version)
 
     def charge(self, attempt: Attempt, made_from: set[Pair]) -> None: ...
 
