@@ -31,7 +31,8 @@ choice, in the setting that is best for it (below). kill -9 is no power cut: wha
 lose then is not seen here.
 
 On a cluster (Ray, Dask, large values, training): [CLUSTER.md](CLUSTER.md). A reservation service:
-[SERVERLESS.md](SERVERLESS.md)."""
+[SERVERLESS.md](SERVERLESS.md). The multi-LoRA engine on a CPU: [ENGINE_CPU.md](ENGINE_CPU.md). LLM calls:
+[CALLS.md](CALLS.md). Fairness: [FAIRNESS.md](FAIRNESS.md)."""
 
 
 def write_report(results: Results, folder: Path) -> None:

@@ -83,8 +83,9 @@ class Cluster:
         if not self._joined():
             self._lose("this process has left it")
             self._join(run, since)
-        if self not in _users:
-            self._guests.add(run)
+        with _lock:
+            if self not in _users and self._joined():  # else ours has gone this very moment
+                self._guests.add(run)
 
     def _join(self, run: RunId, since: float) -> None:
         with _lock:
