@@ -80,8 +80,9 @@ class Cluster:
         Raises:
             ExecutorError: that is impossible, or not what the program wants.
         """
+        node = self._node
         if not self._joined():
-            self._lose("this process has left it")
+            self._lose(node, "this process has left it")
             self._join(run, since)
         with _lock:
             if self not in _users and self._joined():  # else ours has gone this very moment
@@ -180,9 +181,9 @@ class Cluster:
             silent = next(((what, limit) for what, place, limit in places if not _answers(place)), None)
             misses = misses + 1 if silent else 0
             if not self._joined():
-                self._lose("this process has left it")
+                self._lose(node, "this process has left it")
             elif silent and misses >= silent[1]:
-                self._lose(f"its {silent[0]} does not answer")
+                self._lose(node, f"its {silent[0]} does not answer")
 
     def _places(self) -> Iterator[tuple[str, tuple[str, int], int]]:
         """What has to answer, where, and how often it may fail to."""
@@ -194,9 +195,10 @@ class Cluster:
             if node["NodeID"] == self._node:
                 yield "node of this process", (node["NodeManagerAddress"], node["NodeManagerPort"]), _MISSES
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, node: str | None, why: str) -> None:
+        """``node``: of the connection that is meant; while this waits for the lock, another may come instead."""
         with _lock:
-            if self._node is None:
+            if node is None or node != self._node:
                 return
             session, self._dead, self._node = self.session, self._node, None
             if self in _users:  # what is left of it ends, and the next attempt starts another
