@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from exoflow import flows
-from exoflow.attempts import current_attempt
 from exoflow.declaration import flow_spec
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import current_body
@@ -44,9 +43,6 @@ class LibraryFlow(flows.AnyFlow[P, R, R], Generic[P, R]):
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         body = current_body()
         if body is None:
-            if current_attempt() is not None:
-                raise self._in_task()
-            self._check(args, kwargs)
             return self.run(*args, **kwargs)
         self._check_child(args, kwargs)
         if body.is_async:
