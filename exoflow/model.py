@@ -89,6 +89,10 @@ class Annotations:
         return "async" if choice else "cost"
 
 
+NANO_USD_PER_USD = 10**9
+"""Money is counted in whole billionths, so that sums are exact."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bill:
     """What a paid call has cost, as its body says."""

@@ -9,8 +9,8 @@ from fractions import Fraction
 from functools import cache
 
 from exoflow.llm.engine.request import Usage
+from exoflow.model import NANO_USD_PER_USD
 
-NANO_USD_PER_USD = 1_000_000_000
 _PER_MILLION = Fraction(NANO_USD_PER_USD, 1_000_000)
 
 Price = int | float | str | Decimal

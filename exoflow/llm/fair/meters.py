@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from exoflow.llm.fair.ledger import Account
-from exoflow.llm.fair.tenants import NANO
+from exoflow.model import NANO_USD_PER_USD
 
 KEPT = 1024
 """Of so many last waits p95 is told."""
@@ -57,6 +57,6 @@ class Meter:
             share=account.service / service if service else 0.0,
             counter=counter,
             spent_tokens=account.spent_tokens,
-            spent_usd=Decimal(account.spent_nano_usd) / NANO,
-            reserved_usd=Decimal(account.reserved_nano_usd) / NANO,
+            spent_usd=Decimal(account.spent_nano_usd) / NANO_USD_PER_USD,
+            reserved_usd=Decimal(account.reserved_nano_usd) / NANO_USD_PER_USD,
         )

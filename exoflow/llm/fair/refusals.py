@@ -9,7 +9,7 @@ from exoflow.llm.engine.request import Overloaded, WrongRequest
 from exoflow.llm.fair.asks import Ask, Waiter
 from exoflow.llm.fair.ledger import Account, Short, Unit, short
 from exoflow.llm.fair.policy import Path
-from exoflow.llm.fair.tenants import NANO
+from exoflow.model import NANO_USD_PER_USD
 
 
 def check_budgets(ask: Ask, account: Account, levels: tuple[str, ...]) -> None:
@@ -71,4 +71,4 @@ def named(path: Path, levels: tuple[str, ...]) -> str:
 
 
 def _amount(value: int, unit: Unit) -> str:
-    return f"{value:,} tokens" if unit == "tokens" else f"{Decimal(value) / NANO:f} USD"
+    return f"{value:,} tokens" if unit == "tokens" else f"{Decimal(value) / NANO_USD_PER_USD:f} USD"

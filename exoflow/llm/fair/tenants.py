@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from exoflow.llm.fair.costs import Amount, exact, weight_of
 from exoflow.llm.fair.policy import Path
-
-NANO = 10**9
+from exoflow.model import NANO_USD_PER_USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def nano_usd(name: str, usd: Amount) -> int:
     Raises:
         ValueError: it is negative, or finer than that.
     """
-    nano = exact(usd) * NANO
+    nano = exact(usd) * NANO_USD_PER_USD
     if nano < 0 or nano.denominator != 1:
         raise ValueError(f"{name}={usd!r}: give USD from 0, in steps of 1e-9")
     return int(nano)

@@ -11,6 +11,8 @@ from math import inf
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Self
 
+from exoflow.model import NANO_USD_PER_USD
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -175,7 +177,7 @@ def _counted(samples: Sequence[Sample]) -> Item:
         votes=dict(Counter(answer for _, answer in said)),
         passed=dict(Counter(answer for each, answer in said if each.passed)),
         correct=right,
-        usd=sum(each.nano_usd for each in samples) / 1e9,
+        usd=sum(each.nano_usd for each in samples) / NANO_USD_PER_USD,
     )
 
 

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from exoflow.llm.laws import beta_confidence, exact
 from exoflow.llm.voting.tally import Tally
-
-_NANO = 10**9
+from exoflow.model import NANO_USD_PER_USD
 
 
 @dataclass(slots=True)
@@ -146,7 +145,7 @@ class Budget(Rule):
             return not in_flight  # one call shows what a call costs
         if not heard.nano_usd:
             raise ValueError("Budget(usd=...) needs to know what calls cost: LLM(..., prices=Prices(...))")
-        return heard.nano_usd + (in_flight + 1) * heard.dearest <= self.usd * _NANO
+        return heard.nano_usd + (in_flight + 1) * heard.dearest <= self.usd * NANO_USD_PER_USD
 
 
 def check_stop(stop: object) -> None:
