@@ -52,7 +52,7 @@ class Reply:
     logprobs: Sequence[float] = ()
     """One for each word."""
     raw: str | None = None
-    """The body as it is, instead of an answer."""
+    """The body as it is, instead of an answer; bytes that are no text as Python's ``surrogateescape`` has them."""
 
 
 def said(asked: Asked) -> str:

@@ -135,7 +135,8 @@ class Server:
             text = json.dumps(error_of(reply)) if reply.raw is None else reply.raw
             return web.Response(text=text, status=reply.status, content_type="application/json", headers=reply.headers)
         if reply.raw is not None:
-            return web.Response(text=reply.raw, content_type="application/json", headers=reply.headers)
+            body = reply.raw.encode("utf-8", "surrogateescape")  # so that it may hold bytes that are no text
+            return web.Response(body=body, content_type="application/json", charset="utf-8", headers=reply.headers)
         if asked.body.get("stream"):
             return await self._streamed(request, asked, reply, chat=chat)
         whole = answer_of(asked.body, reply, chat=chat, number=asked.number)

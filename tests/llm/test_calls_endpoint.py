@@ -14,6 +14,7 @@ import pytest
 from exoflow import Backoff
 from exoflow.errors import CallFailed, CallRefused, RateLimited, Unanswered
 from exoflow.llm import LLM, Prices, Usage
+from exoflow.llm.calls.calling import _warn_unread
 from exoflow.llm.calls.failures import retry_after_s
 from exoflow.testing import Asked, FakeEndpoint, Reply
 
@@ -134,12 +135,79 @@ def test_an_endpoint_that_is_not_there_is_told() -> None:
     "raw",
     [
         "<html>", "", "null", "[]", "{}", '{"choices": []}', '{"choices": [{}]}', '{"choices": "many"}',
-        '{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"logprob": "much"}]}}]}',
         '{"error": {"message": "overloaded", "code": 503}}', '{"error": "it went wrong"}',
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_tried_again(replies: Callable[..., LLM], raw: str) -> None:
     assert replies(Reply(raw=raw), "yes")("?").text == "yes"
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ('"content": "yes"', "yes"),
+        ('"content": "yes", "tool_calls": "many", "refusal": 5', "yes"),
+        ('"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "ye"}, "s"]', "yes"),
+        ('"content": 7, "refusal": "no"', ""),
+        ('"content": []', ""),
+        ('"content": [{"type": "thinking", "thinking": "it was cut off here"}]', ""),
+    ],
+)
+def test_what_can_be_read_of_an_answer_that_was_paid_for_is_kept(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint, message: str, text: str
+) -> None:
+    odd = '"logprobs": {"content": [{"logprob": "much"}]}, "finish_reason": 3'
+    raw = f'{{"choices": [{{"message": {{{message}}}, {odd}}}], "usage": "much", "model": 5}}'
+    answer = replies(Reply(raw=raw))("?", logprobs=True)
+    assert (answer.text, answer.logprobs, answer.finish_reason, answer.model) == (text, None, "stop", "")
+    assert answer.is_estimated
+    assert len(endpoint.asked) == 1
+
+
+def test_a_letter_that_is_broken_costs_nobody_the_answer(replies: Callable[..., LLM], endpoint: FakeEndpoint) -> None:
+    raw = '{"choices": [{"message": {"content": "so \udcff"}}]}'
+    assert replies(Reply(raw=raw))("?").text.startswith("so ")
+    assert len(endpoint.asked) == 1
+
+
+def test_arguments_that_are_no_text_are_kept_as_json(replies: Callable[..., LLM]) -> None:
+    raw = '{"choices": [{"message": {"tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}, 5]}}]}'
+    [call] = replies(Reply(raw=raw))("?").tool_calls
+    assert (call.name, call.arguments) == ("add", '{"a": 1}')
+
+
+def test_what_could_not_be_read_is_told_once(replies: Callable[..., LLM], caplog: pytest.LogCaptureFixture) -> None:
+    _warn_unread.cache_clear()
+    odd = Reply(
+        raw='{"choices": [{"message": {"content": "x"}, "logprobs": {"tokens": ["x"], "token_logprobs": [{}]}}]}'
+    )
+    llm = replies(odd, odd)
+    assert [llm("?").text, llm("?").text] == ["x", "x"]
+    [told] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "logprobs of an answer cannot be read" in told.message
+
+
+@pytest.mark.parametrize("content", ["5", '{"text": "x"}', '[{"text": {"value": "x"}}]'])
+def test_an_answer_in_another_form_is_not_paid_for_again(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint, content: str
+) -> None:
+    with pytest.raises(CallRefused, match=r"content.*another form") as failed:
+        replies(Reply(raw=f'{{"choices": [{{"message": {{"content": {content}}}}}]}}'))("?")
+    assert failed.value.maybe_billed
+    assert len(endpoint.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "after", ["", "data: {broken", 'data: {"error": "it went wrong"}', "data: null\n\ndata: [DONE]"]
+)
+def test_what_comes_behind_a_whole_stream_costs_nobody_the_answer(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint, after: str
+) -> None:
+    piece = 'data: {"choices": [{"delta": {"content": "so it is"}, "finish_reason": "stop"}]}'
+    heard: list[str] = []
+    answer = replies(Reply(raw=f"{piece}\n\n{after}\n\n")).options(on_text=heard.append)("?")
+    assert (answer.text, answer.is_estimated, heard) == ("so it is", True, ["so it is"])
+    assert len(endpoint.asked) == 1
 
 
 def test_an_error_behind_a_200_keeps_its_status(replies: Callable[..., LLM], endpoint: FakeEndpoint) -> None:
@@ -175,9 +243,12 @@ def test_retry_after_is_waited_for_by_all_calls(replies: Callable[..., LLM], end
     assert min(asyncio.run(both())) >= 0.4
 
 
-def test_who_would_have_to_wait_for_hours_is_told_so(replies: Callable[..., LLM], endpoint: FakeEndpoint) -> None:
-    with pytest.raises(RateLimited):
-        replies(Reply(status=429, headers={"Retry-After": "86400"}))("?")
+@pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (503, Unanswered)])
+def test_who_would_have_to_wait_for_hours_is_told_so(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint, status: int, kind: type[CallFailed]
+) -> None:
+    with pytest.raises(kind, match=r"for 24\.0 hours \(Retry-After\).*run it again then"):
+        replies(Reply(status=status, headers={"Retry-After": "86400"}))("?")
     assert len(endpoint.asked) == 1
 
 

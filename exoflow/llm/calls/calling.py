@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -91,6 +92,8 @@ def answer_of(
     nano_usd = how.prices.nano_usd(usage) if how.prices is not None else 0
     if is_estimated:
         logger.debug("%s: usage %r cannot be true, and is estimated", how.endpoint, reading.usage)
+    for field in reading.unread:
+        _warn_unread(how.endpoint, field)
     return Answer(
         reading.text,
         reading.tool_calls,
@@ -104,6 +107,14 @@ def answer_of(
         reading.refusal,
         reading.model,
         question.params.get("response_format"),
+    )
+
+
+@lru_cache(maxsize=1000)
+def _warn_unread(endpoint: str, field: str) -> None:
+    """Once: an endpoint that says something in a way of its own does so in each answer."""
+    logger.warning(
+        "%s: %s of an answer cannot be read; the rest of it is kept, since it was paid for. Said once", endpoint, field
     )
 
 

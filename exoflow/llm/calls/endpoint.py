@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from urllib.parse import quote
@@ -12,7 +13,9 @@ import aiohttp
 
 from exoflow.llm.calls.connections import session
 from exoflow.llm.calls.failures import EXCERPT, Failed, failed_with
-from exoflow.llm.calls.reading import Pieces, Reading, Unreadable, whole
+from exoflow.llm.calls.reading import Pieces, Reading, UnknownForm, Unreadable, whole
+
+logger = logging.getLogger(__name__)
 
 _KEY_MAX = 200
 KEY_HEADER = "Idempotency-Key"
@@ -51,14 +54,19 @@ async def streamed(
         Failed: it did not come, or not to its end.
     """
     pieces = Pieces()
-    async with _posted(url, body, headers, timeout_s) as response:
-        async for data in _events(response.content):
-            try:
-                text = pieces.add(_json(data))
-            except (Unreadable, ValueError, RecursionError) as error:
-                raise _unreadable(error, data) from error
-            if text:
-                on_piece(pieces)
+    try:
+        async with _posted(url, body, headers, timeout_s) as response:
+            async for data in _events(response.content):
+                try:
+                    text = pieces.add(_json(data))
+                except (Unreadable, ValueError, RecursionError) as error:
+                    raise _unreadable(error, data) from error
+                if text:
+                    on_piece(pieces)
+    except Failed as failed:
+        if not pieces.has_ended:
+            raise
+        logger.warning("%s %s; the answer before that is whole, and is kept", url, failed.why)
     try:
         return pieces.reading()
     except Unreadable as error:
@@ -122,7 +130,10 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _json(data: bytes) -> object:
-    found: object = json.loads(data)
+    try:
+        found: object = json.loads(data)
+    except UnicodeDecodeError:  # a token that was cut within a letter
+        found = json.loads(data.decode("utf-8", "replace"))
     if isinstance(found, dict) and found.get("error") and not found.get("choices"):
         # Some gateways say 200 first, and then that it went wrong.
         error = found["error"]
@@ -135,7 +146,8 @@ def _json(data: bytes) -> object:
 
 def _unreadable(error: Exception, data: bytes) -> Failed:
     excerpt = data[:EXCERPT].decode("utf-8", "replace")
-    return Failed(f"gave an answer that cannot be read: {error}", status=200, body=excerpt, sent=True)
+    again = not isinstance(error, UnknownForm)  # it would be paid for again, and be no better
+    return Failed(f"gave an answer that cannot be read: {error}", status=200, body=excerpt, again=again, sent=True)
 
 
 def body_of(asked: Mapping[str, object]) -> bytes:

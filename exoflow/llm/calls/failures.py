@@ -10,11 +10,14 @@ from email.utils import parsedate_to_datetime
 from exoflow.errors import CallFailed, CallRefused, RateLimited, Unanswered
 
 EXCERPT = 500
+PATIENCE_S = 3600.0
+"""Who is to wait longer is told so instead."""
 _AGAIN = frozenset([408, 409, 425, 429])
 _FOR_GOOD = frozenset(["insufficient_quota", "billing_hard_limit_reached"])
 """Codes of a 429 that no waiting cures."""
 
 _ADVICE = {
+    200: "it speaks another form than OpenAI's chat or completions: another address or model of it may not",
     400: "the request is wrong as it is: what the endpoint says, says where",
     401: "the key is missing or wrong: LLM(..., api_key=...), or the environment variable of api_key_env",
     402: "the account has no money left",
@@ -47,15 +50,29 @@ class Failed(Exception):
         super().__init__(why)
         self.why, self.status, self.body, self.again, self.sent, self.wait_s = why, status, body, again, sent, wait_s
 
+    @property
+    def wants_too_long(self) -> bool:
+        """Nobody waits until another try would be welcome."""
+        return self.again and self.wait_s is not None and self.wait_s > PATIENCE_S
+
     def error(self, where: str, tries: int, *, maybe_billed: bool) -> CallFailed:
         """As whoever called sees it."""
         kind = CallRefused if not self.again else RateLimited if self.status == 429 else Unanswered
         said = f": {self.body}" if self.body else ""
-        advice = _ADVICE.get(self.status or 0, "") if kind is not Unanswered else ""
+        advice = self._advice(kind)
         times = f", {tries} times" if tries > 1 else ""
         error = kind(f"{where} {self.why}{times}{said}{f' ({advice})' if advice else ''}")
         error.status, error.body, error.tries, error.maybe_billed = self.status, self.body, tries, maybe_billed
         return error
+
+    def _advice(self, kind: type[CallFailed]) -> str:
+        if self.wants_too_long:
+            return (
+                f"it is not to be asked again for {(self.wait_s or 0) / 3600:,.1f} hours (Retry-After), and no call "
+                "waits for more than one: run it again then, what is recorded is not asked again; "
+                "or give LLM(...) another key or endpoint"
+            )
+        return _ADVICE.get(self.status or 0, "") if kind is not Unanswered else ""
 
 
 def failed_with(status: int, headers: Mapping[str, str], text: str) -> Failed:

@@ -14,8 +14,6 @@ from exoflow.llm.calls.how import How
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
-PATIENCE_S = 3600.0
-"""Who is to wait longer is told so instead."""
 
 
 class Retries:
@@ -66,7 +64,6 @@ class Retries:
             number += 1
 
     def _wait_s(self, failed: Failed, number: int) -> float | None:
-        if not failed.again or number > self._how.retries or not self._may_go_on():
+        if not failed.again or failed.wants_too_long or number > self._how.retries or not self._may_go_on():
             return None
-        wait_s = max(pause_s(self._how.backoff, number, str(random.random())), failed.wait_s or 0.0)
-        return wait_s if wait_s <= PATIENCE_S else None
+        return max(pause_s(self._how.backoff, number, str(random.random())), failed.wait_s or 0.0)
