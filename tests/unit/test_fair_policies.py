@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from exoflow.errors import LLMError
 from exoflow.llm.fair import DRR, FCFS, LCF, RPM, VTC, Linear, Policy
 from exoflow.llm.fair.charges import Within
 from exoflow.llm.fair.line import ENDED_MAX
@@ -261,6 +262,13 @@ def test_any_cost_that_does_not_fall_will_do() -> None:
     policy.pop(0.0)
     with pytest.raises(ValueError, match="must not fall"):
         policy.charge(Asked(0), 2)
+
+
+@pytest.mark.parametrize("kind", [VTC, LCF, DRR])
+def test_a_cost_function_that_fails_is_named(kind: Any) -> None:
+    policy = filled(kind(lambda n_p, n_q: {}[n_p]), Asked(0))
+    with pytest.raises(LLMError, match=r"cost=.*<lambda>, asked for 10 tokens in and 0 out, failed, KeyError: 10"):
+        policy.pop(0.0)
 
 
 def test_what_a_resumed_run_has_spent_is_charged_to_its_client() -> None:

@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from exoflow.errors import BudgetExceeded
+from exoflow.errors import BudgetExceeded, LLMError
 from exoflow.llm.engine.request import Overloaded, Usage, WrongRequest
 from exoflow.llm.fair import RPM
 from exoflow.llm.fair.pace import Pace
@@ -353,6 +353,54 @@ async def test_each_policy_serves_all_and_counts_what_they_spend(policy: PolicyN
 
 def longest(input_tokens: int, output_tokens: int) -> int:
     return max(input_tokens, output_tokens)
+
+
+def table(input_tokens: int, output_tokens: int) -> int:
+    return {10: 1, 11: 2}[input_tokens] * 100 + {0: 0, 10: 10}[output_tokens]
+
+
+@pytest.mark.parametrize("policy", ["vtc", "lcf", "drr"])
+async def test_who_asks_for_what_the_cost_function_cannot_price_is_told_so_and_nobody_else(policy: PolicyName) -> None:
+    sched = FairScheduler(policy, slots=1, cost=table)
+    first = await sched.admit(ask(0))
+    with pytest.raises(LLMError, match=r"cost=table, asked for 12 tokens in and 0 out, failed, KeyError: 12") as failed:
+        await sched.admit(ask(1, input_tokens=12))
+    assert isinstance(failed.value.__cause__, KeyError)
+    first.release()
+    (await sched.admit(ask(2))).release()
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("policy", ["vtc", "lcf", "drr"])
+async def test_a_cost_function_that_fails_at_the_end_costs_nobody_the_answer_nor_the_budget(
+    policy: PolicyName, tells: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    sched = FairScheduler(policy, slots=1, cost=table, tenants={"acme": Tenant(budget_tokens=100)})
+    grant = await sched.admit(ask(0))
+    if tells:
+        grant.charge(3)
+    grant.settle(Usage(10, 5), 0)
+    (await sched.admit(ask(1))).release()
+    stats = sched.stats()["acme"]
+    assert (stats.spent_tokens, stats.service, stats.in_flight) == (15, 110, 0)
+    assert {record.message for record in caplog.records} == {
+        "a call was paid for, and what it took of its share is a guess"
+    }
+    broken_off = await sched.admit(ask(2))
+    broken_off.charge(3)
+    broken_off.release()
+    assert sched.stats()["acme"].in_flight == 0
+    sched.fold("r", "before", {"tenant": "acme"}, Usage(1, 1), 0)
+    assert sched.stats()["acme"].spent_tokens == 17
+
+
+def half(input_tokens: int, output_tokens: int) -> float:
+    return input_tokens / 2
+
+
+async def test_a_cost_that_is_no_whole_number_is_refused() -> None:
+    with pytest.raises(LLMError, match=r"cost=half.* gave 5.0: it must give a whole number"):
+        await FairScheduler(cost=half).admit(ask(0))  # type: ignore[arg-type]
 
 
 async def test_held_calls_that_are_cancelled_are_passed_over() -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic
 
 from exoflow.llm.fair.bands import Bands
 from exoflow.llm.fair.charges import Charges
-from exoflow.llm.fair.costs import Cost, Linear, weight_of
+from exoflow.llm.fair.costs import Cost, Linear, checked, weight_of
 from exoflow.llm.fair.counters import Counters
 from exoflow.llm.fair.line import Line
 from exoflow.llm.fair.nodes import Node
@@ -81,7 +81,7 @@ class DRR(Bands[W]):
         exact = {path_of(client): weight_of(weight) for client, weight in (weights or {}).items()}
         unit = lcm(*(weight.denominator for weight in exact.values()))
         gains = {client: int(quantum * weight * unit) for client, weight in exact.items()}
-        of_cost = cost if cost is not None else Linear(1, 2)
+        of_cost = checked(cost) if cost is not None else Linear(1, 2)
         super().__init__(lambda: _RoundRobin(of_cost, gains, quantum * unit, unit), ageing_s)
 
 
@@ -227,7 +227,9 @@ class _RoundRobin(Generic[W]):
         self._charge(w.client, self._charges[w.number].more(self._cost, tokens))
 
     def finish(self, w: W, billed: int | None = None) -> None:
-        self._charge(w.client, self._charges.pop(w.number).settle(self._cost, billed))
+        due = self._charges[w.number].settle(self._cost, billed)
+        del self._charges[w.number]
+        self._charge(w.client, due)
 
     def cancel(self, w: W) -> bool:
         line = self._lines.get(w.client)

@@ -34,8 +34,10 @@ class Charges(Generic[K]):
         return self._up_to(cost(self.input_tokens, self.expected))
 
     def more(self, cost: Cost, tokens: int) -> int:
-        got = self.got = self.got + tokens
-        return 0 if got <= self.expected else self._up_to(cost(self.input_tokens, got))
+        got = self.got + tokens
+        due = 0 if got <= self.expected else self._up_to(cost(self.input_tokens, got))
+        self.got = got  # not before: a cost that fails here would fail again at the end
+        return due
 
     def settle(self, cost: Cost, billed: int | None) -> int:
         """Below 0: a refund."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm
 from typing import Protocol
+
+from exoflow.errors import LLMError
 
 Amount = int | float | str | Decimal
 """A number at its digits: ``1.5`` is 3/2. A float is taken as it is printed."""
@@ -51,6 +55,38 @@ class Linear:
     @property
     def _terms(self) -> tuple[int, int, int, int]:
         return self.unit, self._input, self._output, self._cached
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Somebody's own cost function, which may be wrong."""
+
+    function: Cost
+
+    def __call__(self, input_tokens: int, output_tokens: int, /) -> int:
+        """As ``Cost``.
+
+        Raises:
+            LLMError: it failed, or gave no whole number; it says whose function it was, and for what.
+        """
+        try:
+            cost = self.function(input_tokens, output_tokens)
+        except Exception as error:  # it is the user's code
+            raise self._wrong(input_tokens, output_tokens, f"failed, {type(error).__name__}: {error}") from error
+        try:
+            return operator.index(cost)
+        except TypeError as error:
+            wrong = f"gave {cost!r}: it must give a whole number"
+            raise self._wrong(input_tokens, output_tokens, wrong) from error
+
+    def _wrong(self, input_tokens: int, output_tokens: int, why: str) -> LLMError:
+        name = getattr(self.function, "__qualname__", None) or repr(self.function)
+        return LLMError(f"cost={name}, asked for {input_tokens:,} tokens in and {output_tokens:,} out, {why}")
+
+
+def checked(cost: Cost) -> Cost:
+    """One whose errors can be understood."""
+    return cost if isinstance(cost, Linear | Checked) else Checked(cost)
 
 
 def exact(amount: Amount) -> Fraction:

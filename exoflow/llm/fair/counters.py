@@ -68,9 +68,10 @@ class Counters(Generic[W]):
             self._charge(charges.owner, due)
 
     def finish(self, w: W, billed: int | None = None) -> None:
-        charges = self._charges.pop(w.number)
-        leaf = charges.owner
-        self._charge(leaf, charges.settle(self._cost, billed))
+        charges = self._charges[w.number]
+        leaf, due = charges.owner, charges.settle(self._cost, billed)
+        del self._charges[w.number]
+        self._charge(leaf, due)
         self._expectation.ended(w.client, charges.got)
         leaf.under_way -= 1
         self._rest(leaf)

@@ -10,7 +10,7 @@ from exoflow.llm.engine.request import Overloaded, Usage
 from exoflow.llm.fair.asks import Ask, Client, Place, Waiter
 from exoflow.llm.fair.baselines import RPM
 from exoflow.llm.fair.clients import Clients
-from exoflow.llm.fair.costs import Amount, Cost, Linear
+from exoflow.llm.fair.costs import Amount, Checked, Cost, Linear, checked
 from exoflow.llm.fair.holding import Held
 from exoflow.llm.fair.ledger import short
 from exoflow.llm.fair.meters import TenantStats
@@ -23,8 +23,8 @@ from exoflow.llm.fair.vtc import VTC
 class Dispatch:
     """All that waits, is in flight, and was spent.
 
-    After each call those in ``told`` have their turn, or were refused; and if ``again_s`` is set, ``serve`` is to be
-    called after so many seconds.
+    After each call those in ``told`` have their turn, or were refused; if ``again_s`` is set, ``serve`` is to be called
+    after so many seconds; and ``errors`` are those of a cost function at calls that were paid for, which go on.
 
     Args:
         levels: the labels that say who is charged, from the root.
@@ -36,7 +36,7 @@ class Dispatch:
     ) -> None:
         self._policy = policy
         self._vtc = policy if isinstance(policy, VTC) else None
-        self._cost = cost
+        self._cost = checked(cost)
         self._levels = levels
         self._free = slots
         self._has_begun = False
@@ -45,6 +45,7 @@ class Dispatch:
         self._ledger = self._clients.ledger
         self._numbers = itertools.count()
         self.told: list[Waiter] = []
+        self.errors: list[Exception] = []
         self.again_s: float | None = None
 
     def join(self, ask: Ask, now_s: float) -> Waiter:
@@ -52,8 +53,12 @@ class Dispatch:
 
         Raises:
             WrongRequest, BudgetExceeded, Overloaded: it is refused.
+            LLMError: the cost function fails for it.
         """
         of = self._clients.of(ask.labels, ask.run)
+        if isinstance(self._cost, Checked):  # before it is in anybody's way
+            self._cost(ask.input_tokens, 0)
+            self._most_of(ask)
         if of.has_budget:
             self._check_budgets(ask, of)
         waiter = Waiter(
@@ -95,15 +100,24 @@ class Dispatch:
         """So many tokens more of its answer have come."""
         if waiter.place is Place.RUNNING:
             waiter.charged += tokens
+            self._charge(waiter, tokens)
+
+    def _charge(self, waiter: Waiter, tokens: int) -> None:
+        try:
             self._policy.charge(waiter, tokens)
+        except (LLMError, ValueError) as error:  # what is paid for must not be lost by it
+            self.errors.append(error)
 
     def settle(self, waiter: Waiter, usage: Usage, nano_usd: int, now_s: float, *, keeps_slot: bool = False) -> None:
         """It was answered, and this is billed. Nothing, if it has ended."""
         if waiter.place is Place.RUNNING:
             if usage.completion_tokens > waiter.charged:
-                self._policy.charge(waiter, usage.completion_tokens - waiter.charged)
-            self._spend(waiter.of, waiter.ask.run, waiter.ask.call, usage, nano_usd)
-            self._finish(waiter, now_s, self._cost_of(usage))
+                self._charge(waiter, usage.completion_tokens - waiter.charged)
+            service = self._service(usage)
+            if service is None:
+                service = self._most_of(waiter.ask)
+            self._spend(waiter.of, waiter.ask.run, waiter.ask.call, usage, nano_usd, service)
+            self._finish(waiter, now_s, service)
             if not keeps_slot:
                 self._leave(waiter)
             self.serve(now_s)
@@ -121,7 +135,11 @@ class Dispatch:
     def _finish(self, waiter: Waiter, now_s: float, billed: int | None) -> None:
         """What it was charged and has reserved is put right."""
         waiter.place = Place.SETTLED
-        self._policy.finish(waiter, billed)
+        try:
+            self._policy.finish(waiter, billed)
+        except LLMError as error:
+            self.errors.append(error)
+            self._policy.finish(waiter, self._most_of(waiter.ask))
         assert waiter.reservation is not None
         self._ledger.release(waiter.reservation)
         self._queue(self._held.freed(waiter.of.account), now_s)
@@ -143,22 +161,29 @@ class Dispatch:
         Counters have it while nothing has been dispatched here. Later it would be a debt to those that run here, who
         were not there when it was spent, and could take all until it is paid.
         """
-        of = self._clients.of(labels, run)
-        if self._spend(of, run, call, usage, nano_usd):
+        of, service = self._clients.of(labels, run), self._service(usage) or 0
+        if self._spend(of, run, call, usage, nano_usd, service):
             if self._vtc is not None and not self._has_begun:
-                self._vtc.spend(of.path, self._cost_of(usage), of.band)
+                self._vtc.spend(of.path, service, of.band)
             self._queue(self._held.freed(of.account), now_s)  # what it leaves is too little for ever, for some
             self.serve(now_s)
 
-    def _spend(self, of: Client, run: str, call: str, usage: Usage, nano_usd: int) -> bool:
+    def _spend(self, of: Client, run: str, call: str, usage: Usage, nano_usd: int, service: int) -> bool:
         tokens = usage.prompt_tokens + usage.completion_tokens
-        return self._ledger.spend(of.account, run, call, tokens, nano_usd, self._cost_of(usage))
+        return self._ledger.spend(of.account, run, call, tokens, nano_usd, service)
 
-    def _cost_of(self, usage: Usage) -> int:
-        """As it is billed: tokens of the prompt that were cached have a price of their own."""
+    def _service(self, usage: Usage) -> int | None:
+        """As it is billed: tokens of the prompt that were cached have a price of their own. None: nobody knows."""
         if isinstance(self._cost, Linear):
             return self._cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-        return self._cost(usage.prompt_tokens, usage.completion_tokens)
+        try:
+            return self._cost(usage.prompt_tokens, usage.completion_tokens)
+        except LLMError as error:
+            self.errors.append(error)
+            return None
+
+    def _most_of(self, ask: Ask) -> int:
+        return self._cost(ask.input_tokens, ask.max_output_tokens or 0)
 
     def update(self, path: Path, tenant: Tenant, stamp: int, now_s: float) -> None:
         """From now on; nothing, if a later one was told before."""

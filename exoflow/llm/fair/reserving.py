@@ -69,11 +69,11 @@ class _Reserving(Counters[W]):
 
     def finish(self, w: W, billed: int | None = None) -> None:
         charges = self._charges[w.number]
+        used = self._cost(charges.input_tokens, charges.got) if billed is None else billed
         parts, base, most = self._promised.pop(w.number)
-        used = min(most, self._cost(charges.input_tokens, charges.got) - base)
         for part in parts:
-            part.learn(most, used)
-        super().finish(w, billed)
+            part.learn(most, min(most, max(0, used - base)))
+        super().finish(w, used)
 
     def _part(self, node: Node[W]) -> _Part:
         found = self._parts.get(node)

@@ -45,7 +45,8 @@ class FairScheduler:
         policy: who is next within a band: ``"vtc"``; what it can be compared with, ``"fcfs"``, ``"lcf"``, ``"drr"``; or
             an importable function that makes one, ``partial(RPM, 60)``.
         slots: how many calls are in flight at once.
-        cost: what a call takes of its client's share.
+        cost: what a call takes of its client's share. Who asks for what it cannot price is told so; where it fails for
+            a call that was paid for, that is logged, and the call has taken what it reserved.
         charge: ``"reserve"``: ``max_tokens`` are charged when the call goes, and corrected at its end. ``"complete"``:
             what has come; shares are several times less close.
         group_by: the labels that say who is charged, from the root.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from exoflow.llm.fair.batch_cost import BatchCost
-from exoflow.llm.fair.costs import Cost, Linear
+from exoflow.llm.fair.costs import Cost, Linear, checked
 from exoflow.llm.fair.policy import Policy
 from exoflow.llm.fair.result import Result, Served
 
@@ -104,7 +104,7 @@ def simulate(
         Served("/".join(s.client), s.arrival_s, s.input_tokens, s.output_tokens, s.first_token_s, s.finish_s)
         for s in sequences
     )
-    return Result(tuple(served), service or Linear(1, 2))
+    return Result(tuple(served), checked(service or Linear(1, 2)))
 
 
 def _numbered(arrivals: Iterable[Arrival]) -> list[SimulatedRequest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +15,8 @@ from exoflow.llm.fair.meters import TenantStats
 from exoflow.llm.fair.policy import Path
 from exoflow.llm.fair.tenants import Tenant
 from exoflow.protocols import Clock
+
+logger = logging.getLogger(__name__)
 
 
 class Grant:
@@ -142,6 +145,9 @@ class Turns:
                 self._lock.release()
 
     def _carry_out(self) -> None:
+        for error in self._dispatch.errors:
+            logger.error("a call was paid for, and what it took of its share is a guess", exc_info=error)
+        self._dispatch.errors.clear()
         if self._dispatch.told:
             for waiter in self._dispatch.told:
                 if waiter.forget_deadline is not None:

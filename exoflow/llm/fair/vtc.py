@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from exoflow.llm.fair.bands import Bands
 from exoflow.llm.fair.charges import Charge, Expectation, Predict
-from exoflow.llm.fair.costs import Amount, Cost, Linear, weight_of
+from exoflow.llm.fair.costs import Amount, Cost, Linear, checked, weight_of
 from exoflow.llm.fair.counters import Counters
 from exoflow.llm.fair.policy import Path, W, path_of
 
@@ -51,7 +51,7 @@ class VTC(Bands[W]):
         self.cost = cost if cost is not None else Linear(1, 2)
         self._weights = {path_of(client): weight_of(weight) for client, weight in (weights or {}).items()}
         expectation = Expectation[W](predict, charge)
-        super().__init__(lambda: self._counters(self.cost, expectation, self._weights), ageing_s)
+        super().__init__(lambda: self._counters(checked(self.cost), expectation, self._weights), ageing_s)
 
     def weigh(self, client: str | Path, weight: Amount) -> None:
         """Change a weight. Counters stay as they are; what is charged from now on is divided by it."""
