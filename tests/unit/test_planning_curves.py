@@ -179,6 +179,16 @@ def test_a_table_has_a_line_a_k_and_marks_the_best(drawn: Curve) -> None:
     assert best.split()[0] == str(drawn.best_k("max").k)
 
 
+def test_intervals_of_one_question_or_of_few_are_told_not_to_be_believed(drawn: Curve) -> None:
+    for rights, told in ([7], "one item"), ([7, 9], "2 items"):
+        few = curve(logged(rights))
+        assert len(few.cautions) == 1
+        assert told in few.cautions[0]
+        assert few.table().endswith(few.cautions[0])
+        assert few.plot().get_suptitle() == few.cautions[0]
+    assert drawn.cautions == ()
+
+
 def test_ks_that_are_no_whole_numbers_are_refused() -> None:
     log = Log([{"id": item, "index": index, "answer": "A", "correct": True} for item in "ab" for index in range(3)])
     for ks in (5, [1.5], ["three"]):

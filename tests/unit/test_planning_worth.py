@@ -41,6 +41,13 @@ def test_the_best_is_that_of_the_highest_gain_the_fewest_calls_of_equals() -> No
     assert next(line for line in cheap.table().splitlines() if "best" in line).split()[0] == str(cheap.best.k)
 
 
+def test_a_plan_for_one_question_says_that_it_knows_of_no_other() -> None:
+    found = plan(logged([7], 2), 1)
+    assert "one item" in found.cautions[0]
+    assert found.cautions[0] in found.table()
+    assert not plan(logged([7] * 30, 11), 1).cautions
+
+
 def test_a_call_costs_what_the_log_says_or_what_one_says() -> None:
     assert plan(LOG, 1).rows[10].usd == pytest.approx(0.011)
     assert plan(LOG, 1, usd_per_call=Decimal("0.01")).rows[10].usd == pytest.approx(0.11)

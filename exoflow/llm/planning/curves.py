@@ -10,7 +10,7 @@ import numpy as np
 
 from exoflow.llm.planning.estimate import RULES, Floats, Rule, accuracy_matrix, silence
 from exoflow.llm.planning.log import Log, Sample, as_log
-from exoflow.llm.planning.resampling import Choice, Choosing, Means, choose, means
+from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, choose, means
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class Curve:
     def ks(self) -> tuple[int, ...]:
         return tuple(point.k for point in self.points)
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What to bear in mind before its intervals are believed."""
+        return cautions_of(self.items)
+
     def __getitem__(self, k: int) -> Point:
         for point in self.points:
             if point.k == k:
@@ -81,7 +86,7 @@ class Curve:
         return self.choices[rule]
 
     def table(self) -> str:
-        """A line a k, for a person."""
+        """A line a k, for a person, and below it what to bear in mind."""
         marks = {self.best_k("1se").k: "within 1 s.e. of the best", self.best_k("max").k: "best"}
         rows = [
             (
@@ -94,7 +99,8 @@ class Curve:
             )
             for p in self.points
         ]
-        return in_columns(("k", "accuracy", "against k = 1", "calls", "usd for 1,000 items", ""), rows)
+        head = "k", "accuracy", "against k = 1", "calls", "usd for 1,000 items", ""
+        return "\n".join([in_columns(head, rows), *self.cautions])
 
     def plot(
         self, x: Literal["calls", "usd"] = "calls", path: str | PathLike[str] | None = None, rule: Choosing = "1se"

@@ -46,6 +46,7 @@ def draw_curve(curve: Curve, x: Literal["calls", "usd"], path: str | PathLike[st
     axes.locator_params(axis="x", integer=x == "calls")
     axes.set_xlabel("calls for a question" if x == "calls" else "US dollars for 1,000 questions")
     axes.set_title(f"What more calls get right: {curve.items:,} questions", loc="left", fontsize=12)
+    _caution(figure, curve.cautions)
     _finish(axes)
     return _written(figure, path)
 
@@ -63,7 +64,7 @@ def draw_scaling(scaling: Scaling, path: str | PathLike[str] | None, rule: Choos
     _mark(axes, k, scaling.predict(k), f"k = {k}, {_RULES[rule]}\nk in [{first}, {last}] when questions are resampled")
     axes.set_xlabel("k, the samples of a vote")
     axes.set_title("What votes beyond the log would get right", loc="left", fontsize=12)
-    figure.suptitle("\n".join(scaling.cautions), x=0.01, ha="left", fontsize=9, color=VERMILION)
+    _caution(figure, scaling.cautions)
     _finish(axes)
     return _written(figure, path)
 
@@ -98,6 +99,10 @@ def _canvas() -> tuple[Figure, Axes]:
 def _mark(axes: Axes, x: float, y: float, text: str) -> None:
     axes.plot([x], [y], marker="D", ms=10, mfc="none", mec=VERMILION, mew=2, ls="", label=text, zorder=5)
     axes.axvline(x, color=VERMILION, lw=0.9, ls=":", zorder=0)
+
+
+def _caution(figure: Figure, cautions: tuple[str, ...]) -> None:
+    figure.suptitle("\n".join(cautions), x=0.01, ha="left", fontsize=9, color=VERMILION)
 
 
 def _finish(axes: Axes) -> None:

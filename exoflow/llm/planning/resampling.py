@@ -18,6 +18,9 @@ LEVEL = 0.95
 _AT_ONCE = 1 << 22
 """Weights held at a time."""
 
+FEW = 30
+"""Items: of fewer no interval is to be believed."""
+
 SAME = 1e-12
 """Means that differ by less are equal: with two options a vote of 2m is one of 2m - 1."""
 
@@ -27,6 +30,13 @@ class Range(NamedTuple):
 
     low: float
     high: float
+
+
+def cautions_of(items: int) -> tuple[str, ...]:
+    """What to bear in mind before intervals over so many items are believed."""
+    if items == 1:
+        return ("one item: its intervals are points, since nothing tells how others would differ from it",)
+    return (f"{items} items: of fewer than {FEW} no interval is to be believed",) if items < FEW else ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

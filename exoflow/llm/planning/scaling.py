@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exoflow.llm.planning.curves import REPLICATES, BestK, accuracies_of
 from exoflow.llm.planning.estimate import Floats, Rule
 from exoflow.llm.planning.log import Log, Sample, as_log
-from exoflow.llm.planning.resampling import Choice, Choosing, Means, choose, means
+from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, choose, means
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Scaling:
     @property
     def cautions(self) -> tuple[str, ...]:
         """What to bear in mind before its best k is believed."""
-        said = []
+        said = [*cautions_of(self.task.items)]
         if self.ks[-1] <= _FEWEST:
             said.append(
                 f"fitted on k <= {self.ks[-1]} only: there it often misplaces the best k; 11 samples an item do better"

@@ -14,7 +14,7 @@ from exoflow.llm import laws
 from exoflow.llm.planning.curves import REPLICATES, accuracies_of, calls_of, cost_of_sample
 from exoflow.llm.planning.estimate import Floats, Rule
 from exoflow.llm.planning.log import Log, Sample, as_log
-from exoflow.llm.planning.resampling import Range, choose, means
+from exoflow.llm.planning.resampling import Range, cautions_of, choose, means
 from exoflow.llm.planning.tables import in_columns
 
 
@@ -40,6 +40,7 @@ class Row:
 class Plan:
     """A row a k; the best is the one of the highest gain, the smallest of equals."""
 
+    items: int
     rows: tuple[Row, ...]
     best_range: tuple[int, int]
     """Where the best k is found when the items are resampled."""
@@ -50,8 +51,13 @@ class Plan:
     def best(self) -> Row:
         return next(row for row in self.rows if row.best)
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What to bear in mind before its intervals are believed."""
+        return cautions_of(self.items)
+
     def table(self) -> str:
-        """A line a k, for a person."""
+        """A line a k, for a person, and below it what to bear in mind."""
         rows = [
             (
                 str(row.k),
@@ -64,12 +70,13 @@ class Plan:
             for row in self.rows
         ]
         table = in_columns(("k", "accuracy", "calls", "usd for 1,000 items", "gain in usd against k = 1", ""), rows)
-        if self.three is None:
-            return table
-        low, high = self.three
-        return (
-            f"{table}\nk = 3 is between {low:.3f} and {high:.3f} where there are two options: two samples tell as much"
-        )
+        lines = [table, *self.cautions]
+        if self.three is not None:
+            low, high = self.three
+            lines.append(
+                f"k = 3 is between {low:.3f} and {high:.3f} where there are two options: two samples tell as much"
+            )
+        return "\n".join(lines)
 
 
 def plan(
@@ -120,7 +127,7 @@ def plan(
     three = None
     if table.shape[1] == 2 and rule == "vote":
         three = Range(*map(float, laws.three_vote_bounds(*_pair_moments(log))))
-    return Plan(rows, (best.span[0] + 1, best.span[1] + 1), three)
+    return Plan(len(table), rows, (best.span[0] + 1, best.span[1] + 1), three)
 
 
 def _pair_moments(log: Log) -> tuple[Fraction, Fraction]:
