@@ -160,13 +160,19 @@ def plurality(chances: Sequence[float], k: int) -> list[float] | list[Fraction]:
 
 
 def plurality(chances: Sequence[Number], k: int) -> list[Fraction] | list[float]:
-    """Each option's chance to be the most frequent of k answers; ties are broken fairly. ``chances`` sum to 1."""
+    """Each option's chance to be the most frequent of k answers; ties are broken fairly. ``chances`` sum to 1.
+
+    Of floats it is as exact as they are, and quick where numpy is installed: ten options and 200 answers take 0.1 s. Of
+    exact numbers it takes minutes there.
+    """
     _votes(k)
     _chances(**{f"chances[{i}]": chance for i, chance in enumerate(chances)})
     total = sum(map(exact, chances), start=Fraction(0))
     if abs(total - 1) > Fraction(1, 10**9):
         raise ValueError(f"the chances {list(chances)} sum to {float(total)}, not to 1")
     ps = _taken(*chances)
+    if k > _FEW and (quick := _in_floats(ps, k)) is not None:
+        return quick
     whole = math.lcm(*(p.denominator for p in ps if isinstance(p, Fraction)))  # 1 for floats; else integers from here
     ones = [p if isinstance(p, float) else int(p * whole) for p in ps]
     powers = [[one**j for j in range(k + 1)] for one in ones]
@@ -178,6 +184,22 @@ def plurality(chances: Sequence[Number], k: int) -> list[Fraction] | list[float]
         ]
         won.append(sum(wins, start=Fraction(0)) / whole**k)
     return won
+
+
+_FEW = 20
+"""Answers: so many are counted at once in any way."""
+
+
+def _in_floats(chances: Sequence[Fraction] | Sequence[float], k: int) -> list[float] | None:
+    """None: they are exact, or numpy is not at hand."""
+    floats = [chance for chance in chances if isinstance(chance, float)]
+    if not floats:
+        return None
+    try:
+        from exoflow.llm.plurality import in_floats
+    except ModuleNotFoundError:
+        return None
+    return in_floats(floats, k)
 
 
 def _shared(table: Sequence[Sequence[float]], votes: int) -> float | Fraction:

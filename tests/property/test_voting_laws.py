@@ -6,9 +6,11 @@ import itertools
 import math
 from fractions import Fraction
 
+import pytest
 from hypothesis import example, given, strategies as st
 
 from exoflow.llm import laws
+from exoflow.llm.plurality import in_floats
 
 MOST = 20
 """Increments that brute force looks at."""
@@ -62,6 +64,13 @@ def test_somebody_wins_and_more_likely_options_win_more_often(weights: list[int]
         sorted(zip(chances, won, strict=True)), sorted(zip(chances, won, strict=True))[1:], strict=False
     ):
         assert (p < q and w <= v) or (p == q and w == v)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any), st.integers(1, 24))
+def test_the_plurality_in_floats_is_the_exact_one_small_chances_too(weights: list[int], k: int) -> None:
+    chances = [Fraction(weight, sum(weights)) for weight in weights]
+    exact = [float(chance) for chance in laws.plurality(chances, k)]
+    assert in_floats([float(chance) for chance in chances], k) == pytest.approx(exact, rel=1e-12, abs=0)
 
 
 @given(st.integers(0, 20).map(lambda n: Fraction(n, 20)), st.integers(1, 25))

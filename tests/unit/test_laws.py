@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections import Counter
 from decimal import Decimal
 from fractions import Fraction
@@ -125,6 +126,19 @@ def test_floats_and_rationals_agree_for_many_votes() -> None:
     exact = laws.plurality([Fraction(45, 100), Fraction(3, 10), Fraction(1, 4)], 60)
     for one, other in zip(exact, laws.plurality([0.45, 0.3, 0.25], 60), strict=True):
         assert math.isclose(one, other, rel_tol=1e-12)
+
+
+def test_floats_do_without_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = laws.plurality([0.5, 0.3, 0.2], 25)
+    monkeypatch.setitem(sys.modules, "exoflow.llm.plurality", None)
+    assert laws.plurality([0.5, 0.3, 0.2], 25) == pytest.approx(quick, rel=1e-12)
+
+
+def test_ten_options_and_many_votes_are_counted() -> None:
+    won = laws.plurality([0.19] + [0.09] * 9, 200)
+    assert sum(won) == pytest.approx(1, rel=1e-12)
+    assert won[1:] == pytest.approx([won[1]] * 9, rel=1e-12)
+    assert won[0] == pytest.approx(0.97895, abs=1e-5)
 
 
 def test_the_estimate_is_unbiased_over_all_samples_that_could_have_been() -> None:
