@@ -38,7 +38,8 @@ def _weights(p: float, k: int) -> Floats:
         found[j + 1] = found[j] * (k * p / (j + 1))
     for j in range(most, 0, -1):
         found[j - 1] = found[j] * (j / (k * p))
-    return found / found.sum()
+    shares: Floats = found / found.sum()
+    return shares
 
 
 def _products(weights: Sequence[Floats], m: int, most: int) -> list[Floats]:
