@@ -17,6 +17,7 @@ import typer
 from rich.table import Table
 
 from exoflow.cli.failures import WrongUsage, reported
+from exoflow.cli.listening import need
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
 
@@ -68,8 +69,10 @@ def bench(
     """
     terminal = Terminal(json_output=json_output)
     with reported(terminal, debug=debug):
+        is_url = target.startswith(("http://", "https://"))
+        need(*(("calls,plan", "aiohttp", "numpy") if is_url else ("llm", "numpy", "torch", "transformers")))
         calls = _calls(rate, duration, adapters, alpha, cv, lengths, seed)
-        if target.startswith(("http://", "https://")):
+        if is_url:
             served = _over_http(terminal, target, models, adapters, calls)
         else:
             from exoflow.llm import EngineConfig
@@ -121,10 +124,7 @@ def _over_http(
     names = models.split(",") if models else _listed(url, key, adapters)
 
     async def run() -> Sequence[Served]:
-        try:
-            asked = OverHttp(url, names, key)
-        except ImportError as error:
-            raise WrongUsage(f"a URL needs one more package ({error.name}): pip install aiohttp") from error
+        asked = OverHttp(url, names, key)
         try:
             return await _driven(terminal, asked, calls)
         finally:

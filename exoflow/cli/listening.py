@@ -28,7 +28,7 @@ def need(extra: str, *modules: str) -> None:
             importlib.import_module(module)
     except ImportError as error:
         raise WrongUsage(
-            f"serve needs more packages ({error.name} is missing): pip install 'exoflow[{extra}]'"
+            f"this needs more packages ({error.name} is missing): pip install 'exoflow[{extra}]'"
         ) from error
 
 

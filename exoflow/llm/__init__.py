@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from exoflow.extras import needed
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.request import AdapterRef, Event, Output, SamplingParams, Usage
 
@@ -104,4 +105,5 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"exoflow.llm.{_HOME[name]}"), name)
+    with needed(name, "llm"):
+        return getattr(import_module(f"exoflow.llm.{_HOME[name]}"), name)

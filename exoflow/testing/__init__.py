@@ -7,6 +7,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from exoflow.extras import needed
 from exoflow.testing.skipping import SkippedTime, skipping_time
 
 if TYPE_CHECKING:
@@ -18,4 +19,5 @@ __all__ = ["Asked", "FakeEndpoint", "Reply", "SkippedTime", "skipping_time"]
 def __getattr__(name: str) -> object:
     if name not in ("Asked", "FakeEndpoint", "Reply"):  # they need aiohttp
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("exoflow.testing.endpoint"), name)
+    with needed(name, "calls"):
+        return getattr(import_module("exoflow.testing.endpoint"), name)

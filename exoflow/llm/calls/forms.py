@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from exoflow.conversion import converted
 from exoflow.errors import WrongForm
+from exoflow.extras import needed
 
 Schema = dict[str, Any]
 _SHOWN = 200
@@ -137,7 +138,8 @@ def _check(data: object, form: Mapping[Any, Any]) -> None:
         if not isinstance(data, dict):
             raise ValueError(f"$: expected object, got {type(data).__name__}")
         return
-    import jsonschema
+    with needed("Answer.parsed", "calls"):
+        import jsonschema
 
     schema = form["json_schema"].get("schema", {}) if form.get("type") == "json_schema" else form
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
 from exoflow.errors import CallFailed
+from exoflow.extras import needed
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import Call, Model
 from exoflow.llm.calls.question import Messages, Question
@@ -79,10 +80,8 @@ async def asked(llm: Model | LLM, question: Question, call: Call, adapter: Adapt
         from exoflow.llm.calls.on_engine import generated
 
         return await generated(llm.how, llm.model, _by_its_own_chance(question, call), llm.call, adapter)
-    try:
+    with needed("a call of an endpoint", "calls"):
         from exoflow.llm.calls.calling import answered
-    except ImportError as error:
-        raise ImportError("calls of an endpoint need aiohttp: pip install 'exoflow[calls]'") from error
     return await answered(llm.how, llm.model, question, llm.call, call)
 
 

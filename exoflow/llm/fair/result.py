@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from exoflow.extras import needed
 from exoflow.llm.fair.costs import Cost
 from exoflow.llm.fair.policy import Path
 
@@ -138,8 +139,9 @@ class Result:
         return times_s, {client: [self.service(client, 0.0, at) for at in times_s] for client in self.clients}
 
     def plot(self) -> Figure:
-        """What each client had got, and D, over time: ``.savefig`` writes it. Needs matplotlib."""
-        from exoflow.llm.fair.plots import draw, sheet
+        """What each client had got, and D, over time: ``.savefig`` writes it."""
+        with needed("a plot", "plan"):
+            from exoflow.llm.fair.plots import draw, sheet
 
         figure, (left, right) = sheet(2)
         draw(left, "service so far, tokens' worth", *self.history())

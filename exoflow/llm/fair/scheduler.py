@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from exoflow.attempts import current_attempt
 from exoflow.driver.body import current_body
 from exoflow.driver.clock import clock_in_use
+from exoflow.extras import needed
 from exoflow.llm.engine.request import Overloaded, Usage
 from exoflow.llm.fair.asks import Ask, Waiter
 from exoflow.llm.fair.charges import Charge
@@ -131,7 +132,8 @@ class FairScheduler:
 
     def prometheus(self) -> str:
         """The same in Prometheus' text form. For a registry of yours: ``fair.prometheus.SchedulerCollector``."""
-        from exoflow.llm.fair.prometheus import shown  # prometheus-client: not before it is wanted
+        with needed("FairScheduler.prometheus()", "calls"):
+            from exoflow.llm.fair.prometheus import shown
 
         return shown(self)
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from exoflow.extras import needed
+
 if TYPE_CHECKING:
     from exoflow.llm.planning.collecting import collect
     from exoflow.llm.planning.curves import BestK, Curve, Point, curve
@@ -56,4 +58,5 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    with needed(name, "plan"):
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

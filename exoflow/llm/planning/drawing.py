@@ -5,6 +5,7 @@ from __future__ import annotations
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Literal
 
+from exoflow.extras import needed
 from exoflow.llm.planning.resampling import Choosing
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ def _name(curve: Curve) -> str:
 
 
 def _canvas() -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needed("a plot", "plan"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exoflow.declaration import key_text
+from exoflow.extras import needed
 from exoflow.llm.calls.question import check_asked
 
 Row = dict[str, Any]
@@ -21,7 +22,8 @@ def read_rows(path: str) -> list[Row]:
         TypeError, ValueError: a line of it is no JSON object, or it is of no known format; the message says which.
     """
     if _is_parquet(path):
-        from pyarrow import parquet
+        with needed(path, "plan"):
+            from pyarrow import parquet
 
         rows: list[Row] = parquet.read_table(path).to_pylist()
         return rows
@@ -86,8 +88,9 @@ def _object(line: str, place: str) -> Row:
 
 
 def _write_parquet(rows: Sequence[Mapping[str, object]], path: str) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
+    with needed(path, "plan"):
+        import pyarrow as pa
+        from pyarrow import parquet
 
     text, whole, number, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     schema = pa.schema(

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from exoflow.extras import needed
+
 Floats: TypeAlias = NDArray[np.float64]
 Choosing: TypeAlias = Literal["max", "1se"]
 
@@ -74,7 +76,8 @@ class Means:
 
 @cache
 def _levels(items: int) -> tuple[float, float]:
-    from scipy.special import ndtr, stdtrit
+    with needed("an interval", "plan"):
+        from scipy.special import ndtr, stdtrit
 
     if items < 2:
         return 0.0, 1.0

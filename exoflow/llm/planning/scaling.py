@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from exoflow.extras import needed
 from exoflow.llm.planning.curves import REPLICATES, BestK, accuracies_of
 from exoflow.llm.planning.estimate import Floats, Rule
 from exoflow.llm.planning.log import Log, Sample, as_log
@@ -173,7 +174,8 @@ def _fit(terms: Floats, accuracy: Floats) -> tuple[Floats, bool]:
 
 
 def _least_squares(terms: Floats, g: Floats) -> tuple[float, Floats]:
-    from scipy.optimize import least_squares
+    with needed("fit_scaling", "plan"):
+        from scipy.optimize import least_squares
 
     found = least_squares(
         lambda a: np.exp(-terms @ a) - g,
