@@ -9,6 +9,7 @@ import pytest
 
 from exoflow.extras import needed
 
+PLAN = "pip install 'exoflow[plan]'"
 PROGRAM = """
 import sys
 for package in {lacking!r}:
@@ -24,8 +25,8 @@ NEEDS = {
     "from exoflow.llm import Engine": "Engine needs numpy: pip install 'exoflow[llm]'",
     "from exoflow.llm import curve": "curve needs numpy: pip install 'exoflow[plan]'",
     "from exoflow.llm.planning import plan": "plan needs numpy: pip install 'exoflow[plan]'",
-    f"from exoflow.llm import Log; {LOG}.write('log.parquet')": "log.parquet needs pyarrow: pip install 'exoflow[plan]'",
-    "from exoflow.llm import Log; Log.read('log.parquet')": "log.parquet needs pyarrow: pip install 'exoflow[plan]'",
+    f"from exoflow.llm import Log; {LOG}.write('log.parquet')": f"log.parquet needs pyarrow: {PLAN}",
+    "from exoflow.llm import Log; Log.read('log.parquet')": f"log.parquet needs pyarrow: {PLAN}",
     "from exoflow.llm import FairScheduler; FairScheduler().prometheus()": (
         "FairScheduler.prometheus() needs prometheus_client: pip install 'exoflow[calls]'"
     ),
@@ -38,8 +39,8 @@ NEEDS = {
     ),
 }
 NEEDS_WITH_NUMPY = {
-    f"from exoflow.llm import Log, curve; curve({LOG})": "an interval needs scipy: pip install 'exoflow[plan]'",
-    f"from exoflow.llm import Log, fit_scaling; fit_scaling({LOG})": "fit_scaling needs scipy: pip install 'exoflow[plan]'",
+    f"from exoflow.llm import Log, curve; curve({LOG})": f"an interval needs scipy: {PLAN}",
+    f"from exoflow.llm import Log, fit_scaling; fit_scaling({LOG})": f"fit_scaling needs scipy: {PLAN}",
     "from exoflow.llm.fair import *; simulate([], FCFS(), BatchCost.a10g(), memory_tokens=9).plot()": (
         "a plot needs matplotlib: pip install 'exoflow[plan]'"
     ),
