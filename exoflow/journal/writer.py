@@ -6,6 +6,7 @@ durable write and no thread switch. A background thread serves callbacks, and fl
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -250,9 +251,20 @@ class GroupCommit:
             self._flush()
             if release and self._slots.number >= 0:
                 reach("journal.seal.before")
-                self._slots.write([(encode((Kind.SEAL, 0)), 0, Kind.SEAL)], NOWHERE)
+                self._write_seal()
         except Fenced:
             pass  # whoever took over has sealed it
+
+    def _write_seal(self) -> None:
+        """Say that nothing more comes. ``_io`` is held, and nothing is queued: a store that is gone has lost nothing.
+
+        Raises:
+            Fenced: as ``append``.
+        """
+        try:
+            self._slots.write([(encode((Kind.SEAL, 0)), 0, Kind.SEAL)], NOWHERE)
+        except StorageError as failure:  # silent from now on, so it counts as dead all the same
+            _log.debug("the journal of %s ended without a seal: %s", self.store.url, failure)
 
     def _stir(self) -> None:
         """Wake the background thread; start it first, if need be. ``_lock`` is held."""
@@ -327,10 +339,8 @@ class GroupCommit:
                 if busy or time.monotonic() < self._recorded_s + self._rest_s or self._failure is not None:
                     return False
                 self._failure = Rested(f"{self.store.url}: the journal {self.name} had nothing to do, and has ended")
-            try:
-                self._slots.write([(encode((Kind.SEAL, 0)), 0, Kind.SEAL)], NOWHERE)
-            except (StorageError, Fenced) as failure:  # silent from now on, so it counts as dead all the same
-                _log.debug("the journal of %s ended without a seal: %s", self.store.url, failure)
+            with contextlib.suppress(Fenced):
+                self._write_seal()
         self._closed = True
         return True
 

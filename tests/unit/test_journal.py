@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -126,6 +127,22 @@ def test_closing_writes_what_is_queued_releases_open_runs_and_seals(store: Store
     with pytest.raises(StorageError, match="closed"):
         journal.append((Kind.SAVED, run, "b"))
     journal.close()
+
+
+@pytest.mark.parametrize("left", ["nothing", "a record", "an open run"])
+def test_closing_in_a_store_that_is_gone_is_told_only_where_something_is_lost(tmp_path: Path, left: str) -> None:
+    journal = Journal(LocalStore(str(tmp_path / "store")))
+    _, run = begin(journal)
+    if left != "an open run":
+        journal.wait(journal.append((Kind.ENDED, run, 0)))
+    shutil.rmtree(tmp_path / "store")
+    if left == "nothing":
+        journal.close()
+        return
+    if left == "a record":
+        journal.append((Kind.NOTE, run))
+    with pytest.raises(StorageError, match="gone"):
+        journal.close()
 
 
 def test_a_live_run_is_not_adopted_and_its_process_is_named(store: Store) -> None:
