@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, NewType
 
@@ -116,6 +117,24 @@ class Bill:
             self.maybe_rebilled or other.maybe_rebilled,
             self.labels if self.labels == other.labels else (),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The sum of some bills. Of an attempt whose process died before its bill was durable nobody knows."""
+
+    calls: int = 0
+    bill: Bill = field(default_factory=Bill)
+    maybe_rebilled: int = 0
+    """Calls of which an earlier attempt may have been charged for, too."""
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.calls + other.calls, self.bill + other.bill, self.maybe_rebilled + other.maybe_rebilled)
+
+    @classmethod
+    def on(cls, bills: Iterable[Bill]) -> Spent:
+        """Calls that were billed so."""
+        return sum((cls(1, bill, int(bill.maybe_rebilled)) for bill in bills), cls())
 
 
 class Status(enum.StrEnum):

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llm_zoo import Zoo
 
     from exoflow.llm import Engine
+    from exoflow.testing import FakeEndpoint
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -50,6 +51,22 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
     return llm_zoo.Zoo(llm_zoo.tiny_model(), tmp_path_factory.mktemp("zoo"), llm_zoo.ADAPTERS)
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest) -> Iterator[FakeEndpoint]:
+    """Answers as the module's ``answers`` says."""
+    from exoflow.testing import FakeEndpoint
+
+    with FakeEndpoint(request.module.answers) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def endpoint(server: FakeEndpoint) -> FakeEndpoint:
+    """It, and nothing was asked of it."""
+    server.forget()
+    return server
 
 
 @pytest.fixture

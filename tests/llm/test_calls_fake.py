@@ -25,18 +25,6 @@ def answers(asked: Asked) -> str | Reply:
     return f"{asked.prompt} {asked.nth}"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint(answers) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def endpoint(server: FakeEndpoint) -> FakeEndpoint:
-    server.forget()
-    return server
-
-
 @pytest.fixture
 def client(endpoint: FakeEndpoint) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=endpoint.url, api_key="sk-x", max_retries=0) as client:

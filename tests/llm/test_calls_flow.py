@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,6 @@ def answers(asked: Asked) -> str | Reply:
     if asked.prompt.startswith("city"):
         return '{"name": "Bern", "people": 134000}'
     return f"{asked.prompt}, the {asked.nth}th time"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeEndpoint]:
-    with FakeEndpoint(answers) as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def endpoint(server: FakeEndpoint) -> FakeEndpoint:
-    server.forget()
-    return server
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 from exoflow.llm.calls.forms import parsed
 from exoflow.llm.calls.prices import usd
 from exoflow.llm.engine.request import Usage
+from exoflow.model import Bill
 
 _NOTHING = Usage(0, 0)
 
@@ -81,3 +82,10 @@ class Answer:
         """In an async flow ``await llm(...)`` gives it, and a type checker sees here that it may."""
         yield from ()
         return self
+
+
+def bill_of(answer: Answer) -> Bill:
+    """What it cost, as it is recorded beside it."""
+    usage = answer.usage
+    counts = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
+    return Bill(*counts, answer.nano_usd, answer.maybe_rebilled)

@@ -18,7 +18,7 @@ from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
 from exoflow.errors import CallFailed, CallRefused, Unanswered
 from exoflow.llm.calls import endpoint
-from exoflow.llm.calls.answer import Answer
+from exoflow.llm.calls.answer import Answer, bill_of
 from exoflow.llm.calls.calling import answer_of
 from exoflow.llm.calls.failures import Failed, failed_with
 from exoflow.llm.calls.how import How, Model
@@ -107,7 +107,7 @@ async def results(
         _result(llm.how, question, lines.get(f"{batch.mark}/{number}"), batch, state)
         for number, question in enumerate(questions)
     ]
-    bill = sum((_bill(answer) for answer in found if isinstance(answer, Answer)), Bill())
+    bill = sum((bill_of(answer) for answer in found if isinstance(answer, Answer)), Bill())
     tell_bill(replace(bill, labels=own_labels(llm)))
     return found
 
@@ -122,11 +122,6 @@ def _lines(model: str, questions: Sequence[Question], mark: str) -> bytes:
 
 def _path(questions: Sequence[Question]) -> str:
     return "/v1/completions" if questions[0].messages is None else "/v1/chat/completions"
-
-
-def _bill(answer: Answer) -> Bill:
-    usage = answer.usage
-    return Bill(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, answer.nano_usd)
 
 
 def _result(how: How, question: Question, line: Json | None, batch: Submitted, state: Json) -> Answer | CallFailed:

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from exoflow.driver.loops import mailbox
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import Call, For, How
+from exoflow.llm.calls.how import Call, CallOptions, How
 from exoflow.llm.calls.question import Question
 from exoflow.llm.calls.reading import Pieces, Reading
 from exoflow.llm.calls.retrying import Retries
@@ -56,7 +56,7 @@ class _Place:
         self._mail.post((self._left,))
 
 
-async def answered(how: How, model: str, question: Question, who: For, call: Call) -> Answer:
+async def answered(how: How, model: str, question: Question, who: CallOptions, call: Call) -> Answer:
     """Wait for its turn, ask until there is an answer, and charge for it.
 
     It is in flight until its answer is durable: a crash costs no more calls than may be in flight.
@@ -126,7 +126,7 @@ def _likely(question: Question) -> int:
     return question.likely_input_tokens + (question.max_output_tokens or 0)
 
 
-async def _turn(how: How, question: Question, who: For, call: Call) -> Turn:
+async def _turn(how: How, question: Question, who: CallOptions, call: Call) -> Turn:
     if how.scheduler is None:
         return await _place(how, question)
     most = question.max_output_tokens
@@ -140,7 +140,7 @@ async def _turn(how: How, question: Question, who: For, call: Call) -> Turn:
 class _Tries:
     """At one call."""
 
-    def __init__(self, how: How, model: str, question: Question, who: For, call: Call, turn: Turn) -> None:
+    def __init__(self, how: How, model: str, question: Question, who: CallOptions, call: Call, turn: Turn) -> None:
         self._how = how
         self._turn = turn
         self._listener = who.on_text if who.on_text is not None and who.on_text.function is not None else None

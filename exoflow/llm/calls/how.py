@@ -164,7 +164,7 @@ def _listener(token: str) -> Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class For:
+class CallOptions:
     """One call's own: whom it is for, and who is told of it."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -185,17 +185,17 @@ class Call:
     """Before, in a process that died: nobody knows what became of it."""
 
 
-class Beside:
+class Binding:
     """What a ``Model`` has besides its fields; whoever makes one keeps it."""
 
-    def __init__(self, how: How, call: For) -> None:
+    def __init__(self, how: How, call: CallOptions) -> None:
         self.how = how
         self.call = call
         self.token = uuid.uuid4().hex
-        _besides[self.token] = self
+        _bindings[self.token] = self
 
 
-_besides: WeakValueDictionary[str, Beside] = WeakValueDictionary()
+_bindings: WeakValueDictionary[str, Binding] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -214,15 +214,15 @@ class Model:
 
     @property
     def how(self) -> How:
-        return self._beside.how
+        return self._binding.how
 
     @property
-    def call(self) -> For:
-        return self._beside.call
+    def call(self) -> CallOptions:
+        return self._binding.call
 
     @property
-    def _beside(self) -> Beside:
-        return _besides[vars(self)["token"]]
+    def _binding(self) -> Binding:
+        return _bindings[vars(self)["token"]]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Model, (self.endpoint, self.model, vars(self)["token"])

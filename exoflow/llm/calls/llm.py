@@ -15,7 +15,7 @@ from exoflow.driver.loops import waited
 from exoflow.driver.spec import Backoff
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
-from exoflow.llm.calls.how import BACKOFF, Beside, For, How, Listener, Model, Secrets, check_parts
+from exoflow.llm.calls.how import BACKOFF, Binding, CallOptions, How, Listener, Model, Secrets, check_parts
 from exoflow.llm.calls.metering import job_of, noted
 from exoflow.llm.calls.places import address_of, engine_of
 from exoflow.llm.calls.prices import Prices
@@ -37,7 +37,7 @@ class _Described:
     """What an ``LLM`` has besides its fields: it is no part of what a call's arguments are compared by."""
 
     how: How
-    call: For
+    call: CallOptions
 
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -120,9 +120,9 @@ class LLM(_Described):
             max_in_flight, secrets,
         )  # fmt: skip
         _ = how.pace  # limits that are none are told now
-        self._have(address, model or address, how, For())
+        self._have(address, model or address, how, CallOptions())
 
-    def _have(self, endpoint: str, model: str, how: How, call: For) -> None:
+    def _have(self, endpoint: str, model: str, how: How, call: CallOptions) -> None:
         for name, value in (("endpoint", endpoint), ("model", model), ("how", how), ("call", call)):
             object.__setattr__(self, name, value)
 
@@ -269,15 +269,15 @@ class LLM(_Described):
         alike = self.how, self.model, tuple(call.labels.items()), call.on_text
         if alike not in known:
             whose = replace(call, labels={**labels_of_run(), **call.labels}, job=job_of(body))
-            beside = Beside(self.how, whose)
-            known[alike] = beside, Model(self.endpoint, self.model, beside.token)
+            binding = Binding(self.how, whose)
+            known[alike] = binding, Model(self.endpoint, self.model, binding.token)
         found: Model = known[alike][1]
         return found
 
     def _task(self) -> AsyncTask[..., Answer]:
         return called if self.call.key is None else called.options(key=self.call.key)
 
-    def _with(self, call: For) -> Self:
+    def _with(self, call: CallOptions) -> Self:
         other = type(self).__new__(type(self))
         other._have(self.endpoint, self.model, self.how, call)
         return other

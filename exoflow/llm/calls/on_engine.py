@@ -10,7 +10,7 @@ import msgspec
 
 from exoflow.llm.calls.answer import Answer, TokenLogprob
 from exoflow.llm.calls.forms import response_format_of
-from exoflow.llm.calls.how import For, How
+from exoflow.llm.calls.how import CallOptions, How
 from exoflow.llm.calls.question import Question
 from exoflow.llm.durable.host import Chat, Named, Prompted
 from exoflow.llm.durable.seats import seat_of
@@ -18,7 +18,7 @@ from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams, Token
 from exoflow.paid import dispatching
 
 
-async def generated(how: How, model: str, question: Question, who: For, adapter: AdapterRef | None) -> Answer:
+async def generated(how: How, model: str, question: Question, who: CallOptions, adapter: AdapterRef | None) -> Answer:
     """Ask it.
 
     Raises:

@@ -12,7 +12,7 @@ from exoflow.attempts import current_attempt
 from exoflow.context import idempotency_key
 from exoflow.errors import CallFailed
 from exoflow.extras import needed
-from exoflow.llm.calls.answer import Answer
+from exoflow.llm.calls.answer import Answer, bill_of
 from exoflow.llm.calls.how import Call, Model
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.engine.request import AdapterRef, Usage
@@ -43,9 +43,7 @@ async def called(
     except CallFailed as error:
         tell_bill(Bill(maybe_rebilled=error.maybe_billed or call.was_dispatched))
         raise
-    usage = answer.usage
-    counts = usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens
-    tell_bill(Bill(*counts, answer.nano_usd, answer.maybe_rebilled, own_labels(llm)))
+    tell_bill(replace(bill_of(answer), labels=own_labels(llm)))
     return answer
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from exoflow.errors import LLMError
 from exoflow.gathering import gather
 from exoflow.llm.voting.consulting import Opinion, consult, verdict
-from exoflow.llm.voting.results import NOTHING, Sample, Spent, spent
+from exoflow.llm.voting.results import NOTHING, Sample, spent
+from exoflow.model import Spent
 
 if TYPE_CHECKING:
     from exoflow.llm.calls import Answer

@@ -17,7 +17,8 @@ from exoflow.flows import flow
 from exoflow.gathering import gather
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.metering import Meter, metered
-from exoflow.llm.voting.results import NOTHING, Outcome, Spent, spent
+from exoflow.llm.voting.results import NOTHING, Outcome, spent
+from exoflow.model import Bill, Spent
 
 _UNPARSED = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
 """What a parser raises at a text that is not as it expects: the sample abstains. Errors of calls are none of these."""
@@ -101,9 +102,14 @@ async def opinion_async(function: Callable[..., Any], args: tuple[Any, ...], abs
 def _cost(meter: Meter, ended: Sequence[Any]) -> Spent:
     results = [*meter.results, *(each for each in ended if not isinstance(each, Exception))]
     failed = meter.failed + sum(isinstance(each, Exception) for each in ended)
-    of_votes = [Spent(each.n_calls, each.usage, each.nano_usd) for each in results if isinstance(each, Outcome)]
+    of_votes = [_spent_on(each) for each in results if isinstance(each, Outcome)]
     answers = [each for each in results if isinstance(each, Answer)]
     return sum(of_votes, spent(answers) + Spent(failed))
+
+
+def _spent_on(vote: Outcome) -> Spent:
+    usage = vote.usage
+    return Spent(vote.n_calls, Bill(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, vote.nano_usd))
 
 
 def _in_place(function: Callable[..., Any], args: tuple[Any, ...], abstains: bool) -> Opinion:

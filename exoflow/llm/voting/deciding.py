@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from exoflow.context import rng
 from exoflow.errors import NoConsensus
-from exoflow.llm.voting.results import Sample, Spent, by_first_said
+from exoflow.llm.engine.request import Usage
+from exoflow.llm.voting.results import Sample, by_first_said
 from exoflow.llm.voting.tally import Tally, Ties, check_ties, winner
+from exoflow.model import Spent
 
 Equivalence = Callable[[Any], Hashable]
 X = TypeVar("X")
@@ -42,6 +44,7 @@ def told(
     """
     _refuse_empty(counted, samples)
     said = by_first_said(voters, equivalence)
+    bill = cost.bill
     won = winner(counted, ties, lambda n: rng().randrange(n))
     return {
         "answer": None if won is None else said[won],
@@ -50,9 +53,9 @@ def told(
         "tie": counted.tie,
         "n_valid": counted.n_valid,
         "samples": tuple(samples),
-        "n_calls": cost.n_calls,
-        "usage": cost.usage,
-        "nano_usd": cost.nano_usd,
+        "n_calls": cost.calls,
+        "usage": Usage(bill.input_tokens, bill.output_tokens, bill.cached_tokens),
+        "nano_usd": bill.nano_usd,
     }
 
 

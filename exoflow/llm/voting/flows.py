@@ -32,13 +32,13 @@ from exoflow.llm.voting.results import (
     BestOf,
     FilterVote,
     Sample,
-    Spent,
     Vote,
     WeightedVote,
     spent,
 )
 from exoflow.llm.voting.stops import BetaStop, Heard, Stop, check_stop
 from exoflow.llm.voting.tally import Tally, Ties, check_ties, tally
+from exoflow.model import Spent
 
 if TYPE_CHECKING:
     from exoflow.llm.calls import Answer

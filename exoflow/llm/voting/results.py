@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Self
 
+from exoflow.llm.calls.answer import bill_of
 from exoflow.llm.calls.prices import usd
 from exoflow.llm.engine.request import Usage
+from exoflow.model import Spent
 
 if TYPE_CHECKING:
     from exoflow.llm.calls import Answer
-
-_NO_TOKENS = Usage(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +49,12 @@ class Sample:
         return usd(self.reply.nano_usd)
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What calls have cost together."""
-
-    n_calls: int = 0
-    usage: Usage = _NO_TOKENS
-    nano_usd: int = 0
-
-    def __add__(self, other: Spent) -> Spent:
-        one, two = self.usage, other.usage
-        usage = Usage(
-            one.prompt_tokens + two.prompt_tokens,
-            one.completion_tokens + two.completion_tokens,
-            one.cached_tokens + two.cached_tokens,
-        )
-        return Spent(self.n_calls + other.n_calls, usage, self.nano_usd + other.nano_usd)
-
-
 NOTHING = Spent()
 
 
 def spent(replies: Iterable[Answer]) -> Spent:
     """On these answers."""
-    return sum((Spent(1, reply.usage, reply.nano_usd) for reply in replies), NOTHING)
+    return Spent.on(map(bill_of, replies))
 
 
 @dataclass(frozen=True, slots=True)
