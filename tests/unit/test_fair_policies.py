@@ -264,6 +264,21 @@ def test_any_cost_that_does_not_fall_will_do() -> None:
         policy.charge(Asked(0), 2)
 
 
+@dataclass(frozen=True)
+class Cached(Asked):
+    cached: int = 8
+
+
+@pytest.mark.parametrize("charge", ["complete", "reserve"])
+def test_what_an_engine_found_in_its_cache_has_its_own_price_at_the_end(charge: Any) -> None:
+    for price, charged in ((None, 10 + 2 * 3), ("0.25", 2 + 8 / 4 + 2 * 3)):
+        cost = Linear(1, 2, cached=price)
+        policy = filled(VTC(cost, charge=charge), Cached(0), Asked(1))
+        policy.charge(policy.pop(0.0), 3)
+        policy.finish(Cached(0))
+        assert policy.counters()[("a",)] == charged * cost.unit
+
+
 @pytest.mark.parametrize("kind", [VTC, LCF, DRR])
 def test_a_cost_function_that_fails_is_named(kind: Any) -> None:
     policy = filled(kind(lambda n_p, n_q: {}[n_p]), Asked(0))

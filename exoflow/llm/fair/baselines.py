@@ -14,7 +14,7 @@ from exoflow.llm.fair.costs import Cost, Linear, checked, weight_of
 from exoflow.llm.fair.counters import Counters
 from exoflow.llm.fair.line import Line
 from exoflow.llm.fair.nodes import Node
-from exoflow.llm.fair.policy import Path, W, order_of, path_of
+from exoflow.llm.fair.policy import Path, W, cached_of, order_of, path_of
 from exoflow.llm.fair.vtc import VTC, Weights
 
 
@@ -227,7 +227,7 @@ class _RoundRobin(Generic[W]):
         self._charge(w.client, self._charges[w.number].more(self._cost, tokens))
 
     def finish(self, w: W, billed: int | None = None) -> None:
-        due = self._charges[w.number].settle(self._cost, billed)
+        due = self._charges[w.number].settle(self._cost, billed, cached_of(w))
         del self._charges[w.number]
         self._charge(w.client, due)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Generic, Literal, TypeVar
 
-from exoflow.llm.fair.costs import Amount, Cost, exact
+from exoflow.llm.fair.costs import Amount, Cost, cost_of, exact
 from exoflow.llm.fair.policy import Path, W, Waiting
 
 K = TypeVar("K")
@@ -39,9 +39,9 @@ class Charges(Generic[K]):
         self.got = got  # not before: a cost that fails here would fail again at the end
         return due
 
-    def settle(self, cost: Cost, billed: int | None) -> int:
+    def settle(self, cost: Cost, billed: int | None, cached_tokens: int = 0) -> int:
         """Below 0: a refund."""
-        used = cost(self.input_tokens, self.got) if billed is None else billed
+        used = cost_of(cost, self.input_tokens, self.got, cached_tokens) if billed is None else billed
         due, self.paid = used - self.paid, used
         return due
 

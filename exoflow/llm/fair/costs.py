@@ -89,6 +89,13 @@ def checked(cost: Cost) -> Cost:
     return cost if isinstance(cost, Linear | Checked) else Checked(cost)
 
 
+def cost_of(cost: Cost, input_tokens: int, output_tokens: int, cached_tokens: int) -> int:
+    """With what was found in a cache at its own price, where there is one."""
+    if isinstance(cost, Linear):
+        return cost(input_tokens, output_tokens, cached_tokens)
+    return cost(input_tokens, output_tokens)
+
+
 def exact(amount: Amount) -> Fraction:
     """The number as its digits say.
 

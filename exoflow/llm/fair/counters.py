@@ -13,7 +13,7 @@ from exoflow.llm.fair.charges import Charges, Expectation
 from exoflow.llm.fair.costs import Cost
 from exoflow.llm.fair.line import Line
 from exoflow.llm.fair.nodes import Node
-from exoflow.llm.fair.policy import Path, W
+from exoflow.llm.fair.policy import Path, W, cached_of
 
 SWEEP_MIN = 256
 
@@ -69,7 +69,7 @@ class Counters(Generic[W]):
 
     def finish(self, w: W, billed: int | None = None) -> None:
         charges = self._charges[w.number]
-        leaf, due = charges.owner, charges.settle(self._cost, billed)
+        leaf, due = charges.owner, charges.settle(self._cost, billed, cached_of(w))
         del self._charges[w.number]
         self._charge(leaf, due)
         self._expectation.ended(w.client, charges.got)

@@ -10,7 +10,7 @@ from exoflow.llm.engine.request import Overloaded, Usage
 from exoflow.llm.fair.asks import Ask, Client, Place, Waiter
 from exoflow.llm.fair.baselines import RPM
 from exoflow.llm.fair.clients import Clients
-from exoflow.llm.fair.costs import Amount, Checked, Cost, Linear, checked
+from exoflow.llm.fair.costs import Amount, Checked, Cost, checked, cost_of
 from exoflow.llm.fair.holding import Held
 from exoflow.llm.fair.ledger import short
 from exoflow.llm.fair.meters import TenantStats
@@ -174,10 +174,8 @@ class Dispatch:
 
     def _service(self, usage: Usage) -> int | None:
         """As it is billed: tokens of the prompt that were cached have a price of their own. None: nobody knows."""
-        if isinstance(self._cost, Linear):
-            return self._cost(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
         try:
-            return self._cost(usage.prompt_tokens, usage.completion_tokens)
+            return cost_of(self._cost, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
         except LLMError as error:
             self.errors.append(error)
             return None

@@ -113,6 +113,11 @@ class Policy(Protocol[W]):
         ...
 
 
+def cached_of(w: Waiting) -> int:
+    """Tokens of its input that were found in a cache, of requests that know it: an engine's."""
+    return int(getattr(w, "cached", 0))
+
+
 Order = tuple[float, int]
 """By arrival, and by number among those that arrived at once."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from exoflow.llm.fair.costs import Cost
+from exoflow.llm.fair.costs import Cost, cost_of
 from exoflow.llm.fair.counters import Counters
 from exoflow.llm.fair.nodes import Node
-from exoflow.llm.fair.policy import W
+from exoflow.llm.fair.policy import W, cached_of
 from exoflow.llm.fair.vtc import VTC
 
 RECENT_MAX = 64
@@ -69,7 +69,9 @@ class _Reserving(Counters[W]):
 
     def finish(self, w: W, billed: int | None = None) -> None:
         charges = self._charges[w.number]
-        used = self._cost(charges.input_tokens, charges.got) if billed is None else billed
+        used = billed
+        if used is None:
+            used = cost_of(self._cost, charges.input_tokens, charges.got, cached_of(w))
         parts, base, most = self._promised.pop(w.number)
         for part in parts:
             part.learn(most, min(most, max(0, used - base)))
