@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import os
 import threading
@@ -92,7 +93,8 @@ class LocalExecutor:
             self._coroutines.append(entry)
             if not self._loop_is_called:  # waking it costs a system call
                 self._loop_is_called = True
-                self._running_loop().call_soon_threadsafe(self._start_coroutines)
+                nothing = contextvars.Context()  # a task is no part of the flow that calls it, here as in a thread
+                self._running_loop().call_soon_threadsafe(self._start_coroutines, context=nothing)
         else:
             self._threads.put(entry)
 
