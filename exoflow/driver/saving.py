@@ -156,7 +156,11 @@ def _upload_group(
     name: str,
     ids: list[CallId],
 ) -> None:
+    began_s = execution.rate.now_s()
+
     def report(saved: Sequence[Stored] | BaseException) -> None:
+        if not isinstance(saved, BaseException):
+            execution.rate.wrote(sum(stored.size for stored in saved), began_s)
         with execution.lock:
             if execution.fatal is None:
                 execution.event(_uploaded_group, execution, handle, version, groups, name, saved)

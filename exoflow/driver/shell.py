@@ -20,6 +20,7 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
 from exoflow.driver.inbox import Inbox
 from exoflow.driver.latch import Latch
+from exoflow.driver.rate import Rate
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import Values
 from exoflow.errors import InDoubt, Interruption
@@ -51,6 +52,8 @@ class Shell:
     status = Status.RUNNING
     fatal: BaseException | None = None
     accepted: frozenset[str] = frozenset()
+    rate: Rate
+    """Of the store; its runs in this process share it."""
     runtime_sources: Callable[[bytes, Callable[..., Any]], None] | None = None
     outcome: Value | None = None
     """The encoded result."""
