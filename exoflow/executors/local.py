@@ -223,9 +223,11 @@ class LocalExecutor:
         assert not isinstance(found, Stored), "it was not to be saved"
         return found
 
-    def _keep(self, made: Encoded | Live, name: str | None) -> Value:
-        stored = None if name is None else self._stored.try_write(made, name)
-        return stored or Held(self.name, LocalHandle(made), made.size)
+    def _keep(self, made: Sequence[Encoded | Live], name: str | None) -> list[Value]:
+        return self._stored.kept(made, name, self._hold)
+
+    def _hold(self, made: Encoded | Live) -> Held:
+        return Held(self.name, LocalHandle(made), made.size)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
