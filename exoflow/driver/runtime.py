@@ -177,10 +177,10 @@ class Runtime:
             seed=seed,
             values_prefix=journal.name,
             labels=labels,
+            rate=self.rate,
         )
         execution.encoded_inputs = inputs if not codec.all_immutable(args, kwargs) else None
         execution.runtime_sources = self._keeps_source
-        execution.rate = self.rate
         start = records.Start(
             Kind.START,
             index,
@@ -372,11 +372,11 @@ class Runtime:
             history=history,
             values_prefix=journal.name,
             labels=start.labels,
+            rate=self.rate,
         )
         execution.encoded_inputs = inputs
         execution.accepted = frozenset(accept)
         execution.runtime_sources = self._keeps_source
-        execution.rate = self.rate
         self._keep(execution)
         execution.begun(None)
         if history.cancelled:

@@ -52,8 +52,6 @@ class Shell:
     status = Status.RUNNING
     fatal: BaseException | None = None
     accepted: frozenset[str] = frozenset()
-    rate: Rate
-    """Of the store; its runs in this process share it."""
     runtime_sources: Callable[[bytes, Callable[..., Any]], None] | None = None
     outcome: Value | None = None
     """The encoded result."""
@@ -98,6 +96,7 @@ class Shell:
         history: History | None = None,
         values_prefix: str = "",
         labels: Mapping[str, str] | None = None,
+        rate: Rate | None = None,
     ) -> None:
         self.run_id = run_id
         self.key_prefix = key_prefix(run_id)
@@ -117,6 +116,7 @@ class Shell:
         self.lock = threading.RLock()
         self.kernel = self.kernel_type(epoch, undo_on_failure=flow.undo_on_failure, strict=flow.strict)
         self.values = Values(store, executors)
+        self.rate = rate or Rate()
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
         self.ended = Latch()
