@@ -207,6 +207,11 @@ class Attempt:
     paid: PaidPart | None = None
     """Of a paid call. It is run in the process that controls the run."""
 
+    @property
+    def state(self) -> Held | None:
+        """Of the actor, if there is a live one yet: who does not get to it gives it back with the outcome."""
+        return None if self.actor is None else self.actor.state
+
 
 @dataclass(frozen=True, slots=True)
 class Computed:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from types import CoroutineType
-from typing import cast
+from typing import TypeGuard, cast
 
 from exoflow.attempts.context import AttemptContext, current
 from exoflow.attempts.inputs import Fetch, InputLost, arguments
 from exoflow.codec import Encoded, Live, encode_error, encode_result, encode_small, taken_over, to_bytes
 from exoflow.errors import CodecError, DidNotHappen, Interruption
-from exoflow.model import INLINE_MAX_BYTES, Bill, CallId, Inline, Value
+from exoflow.model import INLINE_MAX_BYTES, Bill, Inline, Value
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
 
-Keep = Callable[[Encoded | Live, str | None], Value]
-"""Puts a value over 64 KiB somewhere: into the store under the name, or, for None, where the executor keeps values."""
+Keep = Callable[[Sequence[Encoded | Live], str | None], Sequence[Value]]
+"""Puts an attempt's values over 64 KiB somewhere: into the store under names that begin so, or, for None, where the
+executor keeps values."""
 
 _CO_COROUTINE = inspect.CO_COROUTINE
 
@@ -118,18 +119,21 @@ def _computed(boundary: _Boundary, returned: list[object], keep: Keep) -> Comput
     del result
     if encoded.buffers:
         encoded = encoded._replace(buffers=taken_over(encoded.buffers))
-    value = Inline(to_bytes(encoded)) if encoded.size <= INLINE_MAX_BYTES else keep(encoded, attempt.save_to)
+    value, *puts = _kept([encoded, *(put for _, put in context.puts)], attempt.save_to, keep)
     if not context.puts:
         return Computed(value, seconds, encoded.refs, bill=context.bill)
     inside = dict.fromkeys(ref for _, put in context.puts if isinstance(put, Encoded) for ref in put.refs)
     refs = tuple(dict.fromkeys((*encoded.refs, *inside)))
-    return Computed(value, seconds, refs, tuple(_kept_puts(context, keep)), linked=bool(inside), bill=context.bill)
+    by_call = tuple((call, put) for (call, _), put in zip(context.puts, puts, strict=True))
+    return Computed(value, seconds, refs, by_call, linked=bool(inside), bill=context.bill)
 
 
-def _kept_puts(context: AttemptContext, keep: Keep) -> Iterator[tuple[CallId, Value]]:
-    save_to = context.attempt.save_to
-    for number, (call, put) in enumerate(context.puts):
-        if isinstance(put, Encoded) and put.size <= INLINE_MAX_BYTES:
-            yield call, Inline(to_bytes(put))
-        else:
-            yield call, keep(put, None if save_to is None else f"{save_to}.put{number}")
+def _kept(made: Sequence[Encoded | Live], save_to: str | None, keep: Keep) -> list[Value]:
+    """Small values as bytes, and the others where they are kept."""
+    large = [one for one in made if not _is_small(one)]
+    kept = iter(keep(large, save_to) if large else ())
+    return [Inline(to_bytes(one)) if _is_small(one) else next(kept) for one in made]
+
+
+def _is_small(made: Encoded | Live) -> TypeGuard[Encoded]:
+    return isinstance(made, Encoded) and made.size <= INLINE_MAX_BYTES

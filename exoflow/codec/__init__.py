@@ -3,7 +3,7 @@
 from exoflow.codec.arguments import encode_arguments
 from exoflow.codec.code import code_fingerprint, code_mark, home_of, same_code, source_of
 from exoflow.codec.differences import by_parameter, difference
-from exoflow.codec.encoded import Encoded, from_bytes, from_object, read_stored, to_bytes, to_parts, to_shared
+from exoflow.codec.encoded import Encoded, from_bytes, from_object, read_stored, sharing, to_bytes, to_parts, to_shared
 from exoflow.codec.engines import Live, engine_object
 from exoflow.codec.exceptions import decode_error, encode_error
 from exoflow.codec.fingerprints import fingerprint, same, whole_fingerprint
@@ -56,6 +56,7 @@ __all__ = [
     "register_reference",
     "same",
     "same_code",
+    "sharing",
     "source_of",
     "substitute",
     "taken_over",

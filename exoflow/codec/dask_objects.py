@@ -9,6 +9,7 @@ from typing import Any
 from exoflow.errors import CodecError
 
 FUTURE = "distributed.Future"
+_GONE = ("cancelled", "lost")
 
 
 def kind_of(thing: type) -> str | None:
@@ -26,7 +27,7 @@ def changes(kind: str) -> bool:
 def load(thing: Any) -> object:
     """See ``engines.EngineObjects``."""
     until_done(thing)
-    if is_lost(thing):
+    if thing.status in _GONE:
         raise KeyError(f"the future {thing.key} is {thing.status}")
     return thing.result()
 
@@ -50,8 +51,11 @@ def until_done(future: Any) -> None:
 
 
 def is_lost(thing: Any) -> bool:
-    """See ``engines.EngineObjects``."""
-    return thing.status in ("cancelled", "lost")
+    """See ``engines.EngineObjects``. The scheduler is asked: it tells a client only of keys that this has asked for."""
+    try:
+        return thing.status in _GONE or thing.status == "finished" and not any(thing.client.who_has([thing]).values())
+    except (CancelledError, OSError):  # it is gone meanwhile, or the cluster
+        return True
 
 
 def make(kind: str, content: object) -> object:

@@ -28,6 +28,11 @@ ALIGNMENT = 64
 OUT_OF_BAND_MIN_BYTES = 16 * 1024
 """A smaller buffer costs less inside the pickle than beside it."""
 
+SMALL_MAX_BYTES = 8 << 20
+"""A larger value has an object of its own, which who reads it may map."""
+TOGETHER_MAX_BYTES = 64 << 20
+"""Of values that share an object (ADR 0022)."""
+
 _OBJECT_HEADER = struct.Struct("<8sII")
 _INLINE_HEADER = struct.Struct("<cI")
 _ZEROS = bytes(ALIGNMENT)
@@ -109,6 +114,26 @@ def to_parts(encoded: Encoded, *, checksums: bool = True) -> list[Buffer]:
     table = msgpack.packb((refs, rows))
     header = _OBJECT_HEADER.pack(MAGIC, len(table), zlib.crc32(table)) + table
     return _aligned([header, *parts])
+
+
+def sharing(sizes: Sequence[int]) -> list[list[int]]:
+    """Which values of these sizes share an object, by their places: each would wait for the disk as a large one does.
+
+    0: nobody knows its size, and it has an object alone.
+    """
+    groups: list[list[int]] = []
+    together: list[int] = []
+    room = 0
+    for place, size in enumerate(sizes):
+        if not 0 < size <= SMALL_MAX_BYTES:
+            groups.append([place])
+            continue
+        if not together or room < size:
+            groups.append(together := [])
+            room = TOGETHER_MAX_BYTES
+        together.append(place)
+        room -= size
+    return groups
 
 
 def to_shared(several: Sequence[Encoded]) -> tuple[list[Buffer], list[tuple[int, int]]]:

@@ -97,6 +97,8 @@ def take_value(execution: Execution, handle: Handle, version: Version, outcome: 
     if call.attempt == version:
         _timed(execution, handle, outcome.seconds)
     held = type(value) is Held or any(type(put) is Held for _, put in outcome.puts)
+    if held:
+        kernel.seconds_per_byte = execution.rate.seconds_per_byte()
     counts = kernel.computed(
         call.id,
         version,

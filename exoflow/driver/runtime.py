@@ -20,6 +20,7 @@ from exoflow.driver.execution import Execution
 from exoflow.driver.history import History, recorded_results
 from exoflow.driver.identity import check_accepted, check_inputs
 from exoflow.driver.opened import Executors, Opened
+from exoflow.driver.rate import Rate
 from exoflow.driver.sources import Sources
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import value_of
@@ -58,6 +59,7 @@ class Runtime:
         self.bells = Bells(store, lambda: self._journals[-1].name, self.executions)
         self._forgets = self._forget
         self._keeps_source = Sources(store).keep
+        self.rate = Rate()
 
     @staticmethod
     def of(store: Store) -> Runtime:
@@ -175,6 +177,7 @@ class Runtime:
             seed=seed,
             values_prefix=journal.name,
             labels=labels,
+            rate=self.rate,
         )
         execution.encoded_inputs = inputs if not codec.all_immutable(args, kwargs) else None
         execution.runtime_sources = self._keeps_source
@@ -369,6 +372,7 @@ class Runtime:
             history=history,
             values_prefix=journal.name,
             labels=start.labels,
+            rate=self.rate,
         )
         execution.encoded_inputs = inputs
         execution.accepted = frozenset(accept)

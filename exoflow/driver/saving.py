@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from exoflow import codec
 from exoflow.attempts.actors import STATE
 from exoflow.driver import dispatching, records
 from exoflow.driver.attempt import executor_of, value_name
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
 SAVE_TRIES = 3
 
 _BILLED = [each.name for each in fields(Bill)]
-
-SMALL_MAX_BYTES = 8 << 20
-"""A larger value has an object of its own, which who reads it may map."""
-TOGETHER_MAX_BYTES = 64 << 20
-"""Of values that share an object (ADR 0022)."""
 
 
 def save(execution: Execution, command: do.Save) -> None:
@@ -132,20 +128,10 @@ def upload(execution: Execution, command: do.Upload) -> None:
 
 
 def _grouped(held: Mapping[CallId, Held]) -> list[list[CallId]]:
-    """What is to lie in one object: small values, each of which would wait for the disk as long as a large one."""
-    groups: list[list[CallId]] = []
-    together: list[CallId] = []
-    room = TOGETHER_MAX_BYTES
-    for id, value in held.items():
-        if value.executor == DRIVER or not 0 < value.size <= SMALL_MAX_BYTES:  # 0: nobody knows
-            groups.append([id])
-            continue
-        if not together or room < value.size:
-            groups.append(together := [])
-            room = TOGETHER_MAX_BYTES
-        together.append(id)
-        room -= value.size
-    return groups
+    """What is to lie in one object."""
+    ids = list(held)
+    sizes = [0 if value.executor == DRIVER else value.size for value in held.values()]
+    return [[ids[place] for place in group] for group in codec.sharing(sizes)]
 
 
 def _upload_group(
@@ -156,7 +142,11 @@ def _upload_group(
     name: str,
     ids: list[CallId],
 ) -> None:
+    began_s = execution.rate.now_s()
+
     def report(saved: Sequence[Stored] | BaseException) -> None:
+        if not isinstance(saved, BaseException):
+            execution.rate.wrote(sum(stored.size for stored in saved), began_s)
         with execution.lock:
             if execution.fatal is None:
                 execution.event(_uploaded_group, execution, handle, version, groups, name, saved)

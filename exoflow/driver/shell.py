@@ -20,6 +20,7 @@ from exoflow.driver.handle import Handle
 from exoflow.driver.history import History
 from exoflow.driver.inbox import Inbox
 from exoflow.driver.latch import Latch
+from exoflow.driver.rate import Rate
 from exoflow.driver.spec import FlowSpec
 from exoflow.driver.values import Values
 from exoflow.errors import InDoubt, Interruption
@@ -95,6 +96,7 @@ class Shell:
         history: History | None = None,
         values_prefix: str = "",
         labels: Mapping[str, str] | None = None,
+        rate: Rate | None = None,
     ) -> None:
         self.run_id = run_id
         self.key_prefix = key_prefix(run_id)
@@ -114,6 +116,7 @@ class Shell:
         self.lock = threading.RLock()
         self.kernel = self.kernel_type(epoch, undo_on_failure=flow.undo_on_failure, strict=flow.strict)
         self.values = Values(store, executors)
+        self.rate = rate or Rate()
         self.handles: dict[CallId, Handle] = {}
         self.bodies: dict[str, Body] = {}
         self.ended = Latch()

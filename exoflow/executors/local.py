@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import os
 import threading
@@ -92,7 +93,8 @@ class LocalExecutor:
             self._coroutines.append(entry)
             if not self._loop_is_called:  # waking it costs a system call
                 self._loop_is_called = True
-                self._running_loop().call_soon_threadsafe(self._start_coroutines)
+                nothing = contextvars.Context()  # a task is no part of the flow that calls it, here as in a thread
+                self._running_loop().call_soon_threadsafe(self._start_coroutines, context=nothing)
         else:
             self._threads.put(entry)
 
@@ -221,9 +223,11 @@ class LocalExecutor:
         assert not isinstance(found, Stored), "it was not to be saved"
         return found
 
-    def _keep(self, made: Encoded | Live, name: str | None) -> Value:
-        stored = None if name is None else self._stored.try_write(made, name)
-        return stored or Held(self.name, LocalHandle(made), made.size)
+    def _keep(self, made: Sequence[Encoded | Live], name: str | None) -> list[Value]:
+        return self._stored.kept(made, name, self._hold)
+
+    def _hold(self, made: Encoded | Live) -> Held:
+        return Held(self.name, LocalHandle(made), made.size)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -104,14 +104,13 @@ class Performer:
         def fetch(value: Value) -> Encoded | Live:
             return self._fetch(value, read)
 
-        def keep(made: Encoded | Live, name: str | None) -> Value:
+        def keep(made: Sequence[Encoded | Live], name: str | None) -> list[Value]:
             nonlocal returned
             returned = True
             reach("worker.returned")
-            stored = None if name is None else self._stored.try_write(made, name)
-            value: Value = stored or hold(made)
+            values = self._stored.kept(made, name, hold)
             reach("worker.value_written")
-            return value
+            return values
 
         reach("worker.pre")
         if begins is not None:

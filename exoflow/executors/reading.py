@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from exoflow.codec import Encoded, Live, as_encoded, read_stored, to_parts, to_shared
+from exoflow.codec import Encoded, Live, as_encoded, read_stored, sharing, to_parts, to_shared
 from exoflow.errors import ExecutorError, StorageError
-from exoflow.model import Stored
+from exoflow.model import Held, Stored, Value
 from exoflow.protocols import Store
 
 _LIMIT_BYTES = 256 << 20
@@ -56,13 +56,30 @@ class StoredValues:
 
     def try_write(self, made: Encoded | Live, name: str) -> Stored | None:
         """``write``; None where the store fails: no fault of the attempt, and the value can be saved later."""
-        if self.store is None:
-            return None
-        try:
-            return self.write(made, name)
-        except StorageError as error:
-            _log.warning("cannot save %s (%s); the value is kept in memory until it is saved or lost", name, error)
-            return None
+        return self._try_together([made], name)[0]
+
+    def kept(
+        self, made: Sequence[Encoded | Live], name: str | None, hold: Callable[[Encoded | Live], Held]
+    ) -> list[Value]:
+        """What an attempt has made, in the store if there is a name, small ones together; else where ``hold`` puts it.
+
+        Names begin with ``name``, and none but that itself is one that the driver gives: it may group them otherwise.
+        """
+        if name is None:
+            return [hold(one) for one in made]
+        stored: dict[int, Stored | None] = {}
+        for group in sharing([one.size for one in made]):
+            own = name if group == [0] else f"{name}.part{group[0]}"
+            stored.update(zip(group, self._try_together([made[n] for n in group], own), strict=True))
+        return [stored[n] or hold(one) for n, one in enumerate(made)]
+
+    def _try_together(self, made: Sequence[Encoded | Live], name: str) -> Sequence[Stored | None]:
+        if self.store is not None:
+            try:
+                return self.write_together(made, name)
+            except StorageError as error:
+                _log.warning("cannot save %s (%s); it is kept in memory until it is saved or lost", name, error)
+        return [None] * len(made)
 
     def _remember(self, value: Stored, encoded: Encoded) -> None:
         with self._lock:

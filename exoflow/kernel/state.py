@@ -8,7 +8,7 @@ from exoflow.kernel.call import Call, Scope
 from exoflow.kernel.commands import Command
 from exoflow.model import CallId, Version, version
 
-SECONDS_PER_BYTE = 1 / 200e6  # until the store's rate has been measured
+SECONDS_PER_BYTE = 1 / 200e6  # of a store whose rate nobody has measured
 
 
 class RunState:

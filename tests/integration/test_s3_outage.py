@@ -11,46 +11,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from s3_program import BEGINNING
 
 from exoflow.journal import Journal
 from exoflow.storage import S3Store
 
-PROGRAM = """
-import asyncio, os, sys, time
-import exoflow
-from exoflow import flow, task
-from exoflow.journal import journal, takeover
+PROGRAM = (
+    BEGINNING
+    + """
 from exoflow.storage import S3Store
-
-journal.BEAT_S = takeover.BEAT_S = 1.0
-
-def enter(name):
-    with open("seen", "a") as file:
-        file.write(f"{name}\\n")
-
-def pass_gate(name):
-    while not os.path.exists(f"gate-{name}"):
-        time.sleep(0.01)
-
-@task
-def choose(name):
-    enter(f"choose-{name}")
-    return os.urandom(8).hex()
-
-@task(effect="irrevocable")
-def act(name, choice):
-    enter(f"act-{name}")
-    return choice
-
-@task(effect="idempotent")
-def wait(name, choice):
-    enter(f"wait-{name}")
-    pass_gate(name)
-    return choice
-
-@flow
-def work(name: str) -> str:
-    return act(name, wait(name, choose(name)))
 
 @flow
 async def works(name: str) -> str:
@@ -70,6 +39,7 @@ if __name__ == "__main__":
     except BaseException as error:
         print(f"{type(error).__name__}: {error}")
 """
+)
 
 EXOFLOW = """
 from exoflow.journal import journal, takeover

@@ -12,44 +12,15 @@ from typing import Any
 
 import pytest
 import s3_proxy as planted
+from s3_program import BEGINNING
 
 from exoflow.journal import Journal
 from exoflow.storage import S3Store
 
 RUNS = 4
-PROGRAM = """
-import os, sys, threading, time
-import exoflow
-from exoflow import flow, task
-from exoflow.journal import journal, takeover
-
-journal.BEAT_S = takeover.BEAT_S = 1.0
-
-def enter(name):
-    with open("seen", "a") as file:
-        file.write(f"{name}\\n")
-
-@task
-def choose(name):
-    enter(f"choose-{name}")
-    return os.urandom(8).hex()
-
-@task(effect="idempotent")
-def wait(name, choice):
-    enter(f"wait-{name}")
-    while not os.path.exists("gate"):
-        time.sleep(0.01)
-    return choice
-
-@task(effect="irrevocable")
-def act(name, choice):
-    enter(f"act-{name}")
-    return choice
-
-@flow
-def work(name):
-    return act(name, wait(name, choose(name)))
-
+PROGRAM = (
+    BEGINNING
+    + """
 def resume(name):
     try:
         said = exoflow.resume(name)
@@ -71,6 +42,7 @@ else:
     for thread in threads:
         thread.join()
 """
+)
 
 
 @pytest.fixture
@@ -103,7 +75,8 @@ def test_of_three_that_take_the_same_runs_each_goes_to_one(
         signal_group(owners)
     numbers = itertools.count()
     proxy.fault(1_000_000, lambda each: each.kind == "PUT" and next(numbers) % 2 == 0, planted.lost_answer)
-    (tmp_path / "gate").touch()
+    for n in range(RUNS):
+        (tmp_path / f"gate-r{n}").touch()
     takers = [start("resume") for _ in range(3)]
     said = [line.split() for taker in takers for line in taker.communicate(timeout=110)[0].splitlines()]
     for n in range(RUNS):

@@ -7,7 +7,8 @@ import pytest
 
 from exoflow.kernel.kernel import Kernel
 from exoflow.testing.simulation import Violation, simulate
-from exoflow.testing.simulation.world import SimulatedLog, World
+from exoflow.testing.simulation.doubles import SimulatedLog
+from exoflow.testing.simulation.world import World
 from exoflow.testing.simulation.zoo import ANIMALS, HABITATS
 
 SEEDS = 3500

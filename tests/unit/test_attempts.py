@@ -205,12 +205,12 @@ def test_a_key_error_of_the_body_is_the_bodys():
 def test_a_large_result_is_kept_where_the_executor_says():
     kept = []
 
-    def keep(encoded, name):
-        kept.append((encoded.size > 65536, name))
-        return Held("x", 0, encoded.size)
+    def keep(made, name):
+        kept.append(([encoded.size > 65536 for encoded in made], name))
+        return [Held("x", 0, encoded.size) for encoded in made]
 
     assert isinstance(ran(lambda: bytearray(100_000), keep=keep, save_to="values/v").value, Held)
-    assert kept == [(True, "values/v")]
+    assert kept == [([True], "values/v")]
 
 
 def test_what_is_put_is_named_after_the_call_and_cannot_be_changed_any_more():
@@ -221,12 +221,13 @@ def test_what_is_put_is_named_after_the_call_and_cannot_be_changed_any_more():
         big = make_reference(current_attempt().put(bytes(100_000)))
         return [ref, big]
 
-    names = []
-    outcome = ran(body, keep=lambda encoded, name: names.append(name) or Stored(name, 1), save_to="values/v")
+    outcome = ran(body, keep=lambda made, name: [Stored(name, one.size) for one in made], save_to="values/v")
     assert outcome.refs == ("c!0", "c!1")
     assert decode(from_bytes(outcome.puts[0][1])) == [1]
-    assert outcome.puts[1] == ("c!1", Stored("values/v.put1", 1))
-    assert names == ["values/v.put1"]
+    ((call, stored),) = outcome.puts[1:]
+    assert call == "c!1"
+    assert stored.name == "values/v"
+    assert stored.size > 100_000
 
 
 def test_the_body_knows_its_attempt_and_nobody_else_does():

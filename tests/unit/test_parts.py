@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import exoflow
-from exoflow import Ref, flow, task
-from exoflow.codec import decode, encode, read_stored
-from exoflow.driver import saving
+from exoflow import Flow, Ref, flow, task
+from exoflow.codec import decode, encode, encoded, read_stored
 from exoflow.errors import Corrupt, StorageError
 from exoflow.executors.local import LocalExecutor
 from exoflow.executors.reading import StoredValues
 from exoflow.journal.records import value_names
 from exoflow.model import Held, Stored
+from exoflow.protocols import Buffer
 from exoflow.storage import LocalStore
 from exoflow.storage.memory import MemoryStore
 
@@ -63,6 +63,11 @@ def parts(sizes: list[int]) -> list[Ref[bytes]]:
     return [exoflow.put(bytes([number]) * size) for number, size in enumerate(sizes)]
 
 
+@task(checkpoint="sync")
+def parts_in_sync(sizes: list[int]) -> list[Ref[bytes]]:
+    return parts.function(sizes)
+
+
 @task
 def lengths(pieces: list[bytes]) -> list[int]:
     return [len(piece) for piece in pieces]
@@ -73,15 +78,21 @@ def measured(sizes: list[int]) -> list[int]:
     return lengths(parts(sizes))
 
 
+@flow
+def measured_in_sync(sizes: list[int]) -> list[int]:
+    return lengths(parts_in_sync(sizes))
+
+
 def saved_objects(folder: Path) -> int:
     return sum(path.is_file() for path in (folder / "values").rglob("*"))
 
 
+@pytest.mark.parametrize("measured", [measured, measured_in_sync])
 def test_large_parts_have_objects_of_their_own_and_small_ones_share_up_to_a_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Flow[[list[int]], list[int]]
 ) -> None:
-    monkeypatch.setattr(saving, "SMALL_MAX_BYTES", 2 * SIZE)
-    monkeypatch.setattr(saving, "TOGETHER_MAX_BYTES", 5 * SIZE)
+    monkeypatch.setattr(encoded, "SMALL_MAX_BYTES", 2 * SIZE)
+    monkeypatch.setattr(encoded, "TOGETHER_MAX_BYTES", 5 * SIZE)
     sizes = [SIZE, 3 * SIZE, SIZE, SIZE, SIZE, SIZE, SIZE]
     assert measured.options(store=str(tmp_path), run_id="it").run(sizes) == sizes
     assert saved_objects(tmp_path) == 3
@@ -111,7 +122,7 @@ class FailingOnce(LocalExecutor):
 def test_what_is_saved_again_has_a_name_that_is_nobody_elses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_bytes: int, saves: int
 ) -> None:
-    monkeypatch.setattr(saving, "SMALL_MAX_BYTES", small_bytes)
+    monkeypatch.setattr(encoded, "SMALL_MAX_BYTES", small_bytes)
 
     @task
     def many() -> list[object]:
@@ -127,6 +138,34 @@ def test_what_is_saved_again_has_a_name_that_is_nobody_elses(
     result = kept.options(store=store, executor=executor, run_id="it").run()
     assert len(executor.names) == len(set(executor.names)) == saves
     assert kept.options(store=store, run_id="it").run() == result
+
+
+class LosingAnswers(LocalStore):
+    """The first object of values is created, and its creator is told that it was not."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.names: list[str] = []
+
+    def create(self, name: str, *pieces: Buffer) -> bool:
+        created = super().create(name, *pieces)
+        if name.startswith("values/"):
+            self.names.append(name)
+            if len(self.names) == 1:
+                raise StorageError("the response was lost")
+        return created
+
+
+def test_what_a_worker_could_not_save_is_saved_under_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left may be grouped otherwise, and an object that is there counts as the value."""
+    monkeypatch.setattr(encoded, "TOGETHER_MAX_BYTES", 3 * SIZE)
+    sizes = [SIZE, SIZE, 2 * SIZE, SIZE, SIZE]  # two together, not saved; two, saved; and one
+    store = LosingAnswers(str(tmp_path))
+    assert measured_in_sync.options(store=store, run_id="it").run(sizes) == sizes
+    assert len(store.names) == len(set(store.names)) == 4
+    assert measured_in_sync.options(store=store, run_id="it").run(sizes) == sizes
 
 
 @task(deterministic=True)

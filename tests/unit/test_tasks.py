@@ -100,6 +100,43 @@ def test_a_task_called_in_a_task_is_its_function() -> None:
     assert "outer#0" in result[1]
 
 
+def test_a_submitted_task_called_in_it_is_its_function_too() -> None:
+    @task
+    def in_thread(x: int) -> int:
+        return double(x)
+
+    @task
+    async def on_the_loop(x: int) -> list[int]:
+        return [in_thread(x), *await asyncio.gather(double_later(x), nested(x)), await asyncio.to_thread(double, x)]
+
+    @task
+    async def nested(x: int) -> int:
+        return await double_later(double(x))
+
+    @flow
+    def child(x: int) -> list[int]:
+        return on_the_loop.submit(x).result()
+
+    @flow
+    async def async_child(x: int) -> list[int]:
+        return await on_the_loop.submit(x)
+
+    @flow
+    def in_sync_flow() -> list[Any]:
+        threads = in_thread.map([1, 1]).result()
+        return [*on_the_loop.map([1]).result(), child(1), async_child.submit(1).result(), *threads]
+
+    @flow
+    async def in_async_flow() -> list[Any]:
+        threads = await in_thread.map([1, 1])
+        awaited = [await on_the_loop(1), await on_the_loop.options(timeout=60)(1)]
+        return [*await on_the_loop.map([1]), *awaited, await child.submit(1), await async_child(1), *threads]
+
+    value = [2, 2, 4, 2]
+    assert in_sync_flow() == [value, value, value, 2, 2]
+    assert asyncio.run(in_async_flow()) == [*[value] * 5, 2, 2]
+
+
 def test_an_effect_called_in_a_task_is_refused() -> None:
     @task(effect="irrevocable")
     async def later() -> None: ...

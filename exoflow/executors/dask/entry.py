@@ -61,7 +61,7 @@ class Entry:
     @property
     def state(self) -> Held | None:
         """Of the actor: what it takes, if there is one yet."""
-        return None if self.attempt.actor is None else self.attempt.actor.state
+        return self.attempt.state
 
     @property
     def is_sent(self) -> bool:

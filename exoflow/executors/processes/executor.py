@@ -206,9 +206,9 @@ class ProcessExecutor:
             self._settle(entry, Vanished(f"no worker process could be started ({_STARTS} tries)"))
         except KeyError as error:
             call = CallId(str(error.args[0]))
-            self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,), state=_untouched(entry)))
+            self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,), state=entry.attempt.state))
         except (CodecError, StorageError, OSError) as error:  # its arguments cannot be sent
-            self._settle(entry, replace(raised(error, 0.0), state=_untouched(entry)))
+            self._settle(entry, replace(raised(error, 0.0), state=entry.attempt.state))
         finally:
             for path in entry.spooled:
                 delete_spool(path)
@@ -320,8 +320,3 @@ class ProcessExecutor:
         if isinstance(value, Stored) and not self._carrier.workers_read_store:
             return carried(self._stored.read(value), send)
         return self._carrier.input(attempt, call, value, send)
-
-
-def _untouched(entry: _Entry) -> Held | None:
-    """The state of an attempt that was not sent."""
-    return None if entry.attempt.actor is None else entry.attempt.actor.state

@@ -3,7 +3,7 @@
 Rooms that Dask has too, of the same names:
     executor        the protocol's methods; starts Ray tasks, and reports what became of them
     entry           an attempt between ``start`` and its report
-    cluster         the connection
+    cluster         the connection, as an executor uses it
     values          what is held there
     actors          where each lives, and its calls
     worker          what a worker does
@@ -11,7 +11,8 @@ Rooms that Dask has too, of the same names:
 
 Ray's own, as Ray chooses workers (ADR 0019):
     batching        short attempts that share a Ray task
-    resources       the words for them
+    connection      what Ray says of it: one a process
+    resources       the words for what a task needs
     savers          the processes that write values to the store
 """
 

@@ -15,7 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from exoflow.attempts.actors import STATE
 from exoflow.executors.actors.living import key_of, place_of
-from exoflow.executors.ray.cluster import Cluster, is_client
+from exoflow.executors.ray.cluster import Cluster
+from exoflow.executors.ray.connection import is_client
 from exoflow.executors.ray.resources import options_of
 from exoflow.executors.ray.worker_actors import Residence, await_end, whereabouts
 from exoflow.executors.wire import pack_saving

@@ -1,4 +1,4 @@
-"""The connection of this process to Ray: made, shared by the executors of a process, watched, given up."""
+"""A Ray cluster: joined, shared by the executors of a process, watched, given up."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
-from ray._private import auto_init_hook
 from ray.exceptions import GetTimeoutError, RayError
-from ray.util.client import ray as ray_client
 
 from exoflow.errors import ExecutorError
+from exoflow.executors.ray.connection import OF_THIS_PROCESS, Connection, Place
 from exoflow.executors.ray.resources import Placement
 from exoflow.model import RunId
 
@@ -27,15 +26,6 @@ _MISSES = 2
 _MISSES_OF_GCS = 30
 """One that is made to survive failures starts again; Ray itself waits 60 s, and then ends the program."""
 
-_lock = threading.Lock()
-_users: set[Cluster] = set()
-"""Who uses the connection that one of them has made. The last one to leave closes it; the program's own, nobody."""
-_open: set[Cluster] = set()
-_AUTO_CONNECTS: bool = auto_init_hook.enable_auto_connect
-"""Any use of Ray without a connection starts a cluster. While one of us is open that is off: a thread that still meant
-the cluster that has just gone would start one beside ours, which then looked like the program's.
-"""
-
 
 class Cluster:
     """A Ray cluster, as one executor uses it.
@@ -44,13 +34,22 @@ class Cluster:
         address: ``ray://host:port``; None: where the program is connected to, else what ``ray.init()`` finds or starts.
         workers: CPUs of a cluster that is started.
         lost: Called, from a thread of its own, when a session is over, with why, and after its end if it was ours.
+        connection: That of this process, which clusters share.
     """
 
-    def __init__(self, address: str | None, workers: int | None, lost: Callable[[int, str], None]) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        workers: int | None,
+        lost: Callable[[int, str], None],
+        connection: Connection = OF_THIS_PROCESS,
+    ) -> None:
         self._address = address
         self._workers = workers
         self._lost = lost
-        self._connection: object = None
+        self._connection = connection
+        self._joined_by: object = None
+        """What stood for the connection when this joined."""
         self._node: str | None = None
         self._dead: str | None = None
         self._left = threading.Event()
@@ -69,7 +68,7 @@ class Cluster:
     @contextlib.contextmanager
     def kept(self, session: int | None) -> Iterator[bool]:
         """A block in which that connection is not closed here; whether there is one: where not, Ray would make one."""
-        with _lock:
+        with self._connection.lock:
             yield session is not None and self.has(session)
 
     def join(self, run: RunId, since: float) -> None:
@@ -84,38 +83,39 @@ class Cluster:
         if not self._joined():
             self._lose(node, "this process has left it")
             self._join(run, since)
-        with _lock:
-            if self not in _users and self._joined():  # else ours has gone this very moment
+        with self._connection.lock:
+            if self not in self._connection.users and self._joined():  # else ours has gone this very moment
                 self._guests.add(run)
 
     def _join(self, run: RunId, since: float) -> None:
-        with _lock:
-            _open.add(self)
-            auto_init_hook.enable_auto_connect = False
+        connection = self._connection
+        with connection.lock:
+            connection.open.add(self)
+            connection.connects_by_itself(False)
             if self._joined():
                 return
             if self._failure is not None and since < self._failed_at:
                 raise self._failure
-            if not ray.is_initialized():
+            if not connection.is_made():
                 if run in self._guests:
                     raise ExecutorError(
                         "this program has left its Ray cluster (ray.shutdown()) in mid-run: connect again "
                         "by ray.init(...), and go on with exoflow.resume(run_id)"
                     )
                 self._connect()
-                _users.clear()
-                _users.add(self)
+                connection.users.clear()
+                connection.users.add(self)
             else:
-                if not _is_ours():
-                    _users.clear()
+                if not self._is_ours():
+                    connection.users.clear()
                 self._check_theirs()
-                if _users:
-                    _users.add(self)
+                if connection.users:
+                    connection.users.add(self)
             self._guests.clear()
             self.session += 1
-            self.placement = Placement(is_fixed=self in _users and _is_started_here())
-            self._connection = _connection()
-            self._node = _node_id()
+            self.placement = Placement(is_fixed=self in connection.users and connection.is_started_here())
+            self._joined_by = connection.current()
+            self._node = connection.node()
             self._left.clear()
         threading.Thread(target=self._watch, name="exoflow-ray-watch", daemon=True).start()
 
@@ -135,25 +135,26 @@ class Cluster:
 
     def _joined(self) -> bool:
         """The program may have left it, and even joined another, a moment ago."""
-        return self._node is not None and self._connection is _connection()
+        return self._node is not None and self._joined_by is self._connection.current()
 
     def leave(self) -> None:
         """Close the connection if it is ours alone; a cluster that was started with it ends."""
+        connection = self._connection
         self._left.set()
-        with _lock:
+        with connection.lock:
             self._node = None
-            if self in _users:
-                ours = _is_ours()
-                _users.discard(self)
-                if not _users and ours:
-                    ray.shutdown()
-            _open.discard(self)
-            if not _open:
-                auto_init_hook.enable_auto_connect = _AUTO_CONNECTS
+            if self in connection.users:
+                ours = self._is_ours()
+                connection.users.discard(self)
+                if not connection.users and ours:
+                    connection.close()
+            connection.open.discard(self)
+            if not connection.open:
+                connection.connects_by_itself(True)
 
     def _connect(self) -> None:
         try:
-            ray.init(self._address, num_cpus=self._workers)
+            self._connection.make(self._address, self._workers)
         except (RayError, ImportError, OSError, ValueError, RuntimeError) as error:
             where = self._address or "on this machine"
             self._failure = ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}")
@@ -161,12 +162,12 @@ class Cluster:
             raise self._failure from error
 
     def _check_theirs(self) -> None:
-        if self._dead is not None and self._dead == _node_id():
+        if self._dead is not None and self._dead == self._connection.node():
             raise ExecutorError(
                 "the Ray cluster that this program is connected to has died: connect to another one, by ray.shutdown() "
                 "and ray.init(...) or in a new process, and go on with exoflow.resume(run_id)"
             )
-        if not _users and self._workers is not None:
+        if not self._connection.users and self._workers is not None:
             raise ExecutorError(
                 f"executor='ray:{self._workers}' would start a Ray cluster, and this program is connected to one "
                 "already: write executor='ray'"
@@ -185,60 +186,34 @@ class Cluster:
             elif silent and misses >= silent[1]:
                 self._lose(node, f"its {silent[0]} does not answer")
 
-    def _places(self) -> Iterator[tuple[str, tuple[str, int], int]]:
+    def _places(self) -> Iterator[tuple[str, Place, int]]:
         """What has to answer, where, and how often it may fail to."""
-        if is_client():  # it watches its server itself
-            return
-        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-        yield "head (the GCS)", (host, int(port)), _MISSES if self in _users else _MISSES_OF_GCS
-        for node in ray.nodes():  # type: ignore[no-untyped-call]  # Ray's
-            if node["NodeID"] == self._node:
-                yield "node of this process", (node["NodeManagerAddress"], node["NodeManagerPort"]), _MISSES
+        connection = self._connection
+        if (head := connection.head()) is not None:
+            yield "head (the GCS)", head, _MISSES if self in connection.users else _MISSES_OF_GCS
+        if (raylet := connection.raylet(self._node)) is not None:
+            yield "node of this process", raylet, _MISSES
 
     def _lose(self, node: str | None, why: str) -> None:
         """``node``: of the connection that is meant; while this waits for the lock, another may come instead."""
-        with _lock:
+        connection = self._connection
+        with connection.lock:
             if node is None or node != self._node:
                 return
             session, self._dead, self._node = self.session, self._node, None
-            if self in _users:  # what is left of it ends, and the next attempt starts another
-                ours = _is_ours()
-                _users.clear()
+            if self in connection.users:  # what is left of it ends, and the next attempt starts another
+                ours = self._is_ours()
+                connection.users.clear()
                 if ours:
-                    ray.shutdown()
+                    connection.close()
         self._lost(session, why)
 
-
-def is_client() -> bool:
-    """Whether this process reaches the cluster through the Ray Client: a driver there does what is asked for here."""
-    return bool(ray_client.is_connected())  # type: ignore[no-untyped-call]  # Ray's
-
-
-def _connection() -> object:
-    """What stands for the connection that there is: another one after each ``ray.init``; None: there is none."""
-    if is_client():
-        context: Any = ray_client.get_context()  # type: ignore[no-untyped-call]  # Ray's
-        return context.client_worker
-    return ray._private.worker._global_node
+    def _is_ours(self) -> bool:
+        """Whether one of the users has made the connection that there is."""
+        return any(user._joined_by is self._connection.current() for user in self._connection.users)
 
 
-def _is_ours() -> bool:
-    """Whether one of the users has made the connection that there is."""
-    return any(user._connection is _connection() for user in _users)
-
-
-def _is_started_here() -> bool:
-    """Whether ``ray.init`` has started the cluster, not found it: it has one node then, and gets no other."""
-    node: Any = ray._private.worker._global_node
-    return node is not None and node.is_head()
-
-
-def _node_id() -> str:
-    node: str = ray.get_runtime_context().get_node_id()
-    return node
-
-
-def _answers(place: tuple[str, int]) -> bool:
+def _answers(place: Place) -> bool:
     try:
         socket.create_connection(place, timeout=_PROBE_TIMEOUT_S).close()
     except OSError:

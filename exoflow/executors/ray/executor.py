@@ -109,7 +109,7 @@ class RayExecutor:
             if not entry.submitted:
                 del self._live[entry.key]
         if not entry.submitted:
-            entry.report(Vanished("cancelled", state=_untouched(entry)))
+            entry.report(Vanished("cancelled", state=entry.attempt.state))
         elif entry.batch is not None:
             self._batches.cancel(entry)
         elif (answer := entry.answer) is not None:
@@ -193,7 +193,7 @@ class RayExecutor:
             except Exception as error:  # noqa: BLE001 -- of a cluster that goes meanwhile Ray says anything
                 if entry.session is not None and not self._cluster.has(entry.session) and self._unclaim(entry):
                     continue
-                self._settle(entry, replace(raised(error, 0.0), state=_untouched(entry)))
+                self._settle(entry, replace(raised(error, 0.0), state=entry.attempt.state))
                 return
             self._sent_off(entry, answer)
             return
@@ -234,7 +234,7 @@ class RayExecutor:
     def _failed_at_home(self, entry: Entry, home: Home, answer: object) -> None:
         outcome = self._failed(entry, answer)
         if entry.reason is None and isinstance(answer, RayTaskError):  # it could not be given what it needs
-            outcome = replace(outcome, state=_untouched(entry))
+            outcome = replace(outcome, state=entry.attempt.state)
         else:
             self._homes.end(home)
         self._settle(entry, outcome)
@@ -305,16 +305,11 @@ class RayExecutor:
         return task
 
 
-def _untouched(entry: Entry) -> Held | None:
-    """The state of an attempt that did not get to it."""
-    return None if entry.attempt.actor is None else entry.attempt.actor.state
-
-
 def _without(entry: Entry, call: CallId) -> Vanished:
     """What becomes of an attempt for which something is lost."""
     if call.endswith(STATE):
         return Vanished("the state of its actor is lost: the process has died", lost=(call,))
-    return Vanished(f"its input {call} is lost", lost=(call,), state=_untouched(entry))
+    return Vanished(f"its input {call} is lost", lost=(call,), state=entry.attempt.state)
 
 
 def _take_key(key: bytes) -> bool:

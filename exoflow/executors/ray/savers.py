@@ -14,7 +14,7 @@ from ray import ObjectRef
 from ray.experimental import get_object_locations
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from exoflow.executors.ray.cluster import is_client
+from exoflow.executors.ray.connection import is_client
 from exoflow.executors.ray.worker import Unboxed, write
 from exoflow.model import Stored
 

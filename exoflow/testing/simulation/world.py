@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,8 +20,17 @@ from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
 from exoflow.kernel.call import Call, State as CallState
 from exoflow.kernel.kernel import Kernel
-from exoflow.model import Bill, CallId, Happened, Held, Inline, Kind, RunId, Stored, Value, Version
+from exoflow.model import Bill, CallId, Happened, Held, Inline, Kind, RunId, Stored, Value
 from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
+from exoflow.testing.simulation.doubles import (
+    SimulatedClock,
+    SimulatedExecutor,
+    SimulatedLog,
+    SimulatedStore,
+    body,
+    probe,
+    undo,
+)
 from exoflow.testing.simulation.oracle import Sink, Till, Violation, check, check_stuck
 from exoflow.testing.simulation.program import (
     UNDO_RETRIES,
@@ -60,168 +69,6 @@ class Report:
     trace: list[str] = field(default_factory=list)
 
 
-class SimulatedLog:
-    """A journal: what was not flushed may or may not survive a crash."""
-
-    def __init__(self, records: list[tuple[Any, ...]]) -> None:
-        self.records = records
-        self.durable = len(records)
-        self.dead = False
-        self.waiting: list[tuple[int, Callable[[BaseException | None], None]]] = []
-
-    def append(self, record: tuple[Any, ...]) -> int:
-        if not self.dead:
-            self.records.append(tuple(record))
-        return len(self.records)
-
-    def wait(self, position: int) -> None:
-        self.flush()
-
-    def notify(self, position: int, callback: Callable[[BaseException | None], None]) -> None:
-        self.waiting.append((position, callback))
-
-    def flush(self, upto: int | None = None) -> None:
-        if self.dead:
-            return
-        self.durable = max(self.durable, len(self.records) if upto is None else upto)
-        due = [callback for position, callback in self.waiting if position <= self.durable]
-        self.waiting = [entry for entry in self.waiting if entry[0] > self.durable]
-        for callback in due:
-            callback(None)
-
-
-class SimulatedClock:
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self.timers: list[tuple[float, Callable[[], None]]] = []
-
-    def now(self) -> float:
-        return self.time
-
-    monotonic = now
-
-    def call_at(self, when: float, callback: Callable[[], None]) -> Callable[[], None]:
-        entry = (when, callback)
-        self.timers.append(entry)
-        return lambda: self.timers.remove(entry) if entry in self.timers else None
-
-
-class SimulatedStore:
-    """Objects that are there once created; a create may fail."""
-
-    url = "memory://simulation"
-    shared = False
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def create(self, name: str, *parts: Any) -> bool:
-        if name in self.objects:
-            return False
-        self.objects[name] = b"".join(bytes(part) for part in parts)
-        return True
-
-    def read(self, name: str) -> memoryview:
-        if name not in self.objects:
-            raise FileNotFoundError(name)
-        return memoryview(self.objects[name])
-
-
-State = tuple[tuple[CallId, ...], tuple[Any, ...]]
-"""Of an actor: the calls that have changed it, and all the choices that it was made from."""
-
-
-class SimulatedExecutor:
-    """Attempts that end when, and as, the world decides. Values over a few bytes are held here, and can be lost."""
-
-    name = "sim"
-    has_actors = True
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.pending: list[tuple[Attempt, Callable[[Outcome], None]]] = []
-        self.asking: set[Version] = set()
-        """Attempts at paid calls that are about to send, and have not been told that they may."""
-        self.sends: set[Version] = set()
-        """Those that have been."""
-        self.stubborn: set[Version] = set()
-        """Attempts that were to be ended and could not."""
-        self.saves: list[tuple[Held, str, Callable[[Stored | BaseException], None]]] = []
-        self.held: dict[int, Encoded] = {}
-        self.actors: dict[int, State] = {}
-        """Live ones, until an attempt takes them."""
-        self.given: dict[Version, State | None] = {}
-        """What attempts have taken; None: it was gone."""
-        self._ids = 0
-
-    def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        self.world.report.attempts += 1
-        if self.world.execution.kernel.failing and attempt.function is undo:
-            self.world.rolling_back = True
-        if self.world.rolling_back and attempt.function is _body:
-            raise Violation(f"{attempt.call} is run though the run has failed, and is being rolled back")
-        if attempt.paid is not None:
-            self.world.till.begin(attempt, self.world.log.records)
-        if attempt.actor is not None:
-            self.given[attempt.version] = self._taken(attempt)
-        self.pending.append((attempt, report))
-
-    def _taken(self, attempt: Attempt) -> State | None:
-        assert attempt.actor is not None
-        if attempt.actor.state is not None:
-            found: State | None = self.actors.pop(attempt.actor.state.handle, None)  # type: ignore[call-overload]
-            return found
-        if attempt.actor.snapshot is None:
-            return (), ()
-        try:
-            taken: State = codec.decode(self.world.encoded(attempt.actor.snapshot))
-        except FileNotFoundError:
-            return None
-        return taken
-
-    def keep(self, state: State) -> Held:
-        self._ids += 1
-        self.actors[self._ids] = state
-        return Held("sim", self._ids, 0)
-
-    def cancel(self, version: Version, run_id: RunId) -> None:
-        if self.world.chance.random() < 0.25:
-            entry = next((entry for entry in self.pending if entry[0].version == version), None)
-            if entry is not None:
-                self.pending.remove(entry)
-                report = entry[1]
-                self.world.later(lambda: report(Vanished("cancelled")))
-        else:
-            self.stubborn.add(version)
-
-    def hold(self, encoded: Encoded) -> Held:
-        self._ids += 1
-        self.held[self._ids] = encoded
-        return Held("sim", self._ids, encoded.size)
-
-    def fetch(self, value: Held) -> object:
-        if value.handle in self.actors:
-            return codec.encode(self.actors[value.handle])
-        return self.held[value.handle]  # type: ignore[index]
-
-    def save(self, value: Held, name: str, report: Callable[[Stored | BaseException], None]) -> None:
-        self.saves.append((value, name, report))
-
-    def save_together(
-        self, values: Sequence[Held], name: str, report: Callable[[Sequence[Stored] | BaseException], None]
-    ) -> None:
-        raise AssertionError("no task of a simulated program puts anything")
-
-    def release(self, value: Held) -> None:
-        self.held.pop(value.handle, None)  # type: ignore[call-overload]
-        self.actors.pop(value.handle, None)  # type: ignore[call-overload]
-
-    def drop(self, value: Held) -> None:
-        self.release(value)
-
-    def close(self) -> None: ...
-
-
 class _Traced(Execution):
     """Writes down what the kernel orders."""
 
@@ -251,7 +98,7 @@ class World:
         self.till = Till()
         self.actor_chance = random.Random(f"{seed}/actors")  # likewise
         self.paid_chance = random.Random(f"{seed}/sends")
-        program = write_program(self.chance, _body, undo, _probe)
+        program = write_program(self.chance, body, undo, probe)
         if self.has_actors:
             program = with_actors(program, self.actor_chance)
         if self.has_paid:
@@ -572,7 +419,7 @@ class World:
             if not acted and self.chance.random() < 0.4 and self._may_haunt(attempt):
                 self.zombies.append(self._portable(attempt))
             report(Vanished("its worker died"))
-        elif acted or attempt.function is not _body or self.chance.random() < 0.7:
+        elif acted or attempt.function is not body or self.chance.random() < 0.7:
             choice = (f"error {attempt.call}", int(attempt.version), 0)
             outcome = Raised(codec.encode_error(SimulatedError([choice])), 0.0)
             report(self._leave(attempt, outcome, {choice}) if attempt.actor is not None else outcome)
@@ -592,7 +439,7 @@ class World:
             self.report.undos += 1
             self.sink.undo(str(attempt.args[0]))
             return Computed(Inline(codec.to_bytes(codec.encode(None))), 0.0)
-        if attempt.function is _probe:
+        if attempt.function is probe:
             key = str(attempt.args[0])  # only a sink that dedups by key can stop an attempt that is taken for dead
             self.zombies = [zombie for zombie in self.zombies if zombie.key != key]
             answer = (
@@ -684,7 +531,7 @@ class World:
 
     def _may_haunt(self, attempt: Attempt) -> bool:
         return (
-            attempt.function is _body and attempt.actor is None and self._readable(attempt) and self._may_send(attempt)
+            attempt.function is body and attempt.actor is None and self._readable(attempt) and self._may_send(attempt)
         )
 
     def _portable(self, attempt: Attempt) -> Attempt:
@@ -748,16 +595,6 @@ def _turns_before(call: Call) -> dict[CallId, bool]:
 def _leaves_nothing(attempt: Attempt) -> Attempt:
     """The attempt without the snapshot that it would take in the end."""
     return attempt if attempt.actor is None else replace(attempt, actor=replace(attempt.actor, snapshot_to=None))
-
-
-def _body(refs: object, given: object) -> None: ...
-
-
-def undo(key: str, refs: object, given: object) -> None:
-    """What the simulated tasks are undone with; the world says what that does."""
-
-
-def _probe(key: str, refs: object, given: object) -> None: ...
 
 
 def simulate(

@@ -11,8 +11,9 @@ from exoflow.journal.records import Kind as Code
 from exoflow.kernel.call import Call, Scope, State
 from exoflow.kernel.kernel import Kernel
 from exoflow.model import CallId, Kind, Version, version
+from exoflow.testing.simulation.doubles import SimulatedLog, undo
 from exoflow.testing.simulation.program import flow_of
-from exoflow.testing.simulation.world import SimulatedLog, World, undo
+from exoflow.testing.simulation.world import World
 
 # -- gates -------------------------------------------------------------------------------------------------------------
 

@@ -3,12 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import dask
 import pytest
-from distributed import Client, Future, LocalCluster, get_client
+from distributed import Client, Future, LocalCluster, get_client, get_worker
 
 import exoflow
 from exoflow import flow, task
@@ -135,6 +136,46 @@ def test_a_persisted_collection_is_saved_with_its_result_and_restored_on_another
             else:
                 assert exoflow.resume("r", store=tmp_path / "store", executor="dask") == 285
     assert lines(tmp_path / "log") == ["read"]
+
+
+def test_a_persisted_collection_that_is_lost_in_mid_body_is_made_again(cluster: Client, tmp_path: Path) -> None:
+    """What the body sees is an error of the sum, which Dask has forgotten because of what it stood on."""
+    bag = pytest.importorskip("dask.bag")
+    log, gate = tmp_path / "log", tmp_path / "gate"
+
+    @task(checkpoint="never")
+    def reads() -> list[Any]:
+        with open(log, "a") as file:
+            file.write("read\n")
+        client = get_client()
+        bags = [bag.from_sequence(numbers).map(_square) for numbers in (range(5), range(5, 10))]
+        places = cycle(client.nthreads())
+        return [client.persist(each, workers=[next(places)], allow_other_workers=True) for each in bags]
+
+    @task
+    def sums(halves: list[Any]) -> int:
+        client = get_client()
+        if not gate.exists():
+            gate.touch()
+            _kill_the_other(client)
+        with client.as_current():
+            return sum(int(half.sum().compute()) for half in halves)
+
+    @flow(executor="dask")
+    def squares() -> list[int]:
+        halves = reads.submit()
+        return [sums(halves), sums(halves)]
+
+    assert squares.options(store=tmp_path / "store").run() == [285, 285]
+    assert lines(log) == ["read", "read"]
+
+
+def _kill_the_other(client: Client) -> None:
+    """Until the scheduler has seen it."""
+    (address,) = set(client.nthreads()) - {get_worker().address}
+    os.kill(client.run(os.getpid, workers=[address])[address], signal.SIGKILL)
+    while address in client.nthreads():
+        pass
 
 
 def _square(number: int) -> int:

@@ -179,6 +179,7 @@ def test_the_second_signal_ends_the_process_at_once_and_the_run_goes_on(
     exoflow: Start, tmp_path: Path, second: signal.Signals
 ) -> None:
     with waiting(exoflow("run", "jobs.py:unmoved", "--id", "it"), tmp_path / "waiting") as process:
+        until_recorded(tmp_path / "store", "unmoved")  # this signal ends it before it can record anything more
         process.terminate()
         until(tmp_path / "interrupted", process)
         process.send_signal(second)
