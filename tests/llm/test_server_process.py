@@ -98,6 +98,7 @@ def test_a_server_that_is_killed_starts_again_and_a_stop_lets_answers_end(
         (["{model}", "--host", "0.0.0.0"], "Say who may: --api-keys FILE"),
         (["{model}", "--api-keys", "none"], "--api-keys none cannot be read"),
         (["{model}", "--policy", "fair"], "policy='fair': there are"),
+        (["{model}", "--fair", "--policy", "fcfs"], "--policy fcfs serves who came first, and --fair in turns"),
         (["{model}", "--weight", "acme=2"], "give --fair, too"),
         (["{model}", "--fair", "--weight", "acme=2"], "--weight acme: no API key has this name"),
         (["{model}", "--max-body", "big"], "--max-body big: write a number of bytes"),
