@@ -175,6 +175,8 @@ def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue |
 
         engine = Engine(model, queue=queue, **asdict(config))
     with engine:
+        with terminal.waiting(f"warming up {model}"):
+            engine.warm_up()
         yield engine
 
 
