@@ -24,11 +24,10 @@ from typing import Any
 import torch
 from machine import checkout, describe
 
-from exoflow.llm import Engine, SamplingParams
+from exoflow.llm import Engine, SamplingParams, find_model
 from exoflow.llm.bench.adapters import make_adapters
 from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.geometry import Geometry
-from exoflow.llm.engine.models.sources import find_model
 
 HERE = Path(__file__).parent
 MODEL = "smollm2"

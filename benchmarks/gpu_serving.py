@@ -120,8 +120,7 @@ def server_of(bench: Bench, name: str, ranks: Sequence[int], **settings: Any) ->
     kept = dataclasses.asdict(config)
     del kept["pages"]
     with runner_of(bench, name, pages, **kept) as runner:
-        if runner.graphs is not None:
-            runner.graphs.warm_up()
+        runner.warm_up()
         yield Server(bench, name, runner, config, ranks)
 
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import exoflow
 from exoflow import flow, task
 from exoflow.errors import LLMError
-from exoflow.llm.engine.models.sources import find_model
+from exoflow.llm import find_model
 from many_adapters_data import STYLES, lessons, unseen
 
 console = Console(width=None if sys.stdout.isatty() else 120)

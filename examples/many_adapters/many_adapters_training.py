@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from exoflow.llm.engine.models.sources import find_model
+from exoflow.llm import find_model
 
 BATCH = 8
 RATE = 1e-3

@@ -22,8 +22,7 @@ from rich.console import Console
 
 from exoflow import flow
 from exoflow.errors import LLMError
-from exoflow.llm import LLM, EngineSpec, FilterVote, Log, Prices, Vote, collect, filter_vote, vote
-from exoflow.llm.engine.models.sources import find_model
+from exoflow.llm import LLM, EngineSpec, FilterVote, Log, Prices, Vote, collect, filter_vote, find_model, vote
 from vote_asked import DIES_AT, Asked, Counted
 from vote_tasks import TASKS
 

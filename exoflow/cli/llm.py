@@ -83,7 +83,10 @@ def serve(
     prefix_cache: Annotated[
         bool, _engine("--prefix-cache/--no-prefix-cache", "Keep prompts for those that begin alike.")
     ] = _DEFAULT.prefix_cache,
-    policy: Annotated[str, _engine("--policy", "fcfs, or deadline: who cannot be in time gets 503.")] = _DEFAULT.policy,
+    policy: Annotated[
+        str | None,
+        _engine("--policy", "fcfs, or deadline: who cannot be in time gets 503, with --fair, too. (default: fcfs)"),
+    ] = None,
     slo: Annotated[float, _engine("--slo", "Seconds to the first token, for deadlines.")] = _DEFAULT.slo_s,
     threads: Annotated[int | None, _engine("--threads", "Of torch, on a CPU.")] = None,
     fair: Annotated[
@@ -112,6 +115,8 @@ def serve(
         check_host(host, safe=bool(tokens) or no_auth, what="use the model", option="--api-keys")
         name = served_model_name or _name_of(model)
         named = _named(adapter, name)
+        if fair and policy == "fcfs":
+            raise WrongUsage("--policy fcfs serves who came first, and --fair in turns: give one of them")
         queue = _queue(fair, weight, tokens)
         _check_folder(adapters, name)
         try:
@@ -120,7 +125,7 @@ def serve(
                 max_batch=max_batch, token_budget=token_budget, max_context=max_context,
                 max_waiting=max_waiting, max_rank=max_rank,
                 host_cache_bytes=bytes_of(host_cache, "--host-cache"), prefix_cache=prefix_cache,
-                policy=cast("Policy", policy), slo_s=slo, threads=threads,
+                policy=cast("Policy", policy or _DEFAULT.policy), slo_s=slo, threads=threads,
             )  # fmt: skip
         except ValueError as error:
             raise WrongUsage(str(error)) from error
@@ -170,6 +175,8 @@ def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue |
 
         engine = Engine(model, queue=queue, **asdict(config))
     with engine:
+        with terminal.waiting(f"warming up {model}"):
+            engine.warm_up()
         yield engine
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from exoflow.llm.calls import LLM, Answer, Prices
     from exoflow.llm.durable import EngineSpec
     from exoflow.llm.engine.engine import Engine
+    from exoflow.llm.engine.models.sources import find_model
     from exoflow.llm.fair.scheduler import FairScheduler, Tenant
     from exoflow.llm.planning import Log, collect, curve, fit_scaling, plan
     from exoflow.llm.voting import (
@@ -76,6 +77,7 @@ __all__ = [
     "collect",
     "curve",
     "filter_vote",
+    "find_model",
     "first_line",
     "fit_scaling",
     "json_field",
@@ -90,6 +92,7 @@ _HOMES = {
     "calls": "Answer LLM Prices",
     "durable": "EngineSpec",
     "engine.engine": "Engine",
+    "engine.models.sources": "find_model",
     "fair.scheduler": "FairScheduler Tenant",
     "planning": "Log collect curve fit_scaling plan",
     "voting": (

@@ -6,6 +6,7 @@ import asyncio
 import pickle
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from llm_zoo import Zoo, make_adapter, tiny_model
 from exoflow import flow, gather, task
 from exoflow.errors import AdapterError, LLMError, NondeterministicFlow
 from exoflow.llm import Engine, EngineSpec, Output, SamplingParams
+from exoflow.llm.durable.seats import seat_of
 from exoflow.llm.engine.queues import Fcfs
+from exoflow.llm.fair import VTC
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
 PROMPTS = [[index, 2, 3] for index in range(6)]
@@ -271,3 +274,15 @@ def test_a_description_is_checked_at_once_and_can_be_pickled(zoo: Zoo) -> None:
     copy = pickle.loads(pickle.dumps(spec))
     assert copy.how.setup == spec.how.setup
     assert copy.how.path("r8") == "r8"
+
+
+def test_queues_that_are_made_alike_are_of_one_engine(zoo: Zoo) -> None:
+    one, same, other = (
+        EngineSpec(zoo.path, pages=400, block=8, queue=partial(VTC, weights={"ann": weight})) for weight in (2, 2, 3)
+    )
+    for spec in (same, pickle.loads(pickle.dumps(one))):
+        assert spec.how.setup == one.how.setup
+        assert hash(spec.how.setup) == hash(one.how.setup)
+    assert other.how.setup != one.how.setup
+    assert asyncio.run(seat_of(one.how.setup)) is asyncio.run(seat_of(same.how.setup))
+    one.close()

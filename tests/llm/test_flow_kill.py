@@ -36,7 +36,7 @@ QUEUE = """
 
 PROGRAM = """
     import json, os, sys
-    os.environ["CONTROLLER"] = str(os.getpid())
+    os.environ.setdefault("CONTROLLER", str(os.getpid()))  # Dask's workers run these lines, too
     from told import Told
     from exoflow import flow
     from exoflow.llm import EngineSpec, SamplingParams
@@ -117,10 +117,10 @@ class Lives:
         return {int(call["id"].rpartition("#")[2]) for call in calls if call["attempts"][-1]["saved"]}
 
 
-@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.big) for name in ("processes", "ray"))])
+@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.big) for name in ("processes", "ray", "dask"))])
 def lives(request: pytest.FixtureRequest, tmp_path: Path, zoo: Zoo) -> Lives:
-    if request.param == "ray":
-        pytest.importorskip("ray")
+    if request.param in ("ray", "dask"):
+        pytest.importorskip({"dask": "distributed"}.get(request.param, request.param))
     return Lives(tmp_path, zoo, request.param)
 
 
@@ -143,7 +143,9 @@ def test_a_killed_flow_generates_only_what_was_not_recorded(lives: Lives) -> Non
     assert sum(lives.taken().values()) == REQUESTS - len(recorded)
 
 
-@pytest.mark.parametrize("lives", ["processes", pytest.param("ray", marks=pytest.mark.big)], indirect=True)
+@pytest.mark.parametrize(
+    "lives", ["processes", *(pytest.param(name, marks=pytest.mark.big) for name in ("ray", "dask"))], indirect=True
+)
 def test_a_worker_that_dies_is_replaced_and_only_what_it_had_is_generated_again(lives: Lives) -> None:
     ended = lives.live("engine", at=20)
     assert ended.returncode == 0, ended.stderr

@@ -63,6 +63,18 @@ def test_tokens_are_the_same_with_graphs_and_without(open_engine: Callable[..., 
     assert 4 <= capture.captured < capture.replayed
 
 
+def test_after_a_warm_up_no_request_waits_for_a_graph(open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine(max_batch=9, token_budget=80, max_context=128)
+    engine.warm_up()  # on a CPU there are no graphs
+    capture = with_graphs(engine)
+    engine.warm_up()
+    captured = capture.captured
+    assert captured == 3 * len(shapes(engine.config))
+    engine.warm_up()
+    engine.generate(asked(0), SamplingParams(max_tokens=8, temperature=0, ignore_eos=True), NAMES)
+    assert capture.captured == captured
+
+
 def test_rows_that_pad_a_step_change_no_page_that_somebody_owns(open_engine: Callable[..., Engine]) -> None:
     engine = open_engine(max_batch=9, token_budget=80, max_context=128)
     with_graphs(engine)

@@ -14,6 +14,9 @@ import httpx
 import pytest
 from llm_zoo import Zoo
 
+from exoflow.errors import LLMError
+from exoflow.llm import Engine
+
 COMMAND = [sys.executable, "-c", "from exoflow.cli import main; main()", "llm"]
 BODY = {"model": "r8", "prompt": "The quick", "max_tokens": 20, "temperature": 0, "ignore_eos": True}
 
@@ -98,6 +101,7 @@ def test_a_server_that_is_killed_starts_again_and_a_stop_lets_answers_end(
         (["{model}", "--host", "0.0.0.0"], "Say who may: --api-keys FILE"),
         (["{model}", "--api-keys", "none"], "--api-keys none cannot be read"),
         (["{model}", "--policy", "fair"], "policy='fair': there are"),
+        (["{model}", "--fair", "--policy", "fcfs"], "--policy fcfs serves who came first, and --fair in turns"),
         (["{model}", "--weight", "acme=2"], "give --fair, too"),
         (["{model}", "--fair", "--weight", "acme=2"], "--weight acme: no API key has this name"),
         (["{model}", "--max-body", "big"], "--max-body big: write a number of bytes"),
@@ -119,3 +123,21 @@ def test_wrong_arguments_are_one_clear_line(
     assert result.exit_code in (1, 2)
     assert message in told
     assert "Traceback" not in told
+
+
+def test_an_engine_is_warm_before_it_is_served(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from typer.testing import CliRunner
+
+    from exoflow.cli.app import app
+
+    def too_little(engine: Engine) -> None:
+        raise LLMError("no room for its graphs")
+
+    monkeypatch.setattr(Engine, "warm_up", too_little)
+    result = CliRunner().invoke(app, ["llm", "serve", str(zoo.path), "--port", "0", "--pages", "100"])
+    told = result.stdout + result.stderr + capfd.readouterr().err
+    assert result.exit_code == 1
+    assert "no room for its graphs" in told
+    assert "serving" not in told

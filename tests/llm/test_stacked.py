@@ -86,8 +86,9 @@ def test_a_rows_delta_has_the_same_bits_whatever_else_is_in_the_batch() -> None:
 def test_attention_of_single_rows_and_of_chunks_is_the_references(geometry: Geometry) -> None:
     world = world_of(geometry)
     ops, reference = operations(world, StackedOps), operations(world, ReferenceOps)
-    sequences = [(30, 1, -1), (9, 1, 0), (40, 17, -1), (1, 1, 2), (64, 1, -1)]
-    for several in (sequences, [each for each in sequences if each[1] == 1]):
+    sequences = [(30, 1, -1), (9, 1, 0), (40, 17, -1), (1, 1, 2), (64, 1, -1), (5, 3, 1), (7, 4, -1), (8, 8, 0)]
+    short = [(each, rows, -1) for each in range(9, 40, 3) for rows in (2, 3, 4, 9)]
+    for several in (sequences, [each for each in sequences if each[1] == 1], short):
         batch = send(world.arrays(several), torch.device("cpu"))
         q = torch.randn(batch.rows, geometry.heads, geometry.head_dim)
         found = []

@@ -13,9 +13,10 @@ import pytest
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.memory import Kept, Memory
 from exoflow.llm.engine.pool import PagePool
-from exoflow.llm.engine.queues import Fcfs
+from exoflow.llm.engine.queues import Fcfs, Queue
 from exoflow.llm.engine.request import AdapterRef, Overloaded, Request, SamplingParams, State
 from exoflow.llm.engine.scheduler import AdapterCost, Scheduler
+from exoflow.llm.fair import VTC
 
 STEP_S, TOKEN_S = 0.01, 0.0001
 """A step of a decoder: reading the weights, and what each token adds."""
@@ -45,6 +46,7 @@ class Simulation:
     now: float = 0.0
     ended: list[Request] = field(default_factory=list)
     step_s: float = STEP_S
+    fair: Queue | None = None
 
     def __post_init__(self) -> None:
         cost = AdapterCost(self.adapter_pages, self.load_s)
@@ -52,7 +54,7 @@ class Simulation:
         self.scheduler = Scheduler(
             self.config,
             Memory(PagePool(self.pages)),
-            self.queue,
+            self.queue if self.fair is None else self.fair,
             max_context=2048,
             cost=lambda version: cost,
             first_token_s=lambda tokens: self.step_s + tokens * TOKEN_S,
@@ -196,6 +198,20 @@ def test_in_overload_deadlines_serve_most_of_what_can_be_served() -> None:
         assert len(simulation.ended) == len(asked)
     assert found["deadline"] >= 0.60
     assert found["fcfs"] <= 0.15
+
+
+@pytest.mark.parametrize("is_fair", [False, True])
+def test_deadlines_drop_whom_a_fair_queue_lets_wait(is_fair: bool) -> None:
+    """The one who asks for too much loses its own requests; in the order of arrival, the modest one does, too."""
+    flood = workload(6000, rate=100, adapters=50, tokens=30, seed=1)
+    modest = workload(60, rate=1, adapters=50, tokens=30, seed=2)
+    for client, requests in (("flood", flood), ("modest", modest)):
+        for request in requests:
+            request.client = (client,)
+    config = EngineConfig(policy="deadline", max_batch=16, slo_s=2.0)
+    Simulation(config, pages=4000, step_s=0.05, fair=VTC() if is_fair else None).run([*flood, *modest])
+    assert attainment(flood, 2.0) < 0.3
+    assert (attainment(modest, 2.0) > 0.95) is is_fair
 
 
 def clustered(cluster_s: float) -> tuple[Simulation, list[Request]]:

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,6 +27,18 @@ from exoflow.refs import Ref, Refs
 
 if TYPE_CHECKING:
     from exoflow.llm.engine.engine import Engine
+
+
+class Making(partial[Queue]):
+    """A ``partial`` that equals any other of the same content."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Making):
+            return NotImplemented
+        return (self.func, self.args, self.keywords) == (other.func, other.args, other.keywords)
+
+    def __hash__(self) -> int:
+        return hash(self.func)  # an argument may have no hash
 
 
 @dataclass(frozen=True, slots=True, eq=True)
@@ -88,7 +101,7 @@ class EngineSpec:
         adapters: by name, a PEFT directory, as whoever runs the engine finds it.
         executor: whose worker the engine runs in; None, ``"local"``: this process.
         resources: what that worker must have.
-        queue: makes the queue of its requests; importable.
+        queue: makes the queue of its requests; importable, as ``VTC`` or ``functools.partial(VTC, weights=...)``.
         settings: the fields of ``EngineConfig``.
 
     Raises:
@@ -113,6 +126,8 @@ class EngineSpec:
         for name, amount in (resources or {}).items():
             number(f"resources[{name!r}]", amount)
         of_name = tuple(sorted(settings.items()))
+        if isinstance(queue, partial):
+            queue = Making(queue.func, *queue.args, **queue.keywords)
         setup = Setup(str(model), of_name, executor, tuple(sorted((resources or {}).items())), queue)
         self._have(setup, {name: os.fspath(path) for name, path in (adapters or {}).items()})
 

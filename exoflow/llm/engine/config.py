@@ -40,7 +40,9 @@ class EngineConfig:
     tensor_parallel: int = 1
     """Processes that have a part of the model each; on GPUs, one each."""
     policy: Policy = "fcfs"
-    """deadline: a request that cannot have its first token within ``slo_s`` any more is dropped, not served late."""
+    """deadline: a request that cannot have its first token within ``slo_s`` any more is dropped, not served late. Who
+    is next is the queue's affair: whoever came first, or, with a queue that is fair, whose turn it is.
+    """
     slo_s: float = 6.0
     cluster_s: float = 0.0
     """Among requests that arrive within so many seconds, those whose adapter is in the pool come first: fewer adapters

@@ -149,6 +149,9 @@ class Core:
     def resident_versions(self) -> set[str]:
         return {resident.version for resident in self.scheduler.residency}
 
+    def warm_up(self) -> None:
+        self._runner.warm_up()
+
     def close(self, error: LLMError) -> None:
         """No step any more: whoever waits hears why."""
         self._tell_late()

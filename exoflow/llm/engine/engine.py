@@ -248,6 +248,12 @@ class Engine:
 
     # Its life.
 
+    def warm_up(self) -> None:
+        """Make ready now what the first requests would wait for: on a GPU the graphs of all steps, which takes a while;
+        on a CPU there is nothing.
+        """
+        self._ask(self._core.warm_up)
+
     def close(self) -> None:
         """End what runs, and give the memory back. Safe to call twice."""
         with self._changed:

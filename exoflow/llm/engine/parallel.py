@@ -117,6 +117,9 @@ class Leader:
             follower.send(message)
         return self._runner.compute(moved(batch, self.device))
 
+    def warm_up(self) -> None:
+        """As ``Runner.warm_up``; steps of several ranks are no graphs."""
+
     def filled(self, load: Load, adapter: HostAdapter) -> None:
         """Give the others their parts of an adapter."""
         for follower, content in zip(self._followers, adapter.others, strict=True):

@@ -55,6 +55,11 @@ class Runner:
         logits = self.graphs.run(arrays, groups) if self.graphs is not None else None
         return self.compute(replace(send(arrays, self.device), groups=groups)) if logits is None else logits
 
+    def warm_up(self) -> None:
+        """Capture the graphs of all steps, where steps are graphs."""
+        if self.graphs is not None:
+            self.graphs.warm_up()
+
     @torch.inference_mode()
     def compute(self, batch: Batch) -> Tensor:
         """The logits of a batch that is on the device, launched kernel by kernel."""

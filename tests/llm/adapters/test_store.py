@@ -234,6 +234,26 @@ def test_another_base_is_warned_of_once(
     assert caplog.messages == ["adapter a was trained on hub/another, and the base is /models/Tiny-Llama"]
 
 
+@pytest.mark.parametrize(
+    ("base", "trained_on", "is_same"),
+    [
+        ("smollm2", "/home/ann/.cache/exoflow/models/SmolLM2-135M-Instruct.Q4_1-5dce440-18ec38d762006233", True),
+        ("/cache/models/SmolLM2-135M-Instruct.Q4_1-5dce440-18ec4303058a7bd0", "smollm2", True),
+        ("models/tiny.gguf", "/elsewhere/tiny-5dce440-18ec38d762006233", True),
+        ("models/tiny.gguf", "tiny", True),
+        ("smollm2", "smollm2-360m", False),
+        ("tiny-4b", "tiny-7b", False),
+    ],
+)
+def test_a_base_is_the_same_wherever_it_was_converted(
+    reader: AdapterReader, adapter: Write, caplog: pytest.LogCaptureFixture, base: str, trained_on: str, is_same: bool
+) -> None:
+    store = AdapterStore(reader, host_bytes=1 << 30, base_model=base)
+    with caplog.at_level(logging.WARNING):
+        store.register("a", adapter("a", base_model_name_or_path=trained_on))
+    assert (caplog.messages == []) is is_same
+
+
 class Gated:
     """A reader that, when it has read the directory ``slow``, waits until it is let through."""
 

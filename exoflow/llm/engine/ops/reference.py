@@ -69,7 +69,8 @@ class ReferenceOps:
     def _attend_one(self, layer: int, q: Tensor, table: Tensor, context: int) -> Tensor:
         """The last rows of one sequence, ``[rows, heads, head_dim]``, over its whole context."""
         pages = table[: -(-context // self.block)].long()
-        k, v = self.kv(layer)[pages].transpose(0, 1).reshape(2, -1, self.geometry.kv_heads, self.geometry.head_dim)
+        read = self.kv(layer).index_select(0, pages).transpose(0, 1)
+        k, v = read.reshape(2, -1, self.geometry.kv_heads, self.geometry.head_dim)
         rows = len(q)
         seen = torch.ones(rows, context, dtype=torch.bool, device=q.device).tril(context - rows)
         q, k, v = (each[None].transpose(1, 2) for each in (q, k[:context], v[:context]))

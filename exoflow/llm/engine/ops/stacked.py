@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from exoflow.llm.engine.adapters.layout import Rows
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import Batch
 from exoflow.llm.engine.geometry import Geometry
+from exoflow.llm.engine.ops.attn_together import Party, alike_in, attend_together
 from exoflow.llm.engine.ops.reference import ReferenceOps
 
 Key = tuple[int, int]
@@ -80,13 +80,16 @@ class StackedOps(ReferenceOps):
     def __init__(self, pool: Tensor, tables: AdapterTables, geometry: Geometry, block: int) -> None:
         super().__init__(pool, tables, geometry, block)
         self._stacks: dict[int, Stack] = {}
-        self._singles = self._rows = torch.from_numpy(NO_ROWS)
+        self._rows = torch.from_numpy(NO_ROWS)
+        self._parties: list[Party] = []
+        self._others: list[int] = []
 
     # Adapters.
 
     def begin(self, batch: Batch) -> None:
         counts = np.diff(batch.starts)
-        self._singles = torch.from_numpy(np.flatnonzero(counts == 1))
+        alike, self._others = alike_in(batch)
+        self._parties = [Party.of(batch, sequences, self.geometry, self.block, self.pool.dtype) for sequences in alike]
         slots, alone = np.repeat(batch.slots, counts), np.repeat(counts == 1, counts)
         found: dict[int, dict[Key, Ints]] = {}
         for slot in np.unique(batch.slots).tolist():
@@ -175,34 +178,18 @@ class StackedOps(ReferenceOps):
     # Attention.
 
     def attend(self, layer: int, q: Tensor, batch: Batch) -> Tensor:
-        """Sequences with one row all at once, the others one by one."""
-        singles = self._singles
-        if len(singles) == len(batch.contexts):
-            return self._attend_singles(layer, q, batch.block_table, batch.context_lens)
+        """Sequences of about one size at once, those with many rows one by one."""
         out = torch.empty_like(q)
-        rows = torch.from_numpy(batch.starts)[singles].long()
-        if len(rows):
-            out[rows] = self._attend_singles(layer, q[rows], batch.block_table[singles], batch.context_lens[singles])
-        for index, context in enumerate(batch.contexts.tolist()):
-            start, end = int(batch.starts[index]), int(batch.starts[index + 1])
-            if end - start > 1:
-                out[start:end] = self._attend_one(layer, q[start:end], batch.block_table[index], context)
+        for party in self._parties:
+            found = attend_together(self.kv(layer), q[party.rows], party)
+            if party.used is None:
+                out[party.rows] = found
+            else:
+                out[party.rows[party.used]] = found[party.used]
+        for index in self._others:
+            start, end, context = int(batch.starts[index]), int(batch.starts[index + 1]), int(batch.contexts[index])
+            out[start:end] = self._attend_one(layer, q[start:end], batch.block_table[index], context)
         return out
-
-    def _attend_singles(self, layer: int, q: Tensor, table: Tensor, contexts: Tensor) -> Tensor:
-        count, most = len(table), -(-int(contexts.max()) // self.block)
-        kv, pages = self.kv(layer), table[:, :most].flatten().long()
-        heads, width = self.geometry.kv_heads, self.geometry.head_dim
-        k, v = (kv[:, side][pages].view(count, -1, heads, width) for side in (0, 1))
-        seen = torch.arange(most * self.block) < contexts[:, None]
-        for each in (k, v):
-            each[~seen] = 0  # what others left there may be infinite, and no mask makes that harmless
-        # The heads that share keys and values stand as rows of one head: nothing has to be repeated for them.
-        grouped = q.view(count, heads, -1, width)
-        out = functional.scaled_dot_product_attention(
-            grouped, k.transpose(1, 2), v.transpose(1, 2), attn_mask=seen[:, None, None]
-        )
-        return out.reshape(q.shape)
 
 
 def _padded_rank(rank: int) -> int:
