@@ -21,7 +21,10 @@ from exoflow.model import RunId
 
 _WATCH_S = 1.0
 _PROBE_TIMEOUT_S = 5.0
+_KNOCK_S = 0.2
+_LEAVE_TIMEOUT_S = 1.0
 _LOOK_S = 5.0
+_CLOSED = "the executor is closed"
 _MISSES = 2
 _MISSES_OF_GCS = 30
 """One that is made to survive failures starts again; Ray itself waits 60 s, and then ends the program."""
@@ -35,6 +38,7 @@ class Cluster:
         workers: CPUs of a cluster that is started.
         lost: Called, from a thread of its own, when a session is over, with why, and after its end if it was ours.
         connection: That of this process, which clusters share.
+        patience_s: How long to wait for a cluster at an address where nobody listens. Ray waits a quarter of an hour.
     """
 
     def __init__(
@@ -43,11 +47,13 @@ class Cluster:
         workers: int | None,
         lost: Callable[[int, str], None],
         connection: Connection = OF_THIS_PROCESS,
+        patience_s: float = 10.0,
     ) -> None:
         self._address = address
         self._workers = workers
         self._lost = lost
         self._connection = connection
+        self._patience_s = patience_s
         self._joined_by: object = None
         """What stood for the connection when this joined."""
         self._node: str | None = None
@@ -94,6 +100,8 @@ class Cluster:
             connection.connects_by_itself(False)
             if self._joined():
                 return
+            if self._left.is_set():
+                raise ExecutorError(_CLOSED)
             if self._failure is not None and since < self._failed_at:
                 raise self._failure
             if not connection.is_made():
@@ -116,7 +124,9 @@ class Cluster:
             self.placement = Placement(is_fixed=self in connection.users and connection.is_started_here())
             self._joined_by = connection.current()
             self._node = connection.node()
-            self._left.clear()
+        if self._left.is_set():
+            self.leave()
+            raise ExecutorError(_CLOSED)
         threading.Thread(target=self._watch, name="exoflow-ray-watch", daemon=True).start()
 
     def get(self, ref: ObjectRef[Any]) -> Any:
@@ -138,10 +148,16 @@ class Cluster:
         return self._node is not None and self._joined_by is self._connection.current()
 
     def leave(self) -> None:
-        """Close the connection if it is ours alone; a cluster that was started with it ends."""
+        """Close the connection if it is ours alone; a cluster that was started with it ends.
+
+        What a thread is about to make, it closes itself: it may hang in that for minutes, and a process that ends does
+        not wait for it.
+        """
         connection = self._connection
         self._left.set()
-        with connection.lock:
+        if not connection.lock.acquire(timeout=_LEAVE_TIMEOUT_S):
+            return
+        try:
             self._node = None
             if self in connection.users:
                 ours = self._is_ours()
@@ -151,15 +167,34 @@ class Cluster:
             connection.open.discard(self)
             if not connection.open:
                 connection.connects_by_itself(True)
+        finally:
+            connection.lock.release()
 
     def _connect(self) -> None:
         try:
+            self._knock()
             self._connection.make(self._address, self._workers)
         except (RayError, ImportError, OSError, ValueError, RuntimeError) as error:
-            where = self._address or "on this machine"
-            self._failure = ExecutorError(f"cannot connect to a Ray cluster ({where}): {error}")
+            where = f" ({self._address})" if self._address else ""
+            self._failure = ExecutorError(f"cannot connect to a Ray cluster{where}: {error}")
             self._failed_at = monotonic()
             raise self._failure from error
+
+    def _knock(self) -> None:
+        """Wait until somebody listens where the cluster should be.
+
+        Raises:
+            ConnectionError: nobody does.
+        """
+        place = None if self._workers is not None else self._connection.meant(self._address)
+        deadline = monotonic() + self._patience_s
+        while place is not None and not _answers(place):
+            if monotonic() >= deadline or self._left.wait(_KNOCK_S):
+                host, port = place
+                raise ConnectionError(
+                    f"nobody listens at {host}:{port}. Start one there, or correct the address: of executor=, else "
+                    "RAY_ADDRESS, else that of the last `ray start` on this machine"
+                )
 
     def _check_theirs(self) -> None:
         if self._dead is not None and self._dead == self._connection.node():

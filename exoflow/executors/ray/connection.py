@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import auto_init_hook
+from ray._common.network_utils import parse_address
+from ray._private import auto_init_hook, services
+from ray._private.worker import logger as ray_log
 from ray.util.client import ray as ray_client
 
 if TYPE_CHECKING:
@@ -37,8 +40,28 @@ class Connection:
     def is_made(self) -> bool:
         return ray.is_initialized()
 
+    def meant(self, address: str | None) -> Place | None:
+        """Where the cluster is that ``make`` would connect to; None: it starts one, or only Ray knows.
+
+        Raises:
+            OSError, ValueError: there is no such host, or this is no address.
+        """
+        found = address or services.get_ray_address_from_environment(None, None)  # type: ignore[no-untyped-call]
+        if found is None or found == "local":
+            return None
+        scheme, _, rest = found.rpartition("://")
+        place = parse_address(rest) if scheme in ("", "ray") else None
+        if place is None:
+            return None
+        host, port = place
+        return host if scheme else services.resolve_ip_for_localhost(host), int(port)
+
     def make(self, address: str | None, workers: int | None) -> None:
-        ray.init(address, num_cpus=workers)
+        ray_log.addFilter(_is_news)
+        try:
+            ray.init(address, num_cpus=workers)
+        finally:
+            ray_log.removeFilter(_is_news)
 
     def close(self) -> None:
         """A cluster that was started with it ends."""
@@ -75,6 +98,11 @@ class Connection:
         beside ours, which then looked like the program's.
         """
         auto_init_hook.enable_auto_connect = allowed and _AUTO_CONNECTS
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that a thread of ours takes no signals: nobody is to do anything about that."""
+    return "SIGTERM handler is not set" not in record.getMessage()
 
 
 OF_THIS_PROCESS = Connection()

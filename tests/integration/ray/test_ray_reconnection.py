@@ -1,12 +1,14 @@
 """Threads that find the connection gone at the same moment. Ray's side is played, so that they meet where they must."""
 
+import socket
 import threading
 from collections.abc import Callable
 
 import pytest
 
+from exoflow.errors import ExecutorError
 from exoflow.executors.ray.cluster import Cluster
-from exoflow.executors.ray.connection import Connection
+from exoflow.executors.ray.connection import Connection, Place
 
 
 class PlayedConnection(Connection):
@@ -17,6 +19,11 @@ class PlayedConnection(Connection):
         self.said: list[str] = []
         self.meanwhile: Callable[[], None] | None = None
         self.may_be_watched = threading.Event()
+        self.place: Place | None = None
+        """Where it says that the cluster is."""
+        self.is_making = threading.Event()
+        self.may_be_made = threading.Event()
+        self.may_be_made.set()
         self._made = 0
         self._current: str | None = None
 
@@ -29,7 +36,12 @@ class PlayedConnection(Connection):
     def is_made(self) -> bool:
         return self._current is not None
 
+    def meant(self, address: str | None) -> Place | None:
+        return self.place
+
     def make(self, address: str | None, workers: int | None) -> None:
+        self.is_making.set()
+        self.may_be_made.wait()
         self._made += 1
         self._current = f"connection {self._made}"
         self.said.append(f"{self._current} is made")
@@ -123,3 +135,54 @@ def test_two_executors_that_lose_the_connection_share_the_next_one(connection):
     assert connection.said[2:] == []
     other.leave()
     assert connection.said[2:] == ["connection 2 is closed"]
+
+
+def test_where_nobody_listens_ray_is_not_asked(connection):
+    """It would try for a quarter of an hour."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        connection.place = free.getsockname()
+        cluster = Cluster(None, None, lambda session, why: None, connection, patience_s=0.0)
+        with pytest.raises(ExecutorError, match=r"nobody listens at 127\.0\.0\.1:\d+\. Start one there"):
+            cluster.join("run", 0.0)
+    assert connection.said == []
+    cluster.leave()
+
+
+def test_who_waits_for_somebody_to_listen_gives_up_when_it_leaves(connection):
+    refused = []
+
+    def joins() -> None:
+        with pytest.raises(ExecutorError) as info:
+            cluster.join("run", 0.0)
+        refused.append(str(info.value))
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        connection.place = free.getsockname()
+        cluster = Cluster(None, None, lambda session, why: None, connection, patience_s=1e9)
+        thread = threading.Thread(target=joins)
+        thread.start()
+        cluster.leave()
+        thread.join()
+    assert len(refused) == 1
+    assert connection.said == []
+
+
+def test_leaving_does_not_wait_for_a_thread_that_hangs_while_it_connects(connection):
+    """What comes of that is closed by the thread, if it comes back."""
+
+    def joins() -> None:
+        with pytest.raises(ExecutorError, match="closed"):
+            cluster.join("run", 0.0)
+
+    cluster = Cluster(None, None, lambda session, why: None, connection)
+    connection.may_be_made.clear()
+    thread = threading.Thread(target=joins)
+    thread.start()
+    connection.is_making.wait()
+    cluster.leave()
+    assert connection.said == []
+    connection.may_be_made.set()
+    thread.join()
+    assert connection.said == ["connection 1 is made", "connection 1 is closed"]
