@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._common.network_utils import parse_address
 from ray._private import auto_init_hook, services
 from ray._private.worker import logger as ray_log
 from ray.util.client import ray as ray_client
@@ -46,14 +45,14 @@ class Connection:
         Raises:
             OSError, ValueError: there is no such host, or this is no address.
         """
-        found = address or services.get_ray_address_from_environment(None, None)  # type: ignore[no-untyped-call]
+        found = address or services.get_ray_address_from_environment(None, None)  # type: ignore[arg-type]  # may be None
         if found is None or found == "local":
             return None
         scheme, _, rest = found.rpartition("://")
-        place = parse_address(rest) if scheme in ("", "ray") else None
-        if place is None:
+        host, _, port = rest.rpartition(":")
+        host = host.strip("[]")  # of IPv6
+        if scheme not in ("", "ray") or not host or not port.isdecimal():
             return None
-        host, port = place
         return host if scheme else services.resolve_ip_for_localhost(host), int(port)
 
     def make(self, address: str | None, workers: int | None) -> None:
