@@ -24,7 +24,7 @@ _ADVICE = {
     "InvalidAccessKeyId": _KEYS,
     "SignatureDoesNotMatch": _KEYS,
     "RequestTimeTooSkewed": "this machine's clock is wrong: set it (NTP)",
-    "NoSuchBucket": "the bucket does not exist: create it, or correct the store's url; ExoFlow makes no buckets",
+    "NoSuchBucket": "create the bucket, or correct the store's url; ExoFlow makes no buckets",
     "InvalidBucketName": "no bucket can have that name: correct the store's url",
     "PermanentRedirect": f"the bucket is in another region: {_REGION}",
     "301": f"the bucket is in another region: {_REGION}",

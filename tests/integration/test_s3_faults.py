@@ -136,7 +136,7 @@ def test_an_upload_in_parts_that_fails_leaves_nothing(store: S3Store, proxy: Any
         (403, "AccessDenied", "s3:ListBucket"),
         (403, "RequestTimeTooSkewed", "clock is wrong"),
         (400, "IllegalLocationConstraintException", "another region"),
-        (404, "NoSuchBucket", "bucket does not exist"),
+        (404, "NoSuchBucket", "create the bucket"),
     ],
 )
 def test_an_error_says_what_to_do(store: S3Store, proxy: Any, status: int, code: str, advice: str) -> None:
