@@ -91,9 +91,9 @@ def _groups(calls: Iterable[CallSeen], every: bool) -> list[list[CallSeen]]:
 
 def _story(call: CallSeen, every: bool) -> tuple[object, ...]:
     last = call.last
-    if every or call.error or call.in_doubt or call.child_flow or call.runs > 1 or call.undoings or last is None:
+    if every or call.error or call.in_doubt or call.child_flow or call.undoings or last is None:
         return (call.id,)
-    return (last.saved, last.epoch, call.loaded, call.effect, call.actor, last.executor)
+    return (last.saved, last.epoch, call.loaded, call.effect, call.actor, last.executor, call.runs, call.again)
 
 
 def _natural(call: CallSeen) -> list[int]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from exoflow.catalogue import CallSeen, Description
 from exoflow.cli.rows import Row, rows
+from exoflow.cli.tree import durations_width, took
 from exoflow.cli.words import duration
 
 _COLOURS = ("cyan", "green", "blue", "magenta")
@@ -42,9 +43,10 @@ def timeline(description: Description, width: int, *, every: bool = False) -> Re
     if not spans:
         return Text("no call has a record yet", style="dim")
     label = min(_MOST_LABEL, max(len(row.branch) + len(row.label) for row in lines))
-    room = max(20, width - label - 12)
+    time = durations_width(lines)
+    room = max(20, width - label - time - 3)
     placed = _placed(spans, room)
-    drawn = [_line(row, placed, label, room) for row in lines]
+    drawn = [_line(row, placed, label, room, time) for row in lines]
     return Group(_header(placed, label), *drawn)
 
 
@@ -81,7 +83,7 @@ def _header(spans: Sequence[_Span], label: int) -> Text:
     return text
 
 
-def _line(row: Row, spans: Sequence[_Span], label: int, room: int) -> Text:
+def _line(row: Row, spans: Sequence[_Span], label: int, room: int, time: int) -> Text:
     name = row.branch + row.label
     name = name if len(name) <= label else name[: label - 1] + "…"
     text = Text.assemble((name[: len(row.branch)], "dim"), name[len(row.branch) :].ljust(label - len(row.branch)), " ")
@@ -91,8 +93,7 @@ def _line(row: Row, spans: Sequence[_Span], label: int, room: int) -> Text:
         text.append_text(_bar(row.calls, span))
     last = spans[-1]
     text.append(" " * (room - last.column - last.columns + 1))
-    seconds = sum(call.last.seconds for call in row.calls if call.last)
-    text.append(f"{duration(seconds) if row.calls else '':>9}", "dim")
+    text.append(f"{took(row.calls):>{time}}", "dim")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group
@@ -25,18 +26,21 @@ def tree(description: Description, width: int, *, every: bool = False) -> Group:
     by_flow = spent_by_flow(description.calls)
     results = [_result(row, description) for row in drawn]
     label = max((len(row.branch) + len(row.label) for row in drawn), default=0)
+    time = durations_width(drawn)
     column = max((len(result) for result in results), default=0)
     lines: list[Text] = []
     for row, result in zip(drawn, results, strict=True):
         line = Text.assemble((row.branch, "dim"), (row.label, _colour(row.calls)))
-        line.append(" " * (label - len(line.plain)) + f"{_took(row.calls):>9}{_GAP}")
+        line.append(" " * (label - len(line.plain)) + f"{took(row.calls):>{time}}{_GAP}")
         line.append_text(result)
         facts = "; ".join([*_facts(row.calls, description, shown), *_spending(row, by_flow)])
-        if facts and label + column + 15 + len(facts) <= width:
+        before = label + time + len(_GAP) + column
+        if facts and before + len(_GAP) + len(facts) <= width:
             line.append(" " * (column - len(result)) + _GAP + facts, "dim")
+            facts = ""
         lines.append(line)
         below = row.branch.replace("├─ ", "│  ").replace("└─ ", "   ")
-        if facts and len(lines[-1].plain) < label + column + 15:
+        if facts:
             lines.append(Text.assemble((f"{below}  ", "dim"), (facts, "dim")))
         lines.extend(Text.assemble((f"{below}  ", "dim"), extra) for extra in _extras(row.calls, description, shown))
     return Group(*lines)
@@ -48,9 +52,15 @@ def _colour(calls: Sequence[CallSeen]) -> str:
     return "yellow" if any(call.again for call in calls) else ""
 
 
-def _took(calls: Sequence[CallSeen]) -> str:
+def took(calls: Sequence[CallSeen]) -> str:
+    """How long the calls took, one or the sum of several: ``Σ 12 s`` may be longer than the run was."""
     seconds = [call.last.seconds for call in calls if call.last]
-    return duration(sum(seconds)) if seconds else ""
+    return ("Σ " if len(seconds) > 1 else "") + duration(sum(seconds)) if seconds else ""
+
+
+def durations_width(drawn: Sequence[Row]) -> int:
+    """Columns for them, and for a gap before them."""
+    return max([9, *(len(took(row.calls)) + 2 for row in drawn)])
 
 
 def _result(row: Row, description: Description) -> Text:
@@ -82,7 +92,7 @@ def _facts(calls: Sequence[CallSeen], description: Description, shown: dict[str,
     if after:
         yield f"after {listed(after)}"
     effect = calls[0].effect if calls else None
-    if effect is not None:
+    if effect is not None and (effect != "paid" or spent_on(calls).bill.nano_usd):
         yield _EFFECTS.get(effect, f"{effect} effect")
     usual = description.run.executor
     places = list(dict.fromkeys(place(call.last, usual) for call in calls if call.last and call.last.worker))
@@ -109,13 +119,13 @@ def _extras(calls: Sequence[CallSeen], description: Description, shown: dict[str
         yield f"saved before {listed([shown.get(id, id) for id in first.forced])}, behind it, was", "dim"
     yield from _undos(first)
     if first.runs > 1:
-        yield _again(first, description), "yellow"
+        yield ("each " if len(calls) > 1 else "") + _again(first, description), "yellow"
     if first.in_doubt:
         yield "in doubt: its effect began, and nothing says that it ended", "bold magenta"
     if first.effect == "paid" and not first.attempts and description.run.status is Status.BROKEN_OFF:
         yield "asked, and nothing says what came of it: it is asked again, and may be billed twice", "bold magenta"
     if first.error is not None:
-        yield error_line(first.error), "red"
+        yield _below(first.error, description), "red"
 
 
 def _snapshots(calls: Sequence[CallSeen], description: Description, shown: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -144,7 +154,7 @@ def _undos(call: CallSeen) -> Iterator[tuple[str, str]]:
         attempt = show_version(Version(failed.version))
         yield f"the undo of attempt {attempt} failed {times(failed.tries)}, at {moment(failed.time_s)}", "bold red"
         assert failed.error is not None
-        yield error_line(failed.error), "red"
+        yield _short(error_line(failed.error)), "red"
 
 
 def _again(call: CallSeen, description: Description) -> str:
@@ -164,8 +174,19 @@ def error_line(data: bytes) -> str:
     """An encoded error in one line: its type and the first line of its message."""
     error = codec.decode_error(data)
     message = str(error).partition("\n")[0]
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return text if len(text) <= _MOST_ERROR_CHARACTERS else f"{text[:_MOST_ERROR_CHARACTERS]}…"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _below(data: bytes, description: Description) -> str:
+    """A call's error; what the run has failed with stands at the top, whole."""
+    text = error_line(data)
+    if description.run.error is not None and text == error_line(description.run.error):
+        return f"{text.partition(':')[0]}, as above"
+    return _short(text)
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, _MOST_ERROR_CHARACTERS, placeholder=" …")
 
 
 def totals(description: Description) -> str:
@@ -176,7 +197,7 @@ def totals(description: Description) -> str:
     stored = sum(call.last.size or 0 for call in calls if call.last)
     parts = [count(len(calls), "call"), f"{size(stored)} saved"]
     if description.run.epoch > 1:
-        parts.append(f"{loaded:,} loaded by the last process")
+        parts.append(f"{f'{loaded:,}' if loaded else 'none'} loaded by the last process")
     if again:
         parts.append(f"{again:,} run again")
     spent = spent_on(calls)
