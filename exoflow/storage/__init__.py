@@ -22,6 +22,7 @@ _REFUSED = {
     "http": "nothing can be created there",
     "https": "nothing can be created there",
 }
+_SCHEMES = ("s3", "s3a", "memory", "file", *_REFUSED)
 
 
 def open_store(url: str | os.PathLike[str] | Store) -> Store:
@@ -40,6 +41,10 @@ def open_store(url: str | os.PathLike[str] | Store) -> Store:
 def _open_url(url: str) -> Store:
     scheme, separator, rest = url.partition("://")
     if not separator:
+        scheme, colon, rest = url.partition(":")
+        if colon and scheme in _SCHEMES:
+            meant = f"{scheme}://{'/' if scheme == 'file' else ''}{rest.lstrip('/')}"
+            raise UnsupportedStore(f"{url!r} is no url: write {meant}; or ./{url}, if a folder of that name is meant")
         return LocalStore(url)
     if scheme in ("s3", "s3a"):
         return S3Store(url)

@@ -60,6 +60,15 @@ def test_an_s3_url_must_name_a_bucket() -> None:
         open_store("s3:///folder")
 
 
+@pytest.mark.parametrize(
+    ("url", "meant"), [("s3:/bucket/x", "s3://bucket/x"), ("s3:bucket", "s3://bucket"), ("file:/tmp", "file:///tmp")]
+)
+def test_a_url_without_its_two_slashes_is_not_taken_for_a_folder(url: str, meant: str) -> None:
+    with pytest.raises(UnsupportedStore, match=f"write {meant}; or ./{url}"):
+        open_store(url)
+    assert open_store(f"./{url}").url.endswith(url)
+
+
 def test_a_file_url_with_a_host_is_refused() -> None:
     with pytest.raises(UnsupportedStore, match="cannot name a host"):
         open_store("file://server/share")
