@@ -119,7 +119,7 @@ def _site(site: Site, all_sites: Sequence[Site], flow: FlowSpec, *, awaited: boo
     effect = site.task.effect
     behind = [all_sites[number] for number in site.behind]
     waits_for = tuple(_label(each, flow) for each in behind if _may_hold(each)) if note.stands_firm else ()
-    name = site.name if site.how == "call" else f"{site.name}.{site.how}"
+    name = site.name if site.how in ("call", site.name) else f"{site.name}.{site.how}"
     return Explained(
         call="/".join([*site.path, name]),
         where=f"line {site.line}",
@@ -227,7 +227,9 @@ def _ancestors(call: CallSeen, sources: Mapping[str, Sequence[str]]) -> list[str
 
 def _lines(found: Sequence[Explained]) -> Iterator[Text]:
     if not found:
-        yield Text("no call of a task", style="dim")
+        yield Text(
+            "no call of a task is to be seen here; what the flow is given, or gets from elsewhere, may be called"
+        )
     width = max((len(each.call) for each in found), default=0)
     place = max((len(each.where) for each in found), default=0)
     for each in found:

@@ -19,6 +19,8 @@ from exoflow.driver.spec import FlowSpec, TaskSpec
 
 _NOTES = ("now", "as_completed")
 """What a body asks of the world; recorded like any choice (L7)."""
+_METHODS = ("submit", "map", "generate")
+"""Of a task, or of what is called in a flow like one: an ``LLM``, an ``EngineSpec``."""
 _DEPTH = 6
 
 _NONE: Taint = frozenset()
@@ -218,7 +220,7 @@ class _Reader:
         cast = cast_of(found)
         spec = spec_of(found)
         how = "call"
-        if spec is None and isinstance(node.func, ast.Attribute) and method in ("submit", "map"):
+        if spec is None and isinstance(node.func, ast.Attribute) and method in _METHODS:
             spec, how = spec_of(self._object(node.func.value)), method
         given = [self._value(value) for value in [*node.args, *(keyword.value for keyword in node.keywords)]]
         taken = frozenset().union(*given)
@@ -246,7 +248,8 @@ class _Reader:
         result = behind | {number}
         if spec.actor is not None:
             self.survey.actors.changed(spec.actor, result)
-        return self._read(result) if how == "call" and not spec.is_async else result
+        is_read = how in ("call", "generate") and not inspect.iscoroutinefunction(self.function)
+        return self._read(result) if is_read else result
 
     def _creation(self, cls: type, made: Cast, node: ast.AST, taken: Taint) -> Taint:
         behind = taken | self.reads

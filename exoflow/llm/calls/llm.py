@@ -12,7 +12,7 @@ from exoflow.attempts import current_attempt
 from exoflow.declaration import key_text
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.loops import waited
-from exoflow.driver.spec import Backoff
+from exoflow.driver.spec import Backoff, TaskSpec
 from exoflow.errors import CallFailed
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import BACKOFF, Binding, CallOptions, How, Listener, Model, Secrets, check_parts
@@ -121,6 +121,11 @@ class LLM(_Described):
         )  # fmt: skip
         _ = how.pace  # limits that are none are told now
         self._have(address, model or address, how, CallOptions())
+
+    @property
+    def _spec(self) -> TaskSpec:
+        """Of the task by which its calls are recorded, as a task's own: `explain` reads it in a flow's source."""
+        return called._spec
 
     def _have(self, endpoint: str, model: str, how: How, call: CallOptions) -> None:
         for name, value in (("endpoint", endpoint), ("model", model), ("how", how), ("call", call)):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from exoflow.attempts import current_attempt
 from exoflow.driver.body import Body, current_body
+from exoflow.driver.spec import TaskSpec
 from exoflow.errors import AdapterError
 from exoflow.llm.durable.calls import generated, looked_up
 from exoflow.llm.durable.host import Named, Prompt, Prompted
@@ -130,6 +131,11 @@ class EngineSpec:
             queue = Making(queue.func, *queue.args, **queue.keywords)
         setup = Setup(str(model), of_name, executor, tuple(sorted((resources or {}).items())), queue)
         self._have(setup, {name: os.fspath(path) for name, path in (adapters or {}).items()})
+
+    @property
+    def _spec(self) -> TaskSpec:
+        """Of the task by which its answers are recorded, as a task's own: `explain` reads it in a flow's source."""
+        return generated._spec
 
     def _have(self, setup: Setup, adapters: Mapping[str, str] | None) -> None:
         object.__setattr__(self, "model", setup.model)
