@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
@@ -63,8 +64,11 @@ def _demo(
 
 
 def _add(name: str, command: Callable[..., None], *examples: str, to: typer.Typer = app) -> None:
-    shown = "\n".join(f"  {example}" for example in examples)
-    to.command(name, help=f"{command.__doc__}\n\n\b\nExamples:\n{shown}")(command)
+    told = [part.replace("\n", " ") for part in inspect.cleandoc(command.__doc__ or "").split("\n\n")]
+    shown = "\n".join(["Examples:", *(f"  {example}" for example in examples)])
+    if len(told) == 1:  # of what follows the first paragraph, typer takes away an indent that all lines but one have
+        shown = f"\n{shown}"
+    to.command(name, help="\n\n".join([*told, shown]))(command)
 
 
 _add(

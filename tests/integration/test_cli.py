@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -482,6 +483,17 @@ def test_every_command_has_examples_and_the_options_that_all_have(exoflow: Shell
     assert f"exoflow {command} " in said or f"exoflow {command}\n" in said
     for option in ("--json", "--store", "--debug"):
         assert option in said
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "gc", "serve"])
+def test_help_has_one_empty_line_between_paragraphs_and_an_indent_for_examples_alone(
+    exoflow: Shell, command: str
+) -> None:
+    lines = [line.rstrip() for line in exoflow(command, "--help").out.partition("╭─")[0].splitlines()]
+    assert not any(a == b == "" for a, b in itertools.pairwise(lines))
+    examples = lines.index(" Examples:")
+    assert all(line.startswith("   exoflow ") for line in lines[examples + 1 :] if line)
+    assert not any(line.startswith("  ") for line in lines[:examples])
 
 
 def test_what_is_not_built_is_not_there(exoflow: Shell) -> None:
