@@ -42,6 +42,8 @@ class Progress:
     running: Counter[str]
     events: tuple[str, ...] = ()
     """Those that it waits for."""
+    starting: tuple[str, ...] = ()
+    """The models of engines that start here."""
 
     def words(self) -> str:
         busy = [name if n == 1 else f"{name} × {n:,}" for name, n in self.running.most_common(_TASKS)]
@@ -49,6 +51,7 @@ class Progress:
         busy += [f"{more} more"] if more > 0 else []
         if not busy and self.events:
             busy = [f"waits for the event {listed([repr(name) for name in self.events])}"]
+        busy += [f"loading {listed(self.starting)}"] if self.starting else []
         return f"{self.done:,} of {count(self.made, 'call')}" + (f" · {', '.join(busy)}" if busy else "")
 
 
@@ -69,7 +72,8 @@ def progress(execution: Execution) -> Progress:
             running[task_of(call.id)] += 1
         elif state is State.RUNNING and kind is Kind.EVENT and call.id in execution.handles:
             events[execution.handles[call.id].event_name] = None
-    return Progress(made, done, loaded, running, tuple(events))
+    seats = sys.modules.get("exoflow.llm.durable.seats")  # where nobody has imported it, no engine starts
+    return Progress(made, done, loaded, running, tuple(events), tuple(seats.starting()) if seats else ())
 
 
 @contextmanager

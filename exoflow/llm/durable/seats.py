@@ -134,6 +134,11 @@ async def seat_of(setup: Setup) -> Seat:
     return await asyncio.shield(asyncio.wrap_future(found))
 
 
+def starting() -> list[str]:
+    """The models of engines that start in this moment: weights take their time."""
+    return [setup.model for setup, found in list(_seats.items()) if not found.done()]
+
+
 def close_seat(setup: Setup) -> None:
     """End the engine of this description, if there is one; who waits for it is told. The next call starts another."""
     with _lock:
