@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,10 +45,23 @@ class Plan:
     """A file to which each body adds a line when it begins: who counts them sees what was run again."""
 
     def note(self, body: str, what: object = "") -> None:
+        print(body, what, file=sys.stderr, flush=True)
         if self.log is not None:
             file = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             os.write(file, f"{body} {what} {os.getpid()}\n".encode())
             os.close(file)
+
+
+MEANINGS = {
+    "epochs": "how often the network sees all months",
+    "copies": "draws of its late flights, with noise, that each month gets",
+    "hidden": "width of the network's layers",
+    "rate": "of learning",
+    "checkpoint": "how data and training are saved: sync, async, never, or auto, where it is worth it",
+    "prepare_on": "where data is prepared: local, processes, ray, dask, or a cluster's address",
+    "train_on": "where the network is trained, likewise",
+    "log": "a file that gets a line for each body that begins",
+}
 
 
 # Nondeterministic: it looks at what is installed. All the rest stands on what it saw.
@@ -138,7 +152,8 @@ def main() -> None:
     parser.add_argument("--store", help="where ExoFlow keeps its journal: a folder, or s3://bucket/prefix")
     for name, default in asdict(Plan()).items():
         kind = type(default) if default is not None else str
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help="%(default)s")
+        told = f"{MEANINGS[name]} (%(default)s)" if default is not None else MEANINGS[name]
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=told)
     words = vars(parser.parse_args())
     output, run_id, store = words.pop("output"), words.pop("run_id"), words.pop("store")
     plan = Plan(**words)
