@@ -7,8 +7,8 @@ background thread serves all other callbacks, and flushes what nobody waits for.
 
 from __future__ import annotations
 
-import contextlib
 import asyncio
+import contextlib
 import contextvars
 import heapq
 import itertools
