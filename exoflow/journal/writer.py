@@ -33,7 +33,7 @@ LINGER_S = 0.005
 _IDLE_TICKS = 20
 _SHORT_S = 0.002
 _SHARE = 100
-"""An event loop writes itself what takes it less than ``_SHORT_S``, or a hundredth of its time."""
+"""An event loop writes itself where that takes less than ``_SHORT_S`` on the average, or a hundredth of its time."""
 _CHANGES_OWNER = tuple(kind in OWNERSHIP for kind in range(max(Kind) + 1))  # an IntEnum's hash is Python, and slow
 
 _log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class GroupCommit:
         """So many wait for the background thread."""
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         """Those that will write at the end of their turn."""
+        self._loop_takes_s = 0.0
         self._loops_rest_until_s = 0.0
         self._order = itertools.count()
         self._wake = threading.Lock()
@@ -207,8 +208,9 @@ class GroupCommit:
         begun = time.monotonic()
         self._flush_quietly()
         ended = time.monotonic()
-        if ended - begun > _SHORT_S:
-            self._loops_rest_until_s = ended + (ended - begun) * _SHARE
+        self._loop_takes_s += (ended - begun - self._loop_takes_s) / 8
+        if self._loop_takes_s > _SHORT_S:
+            self._loops_rest_until_s = ended + self._loop_takes_s * _SHARE
         self._call_back()
 
     def _note_owner(self, kind: int, run: int) -> None:
