@@ -74,7 +74,7 @@ async def test_a_thread_that_asks_meanwhile_is_told_by_the_background_thread(jou
 async def test_after_a_long_write_the_loop_leaves_the_next_ones_to_the_background_thread(journal: Journal) -> None:
     def slow(point: str) -> None:
         if point == "slot.sync.before" and ME() == loop_thread:
-            time.sleep(0.01)  # a slow disk: 100 times as long nothing is written by the loop
+            time.sleep(0.2)  # a slow disk
 
     loop_thread = ME()
     with hooks.armed(slow):
