@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary, ref
 
 from exoflow.llm.engine.request import Usage
 
-_FEW = 2
+_FEW = 4
 """Calls that go on in one turn of the loop: more would be sent together, answered together, and wait for each other."""
 _AHEAD = 4
 """A quarter as many as may be in flight make themselves ready meanwhile: to be written takes them none of that time."""
