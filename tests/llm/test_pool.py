@@ -165,6 +165,25 @@ def test_pins_leave_room_for_what_is_under_way_and_for_others(open_engine: Opens
     assert engine.generate([HELLO], GREEDY, "mlp")[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("was_pinned", [False, True])
+def test_a_pinned_reload_that_has_no_room_changes_nothing(open_engine: Opens, zoo: Zoo, was_pinned: bool) -> None:
+    engine = open_engine(pages=60)
+    old = engine.load_adapter("mine", zoo.folders["r1"], pin=was_pinned)
+    before = engine.generate([HELLO], GREEDY, "mine")[0].token_ids
+    running = began(engine.submit(HELLO, LONG))
+    with pytest.raises(OutOfPages):
+        engine.load_adapter("mine", zoo.folders["r33"], pin=True)
+    engine.abort(running)
+    assert engine.adapter("mine") == old
+    assert engine.generate([HELLO], GREEDY, "mine")[0].token_ids == before
+    assert [info.pinned for info in engine.adapters() if info.name == "mine"] == [was_pinned]
+    assert list(engine._core.scheduler._pins) == [old.version] * was_pinned
+    new = engine.load_adapter("mine", zoo.folders["r33"], pin=True)
+    assert list(engine._core.scheduler._pins) == [new.version]
+    engine.unload_adapter("mine")
+    assert_empty(engine)
+
+
 def test_a_load_that_fails_ends_those_who_wait_for_it(open_engine: Opens, tmp_path: Path) -> None:
     for prefix_cache in (True, False):
         engine = open_engine(host_cache_bytes=1, prefix_cache=prefix_cache)
@@ -181,8 +200,7 @@ def test_a_load_that_fails_ends_those_who_wait_for_it(open_engine: Opens, tmp_pa
 def test_a_pinned_adapter_that_cannot_be_brought_ends_nothing_else(open_engine: Opens, tmp_path: Path) -> None:
     engine = open_engine(host_cache_bytes=1)
     load_and_remove(engine, tmp_path)
-    engine._store.pin("vanishing")
-    engine._pin("vanishing", pin=True)
+    engine._pin("vanishing", engine.adapter("vanishing").version)
     assert len(engine.generate([HELLO], GREEDY, "r8")[0].token_ids) == 8
     engine.unload_adapter("vanishing")
     assert_empty(engine)

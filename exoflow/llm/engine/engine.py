@@ -66,7 +66,7 @@ class Engine:
         self._closing = False
         self._error: LLMError | None = None
         self._pinned: dict[str, str] = {}
-        self._pinning = threading.Lock()
+        self._naming = threading.Lock()
         self.model, self._store, self._core = assemble(
             str(model),
             self.config,
@@ -91,13 +91,19 @@ class Engine:
             pin: keep it in the pool, whether it is used or not.
 
         Raises:
-            AdapterError: it is broken, or asks for something that the engine cannot do; what was served goes on.
-            OutOfPages: there is no room to pin it.
+            AdapterError: it is broken, or asks for something that the engine cannot do; nothing changes.
+            OutOfPages: there is no room to pin it; nothing changes.
         """
-        ref = self._store.register(name, path)
-        self._pin(name, pin=pin)
-        (self._store.pin if pin else self._store.unpin)(name)
-        return ref
+        reading = self._store.read(name, path)
+        try:
+            with self._naming:
+                if self._store.is_newest(reading):
+                    self._pin(name, reading.ref.version if pin else None)
+                    self._store.give(reading)
+                    (self._store.pin if pin else self._store.unpin)(name)
+        finally:
+            self._store.let_go(reading.ref)
+        return reading.ref
 
     def unload_adapter(self, name: str) -> None:
         """Serve it no more; requests that came before finish.
@@ -105,9 +111,10 @@ class Engine:
         Raises:
             AdapterError: nothing has this name.
         """
-        self._store.resolve(name)
-        self._pin(name, pin=False)
-        self._store.unregister(name)
+        with self._naming:
+            self._store.resolve(name)
+            self._pin(name, None)
+            self._store.unregister(name)
 
     def adapter(self, name: str) -> AdapterRef:
         """What the name means now.
@@ -121,16 +128,15 @@ class Engine:
         """All that have a name, and where they are."""
         return self._store.adapters(self._ask(self._core.resident_versions))
 
-    def _pin(self, name: str, *, pin: bool) -> None:
-        """Keep what the name means now in the pool, and nothing else for it."""
-        with self._pinning:
-            before = self._pinned.pop(name, None)
-            if before is not None:
-                self._ask(lambda: self._core.scheduler.unpin(before))
-            if pin:
-                version = self._store.resolve(name).version
-                self._ask(lambda: self._core.scheduler.pin(version))
-                self._pinned[name] = version
+    def _pin(self, name: str, version: str | None) -> None:
+        """Keep this version in the pool for the name, and no other."""
+        before = self._pinned.get(name)
+        if version is not None:
+            self._ask(lambda: self._core.scheduler.pin(version, instead_of=before))
+            self._pinned[name] = version
+        elif before is not None:
+            self._ask(lambda: self._core.scheduler.unpin(before))
+            del self._pinned[name]
 
     # Requests.
 
