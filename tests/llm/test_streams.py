@@ -93,6 +93,7 @@ def test_any_text_is_answered(text: str, open_engine: Opens) -> None:
         SamplingParams(max_tokens=4, temperature=1e-30, ignore_eos=True),
         SamplingParams(max_tokens=4, temperature=100, top_p=1e-9, ignore_eos=True),
         SamplingParams(max_tokens=4, top_k=10**9, ignore_eos=True),
+        SamplingParams(max_tokens=4, top_k=2**70, ignore_eos=True),
         SamplingParams(max_tokens=4, logprobs=0, seed=-(2**80), ignore_eos=True),
     ],
 )

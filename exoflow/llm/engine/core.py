@@ -218,7 +218,7 @@ class Core:
                 choosing.append(chunk.request)
                 rows.append(row)
                 row += 1
-        choices = dict(zip(choosing, choose(logits[rows], self._draws(choosing)), strict=True)) if rows else {}
+        choices = self._choices(choosing, logits[rows]) if rows else {}
         for chunk in chunks:
             if chunk.request not in self._live:
                 continue  # its generation failed with another of its answers
@@ -229,6 +229,21 @@ class Core:
                 self._told(chunk.request, choice)
             elif chunk.request.scores and chunk.gives_token:
                 self._end(chunk.request, "length")
+
+    def _choices(self, requests: Sequence[Request], logits: Tensor) -> dict[Request, Choice]:
+        """A token for each, together. If that fails, one by one: only those fail who would fail alone."""
+        try:
+            return dict(zip(requests, choose(logits, self._draws(requests)), strict=True))
+        except Exception as error:
+            if len(requests) > 1:
+                choices: dict[Request, Choice] = {}
+                for row, request in enumerate(requests):
+                    if request in self._live:  # else it went with another answer to the same prompt
+                        choices |= self._choices([request], logits[row : row + 1])
+                return choices
+            logger.exception("a token could not be chosen")
+            self._fail(requests[0], LLMError(f"a token could not be chosen: {type(error).__name__}: {error}"))
+            return {}
 
     def _draws(self, requests: Sequence[Request]) -> list[Draw]:
         draws = []
@@ -248,8 +263,7 @@ class Core:
         if grammar is not None:
             grammar.follow(request.output)
             if grammar.error is not None:
-                generation.fail(grammar.error)
-                self.abort(generation)
+                self._fail(request, grammar.error)
                 return
         ignores_eos = request.params.ignore_eos and grammar is None
         is_eos = choice.token_id in self._model.tokenizer.eos_ids and not ignores_eos
@@ -270,6 +284,12 @@ class Core:
         late, self._late = self._late, []
         for told in late:
             told.tell()
+
+    def _fail(self, request: Request, error: LLMError) -> None:
+        """Its generation ends, whatever its other answers do."""
+        generation, _ = self._live[request]
+        generation.fail(error)
+        self.abort(generation)
 
     def _end(self, request: Request, reason: FinishReason) -> None:
         self.scheduler.finish(request, reason, self.clock())

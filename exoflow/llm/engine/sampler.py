@@ -78,7 +78,7 @@ def _drawn(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     scaled = logits / torch.tensor([draw.params.temperature for draw in draws], device=device)[:, None]
     shares = scaled.softmax(-1).mul_(CERTAIN)
     aims = [
-        (draw.params.top_k or vocab, draw.params.top_p if draw.params.top_p < 1 else math.inf, draw.chance)
+        (min(draw.params.top_k or vocab, vocab), draw.params.top_p if draw.params.top_p < 1 else math.inf, draw.chance)
         for draw in draws
     ]
     return _found(scaled, shares, torch.tensor(aims, device=device, dtype=torch.float64), WIDTHS)
@@ -123,6 +123,6 @@ def _logprobs(logits: Tensor, row: int, token: int, count: int | None) -> TokenL
     if count is None:
         return None
     logprobs = logits[row].log_softmax(-1)
-    top = logprobs.topk(count) if count else None
+    top = logprobs.topk(min(count, len(logprobs))) if count else None
     best = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else ()
     return TokenLogprobs(token, float(logprobs[token]), best)
