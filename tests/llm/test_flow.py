@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +36,16 @@ class Counting(Fcfs):
         type(self).asked += 1
         super().add(request, now_s)
         type(self).most_together = max(self.most_together, len(self))
+
+
+class Beginning(Fcfs):
+    """Tells when an engine begins with something."""
+
+    begun = threading.Event()
+
+    def pop(self, now_s):
+        self.begun.set()
+        return super().pop(now_s)
 
 
 @pytest.fixture
@@ -260,6 +272,25 @@ def test_an_engine_that_does_not_start_is_tried_again_by_the_next_run(store: str
         tale.options(run_id="a", store=store).run()
     shutil.copytree(zoo.path, tmp_path / "model")
     assert len(tale.options(store=store).resume("a")) == 1
+    spec.close()
+
+
+@pytest.mark.parametrize("executor", ["local", "local:2"])  # the second: an engine that is asked as one elsewhere
+def test_calls_of_an_engine_that_is_closed_under_them_fail(zoo: Zoo, store: str, executor: str) -> None:
+    spec = EngineSpec(zoo.path, executor=executor, queue=Beginning, pages=400, block=8, max_batch=2)
+
+    @flow
+    def tales(count: int) -> list[Output]:
+        return spec.generate(PROMPTS, SamplingParams(max_tokens=count, ignore_eos=True))
+
+    Beginning.begun.clear()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(tales.options(run_id="r", store=store).run, 400)
+        Beginning.begun.wait()
+        spec.close()
+        with pytest.raises(LLMError, match="closed"):
+            running.result()
+    assert len(tales.options(run_id="another", store=store).run(4)) == len(PROMPTS)
     spec.close()
 
 
