@@ -146,6 +146,9 @@ class EngineActor:
 
         Returns:
             Answers by number; bytes: an error of ``codec.encode_error``.
+
+        Raises:
+            LLMError: the engine has stopped. What it had is lost, as with a worker that has died.
         """
         answers: list[tuple[int, Answer | bytes]] = []
         for number in dropped:
@@ -159,7 +162,10 @@ class EngineActor:
                     self._begin(number, question)
             except Exception as error:  # noqa: BLE001 -- it is told to whoever asked
                 answers.append((number, encode_error(error)))
-        return answers + self._finished(0 if answers else wait_s)
+        answers += self._finished(0 if answers else wait_s)
+        if self._host.engine.error is not None:
+            raise self._host.engine.error
+        return answers
 
     def _begin(self, number: int, asked: Prompted) -> None:
         generation = self._host.submit(asked)
