@@ -19,6 +19,7 @@ from exoflow.errors import AdapterError, LLMError, NondeterministicFlow
 from exoflow.llm import Engine, EngineSpec, Output, SamplingParams
 from exoflow.llm.durable.seats import seat_of
 from exoflow.llm.engine.queues import Fcfs
+from exoflow.llm.engine.request import WrongRequest
 from exoflow.llm.fair import VTC
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
@@ -259,6 +260,35 @@ def test_more_prompts_than_may_wait_are_taken_one_after_another(zoo: Zoo, store:
 
     assert len(tales.options(store=store).run()) == 48
     spec.close()
+
+
+def test_a_flow_waits_while_others_keep_its_engine_busy(open_engine: Callable[..., Engine], store: str) -> None:
+    engine = open_engine(max_batch=1, max_waiting=2)
+    long = SamplingParams(max_tokens=400, ignore_eos=True)
+    running = engine.submit([1, 2, 3], long)
+    next(iter(running))
+    others = [running, *(engine.submit([index], long) for index in range(2))]
+
+    @flow
+    def tales() -> list[Output]:
+        return engine.generate(PROMPTS, GREEDY)
+
+    assert len(tales.options(store=store).run()) == len(PROMPTS)
+    assert [len(other.outputs()[0].token_ids) for other in others] == [400] * 3
+
+
+def test_more_answers_to_one_prompt_than_may_ever_wait_are_no_overload(
+    open_engine: Callable[..., Engine], store: str
+) -> None:
+    engine = open_engine(max_waiting=6)
+
+    @flow
+    def tales(n: int) -> list[Output]:
+        return engine.generate(["x"], SamplingParams(max_tokens=2, n=n))
+
+    with pytest.raises(WrongRequest, match=r"n=7 .*max_waiting=6"):
+        tales.options(store=store).run(7)
+    assert len(tales.options(store=store).run(6)) == 6
 
 
 def test_an_engine_that_does_not_start_is_tried_again_by_the_next_run(store: str, zoo: Zoo, tmp_path: Path) -> None:
