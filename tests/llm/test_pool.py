@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from llm_zoo import ADAPTERS, Zoo
+from safetensors.torch import load_file, save_file
 
 from exoflow.errors import AdapterError, ContextTooLong, LLMError, OutOfPages
 from exoflow.llm import Engine, SamplingParams
@@ -204,6 +205,30 @@ def test_a_pinned_adapter_that_cannot_be_brought_ends_nothing_else(open_engine: 
     assert len(engine.generate([HELLO], GREEDY, "r8")[0].token_ids) == 8
     engine.unload_adapter("vanishing")
     assert_empty(engine)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_adapter_that_overflows_fails_its_answers_by_name_and_no_others(
+    open_engine: Opens, zoo: Zoo, tmp_path: Path, temperature: float
+) -> None:
+    shutil.copytree(zoo.folders["r4-all"], tmp_path / "huge")
+    weights = load_file(tmp_path / "huge" / "adapter_model.safetensors")
+    save_file(
+        {name: 1e22 * tensor for name, tensor in weights.items()}, tmp_path / "huge" / "adapter_model.safetensors"
+    )
+    engine = open_engine(pages=120)
+    engine.load_adapter("huge", tmp_path / "huge")
+    params = SamplingParams(max_tokens=20, temperature=temperature, seed=3, ignore_eos=True)
+    alone = engine.generate([HELLO], params, "r8")[0].token_ids
+    for _ in range(3):
+        broken = engine.submit([*HELLO, 5] * 3, SamplingParams(n=2, temperature=temperature, logprobs=1), "huge")
+        beside = engine.submit(HELLO, params, "r8")
+        with pytest.raises(AdapterError, match=r"numbers are larger .*'huge' is broken"):
+            broken.outputs()
+        assert beside.outputs()[0].token_ids == alone
+    engine.unload_adapter("huge")
+    assert_empty(engine)
+    assert engine.generate([HELLO], params, "r8")[0].token_ids == alone
 
 
 def test_abort_of_everything_leaves_nothing(open_engine: Opens) -> None:

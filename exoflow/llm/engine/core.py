@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from exoflow.errors import LLMError
+from exoflow.errors import AdapterError, LLMError
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.memory import Memory
@@ -19,7 +19,7 @@ from exoflow.llm.engine.models.loaded import LoadedModel
 from exoflow.llm.engine.parallel import Leader
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import Event, FinishReason, Request, State
+from exoflow.llm.engine.request import AdapterRef, Event, FinishReason, Request, State
 from exoflow.llm.engine.residency import Load
 from exoflow.llm.engine.runner import Runner
 from exoflow.llm.engine.sampler import Choice, Draw, chance_of, choose
@@ -241,8 +241,8 @@ class Core:
                     if request in self._live:  # else it went with another answer to the same prompt
                         choices |= self._choices([request], logits[row : row + 1])
                 return choices
-            logger.exception("a token could not be chosen")
-            self._fail(requests[0], LLMError(f"a token could not be chosen: {type(error).__name__}: {error}"))
+            logger.warning("a token could not be chosen: %s", error, exc_info=not isinstance(error, OverflowError))
+            self._fail(requests[0], _failed_by(error, requests[0].adapter))
             return {}
 
     def _draws(self, requests: Sequence[Request]) -> list[Draw]:
@@ -338,3 +338,10 @@ class Core:
             page_bytes=self._runner.pool[:, 0].numel() * self._runner.pool.element_size(),
             step_s=self._step_s,
         )
+
+
+def _failed_by(error: Exception, adapter: AdapterRef | None) -> LLMError:
+    text = f"a token could not be chosen: {type(error).__name__}: {error}"
+    if isinstance(error, OverflowError) and adapter is not None:
+        return AdapterError(f"{text}; the adapter {adapter.name!r} is broken, or was trained for a larger one")
+    return LLMError(text)

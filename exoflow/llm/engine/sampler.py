@@ -51,7 +51,11 @@ def chance_of(seed: int, index: int, position: int) -> float:
 
 
 def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
-    """A token for each row of ``logits`` ``[rows, vocab]``."""
+    """A token for each row of ``logits`` ``[rows, vocab]``.
+
+    Raises:
+        OverflowError: a row has what is no number.
+    """
     logits = logits.float()
     allowed = logits
     if any(draw.allowed is not None for draw in draws):
@@ -60,12 +64,15 @@ def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
             if draw.allowed is not None:
                 row[~draw.allowed.to(row.device)] = -torch.inf
     tokens = allowed.argmax(-1)
+    are_numbers = allowed.gather(-1, tokens[:, None]) < torch.inf  # to argmax, what is no number is the largest
     by_chance = [index for index, draw in enumerate(draws) if draw.params.temperature > 0]
     together = CPU_ROWS if logits.device.type == "cpu" else len(draws)
     for first in range(0, len(by_chance), together):
         rows = by_chance[first : first + together]
         tokens[rows] = _drawn(allowed[rows], [draws[row] for row in rows])
     chosen: list[int] = tokens.tolist()
+    if not are_numbers.all():
+        raise OverflowError("the model's numbers are larger than its dtype holds")
     return [
         Choice(token, _logprobs(logits, row, token, draw.params.logprobs))
         for row, (token, draw) in enumerate(zip(chosen, draws, strict=True))
