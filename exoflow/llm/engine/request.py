@@ -35,7 +35,7 @@ class SamplingParams:
 
     max_tokens: int = 16
     temperature: float = 1.0
-    """0: greedy."""
+    """0, and whatever is below 1e-5: greedy."""
     top_p: float = 1.0
     top_k: int = 0
     """0: all tokens."""

@@ -20,6 +20,9 @@ times as long on a CPU, and is hardly ever needed.
 CPU_ROWS = 8
 """Drawn together on a CPU: with more of them, each step's numbers leave the cache (128 rows took 2.5 times as long)."""
 
+COLDEST = 1e-5
+"""Below it the most likely token is taken: divided by less, logits are no numbers any more."""
+
 CERTAIN = 2.0**62
 """A share of 1. Shares are counted in whole numbers: their sums are the same in whichever order and company."""
 
@@ -65,7 +68,7 @@ def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
                 row[~draw.allowed.to(row.device)] = -torch.inf
     tokens = allowed.argmax(-1)
     are_numbers = allowed.gather(-1, tokens[:, None]) < torch.inf  # to argmax, what is no number is the largest
-    by_chance = [index for index, draw in enumerate(draws) if draw.params.temperature > 0]
+    by_chance = [index for index, draw in enumerate(draws) if draw.params.temperature >= COLDEST]
     together = CPU_ROWS if logits.device.type == "cpu" else len(draws)
     for first in range(0, len(by_chance), together):
         rows = by_chance[first : first + together]
