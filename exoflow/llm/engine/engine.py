@@ -261,11 +261,12 @@ class Engine:
         self._ask(self._core.warm_up)
 
     def close(self) -> None:
-        """End what runs, and give the memory back. Safe to call twice."""
+        """End what runs, and give the memory back. Safe to call twice; the engine's own thread does not wait for it."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:

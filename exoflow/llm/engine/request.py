@@ -51,7 +51,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         check_kinds(self, KINDS)
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        stop: object = (self.stop,) if isinstance(self.stop, str) else self.stop
         if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
             raise TypeError(f"stop={stop!r}: it is a text, or a tuple of texts")
         object.__setattr__(self, "stop", tuple(stop))
