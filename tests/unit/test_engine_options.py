@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from exoflow.llm import SamplingParams
+from exoflow.llm import EngineSpec, SamplingParams
+from exoflow.llm.engine.prompts import one_for_each, params_of, prompts_of
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,46 @@ def test_numbers_of_other_types_are_taken_as_what_they_are() -> None:
     assert type(given.max_tokens) is int
     assert type(given.temperature) is float
     assert type(SamplingParams(temperature=1).temperature) is int  # as it was written
+
+
+@pytest.mark.parametrize(
+    "prompts", [[{"role": "user", "content": "hi"}], [[{"role": "user", "content": "hi"}]], {"role": "user"}]
+)
+def test_messages_are_told_where_they_are_answered(prompts: Any) -> None:
+    with pytest.raises(TypeError, match=r"is a message, .* ask LLM\(engine\)"):
+        EngineSpec("no such model").generate(prompts)
+
+
+@pytest.mark.parametrize(
+    "prompts", [3, None, b"ab", [None], [[None]], [1.5, 2.5], [[1.5]], ["a", 5], [[1, "a"]], [True], [[True]], [b"a"]]
+)
+def test_what_is_no_prompt_is_refused_before_anything_starts(prompts: Any) -> None:
+    with pytest.raises(TypeError, match="is no prompt: give a text, or token ids"):
+        EngineSpec("no such model").generate(prompts)
+
+
+def test_texts_and_token_ids_are_prompts_one_or_several() -> None:
+    numpy = pytest.importorskip("numpy")
+    ids = numpy.arange(3)
+    assert prompts_of("a") == ["a"]
+    assert prompts_of([1, 2]) == [[1, 2]]
+    assert prompts_of(["a", [1, 2], (3,)]) == ["a", [1, 2], (3,)]
+    assert prompts_of(f"{number}" for number in range(2)) == ["0", "1"]
+    assert prompts_of([]) == []
+    assert prompts_of(ids)[0] is ids
+
+
+def test_what_is_no_way_to_answer_is_refused_before_anything_starts() -> None:
+    spec = EngineSpec("no such model", adapters={"a": "folder"})
+    for params in (5, {"max_tokens": 3}, "a"):
+        with pytest.raises(TypeError, match=r"give SamplingParams"):
+            spec.generate("x", params)  # type: ignore[arg-type]
+    for adapter in (5, [5], [b"a"]):
+        with pytest.raises(TypeError, match=r"give a name, or one for each"):
+            spec.generate("x", None, adapter)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 prompts and 2 adapters"):
+        one_for_each(["a", None], 1)
+    assert params_of(None) == SamplingParams()
+    for adapters in (["a"], "a", {1: "a"}.keys()):
+        with pytest.raises(TypeError, match="give a directory for each name"):
+            EngineSpec("no such model", adapters=adapters)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from exoflow.codec import encode_error
 from exoflow.errors import AdapterError
+from exoflow.llm.engine.prompts import Prompt
 from exoflow.llm.engine.queues import Queue
 from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams
 from exoflow.tasks import task
@@ -24,9 +25,6 @@ class Chat:
     """Messages, which the model's own template makes a prompt of."""
 
     messages: Sequence[Mapping[str, object]]
-
-
-Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

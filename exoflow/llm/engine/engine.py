@@ -8,7 +8,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -17,6 +16,7 @@ from exoflow.errors import LLMError
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
+from exoflow.llm.engine.prompts import Prompt, check_prompt, one_for_each, params_of, prompts_of
 from exoflow.llm.engine.queues import Fcfs, Queue
 from exoflow.llm.engine.request import (
     AdapterRef,
@@ -26,7 +26,6 @@ from exoflow.llm.engine.request import (
     SamplingParams,
     WrongRequest,
     client_of,
-    one_for_each,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Order = tuple[Callable[[], None], Callable[[LLMError], None]]
 """What the engine's thread is to do, and who is told if it will not be done."""
-Prompt = str | Sequence[int]
 SCORED = SamplingParams(max_tokens=1, temperature=0.0)
 
 
@@ -158,6 +156,7 @@ class Engine:
             priority: 0 is the most urgent. Like labels, it means something to queues that are fair only.
 
         Raises:
+            TypeError: the prompt is neither a text nor token ids.
             AdapterError: nothing has this name. It is never answered by the base model.
             WrongRequest: tokens that there are not, or a grammar that is none.
             ValueError: a priority below 0.
@@ -168,8 +167,8 @@ class Engine:
             raise RuntimeError(
                 "in a flow's body this would not be recorded: engine.generate(...), or EngineSpec(...).submit(...)"
             )
-        params = params or SamplingParams()
-        return self._submit(prompt, params, adapter, labels or {}, priority)
+        check_prompt(prompt)
+        return self._submit(prompt, params_of(params), adapter, labels or {}, priority)
 
     def generate(
         self,
@@ -189,12 +188,10 @@ class Engine:
             from exoflow.llm import EngineSpec
 
             return EngineSpec.of(self).generate(prompts, params, adapter)
-        asked = _several(prompts)
+        asked, params = prompts_of(prompts), params_of(params)
         adapters = self._one_for_each(adapter, len(asked))
         pairs = zip(asked, adapters, strict=True)
-        generations = self._ended(
-            (self.submit(prompt, params, name) for prompt, name in pairs), params.n if params else 1
-        )
+        generations = self._ended((self.submit(prompt, params, name) for prompt, name in pairs), params.n)
         return [output for generation in generations for output in generation.outputs()]
 
     async def stream(
@@ -425,11 +422,3 @@ def _in_flow() -> bool:
     if driver is None or attempts is None:
         return False
     return driver.current_body() is not None and attempts.current_attempt() is None
-
-
-def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str):
-        return [prompts]
-    if len(prompts) and isinstance(prompts[0], Integral):
-        return [prompts]  # type: ignore[list-item]  # token ids of one prompt
-    return list(prompts)  # type: ignore[arg-type]

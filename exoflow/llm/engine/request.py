@@ -209,15 +209,3 @@ def client_of(labels: Mapping[str, str], group_by: Sequence[str]) -> tuple[str, 
     while client and not client[-1]:
         client.pop()
     return tuple(client)
-
-
-def one_for_each(adapter: str | Sequence[str | None] | None, count: int) -> list[str | None]:
-    """The adapters of so many prompts, of which one may have been given for all.
-
-    Raises:
-        ValueError: there are more prompts, or fewer.
-    """
-    adapters = [adapter] * count if adapter is None or isinstance(adapter, str) else list(adapter)
-    if len(adapters) != count:
-        raise ValueError(f"{count} prompts and {len(adapters)} adapters: give one for all, or one for each")
-    return adapters
