@@ -67,6 +67,12 @@ def test_what_can_never_fit_is_refused_and_the_engine_goes_on(
     assert_empty(engine)
 
 
+@pytest.mark.parametrize("settings", [{"pages": 10**11}, {"pages": 10**30}, {"pages": 3, "block": 10**12}])
+def test_more_pages_than_there_is_memory_for_are_refused_with_their_size(zoo: Zoo, settings: dict[str, int]) -> None:
+    with pytest.raises(LLMError, match=r"pages of .* tokens are .* GiB, which cpu does not have"):
+        Engine(zoo.path, **settings)
+
+
 def test_prompt_and_answer_may_fill_the_context_to_the_last_token(open_engine: Opens, zoo: Zoo) -> None:
     engine = open_engine()
     one = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)

@@ -107,7 +107,7 @@ def test_a_server_that_is_killed_starts_again_and_a_stop_lets_answers_end(
         (["{model}", "--max-body", "big"], "--max-body big: write a number of bytes"),
         (["{model}", "--block", "0"], "block=0: it must be at least 1"),
         (["{zoo}/r8"], "r8 is no model: it has no config.json"),
-        (["{model}", "--device", "abacus"], "device='abacus': give cpu"),
+        (["{model}", "--device", "abacus"], "device='abacus': give auto, cpu"),
     ],
 )
 def test_wrong_arguments_are_one_clear_line(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from exoflow.llm import EngineSpec, SamplingParams
+from exoflow.llm import EngineConfig, EngineSpec, SamplingParams
 from exoflow.llm.engine.prompts import one_for_each, params_of, prompts_of
 
 
@@ -91,3 +92,35 @@ def test_what_is_no_way_to_answer_is_refused_before_anything_starts() -> None:
     for adapters in (["a"], "a", {1: "a"}.keys()):
         with pytest.raises(TypeError, match="give a directory for each name"):
             EngineSpec("no such model", adapters=adapters)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"pages": 2.5}, TypeError, r"pages=2\.5: it is a whole number"),
+        ({"pages": "3"}, TypeError, "pages='3': it is a whole number"),
+        ({"pages": True}, TypeError, "a whole number"),
+        ({"max_batch": None}, TypeError, "a whole number"),
+        ({"pages": 0}, ValueError, "pages=0: it must be at least 1"),
+        ({"threads": 10**6}, ValueError, "threads=1000000: more than 1024"),
+        ({"seed": "s"}, TypeError, "a whole number"),
+        ({"slo_s": "6"}, TypeError, "a number"),
+        ({"slo_s": math.nan}, ValueError, "slo_s=nan"),
+        ({"cluster_s": math.nan}, ValueError, "cluster_s=nan"),
+        ({"memory_fraction": math.nan}, ValueError, "memory_fraction=nan"),
+        ({"prefix_cache": "no"}, TypeError, "prefix_cache='no': it is True or False"),
+        ({"device": "meta"}, ValueError, "device='meta': give auto, cpu"),
+        ({"device": "mps"}, ValueError, "give auto, cpu"),
+        ({"device": 0}, TypeError, "device=0: it is a text"),
+        ({"dtype": "float8"}, ValueError, "dtype='float8': there are auto, float32"),
+        ({"policy": "lifo"}, ValueError, "there are 'fcfs' and 'deadline'"),
+        ({"group_by": (1,)}, ValueError, "names of labels"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_starts(
+    wrong: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        EngineConfig(**wrong)
+    with pytest.raises(error, match=says):
+        EngineSpec("no such model", **wrong)

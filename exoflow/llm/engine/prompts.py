@@ -39,7 +39,7 @@ def check_prompt(prompt: object) -> None:
         return
     if isinstance(prompt, Collection) and not isinstance(prompt, bytes | Mapping):
         kinds = set(map(type, prompt))
-        if all(issubclass(kind, Integral) and kind is not bool for kind in kinds):
+        if all(issubclass(kind, Integral) and not issubclass(kind, bool) for kind in kinds):
             return
         if any(issubclass(kind, Mapping) for kind in kinds):
             prompt = next(iter(prompt))

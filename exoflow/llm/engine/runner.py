@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from exoflow.errors import LLMError
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import Batch, arrays_of, send
 from exoflow.llm.engine.config import EngineConfig
@@ -27,6 +29,9 @@ class Runner:
 
     Args:
         capture: how steps become graphs; None: by CUDA on a GPU, and not at all on a CPU.
+
+    Raises:
+        LLMError: there is no memory for so many pages.
     """
 
     def __init__(self, decoder: Decoder, config: EngineConfig, pages: int, capture: Capture | None = None) -> None:
@@ -36,7 +41,15 @@ class Runner:
         self.device = device
         self.pages = pages
         self.computes_meanwhile = device.type == "cuda"
-        self.pool = torch.zeros(geometry.layers, pages + 1, page_elems, dtype=decoder.embedding.dtype, device=device)
+        shape = geometry.layers, pages + 1, page_elems
+        try:
+            self.pool = torch.zeros(shape, dtype=decoder.embedding.dtype, device=device)
+        except (RuntimeError, TypeError) as error:  # there is not so much memory, or so large a number
+            gib = math.prod(shape) * decoder.embedding.element_size() / 2**30
+            raise LLMError(
+                f"{pages} pages of {config.block} tokens are {gib:.3g} GiB, which {device} does not have: give fewer"
+                " (pages), smaller ones (block), or neither"
+            ) from error
         self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
         self._block = config.block
         self._ops = select(self.pool, self.tables, geometry, config.block, shapes(config)[-1].rows)
