@@ -331,6 +331,9 @@ def test_a_description_is_checked_at_once_and_can_be_pickled(zoo: Zoo) -> None:
         EngineSpec(zoo.path, max_batch=0)
     with pytest.raises(ValueError, match="num_gpus"):
         EngineSpec(zoo.path, resources={"num_gpus": -1})
+    for executor in (None, "local"):
+        with pytest.raises(ValueError, match="give its executor, too"):
+            EngineSpec(zoo.path, executor=executor, resources={"num_gpus": 1})
     spec = EngineSpec(zoo.path, adapters={"r8": "r8"}, executor="ray", resources={"num_gpus": 1})
     copy = pickle.loads(pickle.dumps(spec))
     assert copy.how.setup == spec.how.setup

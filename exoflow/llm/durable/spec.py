@@ -126,6 +126,8 @@ class EngineSpec:
         check_executor(executor)
         for name, amount in (resources or {}).items():
             number(f"resources[{name!r}]", amount)
+        if resources and executor in (None, "local"):
+            raise ValueError(f"resources={dict(resources)!r} are what a worker must have: give its executor, too")
         of_name = tuple(sorted(settings.items()))
         if isinstance(queue, partial):
             queue = Making(queue.func, *queue.args, **queue.keywords)
