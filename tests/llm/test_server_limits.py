@@ -166,6 +166,7 @@ async def test_what_cannot_be_in_time_is_503(open_server: Callable[..., Served])
         ({"no_such_field": 1}, None),
         ({"model": None}, None),
         ({"stream_options": 5}, None),
+        ({"stream_options": {"include_obfuscation": True}}, None),
     ],
 )
 async def test_what_cannot_be_answered_is_400_and_says_why(served: Served, change: dict[str, Any], code: str) -> None:
@@ -192,11 +193,20 @@ async def test_a_body_that_is_no_request_is_400(served: Served, path: str, body:
     "messages",
     [
         [], "hi", [{}], [{"role": "user", "content": 5}], [{"role": "user", "content": [{"type": "image_url"}]}],
-        [{"content": "x"}], [{"role": "user", "content": "x" * 600}], [{"role": "user", "tool_calls": []}],
+        [{"content": "x"}], [{"role": "user", "content": "x" * 600}], [{"role": "user", "no_such_field": []}],
     ],
 )  # fmt: skip
 async def test_messages_that_are_none_are_400(served: Served, messages: Any) -> None:
     assert (await refused(served, "/v1/chat/completions", {"model": BASE, "messages": messages}))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "more", [{"tool_calls": [{}]}, {"function_call": {"name": "f"}}, {"refusal": "No."}, {"audio": {"id": "a"}}]
+)
+async def test_a_message_of_more_than_text_is_refused_by_the_fields_name(served: Served, more: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", **more}]
+    status, error = await refused(served, "/v1/chat/completions", {"model": BASE, "messages": messages})
+    assert (status, error["param"]) == (400, f"messages[1].{next(iter(more))}")
 
 
 async def test_a_body_that_is_too_long_is_413_and_is_not_read(open_server: Callable[..., Served]) -> None:
