@@ -62,7 +62,13 @@ class Message(_Strict):
 
     def check(self, where: str) -> None:
         """Raises Refusal: it has more than text; ``where`` it lies."""
-        neutral = {"refusal": "", "annotations": [], "audio": None, "function_call": None, "tool_calls": []}
+        neutral: dict[str, object] = {
+            "refusal": "",
+            "annotations": [],
+            "audio": None,
+            "function_call": None,
+            "tool_calls": [],
+        }
         _refuse_others(self, neutral, where)
 
     def plain(self) -> dict[str, object]:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exoflow.errors import AdapterError
+from exoflow.llm.engine.adapters import matching
 from exoflow.llm.engine.adapters.format import read_adapter
 from exoflow.llm.engine.geometry import Geometry
 
@@ -102,6 +103,24 @@ def test_fields_that_are_off_are_of_no_matter(adapter: Write, tiny: Geometry) ->
     directory, plain = adapter("off", **off), adapter("plain")
     versions = {read_adapter(path, tiny, max_rank=16)[0].version for path in (directory, plain)}
     assert len(versions) == 1
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"target_modules": "(([a-z_.0-9])+)+x"},
+        {"exclude_modules": "(([a-z_.0-9])+)+x"},
+        {"rank_pattern": {"(([a-z_.0-9])+)+x": 3}},
+        {"alpha_pattern": {"(([a-z_.0-9])+)+x": 3}},
+        {"layers_to_transform": [0], "layers_pattern": "(([a-z_.0-9])+)+x"},
+    ],
+    ids=lambda field: next(reversed(field)),
+)
+def test_a_regular_expression_that_takes_for_ever_is_refused(
+    adapter: Write, tiny: Geometry, field: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "LIMIT_S", 1)
+    refused(adapter(**field), tiny, "regular expressions take more than 1 s")
 
 
 @pytest.mark.parametrize("key", ["lm_head", "embed_tokens"])

@@ -76,7 +76,7 @@ def read_adapter(
     """
     path = Path(directory)
     before = _state(path)
-    config = read_config(path)
+    config = read_config(path, [*OUTSIDE, *(key for _, _, key in _modules(geometry))])
     parts = list(_parts(config, geometry))
     _check_targets(path, config, parts, max_rank)
     tensors = _read_tensors(path / WEIGHTS, parts, geometry, max_rank)
@@ -94,15 +94,19 @@ def read_adapter(
     return spec, matrices
 
 
-def _parts(config: LoraConfig, geometry: Geometry) -> Iterator[_Part]:
-    """In the order of layers, groups and modules."""
+def _modules(geometry: Geometry) -> Iterator[tuple[int, Module, str]]:
+    """With the layer and the key of each, in the order of layers, groups and modules."""
     for layer in range(geometry.layers):
         for group in geometry.groups:
             block = "self_attn" if group.name in ("qkv", "o") else "mlp"
             for module in group.modules:
-                key = f"model.layers.{layer}.{block}.{module.name}"
-                if config.targets(key):
-                    yield _Part(layer, module, key, config.rank(key), config.scale(key))
+                yield layer, module, f"model.layers.{layer}.{block}.{module.name}"
+
+
+def _parts(config: LoraConfig, geometry: Geometry) -> Iterator[_Part]:
+    for layer, module, key in _modules(geometry):
+        if config.targets(key):
+            yield _Part(layer, module, key, config.rank(key), config.scale(key))
 
 
 def _check_targets(path: Path, config: LoraConfig, parts: list[_Part], max_rank: int) -> None:
