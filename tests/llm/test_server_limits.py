@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,47 @@ async def test_a_message_of_more_than_text_is_refused_by_the_fields_name(served:
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", **more}]
     status, error = await refused(served, "/v1/chat/completions", {"model": BASE, "messages": messages})
     assert (status, error["param"]) == (400, f"messages[1].{next(iter(more))}")
+
+
+async def test_a_text_that_no_context_can_hold_is_refused_before_its_tokens_are_made(
+    open_server: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = open_server()
+    tokenizer, text = server.engine.model.tokenizer, "x" * 1_000_000
+
+    def encode(text: str) -> list[int]:
+        raise AssertionError(f"{len(text)} characters were read")
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    monkeypatch.setattr(tokenizer, "chat", encode)
+    for path, prompt in (
+        ("/v1/completions", {"prompt": ["a", text]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+    ):
+        status, error = await refused(server, path, {"model": BASE, "max_tokens": 5} | prompt)
+        assert (status, error["code"]) == (400, "context_length_exceeded")
+
+
+async def test_who_asks_what_is_short_does_not_wait_for_long_texts_of_others(
+    open_server: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = open_server()
+    done, encode = threading.Event(), server.engine.model.tokenizer.encode
+
+    def slow(text: str) -> list[int]:
+        done.wait()
+        return encode(text)
+
+    monkeypatch.setattr(server.engine.model.tokenizer, "encode", slow)
+    async with server.http() as http:
+        asking = [asyncio.create_task(http.post("/v1/completions", json=LONG_BODY)) for _ in range(50)]
+        await until(lambda: server.service._open_answers == 50)
+        try:
+            assert (await http.get("/metrics")).status_code == 200  # it needs a thread, too
+        finally:
+            done.set()
+        await asyncio.gather(*asking)
+    await server.is_idle()
 
 
 async def test_a_body_that_is_too_long_is_413_and_is_not_read(open_server: Callable[..., Served]) -> None:

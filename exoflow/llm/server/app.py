@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from exoflow.errors import AdapterError, LLMError
+from exoflow.errors import AdapterError, ContextTooLong, LLMError
 from exoflow.http.tokens import Tokens
 from exoflow.llm.engine.request import SamplingParams
 from exoflow.llm.server.answering import EventStream, pieces, unless_gone, whole
@@ -35,6 +36,7 @@ MAX_BODY_BYTES = 8 << 20
 ANSWERS_MAX = 256
 """Of one request: its prompts times n."""
 Route_ = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 
 
 class Service:
@@ -62,6 +64,7 @@ class Service:
         self._tokens = tokens or Tokens()
         self._max_body = max_body
         self._meters = Meters(engine)
+        self._tokenising = ThreadPoolExecutor(thread_name_prefix="exoflow-llm-tokenising")
         self._open: set[Generation] = set()
         self._open_answers = 0
         self._all_ended = asyncio.Event()
@@ -75,7 +78,8 @@ class Service:
         asked = decoded(await self._body(request), ChatRequest)
         adapter = await self._adapter(asked)
         messages = [message.plain() for message in asked.messages]
-        prompt = await asyncio.to_thread(self.engine.model.tokenizer.chat, messages)
+        self._check_length(str(message["content"]) for message in messages)
+        prompt = await self._tokenised(lambda: self.engine.model.tokenizer.chat(messages))
         max_tokens = asked.max_completion_tokens or asked.max_tokens or max(1, self._room(prompt, adapter))
         params = asked.params(max_tokens, asked.counted_logprobs)
         return await self._answer(request, asked, [prompt], params, adapter)
@@ -85,7 +89,22 @@ class Service:
         asked = decoded(await self._body(request), CompletionRequest)
         adapter = await self._adapter(asked)
         params = asked.params(asked.max_tokens or 16, asked.logprobs)
+        for prompt in asked.prompts:
+            self._check_length([prompt] if isinstance(prompt, str) else [])
         return await self._answer(request, asked, asked.prompts, params, adapter)
+
+    def _check_length(self, texts: Iterable[str]) -> None:
+        """Raises ContextTooLong: whatever its tokens are. To find them takes seconds where a text has megabytes."""
+        length, most = sum(map(len, texts)), self.engine.max_context * self.engine.model.tokenizer.longest
+        if length > most:
+            raise ContextTooLong(
+                f"the prompt has {length:,} characters: {self.engine.max_context:,} tokens, the model's context, are"
+                f" {most:,} at most"
+            )
+
+    async def _tokenised(self, work: Callable[[], T]) -> T:
+        """In threads of its own, so that nothing else waits for long texts."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenising, work)
 
     async def _adapter(self, asked: ChatRequest | CompletionRequest) -> str | None:
         """The adapter that is asked for, loaded; None: the base."""
@@ -138,7 +157,7 @@ class Service:
         self._open_answers += count
         begun = time.monotonic()
         try:
-            generations = await asyncio.to_thread(self._submit, prompts, params, adapter, labels)
+            generations = await self._tokenised(lambda: self._submit(prompts, params, adapter, labels))
         except BaseException:
             self._open_answers -= count
             raise
