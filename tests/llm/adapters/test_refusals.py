@@ -210,7 +210,15 @@ def test_files_that_are_not_there_are_told(adapter: Write, tiny: Geometry, tmp_p
     (directory / WEIGHTS).unlink()
     refused(directory, tiny, WEIGHTS)
     (directory / WEIGHTS).mkdir()
-    refused(directory, tiny, WEIGHTS)
+    refused(directory, tiny, f"{WEIGHTS} is no file")
+    (directory / WEIGHTS).rmdir()
+    (directory / WEIGHTS).symlink_to("elsewhere")
+    refused(directory, tiny, f"{WEIGHTS} is a link to elsewhere")
+
+
+def test_a_path_that_no_system_takes_is_refused(tmp_path: Path, tiny: Geometry) -> None:
+    refused(tmp_path / ("x" * 300), tiny, "File name too long")
+    refused(tmp_path / ("\N{SNOWMAN}" * 90), tiny, "File name too long")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe{", b"[" * 100_000, b'{"r": ' + b"1" * 9_999])
