@@ -133,7 +133,10 @@ def serve(
         if not debug:
             log_requests("exoflow.llm")
         with bound_to(host, port) as bound, _loaded(terminal, model, config, queue) as engine:
-            _serve(engine, name, bound, tokens, adapters, named, max_body=most, grace_s=grace, terminal=terminal)
+            _serve(
+                engine, name, bound, tokens, adapters, named,
+                any_host=no_auth, max_body=most, grace_s=grace, terminal=terminal,
+            )  # fmt: skip
 
 
 def make_adapters(
@@ -182,7 +185,7 @@ def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue |
 
 def _serve(
     engine: Engine, name: str, bound: socket.socket, tokens: Tokens, folder: Path | None, named: Mapping[str, Path],
-    *, max_body: int, grace_s: float, terminal: Terminal,
+    *, any_host: bool, max_body: int, grace_s: float, terminal: Terminal,
 ) -> None:  # fmt: skip
     import asyncio
 
@@ -191,7 +194,7 @@ def _serve(
     from exoflow.llm.server.library import Library
 
     library = Library(engine, name, folder=folder, named=named)
-    service = Service(engine, name, library, tokens=tokens, max_body=max_body)
+    service = Service(engine, name, library, tokens=tokens, any_host=any_host, max_body=max_body)
     server = Server(make_app(service), service.drain, "answers", grace_s=grace_s, tell=terminal.say)
 
     async def main() -> None:

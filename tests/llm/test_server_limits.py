@@ -78,7 +78,9 @@ async def test_a_reader_that_is_slow_stops_nobody(served: Served) -> None:
     host, port = served.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1)
     body = json.dumps(LONG_BODY | {"stream": True, "n": 8, "logprobs": 20}).encode()
-    writer.write(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
     await writer.drain()
     assert await reader.read(1)
     async with served.openai() as client:
@@ -272,6 +274,31 @@ async def test_a_body_that_is_too_long_is_413_and_is_not_read(open_server: Calla
 async def test_other_paths_and_methods_are_errors_of_the_same_form(served: Served) -> None:
     assert (await refused(served, "/v1/embeddings", {}))[0] == 404
     assert (await refused(served, "/v1/models", {}))[0] == 405
+    async with served.http() as http:
+        assert "GET" in (await http.post("/v1/models")).headers["Allow"]
+
+
+async def test_who_leaves_while_sending_is_counted_as_gone(open_server: Callable[..., Served]) -> None:
+    server = open_server()
+    host, port = server.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+    await writer.drain()
+    writer.close()
+    async with server.http() as http:
+        while "exoflow_llm_refusals_total" not in (metrics := (await http.get("/metrics")).text):
+            pass
+    assert 'exoflow_llm_refusals_total{status="499"} 1.0' in metrics
+
+
+async def test_a_mistake_of_the_servers_says_that_it_closes(
+    open_server: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = open_server()
+    monkeypatch.setattr(server.library, "names", None)
+    async with server.http() as http:
+        answer = await http.get("/v1/models")
+    assert (answer.status_code, answer.headers["Connection"]) == (500, "close")
 
 
 # -- who may ask -----------------------------------------------------------------------------------------------------
@@ -293,6 +320,27 @@ async def test_only_those_with_a_key_may_ask(open_server: Callable[..., Served])
 
 async def test_without_keys_a_page_of_another_site_may_not_ask(served: Served) -> None:
     assert (await refused(served, "/v1/completions", LONG_BODY, Origin="http://evil.example"))[0] == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil", "["])
+async def test_without_keys_a_name_that_anybody_can_give_to_this_machine_is_not_its(served: Served, host: str) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert (await refused(served, "/v1/completions", LONG_BODY, **headers))[0] == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:3000", "127.0.0.1", "[::1]:8000", "10.0.0.7:80", "LOCALHOST", "a.localhost"]
+)
+async def test_without_keys_this_machine_is_asked_by_its_names(served: Served, host: str) -> None:
+    async with served.http() as http:
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        assert (await http.get("/v1/models", headers=headers)).status_code == 200
+
+
+async def test_behind_something_that_asks_who_it_is_every_name_is_good(open_server: Callable[..., Served]) -> None:
+    server = open_server(any_host=True)
+    async with server.http() as http:
+        assert (await http.get("/v1/models", headers={"Host": "models.example"})).status_code == 200
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from exoflow.errors import AdapterError, ContextTooLong, LLMError
+from exoflow.http.pages import why_not
 from exoflow.http.tokens import Tokens
 from exoflow.llm.engine.request import SamplingParams
 from exoflow.llm.server.answering import EventStream, pieces, unless_gone, whole
@@ -25,7 +26,7 @@ from exoflow.llm.server.answers import Form, Json
 from exoflow.llm.server.asked import ChatRequest, CompletionRequest, LoadRequest, UnloadRequest, decoded
 from exoflow.llm.server.library import Library
 from exoflow.llm.server.metrics import CONTENT_TYPE, Meters
-from exoflow.llm.server.refusals import Refusal, no_model, refusal_of
+from exoflow.llm.server.refusals import GONE, Refusal, no_model, refusal_of
 
 if TYPE_CHECKING:
     from exoflow.llm.engine.engine import Engine, Prompt
@@ -46,6 +47,7 @@ class Service:
         name: the base model's, for clients.
         library: the adapters.
         tokens: API keys, by whose they are; none: everybody may ask.
+        any_host: without tokens, take requests to whatever name: something in front says who may ask.
         max_body: bytes of a request's body.
     """
 
@@ -56,12 +58,14 @@ class Service:
         library: Library,
         *,
         tokens: Tokens | None = None,
+        any_host: bool = False,
         max_body: int = MAX_BODY_BYTES,
     ) -> None:
         self.engine = engine
         self.name = name
         self.library = library
         self._tokens = tokens or Tokens()
+        self._any_host = any_host
         self._max_body = max_body
         self._meters = Meters(engine)
         self._tokenising = ThreadPoolExecutor(thread_name_prefix="exoflow-llm-tokenising")
@@ -261,10 +265,8 @@ class Service:
     async def authorised(self, route: Route_, request: Request) -> Response:
         """Only for those who may ask."""
         self._refuse_when_stopping()
-        origin = request.headers.get("origin")
-        if not self._tokens and origin and origin.partition("://")[2] != request.headers.get("host"):
-            # Any page can make a browser on this machine ask: without keys its word for where it is has to do.
-            raise Refusal(403, f"a page of {origin} asks: serve with API keys, if it may")
+        if not self._tokens and (why := why_not(request.headers, any_host=self._any_host)):
+            raise Refusal(403, f"{why}: serve with API keys, if it may be")
         tenant = self._tokens.name_of(request.headers.get("authorization")) if self._tokens else ""
         if tenant is None:
             raise Refusal(401, "the API key is missing or wrong: Authorization: Bearer KEY", code="invalid_api_key")
@@ -304,7 +306,9 @@ def make_app(service: Service) -> Starlette:
             Route("/health", service.health),
             Route("/metrics", service.metrics),
         ],
-        exception_handlers=dict.fromkeys((Refusal, LLMError, HTTPException, Exception), service.refusal),
+        exception_handlers=dict.fromkeys(
+            (Refusal, LLMError, HTTPException, ClientDisconnect, Exception), service.refusal
+        ),
     )
 
 
@@ -314,7 +318,9 @@ def _refusal_of(error: Exception) -> Refusal:
     if isinstance(error, LLMError):
         return refusal_of(error)
     if isinstance(error, HTTPException):
-        return Refusal(error.status_code, error.detail)
+        return Refusal(error.status_code, error.detail, headers=error.headers)
+    if isinstance(error, ClientDisconnect):
+        return Refusal(GONE, "the client has gone")
     return Refusal(500, f"a mistake of the server's: {type(error).__name__}")  # its log has the rest
 
 
