@@ -70,6 +70,17 @@ async def test_an_adapter_that_appears_in_the_folder_is_found(
         assert await ask(client, "late") == expected(server, zoo.folders["mlp"])
 
 
+async def test_an_adapter_whose_folder_is_gone_is_listed_as_long_as_it_answers(
+    open_server: Callable[..., Served], folder: Path
+) -> None:
+    server = open_server(folder)
+    async with server.openai() as client:
+        await ask(client, "one")
+        shutil.rmtree(folder / "one")
+        assert "one" in [model.id async for model in client.models.list()]
+        assert await ask(client, "one")
+
+
 async def test_many_who_ask_for_the_same_new_adapter_load_it_once(
     open_server: Callable[..., Served], folder: Path
 ) -> None:

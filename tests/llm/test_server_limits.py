@@ -181,6 +181,22 @@ async def test_what_cannot_be_answered_is_400_and_says_why(served: Served, chang
 
 
 @pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}, "response_format"),
+    ],
+)
+async def test_a_refusal_names_the_field(served: Served, change: dict[str, Any], param: str) -> None:
+    body = {"model": BASE, "messages": [{"role": "user", "content": "x"}]} | change
+    status, error = await refused(served, "/v1/chat/completions", body)
+    assert (status, error["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "\xff"}', b'{"a":' * 50_000, b"[" * 100_000, b'"x"',

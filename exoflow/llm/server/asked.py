@@ -172,13 +172,16 @@ class _Asked(_Strict):
                 regex=regex,
             )
         except ValueError as error:
-            raise Refusal(400, str(error), param=str(error).split("=", 1)[0]) from error
+            name = str(error).partition("=")[0]
+            raise Refusal(400, str(error), param=name if name.isidentifier() else None) from error
 
     def _structure(self) -> tuple[str | dict[str, Any] | None, str | None]:
         structure = self.structured_outputs or Structure()
         schema, wanted = structure.json, self.response_format
+        if schema is not None and structure.regex is not None:
+            raise Refusal(400, "structured_outputs: give json or regex", param="structured_outputs")
         if wanted is not None and wanted.type != "text":
-            if schema is not None:
+            if schema is not None or structure.regex is not None:
                 raise Refusal(400, "response_format and structured_outputs: give one", param="response_format")
             if wanted.type == "json_schema" and wanted.json_schema is None:
                 raise Refusal(400, "response_format: json_schema is missing", param="response_format")
@@ -206,6 +209,8 @@ class ChatRequest(_Asked, kw_only=True):
         super().check()
         for place, message in enumerate(self.messages):
             message.check(f"messages[{place}].")
+        if self.top_logprobs and not self.logprobs:
+            raise Refusal(400, "top_logprobs: they are given with logprobs=true only", param="top_logprobs")
 
     def _neutral(self) -> dict[str, object]:
         return {

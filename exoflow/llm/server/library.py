@@ -94,7 +94,7 @@ class Library:
     async def names(self) -> list[str]:
         """All, whether they were loaded or not."""
         found = set(await asyncio.to_thread(self.found))
-        return sorted((found | set(self._named)) - self._withdrawn - {self._reserved})
+        return sorted((found | set(self._named) | self._loaded) - self._withdrawn - {self._reserved})
 
     def found(self) -> list[str]:
         """Those in the folder."""
