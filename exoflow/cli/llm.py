@@ -15,6 +15,7 @@ from exoflow.cli.listening import bound_to, bytes_of, check_host, log_requests, 
 from exoflow.cli.options import DebugOption, pairs
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count, size
+from exoflow.errors import LLMError
 from exoflow.llm import EngineConfig
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def serve(
         except ValueError as error:
             raise WrongUsage(str(error)) from error
         most = bytes_of(max_body, "--max-body")
+        check_model(model)
         if not debug:
             log_requests("exoflow.llm")
         with bound_to(host, port) as bound, _loaded(terminal, model, config, queue) as engine:
@@ -176,7 +178,10 @@ def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue |
     with terminal.waiting(text):
         from exoflow.llm import Engine
 
-        engine = Engine(model, queue=queue, **asdict(config))
+        try:
+            engine = Engine(model, queue=queue, **asdict(config))
+        except LLMError as error:  # all that it was told is in the command line
+            raise WrongUsage(str(error)) from error
     with engine:
         with terminal.waiting(f"warming up {model}"):
             engine.warm_up()
@@ -199,6 +204,10 @@ def _serve(
 
     async def main() -> None:
         terminal.say(f"serving {_shown(engine, name, library, folder)} at {listen(bound)}")
+        if (most := engine.room([])) < engine.max_context:
+            terminal.say(
+                f"prompt and answer can have {most:,} tokens, of the model's {engine.max_context:,}: see --pages"
+            )
         watching = asyncio.create_task(stop_with_engine())
         await server.serve([bound])
         watching.cancel()
@@ -229,8 +238,18 @@ def _name_of(model: str) -> str:
     return path.resolve().name if path.is_dir() else path.stem if path.suffix == ".gguf" else model
 
 
+def check_model(name: str) -> None:
+    """Raises WrongUsage: there is no such model. Found out before torch is imported, which takes seconds."""
+    from exoflow.llm.engine.models.sources import find_model
+
+    try:
+        find_model(name)
+    except LLMError as error:
+        raise WrongUsage(str(error)) from error
+
+
 def _named(texts: list[str] | None, base: str) -> dict[str, Path]:
-    found = {name: Path(path).expanduser() for name, path in pairs(texts, "--adapter").items()}
+    found = {name: Path(path).expanduser() for name, path in pairs(texts, "--adapter", "NAME=PATH").items()}
     for name, path in found.items():
         if name == base:
             raise WrongUsage(f"--adapter {name}: that is the base model's name; see --served-model-name")
@@ -241,7 +260,7 @@ def _named(texts: list[str] | None, base: str) -> dict[str, Path]:
 
 def _queue(fair: bool, weight: list[str] | None, tokens: Tokens) -> Queue | None:
     """Who is next; None: who came first."""
-    weights = pairs(weight, "--weight")
+    weights = pairs(weight, "--weight", "NAME=W")
     if not fair:
         if weights:
             raise WrongUsage("--weight says how an engine is shared: give --fair, too")

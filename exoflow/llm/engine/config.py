@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import Literal
 
 Policy = Literal["fcfs", "deadline"]
+THREADS_MAX = 1024
+"""Torch ends the process where the system refuses it so many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,12 @@ class EngineConfig:
                 and value < 1
             ):
                 raise ValueError(f"{field.name}={value}: it must be at least 1")
+        if self.threads is not None and self.threads > THREADS_MAX:
+            raise ValueError(f"threads={self.threads}: it can be 1 to {THREADS_MAX}")
+        if re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is None:
+            raise ValueError(f"device={self.device!r}: give cpu, cuda or cuda:1")
+        if self.dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(f"dtype={self.dtype!r}: there are float32, bfloat16, float16")
         if self.token_budget < self.max_batch:
             raise ValueError(
                 f"token_budget={self.token_budget} is less than max_batch={self.max_batch}: all could not decode"
