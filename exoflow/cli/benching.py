@@ -21,6 +21,7 @@ from rich.table import Table
 from exoflow.cli.failures import WrongUsage, reported
 from exoflow.cli.listening import need
 from exoflow.cli.llm import check_model
+from exoflow.cli.making import ranks_of
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count, duration as lasting
@@ -223,12 +224,10 @@ def _folders(
         return
     from exoflow.llm.bench.adapters import make_adapters
 
-    dealt = ranks.split(",")
-    if not all(rank.isdecimal() and int(rank) for rank in dealt):
-        raise WrongUsage(f"--ranks {ranks}: write numbers from 1, as 8,16,64")
+    dealt = ranks_of(ranks)
     with tempfile.TemporaryDirectory(prefix="exoflow-bench-") as place:
         with terminal.waiting(f"making {count(adapters, 'random adapter')}"):
-            made = make_adapters(place, geometry, adapters, [int(rank) for rank in dealt])  # type: ignore[arg-type]
+            made = make_adapters(place, geometry, adapters, dealt)  # type: ignore[arg-type]
         yield list(made.values())
 
 

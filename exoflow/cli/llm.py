@@ -141,34 +141,6 @@ def serve(
             )  # fmt: skip
 
 
-def make_adapters(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where they are written.", show_default=False)],
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Which they are for.")] = "smollm2",
-    number: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 8,
-    ranks: Annotated[str, typer.Option("--ranks", metavar="R,R,…", help="Dealt out in turn.")] = "8",
-    attention: Annotated[bool, typer.Option("--attention", help="Change q, k, v and o only.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="The same one writes the same bytes.")] = 0,
-    debug: DebugOption = False,
-) -> None:
-    """Write LoRA adapters with random weights, in PEFT's format, to try an engine with."""
-    terminal = Terminal()
-    with reported(terminal, debug=debug):
-        need("llm", "torch", "transformers")
-        from exoflow.llm.bench import adapters
-        from exoflow.llm.engine.models.loading import geometry_of, read_config
-        from exoflow.llm.engine.models.sources import find_model
-
-        dealt = ranks.split(",")
-        if not all(rank.strip().isdecimal() and int(rank) for rank in dealt):
-            raise WrongUsage(f"--ranks {ranks}: write numbers from 1, as 8,16,64")
-        with terminal.waiting(f"writing {count(number, 'adapter')}"):
-            adapters.make_adapters(
-                directory, geometry_of(read_config(find_model(model))), number, [int(rank) for rank in dealt],
-                adapters.ATTENTION if attention else adapters.ALL, seed, base_model=model,
-            )  # fmt: skip
-        terminal.say(f"{count(number, 'adapter')} in {directory}")
-
-
 @contextmanager
 def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue | None) -> Iterator[Engine]:
     """The engine, closed at the end."""
