@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from exoflow.errors import LLMError
+from exoflow.extras import needed
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
@@ -56,9 +57,6 @@ class Engine:
     """
 
     def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
-        from exoflow.llm.engine.assembly import assemble  # torch: not before it is used
-        from exoflow.llm.engine.grammar import Grammars
-
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
         self._changed = threading.Condition()
         self._orders: deque[Order] = deque()
@@ -67,13 +65,17 @@ class Engine:
         self._error: LLMError | None = None
         self._pinned: dict[str, str] = {}
         self._pinning = threading.Lock()
-        self.model, self._store, self._core = assemble(
-            str(model),
-            self.config,
-            Fcfs(self.config.cluster_s) if queue is None else queue,
-            wake=self._wake,
-            forgotten=self._forgotten,
-        )
+        with needed("Engine", "llm"):  # torch: not before it is used
+            from exoflow.llm.engine.assembly import assemble
+            from exoflow.llm.engine.grammar import Grammars
+
+            self.model, self._store, self._core = assemble(
+                str(model),
+                self.config,
+                Fcfs(self.config.cluster_s) if queue is None else queue,
+                wake=self._wake,
+                forgotten=self._forgotten,
+            )
         self._vocab = self.model.decoder.embedding.shape[0]
         self._grammars = Grammars(self.model.tokenizer, self._vocab)
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
