@@ -156,8 +156,11 @@ class Service:
         count, config = params.n * len(prompts), self.engine.config
         if not 1 <= count <= ANSWERS_MAX:
             raise Refusal(400, f"{count} answers are asked for: it can be 1 to {ANSWERS_MAX}", param="n")
-        if self._open_answers + count > config.max_waiting + config.max_batch:
-            raise Refusal(429, f"{self._open_answers} answers are under way", code="overloaded", wait_s=1)
+        most = config.max_waiting + config.max_batch
+        if count > most:
+            raise Refusal(400, f"{count} answers are asked for: this server has {most} under way at most", param="n")
+        if self._open_answers + count > most:
+            raise Refusal(429, f"{most} answers can be under way: ask again later", code="overloaded", wait_s=1)
         self._open_answers += count
         begun = time.monotonic()
         try:
