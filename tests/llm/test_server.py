@@ -203,3 +203,14 @@ async def test_metrics_tell_of_each_adapter(served: Served) -> None:
     assert 'exoflow_llm_adapter_loads_total{adapter="ranks"' in text
     assert "exoflow_llm_first_token_seconds_count" in text
     assert "exoflow_llm_pages 400.0" in text
+    assert "\nexoflow_llm_step_seconds " in text
+
+
+async def test_metrics_of_an_engine_that_is_idle_are_zero(served: Served) -> None:
+    async with served.openai() as client, served.http() as http:
+        await client.completions.create(model="ranks", prompt=TEXT, **GREEDY)
+        await served.is_idle()
+        text = (await http.get("/metrics")).text
+    for state in ("running", "waiting", "loading"):
+        for adapter in ("", "ranks"):
+            assert f'exoflow_llm_requests_{state}{{adapter="{adapter}"}} 0.0' in text

@@ -193,6 +193,14 @@ async def test_a_server_without_a_folder_loads_what_it_was_given_and_nothing_els
     assert (await post(server, "load_lora_adapter", lora_name="x", lora_path=str(zoo.folders["mlp"])))[0] == 400
 
 
+async def test_the_base_model_is_not_unloaded(open_server: Callable[..., Served], folder: Path) -> None:
+    server = open_server(folder)
+    async with server.http() as http:
+        answer = await http.post("/v1/unload_lora_adapter", json={"lora_name": BASE})
+    assert answer.status_code == 400
+    assert "is the base model" in answer.json()["error"]["message"]
+
+
 async def test_nothing_takes_the_base_models_name(zoo: Zoo, open_server: Callable[..., Served], folder: Path) -> None:
     shutil.copytree(zoo.folders["mlp"], folder / BASE)
     server = open_server(folder)

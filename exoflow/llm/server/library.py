@@ -78,7 +78,9 @@ class Library:
             return ref
 
     async def unload(self, name: str) -> None:
-        """Raises Refusal: nothing has this name."""
+        """Raises Refusal: nothing has this name, or it is the base model's."""
+        if name == self._reserved:
+            raise Refusal(400, f"{name!r} is the base model: adapters can be unloaded", param="lora_name")
         if await asyncio.to_thread(self._path, name) is None and name not in self._loaded:
             raise no_model(name)
         async with self._lock(name):
