@@ -1,13 +1,13 @@
 """The command line."""
 
+import sys
+
 
 def main() -> None:
     """Run ``exoflow`` with this process's arguments."""
-    import sys
-
     try:
         from exoflow.cli.app import app
-    except KeyboardInterrupt:  # it takes a moment, and nothing has begun
-        sys.exit(130)
 
-    app(prog_name="exoflow")
+        app(prog_name="exoflow")
+    except KeyboardInterrupt:  # before a command has begun: imports take a moment
+        sys.exit(130)

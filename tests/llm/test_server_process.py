@@ -148,6 +148,25 @@ print([CliRunner().invoke(app, ["llm", "serve", *words]).exit_code for words in 
     assert done.stdout == "[2, 2, 2] False\n"
 
 
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback() -> None:
+    program = """
+import sys, typer
+from exoflow.cli import main
+def interrupted(*_):
+    raise KeyboardInterrupt
+if sys.argv.pop() == "imports":
+    sys.modules.pop("exoflow.cli.app", None)
+    sys.meta_path.insert(0, type("Finder", (), {"find_spec": interrupted}))
+else:
+    typer.main.get_command = interrupted
+main()
+"""
+    for when in ("imports", "options"):
+        command = [sys.executable, "-c", program, "--help", when]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_pool_that_holds_less_than_the_model_can_read_is_told(zoo: Zoo) -> None:
     process = Process(str(zoo.path), "--port", "0", "--pages", "3", "--threads", "1")
     with process.process:
