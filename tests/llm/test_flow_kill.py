@@ -102,17 +102,12 @@ class Lives:
 
     def recorded(self) -> set[int]:
         """The prompts whose answers are durable."""
-        words = [
-            sys.executable,
-            "-c",
-            "from exoflow.cli import main; main()",
-            "show",
-            "tales",
-            "--store",
-            "store",
-            "--json",
-        ]
-        shown = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, timeout=100, check=True)
+        from typer.testing import CliRunner
+
+        from exoflow.cli.app import app
+
+        shown = CliRunner().invoke(app, ["show", "tales", "--store", str(self.folder / "store"), "--json"])
+        assert shown.exit_code == 0, shown.stderr
         calls = [call for call in json.loads(shown.stdout)["calls"] if call["task"] == "generate"]
         return {int(call["id"].rpartition("#")[2]) for call in calls if call["attempts"][-1]["saved"]}
 
