@@ -125,7 +125,7 @@ class EngineActor:
     """
 
     def __init__(self, model: str, settings: Mapping[str, object], queue_of: Callable[[], Queue] | None) -> None:
-        from exoflow.llm.engine.engine import Engine
+        from exoflow.llm import Engine
 
         self._host = Host(Engine(model, queue=queue_of() if queue_of else None, **settings))
         self._running: dict[int, tuple[Prompted, Generation]] = {}

@@ -173,7 +173,7 @@ def _engine(setup: Setup) -> Asked:
     if setup.executor is not None and setup.executor != "local":
         arguments = (setup.model, dict(setup.settings), setup.queue)
         return RemoteEngine(open_executor(setup.executor), arguments, dict(setup.resources))
-    from exoflow.llm.engine.engine import Engine  # torch: not before it is wanted
+    from exoflow.llm import Engine  # torch: not before it is wanted
 
     return EngineHere(Engine(setup.model, queue=setup.queue() if setup.queue else None, **dict(setup.settings)))
 

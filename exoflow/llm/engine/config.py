@@ -11,6 +11,7 @@ from exoflow.llm.engine.kinds import FLAG, NUMBER, TEXT, WHOLE, check_kinds
 Policy = Literal["fcfs", "deadline"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 THREADS_MAX = 1024
+"""Torch ends the process where the system refuses it so many."""
 COUNTS = (
     "pages", "block", "max_batch", "token_budget", "max_context", "max_waiting", "adapter_slots", "max_rank",
     "host_cache_bytes", "tensor_parallel", "threads",
@@ -77,11 +78,11 @@ class EngineConfig:
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: it must be at least 1")
         if self.threads is not None and self.threads > THREADS_MAX:
-            raise ValueError(f"threads={self.threads}: more than {THREADS_MAX} are none")
+            raise ValueError(f"threads={self.threads}: it can be 1 to {THREADS_MAX}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"device={self.device!r}: give auto, cpu, cuda or cuda:1")
+            raise ValueError(f"device={self.device!r}: give cpu, cuda or cuda:1")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype={self.dtype!r}: there are {', '.join(DTYPES)}")
+            raise ValueError(f"dtype={self.dtype!r}: there are {', '.join(DTYPES[1:])}")
         if self.token_budget < self.max_batch:
             raise ValueError(
                 f"token_budget={self.token_budget} is less than max_batch={self.max_batch}: all could not decode"

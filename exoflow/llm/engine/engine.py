@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from exoflow.errors import LLMError
+from exoflow.extras import needed
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
@@ -54,9 +55,6 @@ class Engine:
     """
 
     def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
-        from exoflow.llm.engine.assembly import assemble  # torch: not before it is used
-        from exoflow.llm.engine.grammar import Grammars
-
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
         self._changed = threading.Condition()
         self._orders: deque[Order] = deque()
@@ -65,13 +63,17 @@ class Engine:
         self._error: LLMError | None = None
         self._pinned: dict[str, str] = {}
         self._naming = threading.Lock()
-        self.model, self._store, self._core = assemble(
-            str(model),
-            self.config,
-            Fcfs(self.config.cluster_s) if queue is None else queue,
-            wake=self._wake,
-            forgotten=self._forgotten,
-        )
+        with needed("Engine", "llm"):  # torch: not before it is used
+            from exoflow.llm.engine.assembly import assemble
+            from exoflow.llm.engine.grammar import Grammars
+
+            self.model, self._store, self._core = assemble(
+                str(model),
+                self.config,
+                Fcfs(self.config.cluster_s) if queue is None else queue,
+                wake=self._wake,
+                forgotten=self._forgotten,
+            )
         self._vocab = self.model.decoder.embedding.shape[0]
         self._grammars = Grammars(self.model.tokenizer, self._vocab)
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
@@ -315,8 +317,9 @@ class Engine:
         tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             raise WrongRequest(f"the prompt has a token that there is not: they are 0 to {self._vocab - 1}")
-        if params.n > self.config.max_waiting:
-            raise WrongRequest(f"n={params.n} is more than may wait at once (max_waiting={self.config.max_waiting})")
+        most = self.config.max_batch + self.config.max_waiting
+        if params.n > most:
+            raise WrongRequest(f"n={params.n} is more than can ever be here at once: {most}, max_batch + max_waiting")
         grammars = self._grammars.begin(params)
         ref = self._store.hold(adapter) if adapter is not None else None
         client = client_of(labels, self.config.group_by)

@@ -387,8 +387,9 @@ class Scheduler:
                 f" the {self.max_context} of the context: shorten the prompt or lower max_tokens"
             )
         self._check_room(request)
-        if waiting >= self.config.max_waiting:
-            raise Overloaded(f"{waiting} requests wait already (max_waiting)")
+        at_once = max(0, self.config.max_batch - len(self.running) - len(self.loading))  # they only seem to wait
+        if waiting - at_once >= self.config.max_waiting:
+            raise Overloaded(f"max_waiting={self.config.max_waiting}: so many requests wait already")
 
     def _check_room(self, request: Request) -> None:
         """It could run if there were only what is pinned besides."""
