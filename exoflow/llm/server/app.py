@@ -29,8 +29,9 @@ from exoflow.llm.server.metrics import CONTENT_TYPE, Meters
 from exoflow.llm.server.refusals import GONE, Refusal, no_model, refusal_of
 
 if TYPE_CHECKING:
-    from exoflow.llm.engine.engine import Engine, Prompt
+    from exoflow.llm.engine.engine import Engine
     from exoflow.llm.engine.generation import Generation
+    from exoflow.llm.engine.prompts import Prompt
 
 logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 << 20
