@@ -102,7 +102,7 @@ def test_what_is_no_way_to_answer_is_refused_before_anything_starts() -> None:
         ({"pages": True}, TypeError, "a whole number"),
         ({"max_batch": None}, TypeError, "a whole number"),
         ({"pages": 0}, ValueError, "pages=0: it must be at least 1"),
-        ({"threads": 10**6}, ValueError, "threads=1000000: more than 1024"),
+        ({"threads": 10**6}, ValueError, "threads=1000000: it can be 1024 at most"),
         ({"seed": "s"}, TypeError, "a whole number"),
         ({"slo_s": "6"}, TypeError, "a number"),
         ({"slo_s": math.nan}, ValueError, "slo_s=nan"),
