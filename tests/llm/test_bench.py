@@ -81,7 +81,7 @@ def test_the_base_alone_is_shown_as_a_table(zoo: Zoo) -> None:
         (["--cv", "-1"], "--cv -1: it must be positive"),
         (["--slo", "nan"], "--slo nan: it must be positive"),
         (["--models", "a"], "--models is of a server"),
-        (["--dtype", "float8"], "dtype='float8': there are auto, float32"),
+        (["--dtype", "float8"], "dtype='float8': there are float32"),
         (["--ranks", "x"], "8,16,64"),
         (["--policy", "fair"], "fcfs"),
         (["--max-batch", "0"], "at least 1"),

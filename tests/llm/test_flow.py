@@ -280,13 +280,13 @@ def test_a_flow_waits_while_others_keep_its_engine_busy(open_engine: Callable[..
 def test_more_answers_to_one_prompt_than_may_ever_wait_are_no_overload(
     open_engine: Callable[..., Engine], store: str
 ) -> None:
-    engine = open_engine(max_waiting=6)
+    engine = open_engine(max_waiting=4, max_batch=2)
 
     @flow
     def tales(n: int) -> list[Output]:
         return engine.generate(["x"], SamplingParams(max_tokens=2, n=n))
 
-    with pytest.raises(WrongRequest, match=r"n=7 .*max_waiting=6"):
+    with pytest.raises(WrongRequest, match=r"n=7 is more than .*: 6, max_batch"):
         tales.options(store=store).run(7)
     assert len(tales.options(store=store).run(6)) == 6
 

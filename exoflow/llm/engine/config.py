@@ -11,7 +11,7 @@ from exoflow.llm.engine.kinds import FLAG, NUMBER, TEXT, WHOLE, check_kinds
 Policy = Literal["fcfs", "deadline"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MOST = {"threads": 1024, "max_batch": 65_536, "max_rank": 65_536}
-"""More are never wanted, and cost memory or the process before anybody asks."""
+"""More are never wanted, and cost memory, or the process, before anybody asks."""
 COUNTS = (
     "pages", "block", "max_batch", "token_budget", "max_context", "max_waiting", "adapter_slots", "max_rank",
     "host_cache_bytes", "tensor_parallel", "threads",
@@ -79,11 +79,11 @@ class EngineConfig:
                 raise ValueError(f"{name}={value}: it must be at least 1")
         for name, most in MOST.items():
             if (getattr(self, name) or 0) > most:
-                raise ValueError(f"{name}={getattr(self, name)}: it can be {most} at most")
+                raise ValueError(f"{name}={getattr(self, name)}: it can be 1 to {most}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"device={self.device!r}: give auto, cpu, cuda or cuda:1")
+            raise ValueError(f"device={self.device!r}: give cpu, cuda or cuda:1")
         if self.dtype not in DTYPES:
-            raise ValueError(f"dtype={self.dtype!r}: there are {', '.join(DTYPES)}")
+            raise ValueError(f"dtype={self.dtype!r}: there are {', '.join(DTYPES[1:])}")
         if self.token_budget < self.max_batch:
             raise ValueError(
                 f"token_budget={self.token_budget} is less than max_batch={self.max_batch}: all could not decode"

@@ -317,8 +317,9 @@ class Engine:
         tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             raise WrongRequest(f"the prompt has a token that there is not: they are 0 to {self._vocab - 1}")
-        if params.n > self.config.max_waiting:
-            raise WrongRequest(f"n={params.n} is more than may wait at once (max_waiting={self.config.max_waiting})")
+        most = self.config.max_batch + self.config.max_waiting
+        if params.n > most:
+            raise WrongRequest(f"n={params.n} is more than can ever be here at once: {most}, max_batch + max_waiting")
         grammars = self._grammars.begin(params)
         ref = self._store.hold(adapter) if adapter is not None else None
         client = client_of(labels, self.config.group_by)

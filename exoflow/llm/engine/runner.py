@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,15 @@ from exoflow.llm.engine.ops import select
 from exoflow.llm.engine.scheduler import Chunk
 
 
+@contextmanager
+def _memory(wanted: str) -> Iterator[None]:
+    """Raises LLMError: there is not so much."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # torch's, by how much too much it is
+        raise LLMError(f"{wanted} need more memory than can be had: {str(error).splitlines()[0]}") from error
+
+
 class Runner:
     """The weights, the pool and the operations on one device.
 
@@ -29,9 +38,6 @@ class Runner:
 
     Args:
         capture: how steps become graphs; None: by CUDA on a GPU, and not at all on a CPU.
-
-    Raises:
-        LLMError: there is no memory for so many pages.
     """
 
     def __init__(self, decoder: Decoder, config: EngineConfig, pages: int, capture: Capture | None = None) -> None:
@@ -41,16 +47,11 @@ class Runner:
         self.device = device
         self.pages = pages
         self.computes_meanwhile = device.type == "cuda"
-        shape = geometry.layers, pages + 1, page_elems
-        try:
-            self.pool = torch.zeros(shape, dtype=decoder.embedding.dtype, device=device)
-        except (RuntimeError, TypeError) as error:  # there is not so much memory, or so large a number
-            gib = math.prod(shape) * decoder.embedding.element_size() / 2**30
-            raise LLMError(
-                f"{pages} pages of {config.block} tokens are {gib:.3g} GiB, which {device} does not have: give fewer"
-                " (pages), smaller ones (block), or neither"
-            ) from error
-        self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
+        shape, dtype = (geometry.layers, pages + 1, page_elems), decoder.embedding.dtype
+        with _memory(f"pages={pages} and block={config.block}"):
+            self.pool = torch.zeros(shape, dtype=dtype, device=device)
+        with _memory(f"adapter_slots={config.adapter_slots} and max_rank={config.max_rank}"):
+            self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
         self._block = config.block
         self._ops = select(self.pool, self.tables, geometry, config.block, shapes(config)[-1].rows)
         self.graphs: GraphedSteps | None = None
