@@ -112,6 +112,8 @@ def test_a_server_that_is_killed_starts_again_and_a_stop_lets_answers_end(
         (["{model}", "--pages", "1000000000000"], "pages=1000000000000 and block=16 need more memory than can be had"),
         (["{model}", "--block", "100000000000000000000"], "need more memory than can be had"),
         (["{model}", "--threads", "100000000"], "threads=100000000: it can be 1 to 1024"),
+        (["{model}", "--max-rank", "10000000000"], "max_rank=10000000000: it can be 1 to 65536"),
+        (["{model}", "--max-batch", "1000000000"], "max_batch=1000000000: it can be 1 to 65536"),
         (["{zoo}/none.gguf"], "there is no file"),
         (["{model}", "--host", "300.1.1.1", "--no-auth"], "Try another --host"),
         (["{model}", "--adapter", "x"], "'x' is not NAME=PATH"),

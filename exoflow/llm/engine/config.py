@@ -10,8 +10,8 @@ from exoflow.llm.engine.kinds import FLAG, NUMBER, TEXT, WHOLE, check_kinds
 
 Policy = Literal["fcfs", "deadline"]
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-THREADS_MAX = 1024
-"""Torch ends the process where the system refuses it so many."""
+MOST = {"threads": 1024, "max_batch": 65_536, "max_rank": 65_536}
+"""More are never wanted, and cost memory, or the process, before anybody asks."""
 COUNTS = (
     "pages", "block", "max_batch", "token_budget", "max_context", "max_waiting", "adapter_slots", "max_rank",
     "host_cache_bytes", "tensor_parallel", "threads",
@@ -77,8 +77,9 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: it must be at least 1")
-        if self.threads is not None and self.threads > THREADS_MAX:
-            raise ValueError(f"threads={self.threads}: it can be 1 to {THREADS_MAX}")
+        for name, most in MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise ValueError(f"{name}={getattr(self, name)}: it can be 1 to {most}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"device={self.device!r}: give cpu, cuda or cuda:1")
         if self.dtype not in DTYPES:
