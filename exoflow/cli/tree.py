@@ -175,7 +175,7 @@ def totals(description: Description) -> str:
     loaded = sum(call.loaded for call in calls)
     stored = sum(call.last.size or 0 for call in calls if call.last)
     parts = [count(len(calls), "call"), f"{size(stored)} saved"]
-    if description.run.epoch > 1:
+    if loaded:
         parts.append(f"{loaded:,} loaded by the last process")
     if again:
         parts.append(f"{again:,} run again")

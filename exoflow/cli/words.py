@@ -66,7 +66,7 @@ def usd(nano: int) -> Decimal:
 def spending(spent: Spent, *, calls: bool = True) -> str:
     """``11 calls, 1,210 tokens in, 330 out, $0.0012``, and how many may have been billed twice."""
     bill = spent.bill
-    parts = [count(spent.calls, "paid call")] if calls else []
+    parts = [count(spent.calls, "paid call" if bill.nano_usd else "model call")] if calls else []
     parts.append(f"{bill.input_tokens:,} tokens in, {bill.output_tokens:,} out")
     if bill.nano_usd:
         money = usd(bill.nano_usd)

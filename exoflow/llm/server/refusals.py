@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 from starlette.responses import Response
 
@@ -10,26 +12,37 @@ from exoflow.llm.engine.request import Overloaded, WrongRequest
 
 KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
+GONE = 499
+"""Nobody reads it; it is counted."""
+
 
 class Refusal(Exception):  # it is an answer, not a fault
     """Ends the handling of a request with this status."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None, wait_s: int | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        wait_s: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.param, self.code, self.wait_s = status, message, param, code, wait_s
+        self.headers = dict(headers or {})
 
     def content(self) -> dict[str, object]:
         kind = KINDS.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> Response:
-        headers = {"Retry-After": str(self.wait_s)} if self.wait_s is not None else {}
+        headers = self.headers | ({"Retry-After": str(self.wait_s)} if self.wait_s is not None else {})
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
-        if self.status == 413:
-            headers["Connection"] = "close"  # the rest of the body is not read
+        if self.status in (413, 500):
+            headers["Connection"] = "close"  # the rest of the body is not read; the server closes after a mistake
         return Response(msgspec.json.encode(self.content()), self.status, headers, "application/json")
 
 
