@@ -187,6 +187,7 @@ def test_a_pinned_reload_that_has_no_room_changes_nothing(open_engine: Opens, zo
     assert list(engine._core.scheduler._pins) == [old.version] * was_pinned
     new = engine.load_adapter("mine", zoo.folders["r33"], pin=True)
     assert list(engine._core.scheduler._pins) == [new.version]
+    engine.generate([HELLO], GREEDY, "mine")  # it is there
     engine.unload_adapter("mine")
     assert_empty(engine)
 
@@ -326,8 +327,6 @@ def test_an_order_that_breaks_loses_none_of_those_behind_it(open_engine: Opens) 
 
 
 def test_values_that_are_not_finite_stay_with_whom_they_belong_to(open_engine: Opens, tmp_path: Path, zoo: Zoo) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "wild"
     shutil.copytree(zoo.folders["r4-all"], folder)
     weights = load_file(folder / "adapter_model.safetensors")
@@ -337,7 +336,9 @@ def test_values_that_are_not_finite_stay_with_whom_they_belong_to(open_engine: O
     expected = zoo.greedy(HELLO, "r1", 8)[0]
     long = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
     for _ in range(2):  # its KV is overflow; the pages go to others afterwards
-        engine.generate([HELLO, list(range(100))], long, "wild")
+        for wild in [engine.submit(prompt, long, "wild") for prompt in (HELLO, list(range(100)))]:
+            with pytest.raises(AdapterError, match="larger than its dtype holds"):
+                wild.outputs(60)
         outputs = engine.generate([HELLO] * 4 + [list(range(60))], GREEDY, "r1")
         assert [list(output.token_ids) for output in outputs[:4]] == [expected] * 4
 
