@@ -26,7 +26,7 @@ from exoflow.llm.server.answers import Form, Json
 from exoflow.llm.server.asked import ChatRequest, CompletionRequest, LoadRequest, UnloadRequest, decoded
 from exoflow.llm.server.library import Library
 from exoflow.llm.server.metrics import CONTENT_TYPE, Meters
-from exoflow.llm.server.refusals import GONE, Refusal, no_model, refusal_of
+from exoflow.llm.server.refusals import Refusal, no_model, refusal_of
 
 if TYPE_CHECKING:
     from exoflow.llm.engine.engine import Engine
@@ -262,7 +262,7 @@ class Service:
 
     async def refusal(self, request: Request, error: Exception) -> Response:
         """An error, as an answer."""
-        refusal = _refusal_of(error)
+        refusal = refusal_of(error)
         self._meters.refused(refusal.status)
         return refusal.response()
 
@@ -314,18 +314,6 @@ def make_app(service: Service) -> Starlette:
             (Refusal, LLMError, HTTPException, ClientDisconnect, Exception), service.refusal
         ),
     )
-
-
-def _refusal_of(error: Exception) -> Refusal:
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, LLMError):
-        return refusal_of(error)
-    if isinstance(error, HTTPException):
-        return Refusal(error.status_code, error.detail, headers=error.headers)
-    if isinstance(error, ClientDisconnect):
-        return Refusal(GONE, "the client has gone")
-    return Refusal(500, f"a mistake of the server's: {type(error).__name__}")  # its log has the rest
 
 
 async def _first(rest: AsyncIterator[Json]) -> Json:

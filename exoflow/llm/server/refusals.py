@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from exoflow.errors import AdapterError, ContextTooLong, LLMError, OutOfPages
@@ -51,8 +53,20 @@ def no_model(name: str) -> Refusal:
     return Refusal(404, f"there is no model {name!r}: GET /v1/models lists them", param="model", code="model_not_found")
 
 
-def refusal_of(error: LLMError) -> Refusal:
-    """What the engine said, as an answer."""
+def refusal_of(error: Exception) -> Refusal:
+    """What went wrong, as an answer."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, LLMError):
+        return _of_engine(error)
+    if isinstance(error, HTTPException):
+        return Refusal(error.status_code, error.detail, headers=error.headers)
+    if isinstance(error, ClientDisconnect):
+        return Refusal(GONE, "the client has gone")
+    return Refusal(500, f"a mistake of the server's: {type(error).__name__}")  # its log has the rest
+
+
+def _of_engine(error: LLMError) -> Refusal:
     if isinstance(error, Overloaded):
         return Refusal(429, str(error), code="overloaded", wait_s=1)
     if isinstance(error, ContextTooLong):
