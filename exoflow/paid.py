@@ -2,7 +2,7 @@
 
 A paid call begins when every choice behind it is committed. Its body asks for its intent when it is about to send; its
 result is durable before anybody sees it. So one that has a record is never made again, and one that has an intent alone
-may have been paid for; one that only waits for its turn has none.
+may have been paid for; one that only waits for its turn, and whose turn is not near, has none.
 """
 
 from __future__ import annotations

@@ -11,7 +11,19 @@ from typing import Annotated
 
 import typer
 
-from exoflow.cli import benching, collecting, doctor, explaining, listing, llm, running, serving, showing, telling
+from exoflow.cli import (
+    benching,
+    collecting,
+    doctor,
+    explaining,
+    listing,
+    llm,
+    making,
+    running,
+    serving,
+    showing,
+    telling,
+)
 from exoflow.cli.failures import reported
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
@@ -127,7 +139,7 @@ _add(
 )
 _add(
     "make-adapters",
-    llm.make_adapters,
+    making.make_adapters,
     "exoflow llm make-adapters adapters --model smollm2 --count 100 --ranks 8,16,64",
     to=_llm,
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +20,12 @@ from rich.table import Table
 
 from exoflow.cli.failures import WrongUsage, reported
 from exoflow.cli.listening import need
+from exoflow.cli.llm import check_model
+from exoflow.cli.making import ranks_of
 from exoflow.cli.options import DebugOption, JsonOption
 from exoflow.cli.terminal import Terminal
+from exoflow.cli.words import count, duration as lasting
+from exoflow.errors import LLMError
 
 if TYPE_CHECKING:
     from exoflow.llm.bench.driving import Served, Target
@@ -28,7 +34,16 @@ if TYPE_CHECKING:
     from exoflow.llm.engine.config import Policy
 
 
+_ENGINES = (
+    "ranks", "folder", "device", "dtype", "pages", "max_batch", "policy", "prefix_cache", "threads"
+)  # fmt: skip
+"""Options of an engine here."""
+_SERVERS = ("models",)
+_KEY = "the server wants a key: set $EXOFLOW_API_KEY to one of its own"
+
+
 def bench(
+    context: typer.Context,
     target: Annotated[
         str,
         typer.Argument(metavar="MODEL|URL", help="As of serve; or a server's URL, with /v1.", show_default=False),
@@ -71,7 +86,10 @@ def bench(
     with reported(terminal, debug=debug):
         is_url = target.startswith(("http://", "https://"))
         need(*(("calls,plan", "aiohttp", "numpy") if is_url else ("llm", "numpy", "torch", "transformers")))
+        _check_given(context, is_url)
         calls = _calls(rate, duration, adapters, alpha, cv, lengths, seed)
+        if not 0 < slo < math.inf:
+            raise WrongUsage(f"--slo {slo:g}: it must be positive")
         if is_url:
             served = _over_http(terminal, target, models, adapters, calls)
         else:
@@ -84,12 +102,28 @@ def bench(
                 )  # fmt: skip
             except ValueError as error:
                 raise WrongUsage(str(error)) from error
+            check_model(target)
             served = _in_process(terminal, target, config, folder, adapters, ranks, calls)
         from exoflow.llm.bench.figures import figures_of
 
-        _report(terminal, figures_of(served, slo), served)
+        of = f"of {folder}" if folder else "as listed" if is_url else f"of rank {ranks}"
+        who = f"{count(adapters, 'adapter')} {of}" if adapters else "no adapters"
+        said = (
+            f"{target}, {models or who}\n{rate:g} requests/s for {duration:g} s, {lengths} tokens, alpha {alpha:g},"
+            f" cv {cv:g}, seed {seed}"
+        )
+        _report(terminal, said, figures_of(served, slo), served)
         if all(each.error for each in served):
             raise typer.Exit(1)
+
+
+def _check_given(context: typer.Context, is_url: bool) -> None:
+    """Nothing that was written is passed over."""
+    for name in _ENGINES if is_url else _SERVERS:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            whose = "an engine here: a server has its own" if is_url else "a server: an engine here has --folder"
+            raise WrongUsage(f"--{name.replace('_', '-')} is of {whose}")
 
 
 def _calls(rate: float, duration: float, adapters: int, alpha: float, cv: float, lengths: str, seed: int) -> list[Call]:
@@ -98,12 +132,12 @@ def _calls(rate: float, duration: float, adapters: int, alpha: float, cv: float,
         raise WrongUsage(f"--lengths {lengths}: write two numbers, as 8:512")
     from exoflow.llm.bench.workload import synthetic
 
-    try:
-        calls = synthetic(
-            rate, duration, max(1, adapters), alpha=alpha, cv=cv, lengths=(int(least), int(most)), seed=seed
-        )
-    except ValueError as error:
-        raise WrongUsage(str(error)) from error
+    for option, value in (("--rate", rate), ("--duration", duration), ("--alpha", alpha), ("--cv", cv)):
+        if not 0 < value < math.inf:
+            raise WrongUsage(f"{option} {value:g}: it must be positive")
+    if not 0 < int(least) < int(most):
+        raise WrongUsage(f"--lengths {lengths}: they must rise, from 1 at least")
+    calls = synthetic(rate, duration, max(1, adapters), alpha=alpha, cv=cv, lengths=(int(least), int(most)), seed=seed)
     if not calls:
         raise WrongUsage(f"--rate {rate} for --duration {duration} makes no request")
     return calls
@@ -130,7 +164,10 @@ def _over_http(
         finally:
             await asked.close()
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except LLMError as error:
+        raise LLMError(f"{error}: {_KEY}" if str(error).startswith("401") else str(error)) from error
 
 
 def _listed(url: str, key: str | None, adapters: int) -> list[str]:
@@ -140,6 +177,8 @@ def _listed(url: str, key: str | None, adapters: int) -> list[str]:
         with urllib.request.urlopen(urllib.request.Request(f"{url.rstrip('/')}/models", headers=headers)) as answer:
             found = json.load(answer)["data"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code == 401:
+            raise WrongUsage(f"{url}: {_KEY}") from error
         raise WrongUsage(
             f"{url}/models tells no models ({error}): is it a server's URL, with /v1? See --models"
         ) from error
@@ -161,8 +200,12 @@ def _in_process(
     from exoflow.llm import Engine
     from exoflow.llm.bench.driving import InProcess
 
+    terminal.say(f"loading {model}")
     with terminal.waiting(f"loading {model}"):
-        engine = Engine(model, **asdict(config))  # type: ignore[call-overload]
+        try:
+            engine = Engine(model, **asdict(config))  # type: ignore[call-overload]
+        except LLMError as error:  # all that it was told is in the command line
+            raise WrongUsage(str(error)) from error
     with engine, _folders(terminal, engine.model.decoder.geometry, folder, adapters, ranks) as folders:
         for path in folders:
             engine.load_adapter(path.name, path)
@@ -181,12 +224,10 @@ def _folders(
         return
     from exoflow.llm.bench.adapters import make_adapters
 
-    dealt = ranks.split(",")
-    if not all(rank.isdecimal() and int(rank) for rank in dealt):
-        raise WrongUsage(f"--ranks {ranks}: write numbers from 1, as 8,16,64")
+    dealt = ranks_of(ranks)
     with tempfile.TemporaryDirectory(prefix="exoflow-bench-") as place:
-        with terminal.waiting(f"making {adapters} random adapters"):
-            made = make_adapters(place, geometry, adapters, [int(rank) for rank in dealt])  # type: ignore[arg-type]
+        with terminal.waiting(f"making {count(adapters, 'random adapter')}"):
+            made = make_adapters(place, geometry, adapters, dealt)  # type: ignore[arg-type]
         yield list(made.values())
 
 
@@ -198,6 +239,7 @@ async def _driven(terminal: Terminal, target: Target, calls: Sequence[Call]) -> 
     async for _ in target.answer(calls[0]):
         break
     if not terminal.live:
+        terminal.say(f"{count(len(calls), 'request')} in {lasting(calls[-1].at_s)}")
         return await drive(target, calls)
     with terminal.err.status("", spinner="dots") as status:
 
@@ -209,7 +251,7 @@ async def _driven(terminal: Terminal, target: Target, calls: Sequence[Call]) -> 
         return await drive(target, calls, told)
 
 
-def _report(terminal: Terminal, figures: Figures, served: Sequence[Served]) -> None:
+def _report(terminal: Terminal, said: str, figures: Figures, served: Sequence[Served]) -> None:
     if terminal.json_output:
         terminal.print_json(asdict(figures))
         return
@@ -218,6 +260,7 @@ def _report(terminal: Terminal, figures: Figures, served: Sequence[Served]) -> N
     table.add_column(justify="right")
     for name, text in _lines(figures):
         table.add_row(name, text)
+    terminal.out.print(said, markup=False, soft_wrap=True)
     terminal.out.print(table)
     errors = sorted({each.error for each in served if each.error})
     for error in errors[:5]:

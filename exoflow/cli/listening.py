@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+import errno
+import importlib.util
 import ipaddress
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +16,6 @@ from typing import TYPE_CHECKING
 from exoflow.cli.failures import WrongUsage
 
 if TYPE_CHECKING:
-    import socket
-
     from exoflow.http.tokens import Tokens
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -23,13 +23,9 @@ _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 def need(extra: str, *modules: str) -> None:
     """Raises WrongUsage: not all of them are installed; it says how to."""
-    try:
-        for module in modules:
-            importlib.import_module(module)
-    except ImportError as error:
-        raise WrongUsage(
-            f"this needs more packages ({error.name} is missing): pip install 'exoflow[{extra}]'"
-        ) from error
+    for module in modules:
+        if importlib.util.find_spec(module) is None:  # some take seconds to import: not before all else is right
+            raise WrongUsage(f"this needs more packages ({module} is missing): pip install 'exoflow[{extra}]'")
 
 
 @contextmanager
@@ -40,8 +36,10 @@ def bound_to(host: str, port: int) -> Iterator[socket.socket]:
     try:
         bound = bind(host, port)
     except OSError as error:
+        is_hosts = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
         raise WrongUsage(
-            f"{host}:{port} cannot be listened at: {error.strerror or error}. Try another --port"
+            f"{host}:{port} cannot be listened at: {error.strerror or error}."
+            f" Try another {'--host: it is an address of this machine' if is_hosts else '--port'}"
         ) from error
     with bound:
         yield bound

@@ -15,6 +15,7 @@ from exoflow.cli.listening import bound_to, bytes_of, check_host, log_requests, 
 from exoflow.cli.options import DebugOption, pairs
 from exoflow.cli.terminal import Terminal
 from exoflow.cli.words import count, size
+from exoflow.errors import LLMError
 from exoflow.llm import EngineConfig
 
 if TYPE_CHECKING:
@@ -130,38 +131,14 @@ def serve(
         except ValueError as error:
             raise WrongUsage(str(error)) from error
         most = bytes_of(max_body, "--max-body")
+        check_model(model)
         if not debug:
             log_requests("exoflow.llm")
         with bound_to(host, port) as bound, _loaded(terminal, model, config, queue) as engine:
-            _serve(engine, name, bound, tokens, adapters, named, max_body=most, grace_s=grace, terminal=terminal)
-
-
-def make_adapters(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where they are written.", show_default=False)],
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="Which they are for.")] = "smollm2",
-    number: Annotated[int, typer.Option("--count", min=1, help="How many.")] = 8,
-    ranks: Annotated[str, typer.Option("--ranks", metavar="R,R,…", help="Dealt out in turn.")] = "8",
-    attention: Annotated[bool, typer.Option("--attention", help="Change q, k, v and o only.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="The same one writes the same bytes.")] = 0,
-    debug: DebugOption = False,
-) -> None:
-    """Write LoRA adapters with random weights, in PEFT's format, to try an engine with."""
-    terminal = Terminal()
-    with reported(terminal, debug=debug):
-        need("llm", "torch", "transformers")
-        from exoflow.llm.bench import adapters
-        from exoflow.llm.engine.models.loading import geometry_of, read_config
-        from exoflow.llm.engine.models.sources import find_model
-
-        dealt = ranks.split(",")
-        if not all(rank.strip().isdecimal() and int(rank) for rank in dealt):
-            raise WrongUsage(f"--ranks {ranks}: write numbers from 1, as 8,16,64")
-        with terminal.waiting(f"writing {count(number, 'adapter')}"):
-            adapters.make_adapters(
-                directory, geometry_of(read_config(find_model(model))), number, [int(rank) for rank in dealt],
-                adapters.ATTENTION if attention else adapters.ALL, seed, base_model=model,
+            _serve(
+                engine, name, bound, tokens, adapters, named,
+                any_host=no_auth, max_body=most, grace_s=grace, terminal=terminal,
             )  # fmt: skip
-        terminal.say(f"{count(number, 'adapter')} in {directory}")
 
 
 @contextmanager
@@ -173,7 +150,10 @@ def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue |
     with terminal.waiting(text):
         from exoflow.llm import Engine
 
-        engine = Engine(model, queue=queue, **asdict(config))
+        try:
+            engine = Engine(model, queue=queue, **asdict(config))
+        except LLMError as error:  # all that it was told is in the command line
+            raise WrongUsage(str(error)) from error
     with engine:
         with terminal.waiting(f"warming up {model}"):
             engine.warm_up()
@@ -182,7 +162,7 @@ def _loaded(terminal: Terminal, model: str, config: EngineConfig, queue: Queue |
 
 def _serve(
     engine: Engine, name: str, bound: socket.socket, tokens: Tokens, folder: Path | None, named: Mapping[str, Path],
-    *, max_body: int, grace_s: float, terminal: Terminal,
+    *, any_host: bool, max_body: int, grace_s: float, terminal: Terminal,
 ) -> None:  # fmt: skip
     import asyncio
 
@@ -191,11 +171,15 @@ def _serve(
     from exoflow.llm.server.library import Library
 
     library = Library(engine, name, folder=folder, named=named)
-    service = Service(engine, name, library, tokens=tokens, max_body=max_body)
+    service = Service(engine, name, library, tokens=tokens, any_host=any_host, max_body=max_body)
     server = Server(make_app(service), service.drain, "answers", grace_s=grace_s, tell=terminal.say)
 
     async def main() -> None:
         terminal.say(f"serving {_shown(engine, name, library, folder)} at {listen(bound)}")
+        if (most := engine.room([])) < engine.max_context:
+            terminal.say(
+                f"prompt and answer can have {most:,} tokens, of the model's {engine.max_context:,}: see --pages"
+            )
         watching = asyncio.create_task(stop_with_engine())
         await server.serve([bound])
         watching.cancel()
@@ -226,8 +210,18 @@ def _name_of(model: str) -> str:
     return path.resolve().name if path.is_dir() else path.stem if path.suffix == ".gguf" else model
 
 
+def check_model(name: str) -> None:
+    """Raises WrongUsage: there is no such model. Found out before torch is imported, which takes seconds."""
+    from exoflow.llm.engine.models.sources import find_model
+
+    try:
+        find_model(name)
+    except LLMError as error:
+        raise WrongUsage(str(error)) from error
+
+
 def _named(texts: list[str] | None, base: str) -> dict[str, Path]:
-    found = {name: Path(path).expanduser() for name, path in pairs(texts, "--adapter").items()}
+    found = {name: Path(path).expanduser() for name, path in pairs(texts, "--adapter", "NAME=PATH").items()}
     for name, path in found.items():
         if name == base:
             raise WrongUsage(f"--adapter {name}: that is the base model's name; see --served-model-name")
@@ -238,7 +232,7 @@ def _named(texts: list[str] | None, base: str) -> dict[str, Path]:
 
 def _queue(fair: bool, weight: list[str] | None, tokens: Tokens) -> Queue | None:
     """Who is next; None: who came first."""
-    weights = pairs(weight, "--weight")
+    weights = pairs(weight, "--weight", "NAME=W")
     if not fair:
         if weights:
             raise WrongUsage("--weight says how an engine is shared: give --fair, too")

@@ -31,7 +31,7 @@ RunIdArgument = Annotated[
 ]
 
 
-def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
+def pairs(texts: list[str] | None, option: str, form: str = "KEY=VALUE") -> dict[str, str]:
     """``k=v`` texts as a dict.
 
     Raises:
@@ -41,6 +41,6 @@ def pairs(texts: list[str] | None, option: str) -> dict[str, str]:
     for text in texts or ():
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint=f"'{option}'")
+            raise typer.BadParameter(f"{text!r} is not {form}", param_hint=f"'{option}'")
         found[key] = value
     return found

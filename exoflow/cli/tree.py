@@ -196,8 +196,8 @@ def totals(description: Description) -> str:
     loaded = sum(call.loaded for call in calls)
     stored = sum(call.last.size or 0 for call in calls if call.last)
     parts = [count(len(calls), "call"), f"{size(stored)} saved"]
-    if description.run.epoch > 1:
-        parts.append(f"{f'{loaded:,}' if loaded else 'none'} loaded by the last process")
+    if loaded:
+        parts.append(f"{loaded:,} loaded by the last process")
     if again:
         parts.append(f"{again:,} run again")
     spent = spent_on(calls)

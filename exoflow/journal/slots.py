@@ -24,6 +24,8 @@ class Slots(Protocol):
 
     number: int
     """Of the newest slot; -1 before the first."""
+    are_short: bool
+    """Whether a write may take less time than to wake a thread for it."""
 
     def write(self, entries: Sequence[Entry], first: int) -> None:
         """Make the batch durable; when this returns, it is acknowledged. ``first`` may be NOWHERE.
@@ -68,6 +70,8 @@ class Author:
 
 class GrowingSlots:
     """Batches are appended: write, fdatasync, then look whether a stranger made the next slot."""
+
+    are_short = True
 
     def __init__(self, store: SlotStore, author: Author, slot_max_bytes: int = SLOT_MAX_BYTES) -> None:
         self.number = -1
@@ -121,6 +125,8 @@ class GrowingSlots:
 
 class CreatedSlots:
     """Each batch is an object: created if absent. Its nonce tells a lost response from a lost race."""
+
+    are_short = False
 
     def __init__(self, store: Store, author: Author) -> None:
         self.number = -1

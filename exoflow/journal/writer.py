@@ -1,12 +1,15 @@
 """Group commit: records of all runs in one durable order, as few durable writes as there are waiters to satisfy.
 
 A thread that waits writes all that is queued itself, and whoever waits with it is covered: a lone waiter costs one
-durable write and no thread switch. A background thread serves callbacks, and flushes what nobody waits for.
+durable write and no thread switch. So does an event loop whose turn has asked to be told, where a write is short. A
+background thread serves all other callbacks, and flushes what nobody waits for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import heapq
 import itertools
 import logging
@@ -15,6 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from weakref import WeakSet
 
 from exoflow.errors import ExoFlowError, Fenced, Interruption, StorageError
 from exoflow.hooks import reach
@@ -27,11 +31,16 @@ from exoflow.protocols import Record, Store
 URGENT_BYTES = 64 * 1024
 LINGER_S = 0.005
 _IDLE_TICKS = 20
+_SHORT_S = 0.002
+_SHARE = 100
+"""An event loop writes itself where that takes less than ``_SHORT_S`` on the average, or a hundredth of its time."""
 _CHANGES_OWNER = tuple(kind in OWNERSHIP for kind in range(max(Kind) + 1))  # an IntEnum's hash is Python, and slow
 
 _log = logging.getLogger(__name__)
 
 Callback = Callable[[BaseException | None], None]
+_nowhere = contextvars.Context()
+"""Else each callback of a loop gets a copy of the context that it is added in."""
 
 
 class Rested(StorageError):
@@ -76,7 +85,15 @@ class GroupCommit:
         self._failure: BaseException | None = None
         self._leader: threading.Lock | None = None
         self._followers: list[tuple[int, threading.Lock]] = []
-        self._watchers: list[tuple[int, int, Callback]] = []
+        self._watchers: list[tuple[int, int, bool, Callback]] = []
+        """Their positions, their order, and whether they wait for a loop: else for the background thread, which looks
+        after the others when they have waited for a tick."""
+        self._hasty = 0
+        """So many wait for the background thread."""
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        """Those that will write at the end of their turn."""
+        self._loop_takes_s = 0.0
+        self._loops_rest_until_s = 0.0
         self._order = itertools.count()
         self._wake = threading.Lock()
         self._wake.acquire()
@@ -165,9 +182,36 @@ class GroupCommit:
     def notify(self, position: int, callback: Callback) -> None:
         """See ``protocols.Log``. Never calls back from inside ``append``, ``wait`` or ``notify`` of any thread."""
         assert position <= self._last, f"position {position} was never given out; the last one is {self._last}"
+        loop = self._loop_that_writes()
         with self._lock:
-            heapq.heappush(self._watchers, (position, next(self._order), callback))
-            self._stir()
+            heapq.heappush(self._watchers, (position, next(self._order), loop is not None, callback))
+            if loop is None:
+                self._hasty += 1
+                self._stir()
+                return
+            called = loop in self._loops
+            self._loops.add(loop)
+        if not called:
+            loop.call_soon(self._serve_in, loop, context=_nowhere)
+
+    def _loop_that_writes(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of this thread, if it may write: to wake another thread takes longer than a short write."""
+        loop = asyncio._get_running_loop()
+        if loop is None or not self._slots.are_short or time.monotonic() < self._loops_rest_until_s:
+            return None
+        return loop
+
+    def _serve_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """At the end of a turn of that loop, in its thread: write for all that it has brought."""
+        with self._lock:
+            self._loops.discard(loop)
+        begun = time.monotonic()
+        self._flush_quietly()
+        ended = time.monotonic()
+        self._loop_takes_s += (ended - begun - self._loop_takes_s) / 8
+        if self._loop_takes_s > _SHORT_S:
+            self._loops_rest_until_s = ended + self._loop_takes_s * _SHARE
+        self._call_back()
 
     def _note_owner(self, kind: int, run: int) -> None:
         self._claimed_runs.discard(run)
@@ -197,7 +241,7 @@ class GroupCommit:
             raise
         self._durable = last
         reach("journal.acknowledged")
-        if self._watchers and self._watchers[0][0] <= last:
+        if self._hasty and self._watchers and self._watchers[0][0] <= last:
             with self._lock:
                 self._stir()
 
@@ -288,7 +332,7 @@ class GroupCommit:
             woken = self._wake.acquire(timeout=timeout)
             with self._lock:
                 pending, failed = len(self._queue), self._failure is not None
-                urgent = bool(self._watchers) or self._queued_bytes > URGENT_BYTES
+                urgent = self._hasty > 0 or self._queued_bytes > URGENT_BYTES
                 oldest = self._last - pending + 1
                 if pending or woken:
                     idle_ticks = 0
@@ -349,7 +393,8 @@ class GroupCommit:
         with self._lock:
             watchers, durable, failure = self._watchers, self._durable, self._failure
             while watchers and (watchers[0][0] <= durable or failure is not None):
-                position, _, callback = heapq.heappop(watchers)
+                position, _, by_loop, callback = heapq.heappop(watchers)
+                self._hasty -= not by_loop
                 ready.append((callback, None if position <= durable else failure))
         for callback, why in ready:
             try:
@@ -365,6 +410,7 @@ class GroupCommit:
         """A child must not write: it has the parent's queue and its lock."""
         self._lock, self._io, self._wake = threading.Lock(), threading.Lock(), threading.Lock()
         self._thread, self._linger_s, self._watchers, self._followers = None, None, [], []
+        self._hasty, self._loops = 0, WeakSet()
         self._leader = None
         self._failure = StorageError(f"process {os.getpid()} was forked from the journal's owner: open the store anew")
 

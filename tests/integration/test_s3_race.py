@@ -80,7 +80,11 @@ def test_of_three_that_take_the_same_runs_each_goes_to_one(
     takers = [start("resume") for _ in range(3)]
     said = [line.split() for taker in takers for line in taker.communicate(timeout=110)[0].splitlines()]
     for n in range(RUNS):
-        answers = {answer for name, answer in said if name == f"r{n}"} - {"RunIsLive"}
+        answers = {answer for name, answer in said if name == f"r{n}"}
+        answers -= {
+            "RunIsLive",
+            "Fenced",
+        }  # the second: a busy machine kept its owner from beating, and another took over
         assert len(answers) == 1, said
         assert len(answers.pop()) == 16, said
     once = {f"{what}-r{n}": 1 for what in ("choose", "act") for n in range(RUNS)}

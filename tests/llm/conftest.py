@@ -116,7 +116,7 @@ def open_server(zoo: Zoo) -> Iterator[Callable[..., Served]]:
     opened: list[Served] = []
 
     def open_one(folder: Path | None = None, **settings: object) -> Served:
-        ours = {name: settings.pop(name) for name in ("named", "tokens", "max_body") if name in settings}
+        ours = {name: settings.pop(name) for name in ("named", "tokens", "any_host", "max_body") if name in settings}
         gate = Gate()
         engine = Engine(zoo.path, queue=gate, **({"pages": 400, "block": 8} | settings))  # type: ignore[arg-type]
         opened.append(Served(engine, folder, gate, **ours))

@@ -65,14 +65,23 @@ def test_the_base_alone_is_shown_as_a_table(zoo: Zoo) -> None:
     assert code == 0
     assert "user satisfaction" in out
     assert "20 (0 failed)" in out
+    assert f"{zoo.path}, no adapters" in out
+    assert "40 requests/s for 0.5 s, 3:9 tokens" in out
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--lengths", "9"], "8:512"),
-        (["--lengths", "9:3"], "rise"),
-        (["--rate", "0"], "positive"),
+        (["--lengths", "9:3"], "--lengths 9:3: they must rise"),
+        (["--lengths", "0:3"], "--lengths 0:3: they must rise"),
+        (["--rate", "0"], "--rate 0: it must be positive"),
+        (["--rate", "nan"], "--rate nan: it must be positive"),
+        (["--duration", "inf"], "--duration inf: it must be positive"),
+        (["--cv", "-1"], "--cv -1: it must be positive"),
+        (["--slo", "nan"], "--slo nan: it must be positive"),
+        (["--models", "a"], "--models is of a server"),
+        (["--dtype", "float8"], "dtype='float8': there are float32"),
         (["--ranks", "x"], "8,16,64"),
         (["--policy", "fair"], "fcfs"),
         (["--max-batch", "0"], "at least 1"),
@@ -151,3 +160,11 @@ def test_calls_that_are_refused_are_failed_ones(
     code, _, err = run(server[0], *FEW, "--models", "pirate")
     assert code == 1
     assert "401" in err
+    assert "set $EXOFLOW_API_KEY" in err
+
+
+def test_what_is_of_an_engine_here_is_refused_for_a_server() -> None:
+    for words in (["--ranks", "8"], ["--pages", "40"], ["--prefix-cache"], ["--folder", "a"]):
+        code, _, err = run("http://127.0.0.1:1/v1", *words)
+        assert code == 2
+        assert f"{words[0]} is of an engine here" in err

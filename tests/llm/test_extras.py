@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from exoflow.extras import needed
 
 PLAN = "pip install 'exoflow[plan]'"
+ENGINE = "Engine needs transformers: pip install 'exoflow[llm]'"
 PROGRAM = """
 import sys
 for package in {lacking!r}:
@@ -49,9 +51,14 @@ NEEDS_WITH_NUMPY = {
     ),
 }
 
+NEEDS_WITH_TORCH = {
+    "from exoflow.llm import Engine; Engine('.')": ENGINE,
+    "from exoflow.llm import EngineSpec; EngineSpec('.').generate('Why?')": ENGINE,
+}
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=240)
+
+def run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=240, cwd=cwd)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +66,13 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     [
         (["numpy", "pyarrow", "prometheus_client", "aiohttp", "jsonschema"], NEEDS),
         (["scipy", "matplotlib"], NEEDS_WITH_NUMPY),
+        (["transformers"], NEEDS_WITH_TORCH),
+        (["torch"], {key: value.replace("transformers", "torch") for key, value in NEEDS_WITH_TORCH.items()}),
     ],
 )
-def test_who_lacks_a_package_is_told_what_to_install(lacking: list[str], needs: dict[str, str]) -> None:
-    done = run("-c", PROGRAM.format(lacking=lacking, wanted=list(needs)))
+def test_who_lacks_a_package_is_told_what_to_install(lacking: list[str], needs: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")  # a model, as far as it is read
+    done = run("-c", PROGRAM.format(lacking=lacking, wanted=list(needs)), cwd=tmp_path)
     assert done.stdout.splitlines() == list(needs.values())
 
 

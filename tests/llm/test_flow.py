@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import pickle
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from exoflow.errors import AdapterError, LLMError, NondeterministicFlow
 from exoflow.llm import Engine, EngineSpec, Output, SamplingParams
 from exoflow.llm.durable.seats import seat_of
 from exoflow.llm.engine.queues import Fcfs
+from exoflow.llm.engine.request import WrongRequest
 from exoflow.llm.fair import VTC
 
 GREEDY = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
@@ -34,6 +37,16 @@ class Counting(Fcfs):
         type(self).asked += 1
         super().add(request, now_s)
         type(self).most_together = max(self.most_together, len(self))
+
+
+class Beginning(Fcfs):
+    """Tells when an engine begins with something."""
+
+    begun = threading.Event()
+
+    def pop(self, now_s):
+        self.begun.set()
+        return super().pop(now_s)
 
 
 @pytest.fixture
@@ -249,6 +262,35 @@ def test_more_prompts_than_may_wait_are_taken_one_after_another(zoo: Zoo, store:
     spec.close()
 
 
+def test_a_flow_waits_while_others_keep_its_engine_busy(open_engine: Callable[..., Engine], store: str) -> None:
+    engine = open_engine(max_batch=1, max_waiting=2)
+    long = SamplingParams(max_tokens=400, ignore_eos=True)
+    running = engine.submit([1, 2, 3], long)
+    next(iter(running))
+    others = [running, *(engine.submit([index], long) for index in range(2))]
+
+    @flow
+    def tales() -> list[Output]:
+        return engine.generate(PROMPTS, GREEDY)
+
+    assert len(tales.options(store=store).run()) == len(PROMPTS)
+    assert [len(other.outputs()[0].token_ids) for other in others] == [400] * 3
+
+
+def test_more_answers_to_one_prompt_than_may_ever_wait_are_no_overload(
+    open_engine: Callable[..., Engine], store: str
+) -> None:
+    engine = open_engine(max_waiting=4, max_batch=2)
+
+    @flow
+    def tales(n: int) -> list[Output]:
+        return engine.generate(["x"], SamplingParams(max_tokens=2, n=n))
+
+    with pytest.raises(WrongRequest, match=r"n=7 is more than .*: 6, max_batch"):
+        tales.options(store=store).run(7)
+    assert len(tales.options(store=store).run(6)) == 6
+
+
 def test_an_engine_that_does_not_start_is_tried_again_by_the_next_run(store: str, zoo: Zoo, tmp_path: Path) -> None:
     spec = EngineSpec(tmp_path / "model", pages=400, block=8)
 
@@ -263,6 +305,25 @@ def test_an_engine_that_does_not_start_is_tried_again_by_the_next_run(store: str
     spec.close()
 
 
+@pytest.mark.parametrize("executor", ["local", "local:2"])  # the second: an engine that is asked as one elsewhere
+def test_calls_of_an_engine_that_is_closed_under_them_fail(zoo: Zoo, store: str, executor: str) -> None:
+    spec = EngineSpec(zoo.path, executor=executor, queue=Beginning, pages=400, block=8, max_batch=2)
+
+    @flow
+    def tales(count: int) -> list[Output]:
+        return spec.generate(PROMPTS, SamplingParams(max_tokens=count, ignore_eos=True))
+
+    Beginning.begun.clear()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(tales.options(run_id="r", store=store).run, 400)
+        Beginning.begun.wait()
+        spec.close()
+        with pytest.raises(LLMError, match="closed"):
+            running.result()
+    assert len(tales.options(run_id="another", store=store).run(4)) == len(PROMPTS)
+    spec.close()
+
+
 def test_a_description_is_checked_at_once_and_can_be_pickled(zoo: Zoo) -> None:
     with pytest.raises(TypeError, match="max_batches"):
         EngineSpec(zoo.path, max_batches=3)
@@ -270,6 +331,9 @@ def test_a_description_is_checked_at_once_and_can_be_pickled(zoo: Zoo) -> None:
         EngineSpec(zoo.path, max_batch=0)
     with pytest.raises(ValueError, match="num_gpus"):
         EngineSpec(zoo.path, resources={"num_gpus": -1})
+    for executor in (None, "local"):
+        with pytest.raises(ValueError, match="give its executor, too"):
+            EngineSpec(zoo.path, executor=executor, resources={"num_gpus": 1})
     spec = EngineSpec(zoo.path, adapters={"r8": "r8"}, executor="ray", resources={"num_gpus": 1})
     copy = pickle.loads(pickle.dumps(spec))
     assert copy.how.setup == spec.how.setup

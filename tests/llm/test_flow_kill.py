@@ -30,6 +30,8 @@ QUEUE = """
             with open(os.environ["TOLD"]) as lines:
                 if len(lines.readlines()) == int(os.environ.get("DIES_AT", 0)):
                     whom = os.environ["WHO_DIES"]
+                    if whom == "thread":
+                        raise OSError("the engine's thread dies, and its process does not")
                     os.kill(os.getpid() if whom == "engine" else int(os.environ["CONTROLLER"]), signal.SIGKILL)
             return request
 """
@@ -102,17 +104,12 @@ class Lives:
 
     def recorded(self) -> set[int]:
         """The prompts whose answers are durable."""
-        words = [
-            sys.executable,
-            "-c",
-            "from exoflow.cli import main; main()",
-            "show",
-            "tales",
-            "--store",
-            "store",
-            "--json",
-        ]
-        shown = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, timeout=100, check=True)
+        from typer.testing import CliRunner
+
+        from exoflow.cli.app import app
+
+        shown = CliRunner().invoke(app, ["show", "tales", "--store", str(self.folder / "store"), "--json"])
+        assert shown.exit_code == 0, shown.stderr
         calls = [call for call in json.loads(shown.stdout)["calls"] if call["task"] == "generate"]
         return {int(call["id"].rpartition("#")[2]) for call in calls if call["attempts"][-1]["saved"]}
 
@@ -146,8 +143,9 @@ def test_a_killed_flow_generates_only_what_was_not_recorded(lives: Lives) -> Non
 @pytest.mark.parametrize(
     "lives", ["processes", *(pytest.param(name, marks=pytest.mark.big) for name in ("ray", "dask"))], indirect=True
 )
-def test_a_worker_that_dies_is_replaced_and_only_what_it_had_is_generated_again(lives: Lives) -> None:
-    ended = lives.live("engine", at=20)
+@pytest.mark.parametrize("who_dies", ["engine", "thread"])
+def test_a_worker_that_dies_is_replaced_and_only_what_it_had_is_generated_again(lives: Lives, who_dies: str) -> None:
+    ended = lives.live(who_dies, at=20)
     assert ended.returncode == 0, ended.stderr
     assert len(lives.answers()) == REQUESTS
     taken = lives.taken()

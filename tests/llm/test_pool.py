@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from llm_zoo import ADAPTERS, Zoo
+from safetensors.torch import load_file, save_file
 
 from exoflow.errors import AdapterError, ContextTooLong, LLMError, OutOfPages
 from exoflow.llm import Engine, SamplingParams
@@ -64,6 +65,12 @@ def test_what_can_never_fit_is_refused_and_the_engine_goes_on(
         engine.generate([prompt], GREEDY)
     assert len(engine.generate([HELLO], GREEDY)[0].token_ids) == 8
     assert_empty(engine)
+
+
+@pytest.mark.parametrize("settings", [{"pages": 10**11}, {"pages": 10**30}, {"pages": 3, "block": 10**12}])
+def test_more_pages_than_there_is_memory_for_are_refused(zoo: Zoo, settings: dict[str, int]) -> None:
+    with pytest.raises(LLMError, match=r"pages=\d+ and block=\d+ need more memory than can be had"):
+        Engine(zoo.path, **settings)
 
 
 def test_prompt_and_answer_may_fill_the_context_to_the_last_token(open_engine: Opens, zoo: Zoo) -> None:
@@ -165,6 +172,26 @@ def test_pins_leave_room_for_what_is_under_way_and_for_others(open_engine: Opens
     assert engine.generate([HELLO], GREEDY, "mlp")[0].finish_reason == "length"
 
 
+@pytest.mark.parametrize("was_pinned", [False, True])
+def test_a_pinned_reload_that_has_no_room_changes_nothing(open_engine: Opens, zoo: Zoo, was_pinned: bool) -> None:
+    engine = open_engine(pages=60)
+    old = engine.load_adapter("mine", zoo.folders["r1"], pin=was_pinned)
+    before = engine.generate([HELLO], GREEDY, "mine")[0].token_ids
+    running = began(engine.submit(HELLO, LONG))
+    with pytest.raises(OutOfPages):
+        engine.load_adapter("mine", zoo.folders["r33"], pin=True)
+    engine.abort(running)
+    assert engine.adapter("mine") == old
+    assert engine.generate([HELLO], GREEDY, "mine")[0].token_ids == before
+    assert [info.pinned for info in engine.adapters() if info.name == "mine"] == [was_pinned]
+    assert list(engine._core.scheduler._pins) == [old.version] * was_pinned
+    new = engine.load_adapter("mine", zoo.folders["r33"], pin=True)
+    assert list(engine._core.scheduler._pins) == [new.version]
+    engine.generate([HELLO], GREEDY, "mine")  # it is there
+    engine.unload_adapter("mine")
+    assert_empty(engine)
+
+
 def test_a_load_that_fails_ends_those_who_wait_for_it(open_engine: Opens, tmp_path: Path) -> None:
     for prefix_cache in (True, False):
         engine = open_engine(host_cache_bytes=1, prefix_cache=prefix_cache)
@@ -181,11 +208,34 @@ def test_a_load_that_fails_ends_those_who_wait_for_it(open_engine: Opens, tmp_pa
 def test_a_pinned_adapter_that_cannot_be_brought_ends_nothing_else(open_engine: Opens, tmp_path: Path) -> None:
     engine = open_engine(host_cache_bytes=1)
     load_and_remove(engine, tmp_path)
-    engine._store.pin("vanishing")
-    engine._pin("vanishing", pin=True)
+    engine._pin("vanishing", engine.adapter("vanishing").version)
     assert len(engine.generate([HELLO], GREEDY, "r8")[0].token_ids) == 8
     engine.unload_adapter("vanishing")
     assert_empty(engine)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_adapter_that_overflows_fails_its_answers_by_name_and_no_others(
+    open_engine: Opens, zoo: Zoo, tmp_path: Path, temperature: float
+) -> None:
+    shutil.copytree(zoo.folders["r4-all"], tmp_path / "huge")
+    weights = load_file(tmp_path / "huge" / "adapter_model.safetensors")
+    save_file(
+        {name: 1e22 * tensor for name, tensor in weights.items()}, tmp_path / "huge" / "adapter_model.safetensors"
+    )
+    engine = open_engine(pages=120)
+    engine.load_adapter("huge", tmp_path / "huge")
+    params = SamplingParams(max_tokens=20, temperature=temperature, seed=3, ignore_eos=True)
+    alone = engine.generate([HELLO], params, "r8")[0].token_ids
+    for _ in range(3):
+        broken = engine.submit([*HELLO, 5] * 3, SamplingParams(n=2, temperature=temperature, logprobs=1), "huge")
+        beside = engine.submit(HELLO, params, "r8")
+        with pytest.raises(AdapterError, match=r"numbers are larger .*'huge' is broken"):
+            broken.outputs()
+        assert beside.outputs()[0].token_ids == alone
+    engine.unload_adapter("huge")
+    assert_empty(engine)
+    assert engine.generate([HELLO], params, "r8")[0].token_ids == alone
 
 
 def test_abort_of_everything_leaves_nothing(open_engine: Opens) -> None:
@@ -277,8 +327,6 @@ def test_an_order_that_breaks_loses_none_of_those_behind_it(open_engine: Opens) 
 
 
 def test_values_that_are_not_finite_stay_with_whom_they_belong_to(open_engine: Opens, tmp_path: Path, zoo: Zoo) -> None:
-    from safetensors.torch import load_file, save_file
-
     folder = tmp_path / "wild"
     shutil.copytree(zoo.folders["r4-all"], folder)
     weights = load_file(folder / "adapter_model.safetensors")
@@ -288,7 +336,9 @@ def test_values_that_are_not_finite_stay_with_whom_they_belong_to(open_engine: O
     expected = zoo.greedy(HELLO, "r1", 8)[0]
     long = SamplingParams(max_tokens=40, temperature=0, ignore_eos=True)
     for _ in range(2):  # its KV is overflow; the pages go to others afterwards
-        engine.generate([HELLO, list(range(100))], long, "wild")
+        for wild in [engine.submit(prompt, long, "wild") for prompt in (HELLO, list(range(100)))]:
+            with pytest.raises(AdapterError, match="larger than its dtype holds"):
+                wild.outputs(60)
         outputs = engine.generate([HELLO] * 4 + [list(range(60))], GREEDY, "r1")
         assert [list(output.token_ids) for output in outputs[:4]] == [expected] * 4
 

@@ -54,6 +54,30 @@ async def test_a_chat_without_a_limit_may_fill_the_context(open_server: Callable
     assert answer.usage.total_tokens == 12 * 8
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_an_answer_goes_back_as_it_came_with_the_next_question(served: Served, whole: bool) -> None:
+    messages: list[Any] = [{"role": "user", "content": "hi"}]
+    async with served.openai() as client:
+        first = await client.chat.completions.create(model="r8", messages=messages, **GREEDY)
+        said = first.choices[0].message
+        messages += [said.model_dump() if whole else said, {"role": "user", "content": "and?"}]
+        second = await client.chat.completions.create(model="r8", messages=messages, **GREEDY)
+    prompt = served.engine.model.tokenizer.encode(f"user: hi\nassistant: {said.content}\nuser: and?\nassistant:")
+    assert [second.choices[0].message.content] == told(served, "r8", prompt)
+
+
+async def test_what_asks_for_nothing_is_passed_over(served: Served) -> None:
+    nothing: dict[str, Any] = {"prediction": None, "audio": None, "function_call": None, "tools": [], "n": None}
+    async with served.openai() as client:
+        ask = client.chat.completions.create
+        answer = await ask(model=BASE, messages=[{"role": "user", "content": "hi"}], **(GREEDY | nothing))
+        stream = await client.completions.create(
+            model=BASE, prompt=TEXT, stream=True, stream_options={"include_obfuscation": False}, **GREEDY
+        )
+        assert [piece async for piece in stream]
+    assert answer.choices
+
+
 async def test_parts_of_a_message_that_are_text_are_one_text(served: Served) -> None:
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     async with served.openai() as client:
@@ -179,3 +203,14 @@ async def test_metrics_tell_of_each_adapter(served: Served) -> None:
     assert 'exoflow_llm_adapter_loads_total{adapter="ranks"' in text
     assert "exoflow_llm_first_token_seconds_count" in text
     assert "exoflow_llm_pages 400.0" in text
+    assert "\nexoflow_llm_step_seconds " in text
+
+
+async def test_metrics_of_an_engine_that_is_idle_are_zero(served: Served) -> None:
+    async with served.openai() as client, served.http() as http:
+        await client.completions.create(model="ranks", prompt=TEXT, **GREEDY)
+        await served.is_idle()
+        text = (await http.get("/metrics")).text
+    for state in ("running", "waiting", "loading"):
+        for adapter in ("", "ranks"):
+            assert f'exoflow_llm_requests_{state}{{adapter="{adapter}"}} 0.0' in text

@@ -70,6 +70,17 @@ async def test_an_adapter_that_appears_in_the_folder_is_found(
         assert await ask(client, "late") == expected(server, zoo.folders["mlp"])
 
 
+async def test_an_adapter_whose_folder_is_gone_is_listed_as_long_as_it_answers(
+    open_server: Callable[..., Served], folder: Path
+) -> None:
+    server = open_server(folder)
+    async with server.openai() as client:
+        await ask(client, "one")
+        shutil.rmtree(folder / "one")
+        assert "one" in [model.id async for model in client.models.list()]
+        assert await ask(client, "one")
+
+
 async def test_many_who_ask_for_the_same_new_adapter_load_it_once(
     open_server: Callable[..., Served], folder: Path
 ) -> None:
@@ -180,6 +191,14 @@ async def test_a_server_without_a_folder_loads_what_it_was_given_and_nothing_els
     async with server.openai() as client:
         assert await ask(client, "mine") == expected(server, zoo.folders["r8"])
     assert (await post(server, "load_lora_adapter", lora_name="x", lora_path=str(zoo.folders["mlp"])))[0] == 400
+
+
+async def test_the_base_model_is_not_unloaded(open_server: Callable[..., Served], folder: Path) -> None:
+    server = open_server(folder)
+    async with server.http() as http:
+        answer = await http.post("/v1/unload_lora_adapter", json={"lora_name": BASE})
+    assert answer.status_code == 400
+    assert "is the base model" in answer.json()["error"]["message"]
 
 
 async def test_nothing_takes_the_base_models_name(zoo: Zoo, open_server: Callable[..., Served], folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,9 @@ async def test_a_reader_that_is_slow_stops_nobody(served: Served) -> None:
     host, port = served.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port), limit=1)
     body = json.dumps(LONG_BODY | {"stream": True, "n": 8, "logprobs": 20}).encode()
-    writer.write(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    writer.write(
+        f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
     await writer.drain()
     assert await reader.read(1)
     async with served.openai() as client:
@@ -122,9 +125,11 @@ async def test_who_comes_when_all_places_are_taken_is_told_when_to_come_again(
     assert all(int(refusal.response.headers["Retry-After"]) > 0 for refusal in refusals)
     assert {refusal.code for refusal in refusals} == {"overloaded"}
     answered = [answer for answer in answers if not isinstance(answer, BaseException)]
-    assert len(answered) >= 2
+    assert len(answered) == 4
     assert len(answered) + len(refusals) == 20
+    assert len({refusal.message for refusal in refusals}) == 1
     await server.is_idle()
+    assert (await refused(server, "/v1/completions", LONG_BODY | {"n": 5}))[0] == 400  # it could never be answered
 
 
 async def test_what_cannot_be_in_time_is_503(open_server: Callable[..., Served]) -> None:
@@ -166,6 +171,7 @@ async def test_what_cannot_be_in_time_is_503(open_server: Callable[..., Served])
         ({"no_such_field": 1}, None),
         ({"model": None}, None),
         ({"stream_options": 5}, None),
+        ({"stream_options": {"include_obfuscation": True}}, None),
     ],
 )
 async def test_what_cannot_be_answered_is_400_and_says_why(served: Served, change: dict[str, Any], code: str) -> None:
@@ -174,6 +180,22 @@ async def test_what_cannot_be_answered_is_400_and_says_why(served: Served, chang
     assert status == 400
     assert error["type"] == "invalid_request_error"
     assert error["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"temperature": -1}, "temperature"),
+        ({"stop": ["x"] * 17}, "stop"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"structured_outputs": {"json": {}, "regex": "a"}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}}, "response_format"),
+    ],
+)
+async def test_a_refusal_names_the_field(served: Served, change: dict[str, Any], param: str) -> None:
+    body = {"model": BASE, "messages": [{"role": "user", "content": "x"}]} | change
+    status, error = await refused(served, "/v1/chat/completions", body)
+    assert (status, error["param"]) == (400, param)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +214,61 @@ async def test_a_body_that_is_no_request_is_400(served: Served, path: str, body:
     "messages",
     [
         [], "hi", [{}], [{"role": "user", "content": 5}], [{"role": "user", "content": [{"type": "image_url"}]}],
-        [{"content": "x"}], [{"role": "user", "content": "x" * 600}], [{"role": "user", "tool_calls": []}],
+        [{"content": "x"}], [{"role": "user", "content": "x" * 600}], [{"role": "user", "no_such_field": []}],
     ],
 )  # fmt: skip
 async def test_messages_that_are_none_are_400(served: Served, messages: Any) -> None:
     assert (await refused(served, "/v1/chat/completions", {"model": BASE, "messages": messages}))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "more", [{"tool_calls": [{}]}, {"function_call": {"name": "f"}}, {"refusal": "No."}, {"audio": {"id": "a"}}]
+)
+async def test_a_message_of_more_than_text_is_refused_by_the_fields_name(served: Served, more: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", **more}]
+    status, error = await refused(served, "/v1/chat/completions", {"model": BASE, "messages": messages})
+    assert (status, error["param"]) == (400, f"messages[1].{next(iter(more))}")
+
+
+async def test_a_text_that_no_context_can_hold_is_refused_before_its_tokens_are_made(
+    open_server: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = open_server()
+    tokenizer, text = server.engine.model.tokenizer, "x" * 1_000_000
+
+    def encode(text: str) -> list[int]:
+        raise AssertionError(f"{len(text)} characters were read")
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    monkeypatch.setattr(tokenizer, "chat", encode)
+    for path, prompt in (
+        ("/v1/completions", {"prompt": ["a", text]}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+    ):
+        status, error = await refused(server, path, {"model": BASE, "max_tokens": 5} | prompt)
+        assert (status, error["code"]) == (400, "context_length_exceeded")
+
+
+async def test_who_asks_what_is_short_does_not_wait_for_long_texts_of_others(
+    open_server: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = open_server()
+    done, encode = threading.Event(), server.engine.model.tokenizer.encode
+
+    def slow(text: str) -> list[int]:
+        done.wait()
+        return encode(text)
+
+    monkeypatch.setattr(server.engine.model.tokenizer, "encode", slow)
+    async with server.http() as http:
+        asking = [asyncio.create_task(http.post("/v1/completions", json=LONG_BODY)) for _ in range(50)]
+        await until(lambda: server.service._open_answers == 50)
+        try:
+            assert (await http.get("/metrics")).status_code == 200  # it needs a thread, too
+        finally:
+            done.set()
+        await asyncio.gather(*asking)
+    await server.is_idle()
 
 
 async def test_a_body_that_is_too_long_is_413_and_is_not_read(open_server: Callable[..., Served]) -> None:
@@ -220,6 +292,31 @@ async def test_a_body_that_is_too_long_is_413_and_is_not_read(open_server: Calla
 async def test_other_paths_and_methods_are_errors_of_the_same_form(served: Served) -> None:
     assert (await refused(served, "/v1/embeddings", {}))[0] == 404
     assert (await refused(served, "/v1/models", {}))[0] == 405
+    async with served.http() as http:
+        assert "GET" in (await http.post("/v1/models")).headers["Allow"]
+
+
+async def test_who_leaves_while_sending_is_counted_as_gone(open_server: Callable[..., Served]) -> None:
+    server = open_server()
+    host, port = server.url.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+    await writer.drain()
+    writer.close()
+    async with server.http() as http:
+        while "exoflow_llm_refusals_total" not in (metrics := (await http.get("/metrics")).text):
+            pass
+    assert 'exoflow_llm_refusals_total{status="499"} 1.0' in metrics
+
+
+async def test_a_mistake_of_the_servers_says_that_it_closes(
+    open_server: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = open_server()
+    monkeypatch.setattr(server.library, "names", None)
+    async with server.http() as http:
+        answer = await http.get("/v1/models")
+    assert (answer.status_code, answer.headers["Connection"]) == (500, "close")
 
 
 # -- who may ask -----------------------------------------------------------------------------------------------------
@@ -241,6 +338,27 @@ async def test_only_those_with_a_key_may_ask(open_server: Callable[..., Served])
 
 async def test_without_keys_a_page_of_another_site_may_not_ask(served: Served) -> None:
     assert (await refused(served, "/v1/completions", LONG_BODY, Origin="http://evil.example"))[0] == 403
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil", "["])
+async def test_without_keys_a_name_that_anybody_can_give_to_this_machine_is_not_its(served: Served, host: str) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert (await refused(served, "/v1/completions", LONG_BODY, **headers))[0] == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:3000", "127.0.0.1", "[::1]:8000", "10.0.0.7:80", "LOCALHOST", "a.localhost"]
+)
+async def test_without_keys_this_machine_is_asked_by_its_names(served: Served, host: str) -> None:
+    async with served.http() as http:
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        assert (await http.get("/v1/models", headers=headers)).status_code == 200
+
+
+async def test_behind_something_that_asks_who_it_is_every_name_is_good(open_server: Callable[..., Served]) -> None:
+    server = open_server(any_host=True)
+    async with server.http() as http:
+        assert (await http.get("/v1/models", headers={"Host": "models.example"})).status_code == 200
 
 
 # -- text ------------------------------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ import openai
 import pytest
 from llm_served import BASE, Served
 
+from exoflow.errors import LLMError
 from exoflow.llm import Engine, SamplingParams
-from exoflow.llm.engine.grammar import Grammars
+from exoflow.llm.engine.grammar import Grammar, Grammars
 from exoflow.llm.engine.request import WrongRequest
 
 SCHEMA: dict[str, Any] = {
@@ -93,16 +94,59 @@ def test_a_grammar_that_fails_on_its_way_fails_its_answer_and_no_other(open_engi
     assert engine.stats().running == {}
 
 
+class Broken(Grammars):
+    """Fails in the second token of whoever has an expression."""
+
+    def begin(self, params: SamplingParams) -> list[Grammar | None]:
+        grammars = super().begin(params)
+        for grammar in grammars:
+            if grammar is not None:
+                grammar._matcher = Fails(grammar._matcher)  # type: ignore[assignment]
+        return grammars
+
+
+class Fails:
+    """A matcher that gives one token only."""
+
+    def __init__(self, matcher: Any) -> None:
+        self._matcher, self._asked = matcher, 0
+
+    def compute_logit_bias(self) -> bytes:
+        self._asked += 1
+        if self._asked > 1:
+            raise OSError("it broke")
+        return bytes(self._matcher.compute_logit_bias())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._matcher, name)
+
+
+def test_whose_token_cannot_be_chosen_fails_alone(open_engine: Callable[..., Engine]) -> None:
+    engine = open_engine()
+    engine._grammars = Broken(engine.model.tokenizer, 300)
+    params = SamplingParams(max_tokens=30, seed=1, ignore_eos=True)
+    (alone,) = engine.generate(["x"], params, "r8")
+    others = [engine.submit("x", params, "r8") for _ in range(2)]
+    broken = engine.submit("y", SamplingParams(max_tokens=40, n=2, seed=1, regex="[0-9]{40}"), "r8")
+    with pytest.raises(LLMError, match="a token could not be chosen: OSError: it broke"):
+        broken.outputs()
+    for other in others:
+        assert other.outputs()[0].token_ids == alone.token_ids
+    assert engine.error is None
+    assert engine.stats().running == {}
+
+
 @pytest.mark.parametrize(
     "params",
     [
         {"regex": "[a"}, {"regex": "(?=x)y"}, {"json_schema": {"type": "nonsense"}}, {"json_schema": "{"},
         {"json_schema": {"not": {"type": "string"}}}, {"json_schema": {"$ref": "http://127.0.0.1:9/x"}},
         {"json_schema": {"type": "string", "pattern": "("}}, {"json_schema": {"enum": []}},
+        {"json_schema": {"$ref": "#"}}, {"regex": ""},
     ],
 )  # fmt: skip
 def test_what_is_no_grammar_or_not_supported_is_refused_by_name(served: Served, params: dict[str, Any]) -> None:
-    with pytest.raises(WrongRequest, match=next(iter(params))):
+    with pytest.raises(WrongRequest, match=rf"^{next(iter(params))}: [^<>]*$"):
         served.engine.submit("x", SamplingParams(**params))
 
 

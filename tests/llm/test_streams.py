@@ -93,6 +93,7 @@ def test_any_text_is_answered(text: str, open_engine: Opens) -> None:
         SamplingParams(max_tokens=4, temperature=1e-30, ignore_eos=True),
         SamplingParams(max_tokens=4, temperature=100, top_p=1e-9, ignore_eos=True),
         SamplingParams(max_tokens=4, top_k=10**9, ignore_eos=True),
+        SamplingParams(max_tokens=4, top_k=2**70, ignore_eos=True),
         SamplingParams(max_tokens=4, logprobs=0, seed=-(2**80), ignore_eos=True),
     ],
 )
@@ -204,6 +205,32 @@ async def test_a_stream_of_an_engine_that_closes_ends_with_its_error(open_engine
     with pytest.raises(LLMError, match="closed"):
         [event async for event in stream]
     closing.join()
+
+
+def test_what_fails_at_the_end_of_a_generation_fails_alone(
+    open_engine: Opens, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = open_engine()
+    called = threading.Event()
+    generation = engine.submit(PROMPT, SamplingParams(max_tokens=200, ignore_eos=True))
+    generation.when_ended(lambda: print(1 // 0))
+    generation.when_ended(called.set)
+    assert len(generation.outputs(60)[0].token_ids) == 200
+    assert called.wait(60)
+    assert len(engine.generate([PROMPT], GREEDY)[0].token_ids) == 20
+    assert engine.error is None
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_an_engine_may_be_closed_at_the_end_of_a_generation(open_engine: Opens) -> None:
+    engine = open_engine()
+    generation = engine.submit(PROMPT, SamplingParams(max_tokens=200, ignore_eos=True))
+    generation.when_ended(engine.close)
+    assert len(generation.outputs(60)[0].token_ids) == 200
+    engine.close()
+    assert engine.error is None
+    with pytest.raises(LLMError, match="closed"):
+        engine.generate([PROMPT], GREEDY)
 
 
 def test_a_wait_that_is_too_short_changes_nothing(open_engine: Opens) -> None:

@@ -128,9 +128,10 @@ class World:
             self.scheduler.unpin(self.pinned.pop(self.chance.randrange(len(self.pinned))))
             return
         version = self.chance.choice(list(self.costs))
+        before = self.pinned[-1] if self.pinned and self.chance.random() < 0.5 else None
         with contextlib.suppress(OutOfPages):
-            self.scheduler.pin(version)
-            self.pinned.append(version)
+            self.scheduler.pin(version, instead_of=before)
+            self.pinned = [*self.pinned[: -1 if before else None], version]
 
     def check(self) -> None:
         scheduler = self.scheduler
@@ -146,6 +147,7 @@ class World:
         loose = sum(len(resident.pages) for resident in scheduler.residency if resident.kept in kept_loose(self.memory))
         alone = sum(self.pool.owners(page) == 1 for pages in tree for page in pages)
         assert self.memory.reclaimable == loose + alone
+        assert scheduler._pinned_pages == sum(scheduler.residency.size_of(version) for version in scheduler._pins)
 
     def drain(self) -> None:
         """Nobody asks any more, and loads succeed: everybody is served in the end."""

@@ -79,7 +79,3 @@ def test_calls_of_a_model_without_prices_are_not_called_paid() -> None:
     assert row.endswith("100 tokens in, 10 out")
     assert "paid" not in row
     assert totals(description(free)).endswith("1 model call, 100 tokens in, 10 out")
-
-
-def test_a_process_that_loaded_nothing_is_said_to_have_loaded_none() -> None:
-    assert "none loaded by the last process" in totals(description(call("a#0", attempt(epoch=2)), epoch=2))

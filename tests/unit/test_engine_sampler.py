@@ -24,9 +24,10 @@ def shares(row: torch.Tensor, draws: int, **params: float) -> Counter[int]:
     return Counter(choice.token_id for choice in choose(row.expand(draws, -1), asked))
 
 
-def test_temperature_zero_takes_the_most_likely() -> None:
+@pytest.mark.parametrize("temperature", [0, 5e-324, 1e-40, 1e-37, 1e-6])
+def test_a_temperature_of_next_to_nothing_takes_the_most_likely(temperature: float) -> None:
     rows = logits(5)
-    chosen = choose(rows, [Draw(SamplingParams(temperature=0), 0.99)] * 5)
+    chosen = choose(rows, [Draw(SamplingParams(temperature=temperature), 0.99)] * 5)
     assert [choice.token_id for choice in chosen] == rows.argmax(-1).tolist()
 
 

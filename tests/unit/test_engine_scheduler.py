@@ -330,7 +330,7 @@ def test_who_waits_for_a_prompt_that_is_given_up_is_served_all_the_same() -> Non
 
 
 def test_those_that_wait_for_a_prompt_count_among_those_that_wait() -> None:
-    simulation = Simulation(EngineConfig(pages=2000, block=16, max_batch=32, max_waiting=3))
+    simulation = Simulation(EngineConfig(pages=2000, block=16, max_batch=1, max_waiting=2))
     requests = asked(range(64), 4)
     for request in requests[:3]:
         simulation.scheduler.add(request, 0.0)

@@ -14,6 +14,7 @@ class Bytes:
     """A tokenizer whose tokens are the bytes of UTF-8."""
 
     eos_ids = frozenset({256})
+    longest = 1
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())

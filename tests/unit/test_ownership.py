@@ -1,5 +1,6 @@
 """A result's bytes are fixed when it is returned, whoever still holds its memory; what nobody holds is not copied."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import exoflow
 from exoflow import codec, flow, task
 from exoflow.attempts import run_attempt
-from exoflow.model import CallId, RunId, Version
+from exoflow.model import CallId, Inline, RunId, Value, Version
 from exoflow.protocols import Attempt, Computed
 
 ROWS = 50_000
@@ -33,9 +34,9 @@ def returned_by(function: Any, *args: Any) -> codec.Encoded:
     """What an executor is given to keep."""
     kept: list[codec.Encoded] = []
 
-    def keep(encoded: codec.Encoded, _: str | None) -> bytes:
-        kept.append(encoded)
-        return b""
+    def keep(made: Sequence[codec.Encoded | codec.Live], _: str | None) -> list[Value]:
+        kept.extend(one for one in made if isinstance(one, codec.Encoded))
+        return [Inline(b"") for _ in made]
 
     ids = RunId("r"), CallId("t#0"), Version(1)
     attempt = Attempt(*ids, 1, "k", "t", function, args, {}, {}, None, None, None, None)

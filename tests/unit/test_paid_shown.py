@@ -13,6 +13,7 @@ from exoflow.catalogue import Description, Spent, describe, spent_by_flow
 from exoflow.cli.explaining import explain_run, explain_source
 from exoflow.cli.showing import description_json
 from exoflow.cli.tree import totals, tree
+from exoflow.cli.words import spending
 from exoflow.paid import Bill
 from exoflow.storage import open_store
 
@@ -62,6 +63,10 @@ async def test_the_tree_shows_what_each_flow_has_spent(found: Description) -> No
     row = next(line for line in shown.get().splitlines() if line.startswith("└─ llm"))
     assert "paid for; 100 tokens in, 10 out, $0.0015" in row
     assert totals(found).endswith("6 paid calls, 600 tokens in, 70 out, $0.009, 1 maybe billed twice")
+
+
+def test_calls_that_cost_nothing_are_not_called_paid() -> None:
+    assert spending(Spent(2, Bill(10, 5, 0, 0), 0)) == "2 model calls, 10 tokens in, 5 out"
 
 
 async def test_json_has_the_sums_by_path_and_by_call(found: Description) -> None:

@@ -4,6 +4,7 @@ power law, lengths uniform. Numbers only; the same seed gives the same requests.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,11 +42,12 @@ def synthetic(
         cv: of the gaps between arrivals; 1 is a Poisson process, larger is burstier.
         lengths: prompts and answers have at least the first and less than the second of it in tokens.
     """
-    if min(rate, duration_s, adapters, alpha, cv) <= 0 or not 0 < lengths[0] < lengths[1]:
-        raise ValueError(
-            f"rate={rate}, duration_s={duration_s}, adapters={adapters}, alpha={alpha}, cv={cv} must be positive and"
-            f" lengths={lengths} must rise"
-        )
+    numbers = {"rate": rate, "duration_s": duration_s, "adapters": adapters, "alpha": alpha, "cv": cv}
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}={value}: it must be positive")
+    if not 0 < lengths[0] < lengths[1]:
+        raise ValueError(f"lengths={lengths}: they must rise, from 1 at least")
     chance = np.random.default_rng(seed)
     count = int(rate * duration_s)
     which = (chance.power(alpha, count) * adapters).astype(int)

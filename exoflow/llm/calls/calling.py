@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-from exoflow.driver.loops import mailbox
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import Call, CallOptions, How
+from exoflow.llm.calls.in_flight import flights_of
 from exoflow.llm.calls.question import Question
 from exoflow.llm.calls.reading import Pieces, Reading
 from exoflow.llm.calls.retrying import Retries
@@ -35,25 +35,6 @@ class Turn(Protocol):
     def settle(self, usage: Usage, nano_usd: int, *, keeps_slot: bool) -> None: ...
 
     def release(self) -> None: ...
-
-
-class _Place:
-    """A turn where there is no scheduler: one among the calls in flight."""
-
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        loop = asyncio.get_running_loop()
-        self._mail, self._left = mailbox(loop), loop.create_future()
-        self._left.add_done_callback(lambda _: places.release())
-
-    def charge(self, tokens: int) -> None: ...
-
-    def settle(self, usage: Usage, nano_usd: int, *, keeps_slot: bool) -> None:
-        if not keeps_slot:
-            self.release()
-
-    def release(self) -> None:
-        """From any thread; once."""
-        self._mail.post((self._left,))
 
 
 async def answered(how: How, model: str, question: Question, who: CallOptions, call: Call) -> Answer:
@@ -128,13 +109,18 @@ def _likely(question: Question) -> int:
 
 async def _turn(how: How, question: Question, who: CallOptions, call: Call) -> Turn:
     if how.scheduler is None:
-        return await _place(how, question)
+        return await flights_of(how.token, how.max_in_flight).begin(lambda: _ready(how, question))
     most = question.max_output_tokens
     usd = None
     if how.prices is not None and most is not None:
         usd = how.prices.nano_usd(Usage(question.most_input_tokens, most))
     ask = Ask(call.id, call.run, who.job, who.labels, question.likely_input_tokens, most, usd, pace=how.pace)
     return await how.scheduler.admit(ask)
+
+
+async def _ready(how: How, question: Question) -> None:
+    await _paced(how.pace, _likely(question))
+    await dispatching()
 
 
 class _Tries:
@@ -189,7 +175,6 @@ class _Tries:
 
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Pace, asyncio.Lock]] = WeakKeyDictionary()
-_places: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]] = WeakKeyDictionary()
 
 
 async def _paced(pace: Pace, tokens: int) -> None:
@@ -200,19 +185,3 @@ async def _paced(pace: Pace, tokens: int) -> None:
     async with queue:
         while wait_s := pace.take(tokens):  # noqa: ASYNC110 -- a minute goes by, and nothing tells of it
             await asyncio.sleep(wait_s)
-
-
-async def _place(how: How, question: Question) -> _Place:
-    """Among the calls in flight, and in the endpoint's minute. A scheduler has slots instead."""
-    of_loop = _places.setdefault(asyncio.get_running_loop(), {})
-    places = of_loop.get(how.token)
-    if places is None:
-        places = of_loop[how.token] = asyncio.Semaphore(how.max_in_flight)
-    await places.acquire()
-    place = _Place(places)
-    try:
-        await _paced(how.pace, _likely(question))
-    except BaseException:
-        place.release()
-        raise
-    return place

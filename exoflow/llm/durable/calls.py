@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from exoflow.llm.durable.host import Named, Prompt, Prompted
+from exoflow.llm.durable.host import Named, Prompted
 from exoflow.llm.durable.seats import seat_of
+from exoflow.llm.engine.prompts import Prompt
 from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams
 from exoflow.tasks import task
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from exoflow.codec import encode_error
 from exoflow.errors import AdapterError
+from exoflow.llm.engine.prompts import Prompt
 from exoflow.llm.engine.queues import Queue
 from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams
 from exoflow.tasks import task
@@ -24,9 +25,6 @@ class Chat:
     """Messages, which the model's own template makes a prompt of."""
 
     messages: Sequence[Mapping[str, object]]
-
-
-Prompt = str | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +125,7 @@ class EngineActor:
     """
 
     def __init__(self, model: str, settings: Mapping[str, object], queue_of: Callable[[], Queue] | None) -> None:
-        from exoflow.llm.engine.engine import Engine
+        from exoflow.llm import Engine
 
         self._host = Host(Engine(model, queue=queue_of() if queue_of else None, **settings))
         self._running: dict[int, tuple[Prompted, Generation]] = {}
@@ -146,6 +144,9 @@ class EngineActor:
 
         Returns:
             Answers by number; bytes: an error of ``codec.encode_error``.
+
+        Raises:
+            LLMError: the engine has stopped. What it had is lost, as with a worker that has died.
         """
         answers: list[tuple[int, Answer | bytes]] = []
         for number in dropped:
@@ -159,7 +160,10 @@ class EngineActor:
                     self._begin(number, question)
             except Exception as error:  # noqa: BLE001 -- it is told to whoever asked
                 answers.append((number, encode_error(error)))
-        return answers + self._finished(0 if answers else wait_s)
+        answers += self._finished(0 if answers else wait_s)
+        if self._host.engine.error is not None:
+            raise self._host.engine.error
+        return answers
 
     def _begin(self, number: int, asked: Prompted) -> None:
         generation = self._host.submit(asked)

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 from exoflow.attempts.actors import Creation, Method
 from exoflow.codec import Encoded, decode, decode_error, from_bytes
-from exoflow.errors import ExecutorError, Interruption
+from exoflow.errors import ExecutorError, Interruption, LLMError
 from exoflow.llm.durable.host import Answer, EngineActor, Question
 from exoflow.model import CallId, Held, Inline, RunId, Value, version
 from exoflow.protocols import ActorPart, Attempt, Computed, Executor, Outcome, Vanished
@@ -86,11 +86,13 @@ class RemoteEngine:
 
         Raises:
             EngineLost: its worker died meanwhile.
-            LLMError: it cannot be answered.
+            LLMError: it cannot be answered, or the engine was closed.
         """
         loop = asyncio.get_running_loop()
         waiting = _Waiting(question, loop, loop.create_future())
         with self._lock:
+            if self._closed:
+                raise _closed()
             number = next(self._numbers)
             self._waiting[number] = waiting
             self._unsent[number] = None
@@ -102,9 +104,12 @@ class RemoteEngine:
             raise
 
     def close(self) -> None:
-        """End its worker."""
+        """End its worker; who waits for it is told."""
         with self._lock:
             self._closed = True
+            told, self._waiting, self._unsent = list(self._waiting.values()), {}, {}
+        for waiting in told:
+            waiting.settle(_closed())
         self._executor.close()
 
     def _drop(self, number: int) -> None:
@@ -173,7 +178,8 @@ class RemoteEngine:
                 self._settle(Vanished(f"its answers are lost: {error}"), EngineLost("its answers are lost"), {})
             return
         reason = outcome.reason if isinstance(outcome, Vanished) else str(decode_error(outcome.error))
-        logger.warning("the engine with the executor %s is lost: %s", self._executor.name, reason)
+        if not self._closed:
+            logger.warning("the engine with the executor %s is lost: %s", self._executor.name, reason)
         self._settle(outcome, EngineLost(reason), {})
 
     def _read(self, value: Value) -> list[tuple[int, Answer | bytes]]:
@@ -207,3 +213,7 @@ class RemoteEngine:
         for waiting, answer_or_error in told:
             waiting.settle(answer_or_error)
         self._turn()
+
+
+def _closed() -> LLMError:
+    return LLMError("the engine was closed")

@@ -15,10 +15,15 @@ from exoflow.executors import open_executor
 from exoflow.llm.durable.host import Answer, Host, Named, Prompted, Question, named_as_asked
 from exoflow.llm.durable.remote import RemoteEngine
 from exoflow.llm.engine.config import EngineConfig
+from exoflow.llm.engine.request import Overloaded
 
 if TYPE_CHECKING:
     from exoflow.llm.durable.spec import Setup
     from exoflow.llm.engine.engine import Engine
+
+
+BUSY_S = 0.05
+"""Until an engine that lets too many wait already is asked again."""
 
 
 class Asked(Protocol):
@@ -114,7 +119,11 @@ class Seat:
     async def answer(self, question: Question) -> Answer:
         count = question.params.n if isinstance(question, Prompted) else 0
         async with self._room.held(count):
-            return await self.engine.answer(question)
+            while True:
+                try:
+                    return await self.engine.answer(question)
+                except Overloaded:  # by others, who did not come through this room
+                    await asyncio.sleep(BUSY_S)
 
 
 _seats: dict[Setup, Future[Seat]] = {}
@@ -169,7 +178,7 @@ def _engine(setup: Setup) -> Asked:
     if setup.executor is not None and setup.executor != "local":
         arguments = (setup.model, dict(setup.settings), setup.queue)
         return RemoteEngine(open_executor(setup.executor), arguments, dict(setup.resources))
-    from exoflow.llm.engine.engine import Engine  # torch: not before it is wanted
+    from exoflow.llm import Engine  # torch: not before it is wanted
 
     return EngineHere(Engine(setup.model, queue=setup.queue() if setup.queue else None, **dict(setup.settings)))
 

@@ -17,11 +17,12 @@ from exoflow.driver.body import Body, current_body
 from exoflow.driver.spec import TaskSpec
 from exoflow.errors import AdapterError
 from exoflow.llm.durable.calls import generated, looked_up
-from exoflow.llm.durable.host import Named, Prompt, Prompted
+from exoflow.llm.durable.host import Named, Prompted
 from exoflow.llm.durable.seats import close_seat, seat_of
 from exoflow.llm.engine.config import EngineConfig
+from exoflow.llm.engine.prompts import Prompt, one_for_each, params_of, prompts_of
 from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams, one_for_each
+from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams
 from exoflow.options import check_executor, number
 from exoflow.protocols import Executor
 from exoflow.refs import Ref, Refs
@@ -126,11 +127,13 @@ class EngineSpec:
         check_executor(executor)
         for name, amount in (resources or {}).items():
             number(f"resources[{name!r}]", amount)
+        if resources and executor in (None, "local"):
+            raise ValueError(f"resources={dict(resources)!r} are what a worker must have: give its executor, too")
         of_name = tuple(sorted(settings.items()))
         if isinstance(queue, partial):
             queue = Making(queue.func, *queue.args, **queue.keywords)
         setup = Setup(str(model), of_name, executor, tuple(sorted((resources or {}).items())), queue)
-        self._have(setup, {name: os.fspath(path) for name, path in (adapters or {}).items()})
+        self._have(setup, _by_name(adapters))
 
     @property
     def _spec(self) -> TaskSpec:
@@ -154,7 +157,7 @@ class EngineSpec:
         if self.how.adapters is None:
             raise TypeError("this is an engine that runs already: engine.load_adapter(name, path)")
         spec = EngineSpec.__new__(EngineSpec)
-        spec._have(self.how.setup, {**self.how.adapters, **{name: os.fspath(path) for name, path in adapters.items()}})
+        spec._have(self.how.setup, {**self.how.adapters, **_by_name(adapters)})
         return spec
 
     def generate(
@@ -170,25 +173,25 @@ class EngineSpec:
             RuntimeError: in an async flow; write ``await engine.map(...)``.
         """
         asked, adapters = _each(prompts, adapter)
+        params = params_of(params)
         body = _body()
         if body is None:
             if asyncio._get_running_loop() is not None:
                 raise RuntimeError("on an event loop, outside of a flow: await asyncio.to_thread(engine.generate, ...)")
-            return asyncio.run(self._answers(asked, params or SamplingParams(), adapters))
+            return asyncio.run(self._answers(asked, params, adapters))
         if body.is_async:
             raise RuntimeError(
                 f"engine.generate(...) would block the event loop of the async flow {body.flow.name}: "
                 f"write `await engine.map(...)`, or `await engine.submit(...)`"
             )
-        return [
-            output for answers in self._map(asked, params or SamplingParams(), adapters).result() for output in answers
-        ]
+        return [output for answers in self._map(asked, params, adapters).result() for output in answers]
 
     def submit(
         self, prompt: Prompt, params: SamplingParams | None = None, adapter: str | None = None
     ) -> Ref[list[Output]]:
         """In a flow: ask, and go on; ``params.n`` answers will come."""
-        return generated.submit(self, prompt, params or SamplingParams(), self.adapter_ref(adapter))
+        [asked], [name] = _each([prompt], adapter)
+        return generated.submit(self, asked, params_of(params), self.adapter_ref(name))
 
     def map(
         self,
@@ -198,7 +201,7 @@ class EngineSpec:
     ) -> Refs[list[Output]]:
         """In a flow: ``submit`` for each prompt."""
         asked, adapters = _each(prompts, adapter)
-        return self._map(asked, params or SamplingParams(), adapters)
+        return self._map(asked, params_of(params), adapters)
 
     def close(self) -> None:
         """End the engine that this process has for this description, and all that it is asked. The next call starts
@@ -249,6 +252,12 @@ class EngineSpec:
         return f"EngineSpec({self.model!r}{place})"
 
 
+def _by_name(adapters: Mapping[str, str | os.PathLike[str]] | None) -> dict[str, str]:
+    if adapters is not None and not isinstance(adapters, Mapping):
+        raise TypeError(f"adapters={adapters!r}: give a directory for each name, as {{'pirate': 'adapters/pirate'}}")
+    return {name: os.fspath(path) for name, path in (adapters or {}).items()}
+
+
 def _body() -> Body | None:
     """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
     return None if current_attempt() is not None else current_body()
@@ -257,8 +266,5 @@ def _body() -> Body | None:
 def _each(
     prompts: Prompt | Sequence[Prompt], adapter: str | Sequence[str | None] | None
 ) -> tuple[list[Prompt], list[str | None]]:
-    if isinstance(prompts, str | Ref) or (len(prompts) and isinstance(prompts[0], int)):
-        asked = cast("list[Prompt]", [prompts])
-    else:
-        asked = list(cast("Sequence[Prompt]", prompts))
+    asked = prompts_of(prompts, later=(Ref,))
     return asked, one_for_each(adapter, len(asked))

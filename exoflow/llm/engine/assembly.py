@@ -14,9 +14,9 @@ from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.transfer import Transfer
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Core
-from exoflow.llm.engine.models import load_model
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.models.loaded import LoadedModel
+from exoflow.llm.engine.models.loading import load_model
 from exoflow.llm.engine.models.sharding import check_split
 from exoflow.llm.engine.parallel import Leader
 from exoflow.llm.engine.queues import Queue
@@ -69,10 +69,7 @@ def _nothing(load: Load, adapter: HostAdapter) -> None:
 def _device(config: EngineConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(config.device)
-    except RuntimeError as error:
-        raise LLMError(f"device={config.device!r}: give cpu, cuda or cuda:1") from error
+    device = torch.device(config.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise LLMError(f"device={config.device!r}: torch finds no GPU here")
     return device
@@ -81,8 +78,6 @@ def _device(config: EngineConfig) -> torch.device:
 def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if config.dtype not in DTYPES:
-        raise LLMError(f"dtype={config.dtype!r}: there are {', '.join(DTYPES)}")
     return DTYPES[config.dtype]
 
 

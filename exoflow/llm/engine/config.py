@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass
 from typing import Literal
 
+from exoflow.llm.engine.kinds import FLAG, NUMBER, TEXT, WHOLE, check_kinds
+
 Policy = Literal["fcfs", "deadline"]
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MOST = {"threads": 1024, "max_batch": 65_536, "max_rank": 65_536}
+"""More are never wanted, and cost memory, or the process, before anybody asks."""
+COUNTS = (
+    "pages", "block", "max_batch", "token_budget", "max_context", "max_waiting", "adapter_slots", "max_rank",
+    "host_cache_bytes", "tensor_parallel", "threads",
+)  # fmt: skip
+KINDS = {
+    **dict.fromkeys((*COUNTS, "seed"), WHOLE),
+    **dict.fromkeys(("memory_fraction", "slo_s", "cluster_s"), NUMBER),
+    **dict.fromkeys(("device", "dtype", "policy"), TEXT),
+    "prefix_cache": FLAG,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +31,7 @@ class EngineConfig:
     device: str = "auto"
     """``cpu``, ``cuda``, ``cuda:1``; auto: a GPU if there is one."""
     dtype: str = "auto"
-    """``float32``, ``bfloat16``; auto: float32 on a CPU, bfloat16 on a GPU."""
+    """``float32``, ``bfloat16``, ``float16``; auto: float32 on a CPU, bfloat16 on a GPU."""
     pages: int | None = None
     """Pages of the pool, for KV and adapters together; None: what ``memory_fraction`` leaves room for."""
     memory_fraction: float = 0.85
@@ -56,15 +72,18 @@ class EngineConfig:
     """Where the chance of requests without a seed of their own begins."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if (
-                isinstance(value, int)
-                and not isinstance(value, bool)
-                and field.name not in ("seed", "cluster_s")
-                and value < 1
-            ):
-                raise ValueError(f"{field.name}={value}: it must be at least 1")
+        check_kinds(self, KINDS)
+        for name in COUNTS:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: it must be at least 1")
+        for name, most in MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise ValueError(f"{name}={getattr(self, name)}: it can be 1 to {most}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device={self.device!r}: give cpu, cuda or cuda:1")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r}: there are {', '.join(DTYPES[1:])}")
         if self.token_budget < self.max_batch:
             raise ValueError(
                 f"token_budget={self.token_budget} is less than max_batch={self.max_batch}: all could not decode"
@@ -73,9 +92,9 @@ class EngineConfig:
             raise ValueError(f"memory_fraction={self.memory_fraction}: it must lie in (0, 1]")
         if self.policy not in ("fcfs", "deadline"):
             raise ValueError(f"policy={self.policy!r}: there are 'fcfs' and 'deadline'")
-        if self.cluster_s < 0:
+        if not self.cluster_s >= 0:
             raise ValueError(f"cluster_s={self.cluster_s}: it cannot be negative")
-        if type(self.group_by) is not tuple or not all(self.group_by):
+        if type(self.group_by) is not tuple or not all(type(name) is str and name for name in self.group_by):
             raise ValueError(f"group_by={self.group_by!r}: it is a tuple of names of labels, as ('tenant', 'user')")
-        if self.slo_s <= 0:
+        if not self.slo_s > 0:
             raise ValueError(f"slo_s={self.slo_s}: it must be positive")

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from exoflow.errors import LLMError
+from exoflow.errors import AdapterError, LLMError
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.memory import Memory
@@ -19,7 +19,7 @@ from exoflow.llm.engine.models.loaded import LoadedModel
 from exoflow.llm.engine.parallel import Leader
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import Event, FinishReason, Request, State
+from exoflow.llm.engine.request import AdapterRef, Event, FinishReason, Request, State
 from exoflow.llm.engine.residency import Load
 from exoflow.llm.engine.runner import Runner
 from exoflow.llm.engine.sampler import Choice, Draw, chance_of, choose
@@ -218,7 +218,7 @@ class Core:
                 choosing.append(chunk.request)
                 rows.append(row)
                 row += 1
-        choices = dict(zip(choosing, choose(logits[rows], self._draws(choosing)), strict=True)) if rows else {}
+        choices = self._choices(choosing, logits[rows]) if rows else {}
         for chunk in chunks:
             if chunk.request not in self._live:
                 continue  # its generation failed with another of its answers
@@ -229,6 +229,21 @@ class Core:
                 self._told(chunk.request, choice)
             elif chunk.request.scores and chunk.gives_token:
                 self._end(chunk.request, "length")
+
+    def _choices(self, requests: Sequence[Request], logits: Tensor) -> dict[Request, Choice]:
+        """A token for each, together. If that fails, one by one: only those fail who would fail alone."""
+        try:
+            return dict(zip(requests, choose(logits, self._draws(requests)), strict=True))
+        except Exception as error:
+            if len(requests) > 1:
+                choices: dict[Request, Choice] = {}
+                for row, request in enumerate(requests):
+                    if request in self._live:  # else it went with another answer to the same prompt
+                        choices |= self._choices([request], logits[row : row + 1])
+                return choices
+            logger.warning("a token could not be chosen: %s", error, exc_info=not isinstance(error, OverflowError))
+            self._fail(requests[0], _failed_by(error, requests[0].adapter))
+            return {}
 
     def _draws(self, requests: Sequence[Request]) -> list[Draw]:
         draws = []
@@ -248,8 +263,7 @@ class Core:
         if grammar is not None:
             grammar.follow(request.output)
             if grammar.error is not None:
-                generation.fail(grammar.error)
-                self.abort(generation)
+                self._fail(request, grammar.error)
                 return
         ignores_eos = request.params.ignore_eos and grammar is None
         is_eos = choice.token_id in self._model.tokenizer.eos_ids and not ignores_eos
@@ -270,6 +284,12 @@ class Core:
         late, self._late = self._late, []
         for told in late:
             told.tell()
+
+    def _fail(self, request: Request, error: LLMError) -> None:
+        """Its generation ends, whatever its other answers do."""
+        generation, _ = self._live[request]
+        generation.fail(error)
+        self.abort(generation)
 
     def _end(self, request: Request, reason: FinishReason) -> None:
         self.scheduler.finish(request, reason, self.clock())
@@ -318,3 +338,10 @@ class Core:
             page_bytes=self._runner.pool[:, 0].numel() * self._runner.pool.element_size(),
             step_s=self._step_s,
         )
+
+
+def _failed_by(error: Exception, adapter: AdapterRef | None) -> LLMError:
+    text = f"a token could not be chosen: {type(error).__name__}: {error}"
+    if isinstance(error, OverflowError) and adapter is not None:
+        return AdapterError(f"{text}; the adapter {adapter.name!r} is broken, or was trained for a larger one")
+    return LLMError(text)

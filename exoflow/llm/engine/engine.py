@@ -8,15 +8,16 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from exoflow.errors import LLMError
+from exoflow.extras import needed
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Stats
 from exoflow.llm.engine.generation import Answer, Generation
+from exoflow.llm.engine.prompts import Prompt, check_prompt, one_for_each, params_of, prompts_of
 from exoflow.llm.engine.queues import Fcfs, Queue
 from exoflow.llm.engine.request import (
     AdapterRef,
@@ -26,7 +27,6 @@ from exoflow.llm.engine.request import (
     SamplingParams,
     WrongRequest,
     client_of,
-    one_for_each,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Order = tuple[Callable[[], None], Callable[[LLMError], None]]
 """What the engine's thread is to do, and who is told if it will not be done."""
-Prompt = str | Sequence[int]
 SCORED = SamplingParams(max_tokens=1, temperature=0.0)
 
 
@@ -56,9 +55,6 @@ class Engine:
     """
 
     def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
-        from exoflow.llm.engine.assembly import assemble  # torch: not before it is used
-        from exoflow.llm.engine.grammar import Grammars
-
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
         self._changed = threading.Condition()
         self._orders: deque[Order] = deque()
@@ -66,14 +62,18 @@ class Engine:
         self._closing = False
         self._error: LLMError | None = None
         self._pinned: dict[str, str] = {}
-        self._pinning = threading.Lock()
-        self.model, self._store, self._core = assemble(
-            str(model),
-            self.config,
-            Fcfs(self.config.cluster_s) if queue is None else queue,
-            wake=self._wake,
-            forgotten=self._forgotten,
-        )
+        self._naming = threading.Lock()
+        with needed("Engine", "llm"):  # torch: not before it is used
+            from exoflow.llm.engine.assembly import assemble
+            from exoflow.llm.engine.grammar import Grammars
+
+            self.model, self._store, self._core = assemble(
+                str(model),
+                self.config,
+                Fcfs(self.config.cluster_s) if queue is None else queue,
+                wake=self._wake,
+                forgotten=self._forgotten,
+            )
         self._vocab = self.model.decoder.embedding.shape[0]
         self._grammars = Grammars(self.model.tokenizer, self._vocab)
         self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
@@ -91,13 +91,19 @@ class Engine:
             pin: keep it in the pool, whether it is used or not.
 
         Raises:
-            AdapterError: it is broken, or asks for something that the engine cannot do; what was served goes on.
-            OutOfPages: there is no room to pin it.
+            AdapterError: it is broken, or asks for something that the engine cannot do; nothing changes.
+            OutOfPages: there is no room to pin it; nothing changes.
         """
-        ref = self._store.register(name, path)
-        self._pin(name, pin=pin)
-        (self._store.pin if pin else self._store.unpin)(name)
-        return ref
+        reading = self._store.read(name, path)
+        try:
+            with self._naming:
+                if self._store.is_newest(reading):
+                    self._pin(name, reading.ref.version if pin else None)
+                    self._store.give(reading)
+                    (self._store.pin if pin else self._store.unpin)(name)
+        finally:
+            self._store.let_go(reading.ref)
+        return reading.ref
 
     def unload_adapter(self, name: str) -> None:
         """Serve it no more; requests that came before finish.
@@ -105,9 +111,10 @@ class Engine:
         Raises:
             AdapterError: nothing has this name.
         """
-        self._store.resolve(name)
-        self._pin(name, pin=False)
-        self._store.unregister(name)
+        with self._naming:
+            self._store.resolve(name)
+            self._pin(name, None)
+            self._store.unregister(name)
 
     def adapter(self, name: str) -> AdapterRef:
         """What the name means now.
@@ -121,16 +128,15 @@ class Engine:
         """All that have a name, and where they are."""
         return self._store.adapters(self._ask(self._core.resident_versions))
 
-    def _pin(self, name: str, *, pin: bool) -> None:
-        """Keep what the name means now in the pool, and nothing else for it."""
-        with self._pinning:
-            before = self._pinned.pop(name, None)
-            if before is not None:
-                self._ask(lambda: self._core.scheduler.unpin(before))
-            if pin:
-                version = self._store.resolve(name).version
-                self._ask(lambda: self._core.scheduler.pin(version))
-                self._pinned[name] = version
+    def _pin(self, name: str, version: str | None) -> None:
+        """Keep this version in the pool for the name, and no other."""
+        before = self._pinned.get(name)
+        if version is not None:
+            self._ask(lambda: self._core.scheduler.pin(version, instead_of=before))
+            self._pinned[name] = version
+        elif before is not None:
+            self._ask(lambda: self._core.scheduler.unpin(before))
+            del self._pinned[name]
 
     # Requests.
 
@@ -152,6 +158,7 @@ class Engine:
             priority: 0 is the most urgent. Like labels, it means something to queues that are fair only.
 
         Raises:
+            TypeError: the prompt is neither a text nor token ids.
             AdapterError: nothing has this name. It is never answered by the base model.
             WrongRequest: tokens that there are not, or a grammar that is none.
             ValueError: a priority below 0.
@@ -162,8 +169,8 @@ class Engine:
             raise RuntimeError(
                 "in a flow's body this would not be recorded: engine.generate(...), or EngineSpec(...).submit(...)"
             )
-        params = params or SamplingParams()
-        return self._submit(prompt, params, adapter, labels or {}, priority)
+        check_prompt(prompt)
+        return self._submit(prompt, params_of(params), adapter, labels or {}, priority)
 
     def generate(
         self,
@@ -183,12 +190,10 @@ class Engine:
             from exoflow.llm import EngineSpec
 
             return EngineSpec.of(self).generate(prompts, params, adapter)
-        asked = _several(prompts)
+        asked, params = prompts_of(prompts), params_of(params)
         adapters = self._one_for_each(adapter, len(asked))
         pairs = zip(asked, adapters, strict=True)
-        generations = self._ended(
-            (self.submit(prompt, params, name) for prompt, name in pairs), params.n if params else 1
-        )
+        generations = self._ended((self.submit(prompt, params, name) for prompt, name in pairs), params.n)
         return [output for generation in generations for output in generation.outputs()]
 
     async def stream(
@@ -255,11 +260,12 @@ class Engine:
         self._ask(self._core.warm_up)
 
     def close(self) -> None:
-        """End what runs, and give the memory back. Safe to call twice."""
+        """End what runs, and give the memory back. Safe to call twice; the engine's own thread does not wait for it."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -311,6 +317,9 @@ class Engine:
         tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
         if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
             raise WrongRequest(f"the prompt has a token that there is not: they are 0 to {self._vocab - 1}")
+        most = self.config.max_batch + self.config.max_waiting
+        if params.n > most:
+            raise WrongRequest(f"n={params.n} is more than can ever be here at once: {most}, max_batch + max_waiting")
         grammars = self._grammars.begin(params)
         ref = self._store.hold(adapter) if adapter is not None else None
         client = client_of(labels, self.config.group_by)
@@ -416,11 +425,3 @@ def _in_flow() -> bool:
     if driver is None or attempts is None:
         return False
     return driver.current_body() is not None and attempts.current_attempt() is None
-
-
-def _several(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str):
-        return [prompts]
-    if len(prompts) and isinstance(prompts[0], Integral):
-        return [prompts]  # type: ignore[list-item]  # token ids of one prompt
-    return list(prompts)  # type: ignore[arg-type]

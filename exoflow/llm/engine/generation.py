@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,6 +24,8 @@ from exoflow.llm.engine.request import (
     Usage,
 )
 from exoflow.llm.engine.text import TextStream, Tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 class Answer:
@@ -178,6 +181,9 @@ class Generation:
         for listener in self._listeners:
             listener()
         if self.is_done:
-            for callback in self._at_end:
-                callback()
-            self._at_end.clear()
+            callbacks, self._at_end = self._at_end, []
+            for callback in callbacks:
+                try:
+                    callback()
+                except Exception:  # it is its owner's, and the engine goes on
+                    logger.exception("what was to be done at the end of a generation has failed")

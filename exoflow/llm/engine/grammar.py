@@ -50,7 +50,7 @@ class Grammar:
     @property
     def error(self) -> WrongRequest | None:
         """Why it cannot be followed any further, if so."""
-        return WrongRequest(f"the grammar failed: {self._matcher.get_error()}") if self._matcher.is_error() else None
+        return WrongRequest(f"the grammar failed: {_said(self._matcher)}") if self._matcher.is_error() else None
 
 
 class Grammars:
@@ -92,7 +92,11 @@ class Grammars:
         limits = LLParserLimits(max_lexer_states=self._states_max, verbose_errors=False)
         matcher = LLMatcher(self._vocabulary(), text, log_level=0, limits=limits)
         if matcher.is_error():
-            raise WrongRequest(f"{kind}: {' '.join(matcher.get_error().split())}")
+            raise WrongRequest(f"{kind}: {_said(matcher)}")
+        begun = Grammar(matcher.deep_copy())
+        begun.allowed(())
+        if begun.is_complete:
+            raise WrongRequest(f"{kind}: no answer can follow it, as it allows no first token")
         return matcher
 
     def _vocabulary(self) -> LLTokenizer:
@@ -110,3 +114,7 @@ class Grammars:
                 except ValueError as error:
                     raise WrongRequest(f"json_schema and regex do not work with this tokenizer: {error}") from error
             return self._words
+
+
+def _said(matcher: LLMatcher) -> str:
+    return " ".join(matcher.get_error().replace("<non-verbose/>", "").split())

@@ -28,8 +28,8 @@ from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.adapters.sharding import Shard
 from exoflow.llm.engine.batch import Batch, make_batch
 from exoflow.llm.engine.config import EngineConfig
-from exoflow.llm.engine.models import load_model
 from exoflow.llm.engine.models.decoder import Decoder
+from exoflow.llm.engine.models.loading import load_model
 from exoflow.llm.engine.models.sharding import shard
 from exoflow.llm.engine.residency import Load
 from exoflow.llm.engine.runner import Runner

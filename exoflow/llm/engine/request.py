@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Literal
 
 from exoflow.errors import LLMError
+from exoflow.llm.engine.kinds import FLAG, NUMBER, TEXT, WHOLE, check_kinds
 
 
 class Overloaded(LLMError):
@@ -20,6 +21,12 @@ class WrongRequest(LLMError):
 
 
 FinishReason = Literal["stop", "length", "abort"]
+KINDS = {
+    **dict.fromkeys(("max_tokens", "top_k", "seed", "n", "logprobs"), WHOLE),
+    **dict.fromkeys(("temperature", "top_p"), NUMBER),
+    "ignore_eos": FLAG,
+    "regex": TEXT,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class SamplingParams:
 
     max_tokens: int = 16
     temperature: float = 1.0
-    """0: greedy."""
+    """0, and whatever is below 1e-5: greedy."""
     top_p: float = 1.0
     top_k: int = 0
     """0: all tokens."""
@@ -43,10 +50,13 @@ class SamplingParams:
     regex: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
+        check_kinds(self, KINDS)
+        stop: object = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(stop, Sequence) or not all(isinstance(text, str) for text in stop):
+            raise TypeError(f"stop={stop!r}: it is a text, or a tuple of texts")
+        object.__setattr__(self, "stop", tuple(stop))
+        if self.json_schema is not None and not isinstance(self.json_schema, str | Mapping):
+            raise TypeError(f"json_schema={self.json_schema!r}: it is a schema, as a dict or a text")
         checks = {
             "max_tokens": self.max_tokens >= 1,
             "temperature": 0 <= self.temperature <= 100,
@@ -199,15 +209,3 @@ def client_of(labels: Mapping[str, str], group_by: Sequence[str]) -> tuple[str, 
     while client and not client[-1]:
         client.pop()
     return tuple(client)
-
-
-def one_for_each(adapter: str | Sequence[str | None] | None, count: int) -> list[str | None]:
-    """The adapters of so many prompts, of which one may have been given for all.
-
-    Raises:
-        ValueError: there are more prompts, or fewer.
-    """
-    adapters = [adapter] * count if adapter is None or isinstance(adapter, str) else list(adapter)
-    if len(adapters) != count:
-        raise ValueError(f"{count} prompts and {len(adapters)} adapters: give one for all, or one for each")
-    return adapters

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from exoflow.errors import LLMError
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import Batch, arrays_of, send
 from exoflow.llm.engine.config import EngineConfig
@@ -15,6 +17,15 @@ from exoflow.llm.engine.graphs import Capture, CudaCapture, GraphedSteps, shapes
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.ops import select
 from exoflow.llm.engine.scheduler import Chunk
+
+
+@contextmanager
+def _memory(wanted: str) -> Iterator[None]:
+    """Raises LLMError: there is not so much."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:  # torch's, by how much too much it is
+        raise LLMError(f"{wanted} need more memory than can be had: {str(error).splitlines()[0]}") from error
 
 
 class Runner:
@@ -36,8 +47,11 @@ class Runner:
         self.device = device
         self.pages = pages
         self.computes_meanwhile = device.type == "cuda"
-        self.pool = torch.zeros(geometry.layers, pages + 1, page_elems, dtype=decoder.embedding.dtype, device=device)
-        self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
+        shape, dtype = (geometry.layers, pages + 1, page_elems), decoder.embedding.dtype
+        with _memory(f"pages={pages} and block={config.block}"):
+            self.pool = torch.zeros(shape, dtype=dtype, device=device)
+        with _memory(f"adapter_slots={config.adapter_slots} and max_rank={config.max_rank}"):
+            self.tables = AdapterTables(geometry, config.adapter_slots, page_elems, config.max_rank, device)
         self._block = config.block
         self._ops = select(self.pool, self.tables, geometry, config.block, shapes(config)[-1].rows)
         self.graphs: GraphedSteps | None = None

@@ -20,6 +20,9 @@ times as long on a CPU, and is hardly ever needed.
 CPU_ROWS = 8
 """Drawn together on a CPU: with more of them, each step's numbers leave the cache (128 rows took 2.5 times as long)."""
 
+COLDEST = 1e-5
+"""Below it the most likely token is taken: divided by less, logits are no numbers any more."""
+
 CERTAIN = 2.0**62
 """A share of 1. Shares are counted in whole numbers: their sums are the same in whichever order and company."""
 
@@ -51,7 +54,11 @@ def chance_of(seed: int, index: int, position: int) -> float:
 
 
 def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
-    """A token for each row of ``logits`` ``[rows, vocab]``."""
+    """A token for each row of ``logits`` ``[rows, vocab]``.
+
+    Raises:
+        OverflowError: a row has what is no number.
+    """
     logits = logits.float()
     allowed = logits
     if any(draw.allowed is not None for draw in draws):
@@ -60,12 +67,15 @@ def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
             if draw.allowed is not None:
                 row[~draw.allowed.to(row.device)] = -torch.inf
     tokens = allowed.argmax(-1)
-    by_chance = [index for index, draw in enumerate(draws) if draw.params.temperature > 0]
+    are_numbers = allowed.gather(-1, tokens[:, None]) < torch.inf  # to argmax, what is no number is the largest
+    by_chance = [index for index, draw in enumerate(draws) if draw.params.temperature >= COLDEST]
     together = CPU_ROWS if logits.device.type == "cpu" else len(draws)
     for first in range(0, len(by_chance), together):
         rows = by_chance[first : first + together]
         tokens[rows] = _drawn(allowed[rows], [draws[row] for row in rows])
     chosen: list[int] = tokens.tolist()
+    if not are_numbers.all():
+        raise OverflowError("the model's numbers are larger than its dtype holds")
     return [
         Choice(token, _logprobs(logits, row, token, draw.params.logprobs))
         for row, (token, draw) in enumerate(zip(chosen, draws, strict=True))
@@ -78,7 +88,7 @@ def _drawn(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
     scaled = logits / torch.tensor([draw.params.temperature for draw in draws], device=device)[:, None]
     shares = scaled.softmax(-1).mul_(CERTAIN)
     aims = [
-        (draw.params.top_k or vocab, draw.params.top_p if draw.params.top_p < 1 else math.inf, draw.chance)
+        (min(draw.params.top_k or vocab, vocab), draw.params.top_p if draw.params.top_p < 1 else math.inf, draw.chance)
         for draw in draws
     ]
     return _found(scaled, shares, torch.tensor(aims, device=device, dtype=torch.float64), WIDTHS)
@@ -123,6 +133,6 @@ def _logprobs(logits: Tensor, row: int, token: int, count: int | None) -> TokenL
     if count is None:
         return None
     logprobs = logits[row].log_softmax(-1)
-    top = logprobs.topk(count) if count else None
+    top = logprobs.topk(min(count, len(logprobs))) if count else None
     best = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else ()
     return TokenLogprobs(token, float(logprobs[token]), best)

@@ -169,32 +169,41 @@ class Scheduler:
         if not request.in_prefill or request.scores:
             self._let_follow(request, now_s)
 
-    def pin(self, version: str) -> None:
-        """Keep this adapter in the pool, from now on and whether it is used or not.
+    def pin(self, version: str, instead_of: str | None = None) -> None:
+        """Keep this adapter in the pool, from now on and whether it is used or not; undo one ``pin`` of another.
 
         Raises:
-            OutOfPages: there is no room for it now, or would be too little for a request that is under way.
+            OutOfPages: there is no room for it now, or would be too little for a request that is under way; nothing
+                changes.
         """
+        was_pinned = instead_of if instead_of in self._pins else None
+        if was_pinned is not None:
+            self.unpin(was_pinned)
         cost = self._cost(version)
-        self.residency.hold(version, cost.pages, cost.load_s)
         self._pinned_pages += 0 if version in self._pins else cost.pages
         self._pins[version] += 1
         try:
             for request in self._under_way():
                 self._check_room(request)
+            self.residency.hold(version, cost.pages, cost.load_s)
         except OutOfPages:
-            self.unpin(version)
+            self._unmark(version, cost.pages)
+            if was_pinned is not None:
+                self.pin(was_pinned)  # it is where it was: nobody has taken its pages meanwhile
             raise
 
     def unpin(self, version: str) -> None:
         """Undo one ``pin``. Nothing happens if it could not be brought."""
         if version not in self._pins:
             return
+        self._unmark(version, self.residency.size_of(version))
+        self.residency.let_go(version)
+
+    def _unmark(self, version: str, pages: int) -> None:
         self._pins[version] -= 1
         if not self._pins[version]:
             del self._pins[version]
-            self._pinned_pages -= self.residency.size_of(version)
-        self.residency.let_go(version)
+            self._pinned_pages -= pages
 
     @property
     def is_idle(self) -> bool:
@@ -378,8 +387,9 @@ class Scheduler:
                 f" the {self.max_context} of the context: shorten the prompt or lower max_tokens"
             )
         self._check_room(request)
-        if waiting >= self.config.max_waiting:
-            raise Overloaded(f"{waiting} requests wait already (max_waiting)")
+        at_once = max(0, self.config.max_batch - len(self.running) - len(self.loading))  # they only seem to wait
+        if waiting - at_once >= self.config.max_waiting:
+            raise Overloaded(f"max_waiting={self.config.max_waiting}: so many requests wait already")
 
     def _check_room(self, request: Request) -> None:
         """It could run if there were only what is pinned besides."""

@@ -12,6 +12,11 @@ class Tokenizer(Protocol):
     eos_ids: frozenset[int]
     """Tokens that end an answer."""
 
+    @property
+    def longest(self) -> int:
+        """Characters that one token stands for, at most."""
+        ...
+
     def encode(self, text: str) -> list[int]: ...
 
     def decode(self, tokens: Sequence[int]) -> str:

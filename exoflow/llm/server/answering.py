@@ -16,7 +16,7 @@ from exoflow.errors import LLMError
 from exoflow.llm.engine.generation import Generation
 from exoflow.llm.engine.request import Event, Output
 from exoflow.llm.server.answers import Form, Json
-from exoflow.llm.server.refusals import Refusal, refusal_of
+from exoflow.llm.server.refusals import GONE, Refusal, refusal_of
 
 T = TypeVar("T")
 LATE = "it could not be answered in time: ask again later"
@@ -101,7 +101,7 @@ async def unless_gone(request: Request, answering: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait((task, watching), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise Refusal(499, "the client has gone")
+            raise Refusal(GONE, "the client has gone")
         return task.result()
     finally:
         watching.cancel()

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from exoflow.errors import AdapterError, LLMError
+from exoflow.errors import AdapterError, ContextTooLong, LLMError
+from exoflow.http.pages import why_not
 from exoflow.http.tokens import Tokens
 from exoflow.llm.engine.request import SamplingParams
 from exoflow.llm.server.answering import EventStream, pieces, unless_gone, whole
@@ -27,14 +29,16 @@ from exoflow.llm.server.metrics import CONTENT_TYPE, Meters
 from exoflow.llm.server.refusals import Refusal, no_model, refusal_of
 
 if TYPE_CHECKING:
-    from exoflow.llm.engine.engine import Engine, Prompt
+    from exoflow.llm.engine.engine import Engine
     from exoflow.llm.engine.generation import Generation
+    from exoflow.llm.engine.prompts import Prompt
 
 logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 << 20
 ANSWERS_MAX = 256
 """Of one request: its prompts times n."""
 Route_ = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 
 
 class Service:
@@ -44,6 +48,7 @@ class Service:
         name: the base model's, for clients.
         library: the adapters.
         tokens: API keys, by whose they are; none: everybody may ask.
+        any_host: without tokens, take requests to whatever name: something in front says who may ask.
         max_body: bytes of a request's body.
     """
 
@@ -54,14 +59,17 @@ class Service:
         library: Library,
         *,
         tokens: Tokens | None = None,
+        any_host: bool = False,
         max_body: int = MAX_BODY_BYTES,
     ) -> None:
         self.engine = engine
         self.name = name
         self.library = library
         self._tokens = tokens or Tokens()
+        self._any_host = any_host
         self._max_body = max_body
         self._meters = Meters(engine)
+        self._tokenising = ThreadPoolExecutor(thread_name_prefix="exoflow-llm-tokenising")
         self._open: set[Generation] = set()
         self._open_answers = 0
         self._all_ended = asyncio.Event()
@@ -75,7 +83,8 @@ class Service:
         asked = decoded(await self._body(request), ChatRequest)
         adapter = await self._adapter(asked)
         messages = [message.plain() for message in asked.messages]
-        prompt = await asyncio.to_thread(self.engine.model.tokenizer.chat, messages)
+        self._check_length(str(message["content"]) for message in messages)
+        prompt = await self._tokenised(lambda: self.engine.model.tokenizer.chat(messages))
         max_tokens = asked.max_completion_tokens or asked.max_tokens or max(1, self._room(prompt, adapter))
         params = asked.params(max_tokens, asked.counted_logprobs)
         return await self._answer(request, asked, [prompt], params, adapter)
@@ -85,7 +94,22 @@ class Service:
         asked = decoded(await self._body(request), CompletionRequest)
         adapter = await self._adapter(asked)
         params = asked.params(asked.max_tokens or 16, asked.logprobs)
+        for prompt in asked.prompts:
+            self._check_length([prompt] if isinstance(prompt, str) else [])
         return await self._answer(request, asked, asked.prompts, params, adapter)
+
+    def _check_length(self, texts: Iterable[str]) -> None:
+        """Raises ContextTooLong: whatever its tokens are. To find them takes seconds where a text has megabytes."""
+        length, most = sum(map(len, texts)), self.engine.max_context * self.engine.model.tokenizer.longest
+        if length > most:
+            raise ContextTooLong(
+                f"the prompt has {length:,} characters: {self.engine.max_context:,} tokens, the model's context, are"
+                f" {most:,} at most"
+            )
+
+    async def _tokenised(self, work: Callable[[], T]) -> T:
+        """In threads of its own, so that nothing else waits for long texts."""
+        return await asyncio.get_running_loop().run_in_executor(self._tokenising, work)
 
     async def _adapter(self, asked: ChatRequest | CompletionRequest) -> str | None:
         """The adapter that is asked for, loaded; None: the base."""
@@ -133,12 +157,15 @@ class Service:
         count, config = params.n * len(prompts), self.engine.config
         if not 1 <= count <= ANSWERS_MAX:
             raise Refusal(400, f"{count} answers are asked for: it can be 1 to {ANSWERS_MAX}", param="n")
-        if self._open_answers + count > config.max_waiting + config.max_batch:
-            raise Refusal(429, f"{self._open_answers} answers are under way", code="overloaded", wait_s=1)
+        most = config.max_waiting + config.max_batch
+        if count > most:
+            raise Refusal(400, f"{count} answers are asked for: this server has {most} under way at most", param="n")
+        if self._open_answers + count > most:
+            raise Refusal(429, f"{most} answers can be under way: ask again later", code="overloaded", wait_s=1)
         self._open_answers += count
         begun = time.monotonic()
         try:
-            generations = await asyncio.to_thread(self._submit, prompts, params, adapter, labels)
+            generations = await self._tokenised(lambda: self._submit(prompts, params, adapter, labels))
         except BaseException:
             self._open_answers -= count
             raise
@@ -235,17 +262,15 @@ class Service:
 
     async def refusal(self, request: Request, error: Exception) -> Response:
         """An error, as an answer."""
-        refusal = _refusal_of(error)
+        refusal = refusal_of(error)
         self._meters.refused(refusal.status)
         return refusal.response()
 
     async def authorised(self, route: Route_, request: Request) -> Response:
         """Only for those who may ask."""
         self._refuse_when_stopping()
-        origin = request.headers.get("origin")
-        if not self._tokens and origin and origin.partition("://")[2] != request.headers.get("host"):
-            # Any page can make a browser on this machine ask: without keys its word for where it is has to do.
-            raise Refusal(403, f"a page of {origin} asks: serve with API keys, if it may")
+        if not self._tokens and (why := why_not(request.headers, any_host=self._any_host)):
+            raise Refusal(403, f"{why}: serve with API keys, if it may be")
         tenant = self._tokens.name_of(request.headers.get("authorization")) if self._tokens else ""
         if tenant is None:
             raise Refusal(401, "the API key is missing or wrong: Authorization: Bearer KEY", code="invalid_api_key")
@@ -285,18 +310,10 @@ def make_app(service: Service) -> Starlette:
             Route("/health", service.health),
             Route("/metrics", service.metrics),
         ],
-        exception_handlers=dict.fromkeys((Refusal, LLMError, HTTPException, Exception), service.refusal),
+        exception_handlers=dict.fromkeys(
+            (Refusal, LLMError, HTTPException, ClientDisconnect, Exception), service.refusal
+        ),
     )
-
-
-def _refusal_of(error: Exception) -> Refusal:
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, LLMError):
-        return refusal_of(error)
-    if isinstance(error, HTTPException):
-        return Refusal(error.status_code, error.detail)
-    return Refusal(500, f"a mistake of the server's: {type(error).__name__}")  # its log has the rest
 
 
 async def _first(rest: AsyncIterator[Json]) -> Json:

@@ -6,6 +6,7 @@ nobody gets an answer to another question.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -23,8 +24,21 @@ class _Strict(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     pass
 
 
+def _refuse_others(asked: _Strict, neutral: Mapping[str, object], where: str = "") -> None:
+    """Fields that are not supported may ask for nothing, by null or by these values.
+
+    Raises:
+        Refusal: one of them asks for something.
+    """
+    for name, nothing in neutral.items():
+        value = getattr(asked, name)
+        if value is not None and value != nothing:
+            raise Refusal(400, f"{where}{name} is not supported", param=f"{where}{name}")
+
+
 class StreamOptions(_Strict):
     include_usage: bool = False
+    include_obfuscation: bool | None = None
 
 
 class Part(_Strict):
@@ -38,6 +52,24 @@ class Message(_Strict):
     role: str
     content: str | list[Part] | None = None
     name: str | None = None
+
+    # Clients send an earlier answer back whole, with all that it had not.
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: Any = None
+    function_call: Any = None
+    tool_calls: list[Any] | None = None
+
+    def check(self, where: str) -> None:
+        """Raises Refusal: it has more than text; ``where`` it lies."""
+        neutral: dict[str, object] = {
+            "refusal": "",
+            "annotations": [],
+            "audio": None,
+            "function_call": None,
+            "tool_calls": [],
+        }
+        _refuse_others(self, neutral, where)
 
     def plain(self) -> dict[str, object]:
         """As chat templates know it."""
@@ -104,10 +136,9 @@ class _Asked(_Strict):
             "frequency_penalty": 0, "presence_penalty": 0, "repetition_penalty": 1, "logit_bias": {}, "min_p": 0,
             "min_tokens": 0, **self._neutral(),
         }  # fmt: skip
-        for name, nothing in neutral.items():
-            value = getattr(self, name)
-            if value is not None and value != nothing:
-                raise Refusal(400, f"{name} is not supported", param=name)
+        _refuse_others(self, neutral)
+        if self.stream_options is not None:
+            _refuse_others(self.stream_options, {"include_obfuscation": False}, "stream_options.")
 
     def _neutral(self) -> dict[str, object]:
         raise NotImplementedError
@@ -141,13 +172,16 @@ class _Asked(_Strict):
                 regex=regex,
             )
         except ValueError as error:
-            raise Refusal(400, str(error), param=str(error).split("=", 1)[0]) from error
+            name = str(error).partition("=")[0]
+            raise Refusal(400, str(error), param=name if name.isidentifier() else None) from error
 
     def _structure(self) -> tuple[str | dict[str, Any] | None, str | None]:
         structure = self.structured_outputs or Structure()
         schema, wanted = structure.json, self.response_format
+        if schema is not None and structure.regex is not None:
+            raise Refusal(400, "structured_outputs: give json or regex", param="structured_outputs")
         if wanted is not None and wanted.type != "text":
-            if schema is not None:
+            if schema is not None or structure.regex is not None:
                 raise Refusal(400, "response_format and structured_outputs: give one", param="response_format")
             if wanted.type == "json_schema" and wanted.json_schema is None:
                 raise Refusal(400, "response_format: json_schema is missing", param="response_format")
@@ -167,9 +201,22 @@ class ChatRequest(_Asked, kw_only=True):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     functions: list[Any] | None = None
+    function_call: Any = None
+    prediction: Any = None
+    audio: Any = None
+
+    def check(self) -> None:
+        super().check()
+        for place, message in enumerate(self.messages):
+            message.check(f"messages[{place}].")
+        if self.top_logprobs and not self.logprobs:
+            raise Refusal(400, "top_logprobs: they are given with logprobs=true only", param="top_logprobs")
 
     def _neutral(self) -> dict[str, object]:
-        return {"tools": [], "functions": [], "tool_choice": "none", "modalities": ["text"]}
+        return {
+            "tools": [], "functions": [], "tool_choice": "none", "function_call": "none", "modalities": ["text"],
+            "prediction": None, "audio": None,
+        }  # fmt: skip
 
     @property
     def counted_logprobs(self) -> int | None:

@@ -78,7 +78,9 @@ class Library:
             return ref
 
     async def unload(self, name: str) -> None:
-        """Raises Refusal: nothing has this name."""
+        """Raises Refusal: nothing has this name, or it is the base model's."""
+        if name == self._reserved:
+            raise Refusal(400, f"{name!r} is the base model: adapters can be unloaded", param="lora_name")
         if await asyncio.to_thread(self._path, name) is None and name not in self._loaded:
             raise no_model(name)
         async with self._lock(name):
@@ -94,7 +96,7 @@ class Library:
     async def names(self) -> list[str]:
         """All, whether they were loaded or not."""
         found = set(await asyncio.to_thread(self.found))
-        return sorted((found | set(self._named)) - self._withdrawn - {self._reserved})
+        return sorted((found | set(self._named) | self._loaded) - self._withdrawn - {self._reserved})
 
     def found(self) -> list[str]:
         """Those in the folder."""

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
+    from exoflow.llm.engine.adapters.store import AdapterInfo
     from exoflow.llm.engine.engine import Engine
     from exoflow.llm.engine.generation import Generation
 
@@ -62,23 +63,25 @@ class EngineCollector(Collector):
         return []  # or it would be asked as soon as it is registered
 
     def collect(self) -> Iterator[Metric]:
-        stats = self._engine.stats()
+        stats, adapters = self._engine.stats(), self._engine.adapters()
+        nobody = dict.fromkeys([None, *(adapter.name for adapter in adapters)], 0)
         for state in ("running", "waiting", "loading"):
             family = GaugeMetricFamily(f"exoflow_llm_requests_{state}", f"Requests {state}.", labels=["adapter"])
-            for name, count in sorted(getattr(stats, state).items(), key=lambda each: each[0] or BASE):
+            counts: dict[str | None, int] = nobody | getattr(stats, state)
+            for name, count in sorted(counts.items(), key=lambda each: each[0] or BASE):
                 family.add_metric([name or BASE], count)
             yield family
-        yield from self._adapters()
+        yield from _of_adapters(adapters)
         gauges = {
             "pages": "Pages of the pool.",
             "free_pages": "Pages that nobody owns.",
             "reclaimable_pages": "Pages that are kept for later only.",
             "adapter_pages": "Pages of adapters.",
             "resident": "Adapters in the pool.",
-            "step_s": "Seconds of a step, on average.",
         }
         for name, text in gauges.items():
             yield GaugeMetricFamily(f"exoflow_llm_{name}", text, value=getattr(stats, name))
+        yield GaugeMetricFamily("exoflow_llm_step_seconds", "Of a step, on average.", value=stats.step_s)
         counters = {
             "loads": "Adapters copied into the pool.",
             "preemptions": "Requests that gave up their pages.",
@@ -90,16 +93,16 @@ class EngineCollector(Collector):
         for name, text in counters.items():
             yield CounterMetricFamily(f"exoflow_llm_{name}", text, value=getattr(stats, name))
 
-    def _adapters(self) -> Iterator[Metric]:
-        places = GaugeMetricFamily(
-            "exoflow_llm_adapter_info", "Where an adapter is.", labels=["adapter", "version", "place"]
-        )
-        loads = CounterMetricFamily(
-            "exoflow_llm_adapter_loads", "How often this version was brought into the pool.",
-            labels=["adapter", "version"],
-        )  # fmt: skip
-        for adapter in self._engine.adapters():
-            places.add_metric([adapter.name, adapter.version, adapter.place], 1)
-            loads.add_metric([adapter.name, adapter.version], adapter.loads)
-        yield places
-        yield loads
+
+def _of_adapters(adapters: Sequence[AdapterInfo]) -> Iterator[Metric]:
+    places = GaugeMetricFamily(
+        "exoflow_llm_adapter_info", "Where an adapter is.", labels=["adapter", "version", "place"]
+    )
+    loads = CounterMetricFamily(
+        "exoflow_llm_adapter_loads", "How often this version was brought into the pool.", labels=["adapter", "version"]
+    )
+    for adapter in adapters:
+        places.add_metric([adapter.name, adapter.version, adapter.place], 1)
+        loads.add_metric([adapter.name, adapter.version], adapter.loads)
+    yield places
+    yield loads

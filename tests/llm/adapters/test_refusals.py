@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from exoflow.errors import AdapterError
+from exoflow.llm.engine.adapters import matching
 from exoflow.llm.engine.adapters.format import read_adapter
 from exoflow.llm.engine.geometry import Geometry
 
@@ -104,6 +105,24 @@ def test_fields_that_are_off_are_of_no_matter(adapter: Write, tiny: Geometry) ->
     assert len(versions) == 1
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"target_modules": "(([a-z_.0-9])+)+x"},
+        {"exclude_modules": "(([a-z_.0-9])+)+x"},
+        {"rank_pattern": {"(([a-z_.0-9])+)+x": 3}},
+        {"alpha_pattern": {"(([a-z_.0-9])+)+x": 3}},
+        {"layers_to_transform": [0], "layers_pattern": "(([a-z_.0-9])+)+x"},
+    ],
+    ids=lambda field: next(reversed(field)),
+)
+def test_a_regular_expression_that_takes_for_ever_is_refused(
+    adapter: Write, tiny: Geometry, field: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "LIMIT_S", 1)
+    refused(adapter(**field), tiny, "regular expressions take more than 1 s")
+
+
 @pytest.mark.parametrize("key", ["lm_head", "embed_tokens"])
 def test_modules_outside_the_layers_are_refused(adapter: Write, tiny: Geometry, key: str) -> None:
     refused(adapter(target_modules=["q_proj", key]), tiny, key)
@@ -191,7 +210,15 @@ def test_files_that_are_not_there_are_told(adapter: Write, tiny: Geometry, tmp_p
     (directory / WEIGHTS).unlink()
     refused(directory, tiny, WEIGHTS)
     (directory / WEIGHTS).mkdir()
-    refused(directory, tiny, WEIGHTS)
+    refused(directory, tiny, f"{WEIGHTS} is no file")
+    (directory / WEIGHTS).rmdir()
+    (directory / WEIGHTS).symlink_to("elsewhere")
+    refused(directory, tiny, f"{WEIGHTS} is a link to elsewhere")
+
+
+def test_a_path_that_no_system_takes_is_refused(tmp_path: Path, tiny: Geometry) -> None:
+    refused(tmp_path / ("x" * 300), tiny, "File name too long")
+    refused(tmp_path / ("\N{SNOWMAN}" * 90), tiny, "File name too long")
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe{", b"[" * 100_000, b'{"r": ' + b"1" * 9_999])

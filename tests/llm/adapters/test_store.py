@@ -48,7 +48,7 @@ def test_an_unknown_name_is_an_error_that_tells_some_known_ones(store: AdapterSt
         store.resolve("pirate")
     for number in range(7):
         store.register(f"a{number}", adapter())
-    for ask in (store.resolve, store.hold, store.unregister, store.reload, store.pin):
+    for ask in (store.resolve, store.hold, store.unregister, store.pin):
         with pytest.raises(AdapterError, match=r"'pirate': known are a0, a1, a2, a3, a4 and others"):
             ask("pirate")
     with pytest.raises(AdapterError, match="needs a name"):
@@ -80,8 +80,7 @@ def test_a_reload_leaves_the_old_version_to_those_who_hold_it(reader: AdapterRea
     store.register("pirate", adapter())
     old = store.hold("pirate")
     before = store.host(old.version).pages
-    adapter(seed=1)
-    new = store.reload("pirate")
+    new = store.register("pirate", adapter(seed=1))
     assert new.version != old.version and store.resolve("pirate") == new
     assert gone == []
     assert not torch.equal(store.host(new.version).pages, before)
@@ -96,8 +95,7 @@ def test_the_only_copy_of_an_old_version_stays_in_host_memory(
     store.register("pirate", adapter())
     old = store.hold("pirate")
     before = store.host(old.version).pages
-    adapter(seed=1)
-    store.reload("pirate")  # the directory has the new one only
+    store.register("pirate", adapter(seed=1))  # the directory has the new one only
     for seed in range(2, 5):
         store.register(f"other-{seed}", adapter(f"other-{seed}", seed=seed))
     reads = store.disk_reads
@@ -110,7 +108,7 @@ def test_reloading_what_has_not_changed_changes_nothing(reader: AdapterReader, a
     gone: list[str] = []
     store = AdapterStore(reader, host_bytes=1 << 30, forgotten=gone.append)
     ref = store.register("pirate", adapter())
-    assert store.reload("pirate") == ref and store.register("pirate", adapter("elsewhere")) == ref
+    assert store.register("pirate", adapter()) == ref and store.register("pirate", adapter("elsewhere")) == ref
     assert gone == []
 
 
@@ -118,9 +116,8 @@ def test_a_broken_directory_leaves_the_name_as_it_was(store: AdapterStore, adapt
     directory = adapter()
     ref = store.register("pirate", directory)
     (directory / "adapter_model.safetensors").write_bytes(b"nonsense")
-    for again in (lambda: store.reload("pirate"), lambda: store.register("pirate", directory)):
-        with pytest.raises(AdapterError, match="damaged"):
-            again()
+    with pytest.raises(AdapterError, match="damaged"):
+        store.register("pirate", directory)
     assert store.resolve("pirate") == ref
     store.host(ref.version)
 
@@ -167,8 +164,7 @@ def test_a_pinned_name_stays_in_host_memory(reader: AdapterReader, adapter: Writ
     store.pin("pinned")
     store.register("other", adapter("other", seed=1))
     assert where(store) == {"pinned": "host", "other": "disk"}
-    adapter("pinned", seed=2)
-    store.reload("pinned")  # the pin goes with the name
+    store.register("pinned", adapter("pinned", seed=2))  # the pin goes with the name
     store.register("third", adapter("third", seed=3))
     assert where(store) == {"pinned": "host", "other": "disk", "third": "disk"}
     assert [info.pinned for info in store.adapters()] == [False, True, False]
@@ -281,23 +277,6 @@ def test_a_reading_that_ends_late_does_not_overrule_a_newer_one(reader: AdapterR
     assert store.resolve("pirate") == newer and gone == [old.version]
 
 
-def test_a_reload_does_not_bring_back_what_was_unloaded_meanwhile(reader: AdapterReader, adapter: Write) -> None:
-    gated = Gated(reader)
-    store = AdapterStore(gated, host_bytes=1 << 30)
-    gated.gate.set()
-    store.register("pirate", adapter("slow"))
-    gated.gate.clear()
-    gated.begun.clear()
-    with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(store.reload, "pirate")
-        gated.begun.wait()
-        store.unregister("pirate")
-        gated.gate.set()
-        with pytest.raises(AdapterError, match="no adapter"):
-            late.result()
-    assert store.adapters() == [] and store.host_bytes == 0
-
-
 def test_several_who_need_an_evicted_adapter_read_it_once(
     reader: AdapterReader, adapter: Write, one_bytes: int
 ) -> None:
@@ -330,12 +309,10 @@ def test_under_fire_everybody_gets_the_weights_of_the_version_that_they_hold(
         chance, served = random.Random(seed), 0
         for _ in range(12):
             name = chance.choice(names)
-            match chance.randrange(6):
+            match chance.randrange(5):
                 case 0:
                     store.register(name, chance.choice(directories))
                 case 1:
-                    with_suppressed(store.reload, name)
-                case 2:
                     with_suppressed(store.unregister, name)
                 case _:
                     try:

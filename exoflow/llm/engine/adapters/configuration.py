@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from exoflow.errors import AdapterError
+from exoflow.llm.engine.adapters.matching import Found, is_plain, matched
 
 CONFIG = "adapter_config.json"
 OUTSIDE = ("lm_head", "model.embed_tokens")
@@ -50,35 +51,73 @@ class LoraConfig:
     layers_to_transform: tuple[int, ...]
     layers_pattern: tuple[str, ...]
     base_model: str | None
+    found: Found = field(default_factory=dict)
+    """Where ``regexes`` match."""
 
     def targets(self, key: str) -> bool:
         """Whether the adapter changes this module; PEFT: ``check_target_module_exists``."""
-        if _names(self.exclude_modules, key):
+        if self._names(self.exclude_modules, key):
             return False
         if isinstance(self.target_modules, str):
             everything = self.target_modules.lower() == "all-linear"
-            return key not in OUTSIDE if everything else _names(self.target_modules, key)
+            return key not in OUTSIDE if everything else self._names(self.target_modules, key)
         if key in self.target_modules:
             return True
-        return _names(self.target_modules, key) and (not self.layers_to_transform or self._in_layers(key))
+        return self._names(self.target_modules, key) and (not self.layers_to_transform or self._in_layers(key))
 
     def rank(self, key: str) -> int:
-        return self.rank_pattern.get(_pattern(self.rank_pattern, key), self.r)
+        return self.rank_pattern.get(self._pattern(self.rank_pattern, key), self.r)
 
     def scale(self, key: str) -> float:
-        alpha = self.alpha_pattern.get(_pattern(self.alpha_pattern, key), self.lora_alpha)
+        alpha = self.alpha_pattern.get(self._pattern(self.alpha_pattern, key), self.lora_alpha)
         return alpha / (math.sqrt(self.rank(key)) if self.use_rslora else self.rank(key))
 
+    def regexes(self) -> Iterator[str]:
+        """Those that are not plain, each as a whole key is matched with it."""
+        for modules in (self.target_modules, self.exclude_modules):
+            if isinstance(modules, str) and not is_plain(modules):
+                yield modules
+        yield from (_at_end(each) for each in (*self.rank_pattern, *self.alpha_pattern) if not is_plain(each))
+        yield from (_of_layers(each) for each in self.layers_pattern if not is_plain(each))
+
+    def _names(self, modules: str | tuple[str, ...], key: str) -> bool:
+        if isinstance(modules, str):
+            return bool(modules) and self._match(modules, modules, key) is not None
+        return any(key == name or key.endswith(f".{name}") for name in modules)
+
+    def _pattern(self, patterns: Mapping[str, object], key: str) -> str:
+        """The first that matches the key's end; PEFT: ``get_pattern_key``."""
+        return next((each for each in patterns if self._match(each, _at_end(each), key) is not None), key)
+
     def _in_layers(self, key: str) -> bool:
-        patterns = [rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\." for pattern in self.layers_pattern]
-        for pattern in patterns or [r".*?\.[^.]*\.(?P<idx>\d+)\."]:
-            if match := re.match(pattern, key):
-                return int(match["idx"]) in self.layers_to_transform
+        patterns = [(each, _of_layers(each)) for each in self.layers_pattern]
+        for written, regex in patterns or [("", r".*?\.[^.]*\.(?P<idx>\d+)\..*")]:
+            if (layer := self._match(written, regex, key)) is not None:
+                return layer.isdecimal() and int(layer) in self.layers_to_transform
         return False
 
+    def _match(self, written: str, regex: str, key: str) -> str | None:
+        """The group ``idx``, or empty; None: it does not match."""
+        if not is_plain(written):
+            return self.found.get(regex, {}).get(key)
+        match = re.fullmatch(regex, key)
+        return match and (match.groupdict().get("idx") or "")
 
-def read_config(directory: Path) -> LoraConfig:
-    """Raises AdapterError: it is not there, not JSON, not of LoRA, or it asks for something that is not supported."""
+
+def _at_end(pattern: str) -> str:
+    return rf"(.*\.)?({pattern})$"
+
+
+def _of_layers(pattern: str) -> str:
+    return rf"(?:(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.).*"
+
+
+def read_config(directory: Path, keys: Sequence[str]) -> LoraConfig:
+    """As it is said of the base's modules, which have these keys.
+
+    Raises:
+        AdapterError: it is not there, not JSON, not of LoRA, or it asks for something that is not supported.
+    """
     path = directory / CONFIG
     try:
         fields = json.loads(path.read_bytes())
@@ -92,7 +131,8 @@ def read_config(directory: Path) -> LoraConfig:
         raise AdapterError(f"{path} holds no fields: save the adapter again")
     try:
         _refuse_unsupported(fields)
-        return _parse(fields)
+        config = _parse(fields)
+        return replace(config, found=matched(list(config.regexes()), keys))
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from None
 
@@ -127,7 +167,7 @@ def _parse(fields: dict[str, Any]) -> LoraConfig:
     if patterns and fields.get("layers_to_transform") is None:
         raise AdapterError("layers_pattern works with layers_to_transform only")
     for pattern in patterns:
-        _check_regex("layers_pattern", pattern, rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.")
+        _check_regex("layers_pattern", pattern, _of_layers(pattern))
     base = fields.get("base_model_name_or_path")
     return LoraConfig(
         r=_rank("r", fields.get("r", 8)),
@@ -141,17 +181,6 @@ def _parse(fields: dict[str, Any]) -> LoraConfig:
         layers_pattern=patterns,
         base_model=base if isinstance(base, str) and base else None,
     )
-
-
-def _names(modules: str | tuple[str, ...], key: str) -> bool:
-    if isinstance(modules, str):
-        return bool(modules) and re.fullmatch(modules, key) is not None
-    return any(key == name or key.endswith(f".{name}") for name in modules)
-
-
-def _pattern(patterns: Mapping[str, object], key: str) -> str:
-    """The first that matches the key's end; PEFT: ``get_pattern_key``."""
-    return next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", key)), key)
 
 
 def _modules(fields: dict[str, Any], name: str) -> str | tuple[str, ...]:
@@ -184,7 +213,7 @@ def _by_pattern(fields: dict[str, Any], name: str) -> list[tuple[str, Any]]:
     if not isinstance(value, dict):
         raise AdapterError(f"{name} is {_short(value)}: it must map names of modules to numbers")
     for pattern in value:
-        _check_regex(name, pattern, rf"(.*\.)?({pattern})$")
+        _check_regex(name, pattern, _at_end(pattern))
     return list(value.items())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def read_adapter(
     """
     path = Path(directory)
     before = _state(path)
-    config = read_config(path)
+    config = read_config(path, [*OUTSIDE, *(key for _, _, key in _modules(geometry))])
     parts = list(_parts(config, geometry))
     _check_targets(path, config, parts, max_rank)
     tensors = _read_tensors(path / WEIGHTS, parts, geometry, max_rank)
@@ -94,15 +95,19 @@ def read_adapter(
     return spec, matrices
 
 
-def _parts(config: LoraConfig, geometry: Geometry) -> Iterator[_Part]:
-    """In the order of layers, groups and modules."""
+def _modules(geometry: Geometry) -> Iterator[tuple[int, Module, str]]:
+    """With the layer and the key of each, in the order of layers, groups and modules."""
     for layer in range(geometry.layers):
         for group in geometry.groups:
             block = "self_attn" if group.name in ("qkv", "o") else "mlp"
             for module in group.modules:
-                key = f"model.layers.{layer}.{block}.{module.name}"
-                if config.targets(key):
-                    yield _Part(layer, module, key, config.rank(key), config.scale(key))
+                yield layer, module, f"model.layers.{layer}.{block}.{module.name}"
+
+
+def _parts(config: LoraConfig, geometry: Geometry) -> Iterator[_Part]:
+    for layer, module, key in _modules(geometry):
+        if config.targets(key):
+            yield _Part(layer, module, key, config.rank(key), config.scale(key))
 
 
 def _check_targets(path: Path, config: LoraConfig, parts: list[_Part], max_rank: int) -> None:
@@ -123,19 +128,29 @@ def _check_targets(path: Path, config: LoraConfig, parts: list[_Part], max_rank:
 
 def _state(path: Path) -> list[tuple[int, int, int]]:
     """Changes whenever the files are written or replaced."""
-    if not (path / CONFIG).is_file():
-        raise AdapterError(f"{path} has no {CONFIG}: an adapter is a directory as PEFT saves it")
-    if not (path / WEIGHTS).is_file():
-        pickled = next((file.name for file in sorted(path.glob("adapter_model.*"))), None)
-        why = (
-            f"; {pickled} is not read, a pickle can run anything: save with safe_serialization=True" if pickled else ""
-        )
-        raise AdapterError(f"{path} has no {WEIGHTS}{why}")
-    try:
-        stats = [os.stat(path / name) for name in (CONFIG, WEIGHTS)]
-    except OSError as error:
-        raise AdapterError(f"{error.filename} cannot be read ({error.strerror})") from None
-    return [(stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+    found = []
+    for file in (path / CONFIG, path / WEIGHTS):
+        try:
+            state = file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise AdapterError(_missing(file)) from None
+        except OSError as error:
+            raise AdapterError(f"{file} cannot be read ({error.strerror})") from None
+        if not stat.S_ISREG(state.st_mode):
+            raise AdapterError(f"{file} is no file")
+        found.append((state.st_ino, state.st_size, state.st_mtime_ns))
+    return found
+
+
+def _missing(file: Path) -> str:
+    path = file.parent
+    if file.is_symlink():
+        return f"{file} is a link to {file.readlink()}, which is not there"
+    if file.name == CONFIG:
+        return f"{path} has no {CONFIG}: an adapter is a directory as PEFT saves it"
+    pickled = next((each.name for each in sorted(path.glob("adapter_model.*"))), None)
+    why = f"; {pickled} is not read, a pickle can run anything: save with safe_serialization=True" if pickled else ""
+    return f"{path} has no {WEIGHTS}{why}"
 
 
 def _read_tensors(path: Path, parts: list[_Part], geometry: Geometry, max_rank: int) -> dict[str, Tensor]:

@@ -50,6 +50,16 @@ class _Meaning:
     """Of the reading that it comes from: an older one that ends later does not overrule it."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What was read for a name that does not mean it yet."""
+
+    ref: AdapterRef
+    path: Path
+    number: int
+    adapter: HostAdapter
+
+
 @dataclass(slots=True, eq=False)
 class _Entry:
     """One version that somebody needs."""
@@ -109,13 +119,51 @@ class AdapterStore:
         Raises:
             AdapterError: it is broken, not for this base, or not supported; the name means what it meant before.
         """
+        reading = self.read(name, path)
+        try:
+            self.give(reading)
+        finally:
+            self.let_go(reading.ref)
+        return reading.ref
+
+    def read(self, name: str, path: str | os.PathLike[str]) -> Reading:
+        """Read the directory for this name, which means what it meant until ``give``. Held until ``let_go``.
+
+        Raises:
+            AdapterError: as of ``register``.
+        """
         if not name:
             raise AdapterError("an adapter needs a name")
-        return self._load(name, Path(path).absolute(), again=False)
+        number, path = next(self._readings), Path(path).absolute()
+        spec, adapter = self._read(path)
+        self._warn_of_base(name, spec)
+        with self._lock:
+            entry = self._entries.setdefault(spec.version, self._new_entry(spec, adapter))
+            entry.holders += 1
+            self._see(entry, _Meaning(spec.version, path, number))
+            self._host.put(spec.version, adapter)
+        return Reading(AdapterRef(name, spec.version), path, number, adapter)
 
-    def reload(self, name: str) -> AdapterRef:
-        """Read its directory again. Requests that have begun keep the version that they have."""
-        return self._load(name, self._known(name).path, again=True)
+    def is_newest(self, reading: Reading) -> bool:
+        """``give`` would do something: the name does not mean what was begun later."""
+        meaning = self._names.get(reading.ref.name)
+        return meaning is None or meaning.number < reading.number
+
+    def give(self, reading: Reading) -> None:
+        """The name means it from now on, unless it means what was begun later."""
+        name, version = reading.ref.name, reading.ref.version
+        with self._lock:
+            if not self.is_newest(reading):
+                return
+            before = self._names.get(name)
+            self._names[name] = _Meaning(version, reading.path, reading.number)
+            if before is not None:
+                self._entries[before.version].names.discard(name)
+            self._entries[version].names.add(name)
+            gone = self._forget(before.version) if before is not None else None
+            self._host.put(version, reading.adapter)
+        self._tell(gone)
+        logger.debug("adapter loaded", extra={"adapter": name, "version": version})
 
     def unregister(self, name: str) -> AdapterRef:
         """The name is unknown from now on. Requests that have begun keep the version that they have."""
@@ -141,7 +189,7 @@ class AdapterStore:
         return AdapterRef(name, version)
 
     def let_go(self, ref: AdapterRef) -> None:
-        """Once for each ``hold``."""
+        """Once for each ``hold`` and each ``read``."""
         with self._lock:
             entry = self._entry(ref.version)
             assert entry.holders > 0, f"nobody holds {ref}"
@@ -205,28 +253,6 @@ class AdapterStore:
         return self._host.bytes
 
     # Reading.
-
-    def _load(self, name: str, path: Path, *, again: bool) -> AdapterRef:
-        number = next(self._readings)
-        spec, adapter = self._read(path)
-        self._warn_of_base(name, spec)
-        meaning = _Meaning(spec.version, path, number)
-        with self._lock:
-            before = self._known(name) if again else self._names.get(name)  # again: it may be unloaded meanwhile
-            entry = self._entries.setdefault(spec.version, self._new_entry(spec, adapter))
-            self._see(entry, meaning)
-            if before is None or before.number < number:
-                self._names[name] = meaning
-                if before is not None:
-                    self._entries[before.version].names.discard(name)
-                entry.names.add(name)
-            gone = [self._forget(version) for version in {spec.version, before.version if before else spec.version}]
-            if spec.version in self._entries:
-                self._host.put(spec.version, adapter)
-        for version in gone:
-            self._tell(version)
-        logger.debug("adapter loaded", extra={"adapter": name, "version": spec.version})
-        return AdapterRef(name, spec.version)
 
     def _read(self, path: Path) -> tuple[AdapterSpec, HostAdapter]:
         with self._lock:

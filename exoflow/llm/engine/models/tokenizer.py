@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ class ModelTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, eos_ids: frozenset[int]) -> None:
         self.tokenizer = tokenizer
         self.eos_ids = eos_ids
+
+    @cached_property
+    def longest(self) -> int:
+        return max(map(len, self.tokenizer.get_vocab()))  # some are written with a letter for each byte
 
     def encode(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer.encode(text)
