@@ -26,6 +26,8 @@ GRACE_S = 5.0
 """How long a cancelled coroutine may take to end before it is reported all the same."""
 
 _SAVERS = 2
+_STARTS = 16
+"""Coroutines that begin in one turn of the loop: of thousands, the first ones wait for the net while others begin."""
 _Key = tuple[RunId, Version]
 
 
@@ -241,17 +243,22 @@ class LocalExecutor:
 
     def _start_coroutines(self) -> None:
         self._loop_is_called = False  # before the look: what comes after it calls again
-        while self._coroutines:
-            entry = self._coroutines.popleft()
-            if entry.reason is not None:  # cancelled before it began
-                self._settle(entry, Vanished(entry.reason))
-                continue
-            loop = asyncio.get_running_loop()
-            entry.task = loop.create_task(self._perform_async(entry.attempt))
-            entry.task.add_done_callback(functools.partial(self._ended, entry))
-            if entry.attempt.timeout_s is not None:
-                reason = f"timed out after {entry.attempt.timeout_s} s"
-                entry.timer = loop.call_later(entry.attempt.timeout_s, self._cancel_task, entry, reason)
+        loop = asyncio.get_running_loop()
+        for _ in range(min(len(self._coroutines), _STARTS)):
+            self._start_coroutine(loop, self._coroutines.popleft())
+        if self._coroutines and not self._loop_is_called:
+            self._loop_is_called = True
+            loop.call_soon(self._start_coroutines)
+
+    def _start_coroutine(self, loop: asyncio.AbstractEventLoop, entry: _Entry) -> None:
+        if entry.reason is not None:  # cancelled before it began
+            self._settle(entry, Vanished(entry.reason))
+            return
+        entry.task = loop.create_task(self._perform_async(entry.attempt))
+        entry.task.add_done_callback(functools.partial(self._ended, entry))
+        if entry.attempt.timeout_s is not None:
+            reason = f"timed out after {entry.attempt.timeout_s} s"
+            entry.timer = loop.call_later(entry.attempt.timeout_s, self._cancel_task, entry, reason)
 
     def _cancel_task(self, entry: _Entry, reason: str) -> None:
         if entry.reason is None:

@@ -1,7 +1,7 @@
 """Group commit: records of all runs in one durable order, as few durable writes as there are waiters to satisfy.
 
 A thread that waits writes all that is queued itself, and whoever waits with it is covered: a lone waiter costs one
-durable write and no thread switch. So does an event loop whose turn has asked to be told, where a write is short. A
+durable write and no thread switch. So does an event loop that has asked to be told, where a write is short. A
 background thread serves all other callbacks, and flushes what nobody waits for.
 """
 
@@ -18,6 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakSet
 
 from exoflow.errors import ExoFlowError, Fenced, Interruption, StorageError
@@ -91,7 +92,7 @@ class GroupCommit:
         self._hasty = 0
         """So many wait for the background thread."""
         self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
-        """Those that will write at the end of their turn."""
+        """Those that will write in a turn to come."""
         self._loop_takes_s = 0.0
         self._loops_rest_until_s = 0.0
         self._order = itertools.count()
@@ -192,7 +193,8 @@ class GroupCommit:
             called = loop in self._loops
             self._loops.add(loop)
         if not called:
-            loop.call_soon(self._serve_in, loop, context=_nowhere)
+            serve = partial(self._serve_in, loop)
+            loop.call_soon(partial(loop.call_soon, serve, context=_nowhere), context=_nowhere)
 
     def _loop_that_writes(self) -> asyncio.AbstractEventLoop | None:
         """The event loop of this thread, if it may write: to wake another thread takes longer than a short write."""
@@ -202,7 +204,7 @@ class GroupCommit:
         return loop
 
     def _serve_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """At the end of a turn of that loop, in its thread: write for all that it has brought."""
+        """In the turn of that loop after the next, in its thread: write for all that both have brought."""
         with self._lock:
             self._loops.discard(loop)
         begun = time.monotonic()
