@@ -21,6 +21,7 @@ def demo(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.big
 @pytest.mark.slow
 def test_a_program_that_is_killed_twice_ends_with_the_bytes_of_one_left_alone() -> None:
     done = demo("--quick", "--json")

@@ -123,7 +123,7 @@ def test_what_a_process_leaves_that_was_killed_when_it_was_idle_goes(
     [
         "",
         pytest.param("journal.claim.before", marks=pytest.mark.big),
-        "journal.claim.after",
+        pytest.param("journal.claim.after", marks=pytest.mark.big),
         pytest.param("store.create.before_link", marks=pytest.mark.big),
     ],
 )
@@ -149,6 +149,7 @@ def test_an_idle_owner_that_wakes_behind_a_gc_begins_in_another_journal(
         assert Journal(store).find(run_id).state == "ended"
 
 
+@pytest.mark.big
 def test_a_process_that_is_idle_for_long_ends_its_journal_and_begins_another(
     tmp_path: Path, s3_url: str, owners: list[Owner], quick_beats: None
 ) -> None:

@@ -16,7 +16,7 @@ NAMES = [None, *ADAPTERS]
 PROMPTS = [[(index * step) % 256 for index in range(5 * step)] for step in range(1, len(NAMES) + 1)]
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+@pytest.mark.parametrize("kind", ["Llama", pytest.param("Qwen2", marks=pytest.mark.big)])
 def test_logits_of_two_ranks_are_those_of_one(kind: str, tmp_path: Path) -> None:
     zoo = Zoo(tiny_model(kind), tmp_path, ADAPTERS if kind == "Llama" else {"r4-all": ADAPTERS["r4-all"]})
     names = [name for name in NAMES if name in zoo.peft]

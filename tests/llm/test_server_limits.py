@@ -261,7 +261,9 @@ async def test_who_asks_what_is_short_does_not_wait_for_long_texts_of_others(
 
     monkeypatch.setattr(server.engine.model.tokenizer, "encode", slow)
     async with server.http() as http:
-        asking = [asyncio.create_task(http.post("/v1/completions", json=LONG_BODY)) for _ in range(50)]
+        asking = [
+            asyncio.create_task(http.post("/v1/completions", json={**LONG_BODY, "max_tokens": 1})) for _ in range(50)
+        ]
         await until(lambda: server.service._open_answers == 50)
         try:
             assert (await http.get("/metrics")).status_code == 200  # it needs a thread, too

@@ -266,6 +266,7 @@ class Leaves:
             file.write("freed\n")
 
 
+@pytest.mark.big
 def test_what_a_killed_driver_leaves_on_a_cluster_is_stopped_and_freed(client: Client, tmp_path: Path) -> None:
     log, started, gate = (str(tmp_path / name) for name in ("log", "started", "gate"))
     driver = multiprocessing.get_context("spawn").Process(

@@ -87,6 +87,7 @@ def test_an_address_at_which_nobody_listens_is_an_error_that_says_what_to_do(tmp
             run.result()
 
 
+@pytest.mark.big
 def test_what_has_not_begun_when_its_cluster_goes_runs_on_the_next_one(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     executor = DaskExecutor()

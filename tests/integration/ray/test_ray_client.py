@@ -19,6 +19,7 @@ import pytest
 from exoflow.testing.executors import WAIT_S
 
 pytestmark = [
+    pytest.mark.big,
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="needs ray[client]"),
 ]

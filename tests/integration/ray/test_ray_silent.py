@@ -24,6 +24,7 @@ JOBS = """
 """
 
 
+@pytest.mark.big
 def test_a_signal_ends_a_command_whose_cluster_is_silent(tmp_path):
     (tmp_path / "jobs.py").write_text(textwrap.dedent(JOBS))
     said: list[str] = []
