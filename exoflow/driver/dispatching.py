@@ -18,18 +18,19 @@ class Dispatching:
     """Of one attempt. A ``protocols.Dispatching``."""
 
     def __init__(self, execution: Execution, call: CallId, version: Version) -> None:
-        self._execution = execution
+        self._execution: Execution | None = execution
+        """None when it is over: what a body has begun, a connection's timer say, may remember the attempt for long."""
+        self._lock = execution.lock
         self._call = call
         self.version = version
         self._waiting: list[Callable[[BaseException | None], None]] = []
         self._unrecorded: list[Callable[[], None]] = []
-        self._over = False
 
     def ask(self, callback: Callable[[BaseException | None], None]) -> None:
-        execution = self._execution
-        with execution.lock:
+        with self._lock:
+            execution = self._execution
             self._waiting.append(callback)
-            if self._over or execution.fatal is not None or execution.over():
+            if execution is None or execution.fatal is not None or execution.over():
                 self._refuse()
             else:
                 execution.event(self._ask)
@@ -37,7 +38,7 @@ class Dispatching:
     def wait(self) -> None:
         execution, told = self._execution, list[BaseException | None]()
         self.ask(told.append)
-        while not told:  # this thread itself does the durable write
+        while not told and execution is not None:  # this thread itself does the durable write
             with execution.lock:
                 position = execution.urgent_position()
             if position is not None:
@@ -48,14 +49,14 @@ class Dispatching:
             raise told[0]
 
     def when_recorded(self, callback: Callable[[], None]) -> None:
-        with self._execution.lock:
-            if not self._over:
+        with self._lock:
+            if self._execution is not None:
                 self._unrecorded.append(callback)
                 return
         callback()
 
     def _ask(self) -> None:
-        if not self._execution.kernel.dispatching(self._call, self.version):
+        if self._execution is None or not self._execution.kernel.dispatching(self._call, self.version):
             self._refuse()
 
     def _refuse(self) -> None:
@@ -72,8 +73,8 @@ class Dispatching:
 
     def end(self, _: BaseException | None = None) -> None:
         """Its record is durable, or there will be none. From any thread."""
-        with self._execution.lock:
-            self._over = True
+        with self._lock:
+            self._execution = None
             self._refuse()
             unrecorded, self._unrecorded = self._unrecorded, []
         for callback in unrecorded:
