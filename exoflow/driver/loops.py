@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import threading
-from collections import deque
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from exoflow.driver.strands import hook
+from exoflow.inlet import Inlet
 
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -41,41 +40,32 @@ def waited(work: Coroutine[Any, Any, T]) -> T:
 
 
 class Mailbox:
-    """Futures of one loop that are to be resolved. To wake a loop is a system call: one is made for all that wait."""
+    """Futures of one loop that are to be resolved."""
 
-    __slots__ = ("_called", "_futures", "_loop")
+    __slots__ = ("_inlet", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)
-        self._futures: deque[Waiting] = deque()
-        self._called = False
+        self._inlet = Inlet(loop, _resolve)
 
     def post(self, futures: Iterable[Waiting]) -> None:
         """Resolve the futures, from any thread; nothing happens where their loop is closed."""
-        loop = self._loop()
-        if loop is None:
-            return
-        if loop is asyncio._get_running_loop():
+        loop = asyncio._get_running_loop()
+        if loop is not None and loop is self._loop():
             resolve(futures)
-            return
-        self._futures.extend(futures)
-        if not self._called:
-            self._called = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._open)
-
-    def _open(self) -> None:
-        self._called = False  # before the look: what comes after it calls again
-        futures = self._futures
-        while futures:
-            resolve((futures.popleft(),))
+        else:
+            self._inlet.put(futures)
 
 
 def resolve(futures: Iterable[Waiting]) -> None:
     """Let those go on who wait, in the loop's own thread."""
     for future in futures:
-        if not future.done():
-            future.set_result(None)
+        _resolve(future)
+
+
+def _resolve(future: Waiting) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 _mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
@@ -92,11 +82,9 @@ def mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
 
 _tasks: set[asyncio.Task[None]] = set()
 _discard = _tasks.discard
-_nowhere = contextvars.Context()
-"""Else each callback gets a copy of the context that it is added in."""
 
 
 def keep(task: asyncio.Task[None]) -> None:
     """Hold a task until it has ended: its loop itself holds it weakly."""
     _tasks.add(task)
-    task.add_done_callback(_discard, context=_nowhere)
+    task.add_done_callback(_discard, context=contextvars.Context())  # else one that holds whose flow began it

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, cast
 
@@ -19,6 +17,7 @@ from exoflow.executors.actors.living import LiveActor, LocalActors
 from exoflow.executors.ordering import Elsewhere
 from exoflow.executors.reading import StoredValues
 from exoflow.executors.threads import Deadlines, Take, Threads, run_all
+from exoflow.inlet import Inlet
 from exoflow.model import Held, RunId, Stored, Value, Version
 from exoflow.protocols import Attempt, Outcome, Store, Vanished
 
@@ -80,24 +79,21 @@ class LocalExecutor:
         self._deadlines: Deadlines[_Entry] = Deadlines(self._time_out, self._is_live, "exoflow-deadlines")
         self._live: dict[_Key, _Entry] = {}
         """An undo has the key of the attempt that it undoes, whose thread may still run: ask which entry is there."""
-        self._coroutines: deque[_Entry] = deque()
-        self._loop_is_called = False
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._inlet: Inlet[_Entry] | None = None
         self._closed = False
 
     def start(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
         if self._closed:
             raise ExecutorError("the executor is closed")
         entry = _Entry(attempt, report)
-        self._live[entry.key] = entry
         if is_async(attempt.function):
-            self._coroutines.append(entry)
-            if not self._loop_is_called:  # waking it costs a system call
-                self._loop_is_called = True
-                nothing = contextvars.Context()  # a task is no part of the flow that calls it, here as in a thread
-                self._running_loop().call_soon_threadsafe(self._start_coroutines, context=nothing)
+            coroutines = self._coroutines()  # there is a loop before somebody can cancel it
+            self._live[entry.key] = entry
+            coroutines.put((entry,))
         else:
+            self._live[entry.key] = entry
             self._threads.put(entry)
 
     def run(self, attempt: Attempt) -> Outcome:
@@ -205,7 +201,8 @@ class LocalExecutor:
             if self._live.get(entry.key) is not entry:
                 return
             if is_async(entry.attempt.function):
-                self._running_loop_unlocked().call_soon_threadsafe(self._cancel_task, entry, reason)
+                assert self._loop is not None
+                self._loop.call_soon_threadsafe(self._cancel_task, entry, reason)
                 return
             del self._live[entry.key]
             running = entry.running
@@ -231,26 +228,17 @@ class LocalExecutor:
     def _hold(self, made: Encoded | Live) -> Held:
         return Held(self.name, LocalHandle(made), made.size)
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def _coroutines(self) -> Inlet[_Entry]:
+        """The way of coroutines into their loop. A task is no part of the flow that calls it, here as in a thread."""
         with self._lock:
-            return self._running_loop_unlocked()
+            if self._inlet is None:
+                loop = self._loop = asyncio.new_event_loop()
+                threading.Thread(target=_run_loop, args=(loop,), name="exoflow-loop", daemon=True).start()
+                self._inlet = Inlet(loop, self._start_coroutine, _STARTS)
+            return self._inlet
 
-    def _running_loop_unlocked(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=_run_loop, args=(self._loop,), name="exoflow-loop", daemon=True).start()
-        return self._loop
-
-    def _start_coroutines(self) -> None:
-        self._loop_is_called = False  # before the look: what comes after it calls again
+    def _start_coroutine(self, entry: _Entry) -> None:
         loop = asyncio.get_running_loop()
-        for _ in range(min(len(self._coroutines), _STARTS)):
-            self._start_coroutine(loop, self._coroutines.popleft())
-        if self._coroutines and not self._loop_is_called:
-            self._loop_is_called = True
-            loop.call_soon(self._start_coroutines)
-
-    def _start_coroutine(self, loop: asyncio.AbstractEventLoop, entry: _Entry) -> None:
         if entry.reason is not None:  # cancelled before it began
             self._settle(entry, Vanished(entry.reason))
             return

@@ -40,8 +40,6 @@ _CHANGES_OWNER = tuple(kind in OWNERSHIP for kind in range(max(Kind) + 1))  # an
 _log = logging.getLogger(__name__)
 
 Callback = Callable[[BaseException | None], None]
-_nowhere = contextvars.Context()
-"""Else each callback of a loop gets a copy of the context that it is added in."""
 
 
 class Rested(StorageError):
@@ -193,8 +191,8 @@ class GroupCommit:
             called = loop in self._loops
             self._loops.add(loop)
         if not called:
-            serve = partial(self._serve_in, loop)
-            loop.call_soon(partial(loop.call_soon, serve, context=_nowhere), context=_nowhere)
+            nowhere = contextvars.Context()  # else one that holds whose flow waits; two loops cannot share one
+            loop.call_soon(partial(loop.call_soon, self._serve_in, loop, context=nowhere), context=nowhere)
 
     def _loop_that_writes(self) -> asyncio.AbstractEventLoop | None:
         """The event loop of this thread, if it may write: to wake another thread takes longer than a short write."""

@@ -21,11 +21,17 @@ ME = threading.get_ident
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(LocalStore(str(tmp_path)))
-    name, epoch, run = journal.new_run("flow")
-    journal.wait(journal.append((Kind.START, run, name, epoch, b"inputs")))
+    journal = begun(tmp_path)
     yield journal
     journal.close()
+
+
+def begun(folder: Path) -> Journal:
+    """With a run in it: from then on records are appended."""
+    journal = Journal(LocalStore(str(folder)))
+    name, epoch, run = journal.new_run("flow")
+    journal.wait(journal.append((Kind.START, run, name, epoch, b"inputs")))
+    return journal
 
 
 def told(journal: Journal) -> asyncio.Future[tuple[BaseException | None, int]]:
@@ -131,3 +137,25 @@ async def test_ctrl_c_in_the_loops_write_is_not_eaten(journal: Journal) -> None:
     with hooks.armed(interrupt), pytest.raises(KeyboardInterrupt):
         journal._serve_in(asyncio.get_running_loop())
     journal.wait(position)
+
+
+async def test_two_loops_write_at_the_same_time(journal: Journal, tmp_path: Path) -> None:
+    another = begun(tmp_path / "another")
+    both_write = threading.Barrier(2)
+    written_by: list[int] = []
+
+    def write(point: str) -> None:
+        if point == "slot.sync.before":
+            both_write.wait(20)
+            written_by.append(ME())
+
+    async def write_there() -> None:
+        assert await told(another) == (None, ME())
+
+    beside = threading.Thread(target=asyncio.run, args=(write_there(),))
+    with hooks.armed(write):
+        beside.start()
+        assert await told(journal) == (None, ME())
+        beside.join()
+    assert sorted(written_by) == sorted([ME(), beside.ident])
+    another.close()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import Awaitable, Callable
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
+from exoflow.inlet import Inlet
 from exoflow.llm.engine.request import Usage
 
 _FEW = 4
@@ -24,11 +23,9 @@ class Flights:
     """
 
     def __init__(self, most: int) -> None:
-        self._loop = ref(asyncio.get_running_loop())
         self._near = asyncio.Semaphore(most + most // _AHEAD)
         self._free = asyncio.Semaphore(most)
-        self._landed: deque[Flight] = deque()
-        self._called = False
+        self._landed = Inlet(asyncio.get_running_loop(), self._let_one_go_on, _FEW)
 
     async def begin(self, make_ready: Callable[[], Awaitable[None]]) -> Flight:
         """Wait for a place, in the order of arrival. ``make_ready`` is awaited first, when the turn is near."""
@@ -43,25 +40,12 @@ class Flights:
 
     def land(self, flight: Flight) -> None:
         """From any thread."""
-        loop = self._loop()
-        self._landed.append(flight)
-        if loop is None or self._called:
-            return
-        self._called = True
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            call = loop.call_soon if loop is asyncio._get_running_loop() else loop.call_soon_threadsafe
-            call(self._let_some_go_on)
+        self._landed.put((flight,))
 
-    def _let_some_go_on(self) -> None:
-        self._called = False  # before the look: what comes after it calls again
-        for _ in range(min(_FEW, len(self._landed))):
-            if not self._landed.popleft().is_over():
-                self._free.release()
-                self._near.release()
-        loop = self._loop()
-        if self._landed and not self._called and loop is not None:
-            self._called = True
-            loop.call_soon(self._let_some_go_on)
+    def _let_one_go_on(self, flight: Flight) -> None:
+        if not flight.is_over():
+            self._free.release()
+            self._near.release()
 
 
 class Flight:
