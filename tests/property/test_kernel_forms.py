@@ -19,7 +19,7 @@ from exoflow.testing.simulation.world import World
 
 A, B, T = CallId("a#0"), CallId("b#0"), CallId("t#0")
 THOROUGH = settings.get_current_profile_name() == "thorough"
-SEEN = range(40)
+SEEN = range(30)
 ONCE_DIFFERENT = {
     503: "V3: a choice that a child flow's record names has a record by now, and a newer one",
     328: "V7: an attempt starts from a state that falls as soon as a choice behind it may be made again",

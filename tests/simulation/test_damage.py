@@ -18,7 +18,7 @@ from exoflow.testing.simulation.oracle import Till
 from exoflow.testing.simulation.program import Pair
 from exoflow.testing.simulation.world import Violation, World, simulate
 
-SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "1000"))
+SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "500"))
 
 
 class Lenient(Till):

@@ -83,6 +83,7 @@ def test_an_attempt_that_runs_on_a_node_that_dies_vanishes(cluster, node, bench,
     assert "its worker died" in outcome.reason
 
 
+@pytest.mark.big
 def test_a_choice_that_is_lost_with_its_node_is_made_again_by_our_recovery(cluster, node, tmp_path):
     """And what stood on it, though it had finished, with it (V3, V6): they would be of two different choices."""
     log = tmp_path / "log"

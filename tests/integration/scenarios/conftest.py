@@ -39,3 +39,18 @@ def stage(zygote: "harness.Zygote", tmp_path: Path) -> "harness.Stage":
 @pytest.fixture(params=harness.FORMS)
 def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each row is played in half of its forms, and which half goes round; in the others with ``-m big``."""
+    rows: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        form = callspec.params.get("form") if callspec is not None else None
+        if form in harness.FORMS and item.path.parent == Path(__file__).parent:  # all items are told here
+            rows.setdefault(item.nodeid.replace(form, ""), []).append(item)
+    for number, forms in enumerate(rows.values()):
+        first = number % len(forms)
+        for item in (forms[first:] + forms[:first])[(len(forms) + 1) // 2 :]:
+            item.add_marker(pytest.mark.big)
