@@ -6,7 +6,7 @@ from exoflow.codec.differences import by_parameter, difference
 from exoflow.codec.encoded import Encoded, from_bytes, from_object, read_stored, sharing, to_bytes, to_parts, to_shared
 from exoflow.codec.engines import Live, engine_object
 from exoflow.codec.exceptions import decode_error, encode_error
-from exoflow.codec.fingerprints import fingerprint, same, whole_fingerprint
+from exoflow.codec.fingerprints import fingerprint, packed, same, unpacked, whole_fingerprint
 from exoflow.codec.ownership import taken_over
 from exoflow.codec.references import (
     Reference,
@@ -51,6 +51,7 @@ __all__ = [
     "home_of",
     "immutable",
     "make_reference",
+    "packed",
     "read_stored",
     "reduce_reference",
     "register_reference",
@@ -63,5 +64,6 @@ __all__ = [
     "to_bytes",
     "to_parts",
     "to_shared",
+    "unpacked",
     "whole_fingerprint",
 ]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
-import msgpack
-
+from exoflow.codec.fingerprints import packed
 from exoflow.codec.forms import Form
 
 _SHOWN_MAX = 200
@@ -63,10 +61,9 @@ def _scheme(form: Form) -> object:
 
 def _same(old: Form, new: Form) -> bool:
     """By their bytes, which tell ``1``, ``True`` and ``1.0`` apart, ``0.0`` and ``-0.0``, and no lists from tuples."""
-    return _packed(old) == _packed(new)
+    return packed(old) == packed(new)
 
 
-_packed: Callable[[Form], bytes] = partial(msgpack.packb, unicode_errors="surrogatepass")
 
 
 def _found(old: Form, new: Form) -> tuple[str, str, str] | None:

@@ -42,6 +42,17 @@ def fingerprint(args: tuple[object, ...], kwargs: Mapping[str, object]) -> Form:
     return tuple(positional), named, SCHEME
 
 
+def packed(form: Form) -> bytes:
+    """For those who keep many: one object instead of a dozen."""
+    data: bytes = msgpack.packb(form, unicode_errors="surrogatepass")
+    return data
+
+
+def unpacked(data: bytes) -> Form:
+    """The form again, as a record has it."""
+    return msgpack.unpackb(data, use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
+
+
 def same(old: Form, new: Form) -> bool:
     """Whether two fingerprints are surely the same: plain scalars are. If not, ``difference`` has to look closer."""
     (before, _, _), (after, named, scheme) = old, new
@@ -71,9 +82,9 @@ def _is_large(form: Form) -> bool:
 
 def _fitted(form: Form, left: int) -> tuple[Form, int]:
     """The form, or a digest of it where it is larger than what is left; and what is left then."""
-    packed = msgpack.packb(form, unicode_errors="surrogatepass")
-    if len(packed) <= left:
-        return form, left - len(packed)
+    data = packed(form)
+    if len(data) <= left:
+        return form, left - len(data)
     if type(form) is list:
-        return (form if form[0] in ("#", "*") else ["#", form[1], len(form) - 2, digest(packed)]), left
-    return ["#", type(form).__name__, len(form), digest(packed)] if len(packed) > 9 else form, left
+        return (form if form[0] in ("#", "*") else ["#", form[1], len(form) - 2, digest(data)]), left
+    return ["#", type(form).__name__, len(form), digest(data)] if len(data) > 9 else form, left

@@ -24,7 +24,8 @@ class Given(NamedTuple):
     passes: tuple[Call, ...] = ()
     """Whose Refs are passed on as they are."""
     encoded: codec.Encoded | None = None
-    fingerprint: object = None
+    fingerprint: bytes | None = None
+    """``codec.packed``."""
 
 
 _NOTHING = Given()
@@ -50,7 +51,7 @@ def taken(body: Body, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str
     if len(encoded.refs) > len(references):  # engines' objects: what they stand for is needed, too
         owners = (execution.kernel.reference(CallId(ref.partition("!")[0])) for ref in encoded.refs)
         inputs = tuple(dict.fromkeys((*inputs, *(owner for owner in owners if owner not in passes))))
-    return Given(inputs, passes, encoded, codec.fingerprint(args, kwargs))
+    return Given(inputs, passes, encoded, codec.packed(codec.fingerprint(args, kwargs)))
 
 
 def _edges(

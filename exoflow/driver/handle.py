@@ -48,11 +48,11 @@ class Handle:
     """Which process ran its last attempt, where that was not this one."""
     bill = Rarely[Bill | None](None)
     """What a paid call has cost, until that is recorded."""
-    _fingerprint = Rarely[object | None](None)
+    _fingerprint = Rarely[bytes | None](None)
 
     def __init__(
         self, call: Call, body: Body, spec: TaskSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any],
-        encoded: object | None, fingerprint: object | None,
+        encoded: object | None, fingerprint: bytes | None,
     ) -> None:  # fmt: skip
         self.call = call
         self.body = body
@@ -75,7 +75,7 @@ class Handle:
     def fingerprint(self) -> object:
         """Of the arguments as they were when the call was made; those that cannot change tell it at any time."""
         found = self._fingerprint
-        return codec.fingerprint(self.args, self.kwargs) if found is None else found
+        return codec.fingerprint(self.args, self.kwargs) if found is None else codec.unpacked(found)
 
     @property
     def call_id(self) -> CallId:

@@ -131,7 +131,7 @@ async def test_a_call_that_was_given_up_is_not_made_again_by_a_replay() -> None:
         await gives_up.options(run_id="r").run()
     fails.clear()
     await gives_up.resume("r")
-    assert asked == ["slow", "a", "b", "b"]
+    assert sorted(asked) == ["a", "b", "b", "slow"]  # two that are under way at once come in any order
 
 
 async def test_a_call_that_raised_is_not_in_doubt_when_the_run_is_resumed() -> None:
