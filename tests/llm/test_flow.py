@@ -138,6 +138,28 @@ def test_a_task_may_make_the_prompt_and_n_answers_come_from_one_call(spec: Engin
     assert tale.options(run_id="a", store=store).run() == found
 
 
+def test_each_of_many_refs_is_a_prompt_of_its_own(spec: EngineSpec, counting: type[Counting], store: str) -> None:
+    @task
+    def prompt(first: int) -> list[int]:
+        return [first, 2, 3]
+
+    @flow
+    def tales() -> list[Output]:
+        prompts = prompt.map(range(6))
+        found = [output for outputs in spec.map(prompts, GREEDY, NAMES).result() for output in outputs]
+        assert tokens(spec.generate(prompts[:2], GREEDY, NAMES[:2])) == tokens(found[:2])
+        assert tokens(spec.generate([prompts[0]], GREEDY, NAMES[0])) == tokens(found[:1])
+        return found
+
+    @flow
+    def none() -> list[Output]:
+        return spec.generate(prompt.map([]), GREEDY)
+
+    assert tokens(tales.options(store=store).run()) == tokens(spec.generate(PROMPTS, GREEDY, NAMES))
+    assert counting.asked == 6 + 2 + 1 + 6
+    assert none.options(store=store).run() == []
+
+
 def test_a_running_engine_records_in_a_flow_too(open_engine: Callable[..., Engine], store: str) -> None:
     engine = open_engine()
 

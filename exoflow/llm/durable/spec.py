@@ -162,7 +162,7 @@ class EngineSpec:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> list[Output]:
@@ -187,7 +187,7 @@ class EngineSpec:
         return [output for answers in self._map(asked, params, adapters).result() for output in answers]
 
     def submit(
-        self, prompt: Prompt, params: SamplingParams | None = None, adapter: str | None = None
+        self, prompt: Prompt | Ref[Prompt], params: SamplingParams | None = None, adapter: str | None = None
     ) -> Ref[list[Output]]:
         """In a flow: ask, and go on; ``params.n`` answers will come."""
         [asked], [name] = _each([prompt], adapter)
@@ -195,7 +195,7 @@ class EngineSpec:
 
     def map(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> Refs[list[Output]]:
@@ -263,8 +263,6 @@ def _body() -> Body | None:
     return None if current_attempt() is not None else current_body()
 
 
-def _each(
-    prompts: Prompt | Sequence[Prompt], adapter: str | Sequence[str | None] | None
-) -> tuple[list[Prompt], list[str | None]]:
+def _each(prompts: object, adapter: str | Sequence[str | None] | None) -> tuple[list[Prompt], list[str | None]]:
     asked = prompts_of(prompts, later=(Ref,))
     return asked, one_for_each(adapter, len(asked))

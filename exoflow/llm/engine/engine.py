@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from exoflow.llm.engine.adapters.store import AdapterInfo
+    from exoflow.refs import Ref
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -174,7 +175,7 @@ class Engine:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> list[Output]:
