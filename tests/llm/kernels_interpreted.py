@@ -25,9 +25,9 @@ from exoflow.llm.engine.ops.lora_triton import Tuning
 from exoflow.llm.engine.ops.protocol import Ops
 from exoflow.llm.engine.ops.reference import ReferenceOps
 from exoflow.llm.engine.ops.stacked import StackedOps
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.request import Request, SamplingParams
 from exoflow.llm.engine.runner import Runner
-from exoflow.llm.engine.scheduler import Chunk
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 torch.set_num_threads(1)
