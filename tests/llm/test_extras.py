@@ -92,3 +92,8 @@ def test_a_module_of_ours_that_is_missing_is_not_taken_for_a_package() -> None:
         needed("it", "plan"),
     ):
         import no_such_thing.part  # type: ignore[import-not-found]  # noqa: F401 -- nor is this
+
+
+def test_an_engine_is_imported_without_torch_which_takes_seconds() -> None:
+    done = run("-c", "import sys; from exoflow.llm import Engine; print({'torch', 'numpy'} & set(sys.modules))")
+    assert done.stdout == "set()\n", done.stderr
