@@ -341,6 +341,24 @@ def test_a_key_is_shown_nowhere_and_pickled_nowhere(
     assert endpoint.asked[1].headers["Authorization"] == "Bearer sk-from-environment"
 
 
+def test_a_description_that_was_pickled_never_sends_the_headers_of_another_one(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pickled() -> list[bytes]:
+        return [pickle.dumps(replies("yes", headers={"X-Org": org})) for org in "ab"]
+
+    first, second = pickled()
+    pickle.loads(first)("?")
+    pickle.loads(second)("?")
+    assert [asked.headers["X-Org"] for asked in endpoint.asked] == ["a", "b"]
+
+    monkeypatch.setattr("exoflow.llm.calls.how._secrets", {})  # as in another process, whose program says the same
+    pickled()
+    with pytest.raises(CallRefused, match=r"has given 2 for this endpoint. Describe only the right one"):
+        pickle.loads(first)("?")
+    assert len(endpoint.asked) == 2
+
+
 def test_streams_give_pieces_and_the_answer(replies: Callable[..., LLM]) -> None:
     stream = replies("so it is", prices=Prices(1, 1)).stream("What is?")
     with pytest.raises(RuntimeError, match="to its end"):

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 BACKOFF = Backoff(initial_s=0.5)
 _here: WeakValueDictionary[str, How] = WeakValueDictionary()
 """By token: what was described in this process, and what came from elsewhere."""
-_secrets: dict[str, dict[str | None, Secrets]] = {}
-"""By endpoint and key."""
+_secrets: dict[str, dict[Secrets, str]] = {}
+"""By endpoint, all that this program has given, and the names by which its own descriptions refer to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +81,19 @@ class How:
     backoff: Backoff = BACKOFF
     max_in_flight: int = 64
     secrets: Secrets | None = None
-    lacks_secrets: bool = False
-    """They were given as arguments, in another process."""
+    lacks_secrets: str = ""
+    """By this name they were given as arguments, in this process or another one."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
         _here[self.token] = self
         if self.secrets is not None:
-            _secrets.setdefault(self.endpoint, {})[self.secrets.api_key] = self.secrets
+            _secrets.setdefault(self.endpoint, {}).setdefault(self.secrets, uuid.uuid4().hex)
 
     def __reduce__(self) -> tuple[Any, ...]:
         described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "secrets"}
-        described["lacks_secrets"] = self.secrets is not None or self.lacks_secrets
+        if self.secrets is not None:
+            described["lacks_secrets"] = _secrets[self.endpoint][self.secrets]
         return _again, (self.token, described)
 
     @property
@@ -114,14 +115,20 @@ class How:
 
     def _found(self) -> Secrets | None:
         """Of the same endpoint: a description that was read from a store has none, but the program gives them again."""
-        found = _secrets.get(self.endpoint, {})
-        if len(found) > 1 or not found and self.api_key_env not in os.environ:
-            raise CallRefused(
-                f"{self.endpoint}: this LLM was read from a store, where keys are not kept, and the program has given "
-                f"{len(found) or 'none'} for this endpoint. Write LLM(..., api_key=...) in the program that resumes, "
-                f"or put the key into an environment variable: api_key_env='NAME'"
-            )
-        return next(iter(found.values()), None)
+        given = _secrets.get(self.endpoint, {})
+        found = [secrets for secrets, name in given.items() if name == self.lacks_secrets] or list(given)
+        if len(found) == 1 or not found and self.api_key_env in os.environ:
+            return next(iter(found), None)
+        advice = (
+            "Describe only the right one, LLM(..., api_key=..., headers=...), in the program that resumes"
+            if found
+            else "Write LLM(..., api_key=...) in the program that resumes, or put the key into an environment "
+            "variable: api_key_env='NAME'"
+        )
+        raise CallRefused(
+            f"{self.endpoint}: this LLM was read from a store, where keys and headers are not kept, and the program "
+            f"has given {len(found) or 'none'} for this endpoint. {advice}"
+        )
 
 
 def _again(token: str, described: Mapping[str, Any]) -> How:
