@@ -21,7 +21,7 @@ from exoflow.errors import CallFailed, CallRefused, Unanswered
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer, bill_of
 from exoflow.llm.calls.calling import answer_of
-from exoflow.llm.calls.failures import Failed, failed_with
+from exoflow.llm.calls.failures import EXCERPT, Failed, failed_with
 from exoflow.llm.calls.how import How, Model
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.calls.reading import Unreadable, mapping, whole
@@ -259,5 +259,5 @@ def _objects(found: object) -> list[Json]:
 def _id_of(made: Json) -> str:
     """Of what was made; another try would make one more, and say no more of it."""
     if not isinstance(made.get("id"), str | int):
-        raise Failed("gave an answer that names no id", status=200, body=str(made), again=False, sent=True)
+        raise Failed("gave an answer that names no id", status=200, body=str(made)[:EXCERPT], again=False, sent=True)
     return str(made["id"])
