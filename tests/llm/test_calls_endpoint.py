@@ -371,6 +371,19 @@ def test_streams_give_pieces_and_the_answer(replies: Callable[..., LLM]) -> None
         list(stream)
 
 
+def test_an_endpoint_that_does_not_stream_is_asked_once_and_its_answer_is_one_piece(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint
+) -> None:
+    said = '{"choices": [{"message": {"content": "so it is"}, "finish_reason": "stop"}]}'
+    stream = replies(Reply(raw=said)).stream("What is?")
+    assert list(stream) == ["so it is"]
+    assert stream.answer.text == "so it is"
+    heard: list[str] = []
+    assert replies(Reply(raw=said)).options(on_text=heard.append)("What is?").text == "so it is"
+    assert heard == ["so it is"]
+    assert len(endpoint.asked) == 2
+
+
 def test_streams_on_an_event_loop(replies: Callable[..., LLM]) -> None:
     llm = replies("so it is")
 
