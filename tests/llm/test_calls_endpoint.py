@@ -243,6 +243,18 @@ def test_retry_after_is_waited_for_by_all_calls(replies: Callable[..., LLM], end
     assert min(asyncio.run(both())) >= 0.4
 
 
+def test_retry_after_holds_all_models_of_a_key_whatever_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "sk-1")
+
+    def waits(**options: Any) -> bool:
+        llm = LLM("http://localhost:1/held", model="m", **options)
+        return llm.how.pace.take(1) > 0
+
+    LLM("http://localhost:1/held", model="m", rpm=600, api_key="sk-1").how.pace.hold(60)
+    assert waits(api_key="sk-1") and waits(api_key="sk-1", rpm=600) and waits(api_key_env="A_KEY", tpm=1000)
+    assert not waits(api_key="sk-2")
+
+
 @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (503, Unanswered)])
 def test_who_would_have_to_wait_for_hours_is_told_so(
     replies: Callable[..., LLM], endpoint: FakeEndpoint, status: int, kind: type[CallFailed]

@@ -98,9 +98,8 @@ class How:
 
     @property
     def pace(self) -> Pace:
-        """What the endpoint takes in a minute; one for all that describe it alike in this process."""
-        key = self.secrets.api_key if self.secrets is not None else self.api_key_env
-        return Pace.of((self.endpoint, key), self.rpm, self.tpm)
+        """What the endpoint takes in a minute; one for all that have its key and describe it alike in this process."""
+        return Pace.of((self.endpoint, self._key(self._given())), self.rpm, self.tpm)
 
     def headers(self) -> dict[str, str]:
         """With the key, where there is one.
@@ -108,10 +107,16 @@ class How:
         Raises:
             CallRefused: it was given as an argument in another process, and is not at hand in this one.
         """
-        secrets = self._found() if self.lacks_secrets else self.secrets
-        key = (secrets.api_key if secrets is not None else None) or os.environ.get(self.api_key_env)
+        secrets = self._given()
+        key = self._key(secrets)
         authorised = {"Authorization": f"Bearer {key}"} if key else {}
         return {"Content-Type": "application/json", **authorised, **dict(secrets.headers if secrets else ())}
+
+    def _key(self, secrets: Secrets | None) -> str | None:
+        return (secrets.api_key if secrets is not None else None) or os.environ.get(self.api_key_env)
+
+    def _given(self) -> Secrets | None:
+        return self._found() if self.lacks_secrets else self.secrets
 
     def _found(self) -> Secrets | None:
         """Of the same endpoint: a description that was read from a store has none, but the program gives them again."""
