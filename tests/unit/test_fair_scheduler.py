@@ -492,6 +492,11 @@ async def test_a_loop_that_closed_with_a_call_in_flight_keeps_no_slot(caplog: py
     assert "call left was in flight when its event loop was closed" in caplog.text
 
 
+def test_a_label_is_no_list_of_labels() -> None:
+    with pytest.raises(TypeError, match=r"group_by='user' is a list of labels: write group_by=\('user',\)"):
+        FairScheduler(group_by="user")
+
+
 async def test_copies_of_a_scheduler_are_one_and_others_are_not() -> None:
     sched = FairScheduler(slots=1)
     copy, other = pickle.loads(pickle.dumps(sched)), FairScheduler(slots=1)
