@@ -22,6 +22,7 @@ from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer, bill_of
 from exoflow.llm.calls.calling import answer_of
 from exoflow.llm.calls.failures import EXCERPT, Failed, failed_with
+from exoflow.llm.calls.forms import check_findable
 from exoflow.llm.calls.how import How, Model
 from exoflow.llm.calls.question import Messages, Question
 from exoflow.llm.calls.reading import Unreadable, mapping, whole
@@ -70,6 +71,7 @@ def begun(
     if not isinstance(window, str):
         raise TypeError(f"window={window!r} must be text, as '24h'")
     check_number("poll_s", poll_s)
+    check_findable(params.get("response_format"))
     questions = [Question.of(chat, None, params) for chat in messages or ()]
     questions += [Question.of(None, text, params) for text in prompts or ()]
     if not 1 <= len(questions) <= BATCH_MAX:

@@ -41,7 +41,7 @@ class Secrets:
         raise TypeError("a key is not to be pickled")
 
 
-def check_parts(prices: object, scheduler: object, api_key: object, headers: object) -> None:
+def check_parts(prices: object, scheduler: object, api_key: object, api_key_env: object, headers: object) -> None:
     """Refuse what would be found out at the first call only. It shows no key.
 
     Raises:
@@ -49,8 +49,10 @@ def check_parts(prices: object, scheduler: object, api_key: object, headers: obj
     """
     if prices is not None and not isinstance(prices, Prices):
         raise TypeError(f"prices={prices!r}: give Prices(usd_per_million_in=..., usd_per_million_out=...)")
-    if scheduler is not None and not hasattr(scheduler, "admit"):
+    if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "admit")):
         raise TypeError(f"scheduler={scheduler!r}: give a FairScheduler(...)")
+    if not isinstance(api_key_env, str):
+        raise TypeError(f'api_key_env={api_key_env!r} must be the name of an environment variable; "" is none')
     if headers is not None and not isinstance(headers, Mapping):
         raise TypeError("headers= must be a mapping of text to text")
     for name, value in (("api_key", api_key), *(headers or {}).items()):
