@@ -81,10 +81,11 @@ def _serve(
             except (ExecutorError, ValueError) as error:
                 raise WrongUsage(str(error)) from error
             service = Service(gateway, known, any_host=any_host, max_body=max_body, debug=debug)
-            terminal.say(f"serving {', '.join(flows)} at {address}, runs in {opened.url}")
+            serving = f"serving {', '.join(flows)} at {address}, runs in {opened.url}"
             server = Server(
-                application(service), gateway.drain, "flows", grace_s=grace_s, tell=terminal.say, lifespan="on"
-            )
+                application(service), gateway.drain, "flows", grace_s=grace_s, tell=terminal.say,
+                ready=lambda: terminal.say(serving), lifespan="on",
+            )  # fmt: skip
             await server.serve([bound])
 
         asyncio.run(main())
