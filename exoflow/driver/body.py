@@ -15,6 +15,7 @@ from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.identity import check_error, check_same
 from exoflow.driver.letting_go import note_passes
 from exoflow.driver.outcomes import forget_value
+from exoflow.driver.signals import at_a_time
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
@@ -337,12 +338,14 @@ class Body:
         return True
 
     def park(self, timeout_s: float | None = None) -> None:
-        """Wait in the body's thread until something has happened; under the lock, which is free meanwhile."""
+        """Wait in the body's thread until something has happened, or it is time to look; under the lock, which is free
+        meanwhile.
+        """
         if self._condition is None:
             self._condition = threading.Condition(self.lock)
         self._parked = True
         try:
-            self._condition.wait(timeout_s)
+            self._condition.wait(at_a_time(timeout_s))
         finally:
             self._parked = False
 
