@@ -9,7 +9,6 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from exoflow.context import calling_body
-from exoflow.declaration import key_text
 from exoflow.driver.body import Body
 from exoflow.driver.loops import waited
 from exoflow.driver.spec import Backoff, TaskSpec
@@ -22,6 +21,7 @@ from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_asked, check_params
 from exoflow.llm.calls.recorded import asked, called, unrecorded
 from exoflow.llm.durable import EngineSpec
+from exoflow.naming import key_text
 from exoflow.options import check_backoff, check_run_options, count, number
 from exoflow.paid import labels as labels_of_run
 from exoflow.refs import Ref, Refs
