@@ -11,11 +11,11 @@ import pytest
 from llm_zoo import Zoo
 
 from exoflow import flow
-from exoflow.catalogue import Spent, describe, spent_on
+from exoflow.catalogue import describe, spent_on
 from exoflow.errors import AdapterError
 from exoflow.llm import LLM, Engine, EngineSpec, FairScheduler, Prices, SamplingParams
 from exoflow.llm.engine.request import WrongRequest
-from exoflow.model import Bill
+from exoflow.model import Bill, Spent
 from exoflow.storage import open_store
 from exoflow.testing import Asked, FakeEndpoint
 
