@@ -1,4 +1,4 @@
-"""What a run's paid calls have cost, by the flows that made them."""
+"""What a run's calls have cost, by the flows that made them."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class EngineSpec:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> list[Output]:
@@ -186,7 +186,7 @@ class EngineSpec:
         return [output for answers in self._map(asked, params, adapters).result() for output in answers]
 
     def submit(
-        self, prompt: Prompt, params: SamplingParams | None = None, adapter: str | None = None
+        self, prompt: Prompt | Ref[Prompt], params: SamplingParams | None = None, adapter: str | None = None
     ) -> Ref[list[Output]]:
         """In a flow: ask, and go on; ``params.n`` answers will come."""
         [asked], [name] = _each([prompt], adapter)
@@ -194,7 +194,7 @@ class EngineSpec:
 
     def map(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> Refs[list[Output]]:
@@ -257,8 +257,6 @@ def _by_name(adapters: Mapping[str, str | os.PathLike[str]] | None) -> dict[str,
     return {name: os.fspath(path) for name, path in (adapters or {}).items()}
 
 
-def _each(
-    prompts: Prompt | Sequence[Prompt], adapter: str | Sequence[str | None] | None
-) -> tuple[list[Prompt], list[str | None]]:
+def _each(prompts: object, adapter: str | Sequence[str | None] | None) -> tuple[list[Prompt], list[str | None]]:
     asked = prompts_of(prompts, later=(Ref,))
     return asked, one_for_each(adapter, len(asked))
