@@ -64,8 +64,6 @@ def _same(old: Form, new: Form) -> bool:
     return packed(old) == packed(new)
 
 
-
-
 def _found(old: Form, new: Form) -> tuple[str, str, str] | None:
     """The way to the first difference, and both sides of it."""
     if _same(old, new):

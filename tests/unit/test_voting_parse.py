@@ -65,6 +65,8 @@ BAD: list[tuple[Callable[[str], object], str]] = [
     (json_field("answer"), '{"reply": 3}'),
     (json_field("answer"), '{"answer": 3'),
     (json_field("answer"), "no json"),
+    (json_field("answer"), '{"answer": ' + "[" * 20_000),
+    (json_field("answer"), '{"answer": 1e9999999999999999999}'),
 ]
 
 
@@ -103,6 +105,7 @@ def test_parsers_that_cannot_work_are_refused_where_they_are_made() -> None:
         ({"x", "Y"}, frozenset(["y", "X"])),
         (float("inf"), Decimal("Infinity")),
         (True, 1),
+        (Decimal("1e99999999"), Decimal("10e99999998")),
     ],
 )
 def test_answers_that_say_the_same_are_the_same(one: object, other: object) -> None:
@@ -134,6 +137,11 @@ def test_options_that_are_none_are_refused() -> None:
     for options in (5, [1, 2]):
         with pytest.raises(ValueError, match="give the options"):
             choice(options)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_a_number_of_any_size_is_counted_at_once() -> None:
+    huge = [number("1e99999999"), json_field("x")('{"x": 1e99999999}'), number("1e-99999999"), 10, Fraction(1, 3)]
+    assert len({canonical(each) for each in huge}) == 4
 
 
 class Thing:

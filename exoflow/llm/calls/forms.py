@@ -52,14 +52,14 @@ def parsed(text: str, form: object, finish_reason: str, refusal: str | None) -> 
         return None
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise _wrong(text, f"it is no JSON ({error}){_why(finish_reason, refusal)}") from error
+    except (ValueError, RecursionError) as error:
+        raise _wrong(text, f"it is no JSON ({error}){told_why(finish_reason, refusal)}") from error
     try:
         if isinstance(form, Mapping):
             _check(data, form)
             return data
         return converted(data, form)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong(text, str(error)) from error
 
 
@@ -155,7 +155,8 @@ def _wrong(text: str, why: str) -> WrongForm:
     return error
 
 
-def _why(finish_reason: str, refusal: str | None) -> str:
+def told_why(finish_reason: str, refusal: str | None) -> str:
+    """Why the text is not what was wanted, where the endpoint tells, to stand behind what was found."""
     if refusal:
         return f": the model refused, {refusal!r}"
     return ": max_tokens cut it off, give more" if finish_reason == "length" else ""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exoflow.errors import LLMError
 from exoflow.gathering import gather
+from exoflow.llm.calls.forms import told_why
 from exoflow.llm.voting.consulting import Opinion, consult, verdict
+from exoflow.llm.voting.equivalence import DEEPEST, is_deep
 from exoflow.llm.voting.results import NOTHING, Sample, spent
 from exoflow.model import Spent
 
@@ -83,7 +85,7 @@ async def parsed(
         "parse", parse, [(first + i, (each.text,)) for i, each in enumerate(replies)], abstains=True
     )
     samples = [
-        Sample(first + i, reply, opinion.value, "" if opinion.value is not None else opinion.why or "parse gave None")
+        _sample(first + i, reply, opinion.value, opinion.why or "parse gave None")
         for i, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
     ]
     return samples, [opinion.cost for opinion in opinions]
@@ -95,8 +97,16 @@ def _as_it_is(index: int, reply: Answer) -> Sample:
         answer = reply.parsed
     except LLMError as error:  # it is not of the form that was asked for
         return Sample(index, reply, None, str(error))
-    answer = reply.text.strip() or None if answer is None else answer
-    return Sample(index, reply, answer, "" if answer is not None else "it is empty")
+    return _sample(index, reply, reply.text.strip() or None if answer is None else answer, "it is empty")
+
+
+def _sample(index: int, reply: Answer, answer: object, why: str) -> Sample:
+    """``why``: should there be no answer; what the endpoint says of it is added."""
+    if answer is None:
+        return Sample(index, reply, None, why + told_why(reply.finish_reason, reply.refusal))
+    if is_deep(answer):
+        return Sample(index, reply, None, f"it is nested deeper than {DEEPEST} times")
+    return Sample(index, reply, answer)
 
 
 async def sampled(question: Question, k: int, parse: Callable[[str], Any] | None) -> tuple[list[Sample], Spent]:

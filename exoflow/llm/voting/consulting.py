@@ -20,7 +20,9 @@ from exoflow.llm.calls.metering import Meter, metered
 from exoflow.llm.voting.results import NOTHING, Outcome, spent
 from exoflow.model import Bill, Spent
 
-_UNPARSED = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
+_UNPARSED = (
+    ValueError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError, SyntaxError, RecursionError
+)  # fmt: skip
 """What a parser raises at a text that is not as it expects: the sample abstains. Errors of calls are none of these."""
 
 

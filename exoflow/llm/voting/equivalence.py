@@ -7,6 +7,9 @@ from collections.abc import Hashable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 
+DEEPEST = 100
+"""Levels of containers in an answer. One of more can be neither compared nor recorded, which is done by recursion."""
+
 
 def canonical(answer: object) -> Hashable:
     """The key of an answer: numbers by value (1.0 is 1), text whatever its case and spaces, containers by content.
@@ -47,10 +50,15 @@ def verbatim(answer: object) -> Hashable:
     )
 
 
+def is_deep(answer: object, levels: int = DEEPEST) -> bool:
+    """Whether containers are nested in it to more levels than that."""
+    if isinstance(answer, Mapping):
+        answer = [*answer, *answer.values()]
+    if not isinstance(answer, list | tuple | set | frozenset):
+        return False
+    return not levels or any(is_deep(each, levels - 1) for each in answer)
+
+
 def _number(number: float | Decimal | Fraction) -> Hashable:
-    if isinstance(number, float | Decimal):
-        try:
-            return Fraction(str(number)) if isinstance(number, Decimal) else Fraction(repr(number))
-        except ValueError:  # an infinity; parse makes no NaN
-            return float(number)
-    return Fraction(number)
+    # Python compares and hashes numbers by value. No Fraction of it: the integer that 1e99999999 is takes for ever.
+    return Decimal(repr(float(number))) if isinstance(number, float) else number

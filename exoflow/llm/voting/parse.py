@@ -100,7 +100,10 @@ class JsonField:
     path: tuple[str, ...]
 
     def __call__(self, text: str) -> object:
-        found: object = _json_in(text)
+        try:
+            found: object = _json_in(text)
+        except (RecursionError, ArithmeticError) as error:  # brackets or exponents without end
+            raise ValueError(f"its JSON cannot be read: {error}") from error
         for name in self.path:
             if not isinstance(found, dict) or name not in found:
                 raise ValueError(f"it has no field {'.'.join(self.path)!r}")
