@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+import pydantic
 import pytest
 
 import exoflow
 from exoflow import NoConsensus
 from exoflow.llm import LLM, choice, collect, json_field, vote
+from exoflow.llm.voting import canonical, verbatim
 from exoflow.testing import Asked, FakeEndpoint, Reply
 
 
@@ -52,6 +55,67 @@ def llm(endpoint: FakeEndpoint) -> LLM:
 @dataclass
 class Out:
     answer: str
+
+
+@dataclass(frozen=True)
+class Frozen:
+    answer: str
+
+
+class Struct(msgspec.Struct):
+    answer: str
+
+
+class Model(pydantic.BaseModel):
+    answer: str
+
+
+# -- forms -------------------------------------------------------------------------------------------------------------
+
+FORMS = pytest.mark.parametrize("form", [Out, Frozen, Struct, Model], ids=lambda form: form.__name__)
+SAID = ['{"answer": "A"}', '{"answer": "b"}', '{"answer": "a "}', '{"answer": "A"}']
+
+
+@FORMS
+def test_objects_that_response_format_makes_are_voted_on_by_their_fields(llm: LLM, answers: Answers, form: Any) -> None:
+    answers.of = lambda number: SAID[number]
+    r = vote(llm, "?", k=4, response_format=form)
+    assert (r.answer, sorted(r.counts.values())) == (form(answer=r.answer.answer), [1, 3])
+    answers.of = lambda number: SAID[number % 4]
+    r = vote(llm, "?", k=4, response_format=form, equivalence=verbatim)
+    assert (r.answer, sorted(r.counts.values())) == (form(answer="A"), [1, 1, 2])
+
+
+def key(answer: Any) -> str:
+    return str(answer.answer)
+
+
+@FORMS
+@pytest.mark.parametrize("equivalence", [canonical, verbatim, key], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("label", [{"answer": "A"}, '{"answer": "A"}'], ids=["fields", "json"])
+def test_a_label_is_read_as_what_response_format_makes(
+    llm: LLM, answers: Answers, form: Any, equivalence: Any, label: Any
+) -> None:
+    answers.of = lambda number: SAID[number]
+    log = collect(llm, [{"id": 1, "prompt": "?", "answer": label}], 4, response_format=form, equivalence=equivalence)
+    assert sum(bool(sample.correct) for sample in log) == (3 if equivalence is canonical else 2)
+
+
+@pytest.mark.parametrize("equivalence", [canonical, key], ids=lambda each: each.__name__)
+def test_a_label_that_no_answer_could_be_compared_with_is_refused_before_anything_is_asked(
+    llm: LLM, endpoint: FakeEndpoint, equivalence: Any
+) -> None:
+    rows = [{"id": 1, "prompt": "?"}, {"id": 2, "prompt": "!", "answer": "A"}]
+    with pytest.raises(ValueError, match="row 2 of the data set, id '2': with its answer 'A' no other can be compared"):
+        collect(llm, rows, 4, response_format=Out, equivalence=equivalence)
+    assert not endpoint.asked
+
+
+def test_an_equivalence_may_know_what_to_do_with_labels_of_another_form(llm: LLM, answers: Answers) -> None:
+    answers.of = lambda number: SAID[number]
+    rows = [{"id": 1, "prompt": "?", "answer": "A"}]
+    log = collect(llm, rows, 4, response_format=Out, equivalence=lambda answer: getattr(answer, "answer", answer))
+    assert sum(bool(sample.correct) for sample in log) == 2
 
 
 # -- degenerate --------------------------------------------------------------------------------------------------------

@@ -122,10 +122,11 @@ def test_answers_that_say_something_else_are_not(one: object, other: object) -> 
 
 def test_an_answer_that_cannot_be_counted_is_refused_with_what_to_do() -> None:
     with pytest.raises(TypeError, match="equivalence="):
-        verbatim([1])
+        verbatim([bytearray()])
     with pytest.raises(TypeError, match="equivalence="):
         canonical({"a": bytearray()})
     assert verbatim("A") != verbatim("a")
+    assert verbatim([1, "A"]) == verbatim([1.0, "A"]) != verbatim([1, "a"])
     assert canonical(b"x") == b"x"
 
 

@@ -48,19 +48,33 @@ def parsed(text: str, form: object, finish_reason: str, refusal: str | None) -> 
     Raises:
         WrongForm: it is not that; the message says where.
     """
-    if form is None or isinstance(form, Mapping) and form.get("type") in ("text", "grammar"):
+    if not is_parsed(form):
         return None
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _wrong(text, f"it is no JSON ({error}){told_why(finish_reason, refusal)}") from error
     try:
-        if isinstance(form, Mapping):
-            _check(data, form)
-            return data
-        return converted(data, form)
+        return in_form(data, form)
     except (ValueError, RecursionError) as error:
         raise _wrong(text, str(error)) from error
+
+
+def is_parsed(form: object) -> bool:
+    """Whether an answer in this form is more than its text."""
+    return form is not None and not (isinstance(form, Mapping) and form.get("type") in ("text", "grammar"))
+
+
+def in_form(data: object, form: object) -> Any:
+    """What JSON has said, as the form.
+
+    Raises:
+        ValueError: it is not that; the message says where.
+    """
+    if isinstance(form, Mapping):
+        _check(data, form)
+        return data
+    return converted(data, form)
 
 
 def _schema_in(form: Mapping[Any, Any]) -> object:
