@@ -69,6 +69,33 @@ def test_a_sample_that_is_there_twice_is_refused() -> None:
         Log([("q", 0)])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(("name", "read"), [("log.jsonl", "\ud83d"), ("log.parquet", "\ufffd")])
+def test_half_a_character_in_an_answer_is_written(name: str, read: str, tmp_path: Path) -> None:
+    LOG.write(tmp_path / name)
+    log = Log([Sample("q", 0, "sûr \ud83d", "A"), Sample("q", 1, "\ud83d\ude00", "A")])
+    log.write(tmp_path / name)
+    assert [sample.text for sample in Log.read(tmp_path / name)] == [f"sûr {read}", "😀"]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.parquet"])
+def test_a_log_that_cannot_be_written_leaves_the_one_that_was_there(name: str, tmp_path: Path) -> None:
+    LOG.write(tmp_path / name)
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        Log([*LOG, Sample("q3", 0, "x", object())]).write(tmp_path / name)  # type: ignore[arg-type]  # no answer is that
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert Log.read(tmp_path / name) == LOG
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("log.jsonl", "log.jsonl:3: .* was it cut off"), ("log.parquet", "not all")]
+)
+def test_a_file_that_was_cut_off_says_so(name: str, told: str, tmp_path: Path) -> None:
+    LOG.write(tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
+    with pytest.raises(ValueError, match=told):
+        Log.read(tmp_path / name)
+
+
 def test_files_of_no_known_format_and_broken_lines_are_refused_by_their_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"its name ends with \.jsonl or \.parquet"):
         LOG.write(tmp_path / "log.csv")
