@@ -13,7 +13,7 @@ import pytest
 
 import exoflow
 from exoflow import NoConsensus
-from exoflow.llm import LLM, choice, collect, json_field, vote
+from exoflow.llm import LLM, adaptive_vote, best_of_n, choice, collect, json_field, vote
 from exoflow.llm.voting import canonical, verbatim
 from exoflow.testing import Asked, FakeEndpoint, Reply
 
@@ -116,6 +116,19 @@ def test_an_equivalence_may_know_what_to_do_with_labels_of_another_form(llm: LLM
     rows = [{"id": 1, "prompt": "?", "answer": "A"}]
     log = collect(llm, rows, 4, response_format=Out, equivalence=lambda answer: getattr(answer, "answer", answer))
     assert sum(bool(sample.correct) for sample in log) == 2
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_words_of_other_votes_are_not_sent_to_the_endpoint(llm: LLM, endpoint: FakeEndpoint) -> None:
+    with pytest.raises(TypeError, match="k=3: that is how often vote, filter_vote and weighted_vote ask"):
+        best_of_n(llm, "?", score=len, k=3)
+    with pytest.raises(TypeError, match="k=3: that is how often"):
+        adaptive_vote(llm, "?", k=3)
+    with pytest.raises(TypeError, match="ties='first': that is how votes end a tie"):
+        collect(llm, [{"id": 1, "prompt": "?"}], ties="first")
+    assert not endpoint.asked
 
 
 # -- degenerate --------------------------------------------------------------------------------------------------------

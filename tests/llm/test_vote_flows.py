@@ -238,13 +238,17 @@ def test_sync_and_async_callers_use_the_words_of_their_own(llm: LLM) -> None:
         {"ties": "random"},
         {"prompt": "as well"},
         {"n": 3},
+        {"K": 3},
+        {"max_k": 3},
+        {"judge": len},
+        {"stop": BetaStop()},
     ],
     ids=str,
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_asked(
     llm: LLM, endpoint: FakeEndpoint, wrong: dict[str, Any]
 ) -> None:
-    with pytest.raises((TypeError, ValueError), match=r"must be|give messages|its own"):
+    with pytest.raises((TypeError, ValueError), match=r"must be|give messages|no parameter of a call|adaptive_vote's"):
         vote(llm, QUESTION, **wrong)
     assert not endpoint.asked
 

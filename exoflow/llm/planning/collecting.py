@@ -18,7 +18,7 @@ from exoflow.llm.library_flow import library_flow
 from exoflow.llm.planning.files import Row, checked, read_rows
 from exoflow.llm.planning.log import Log, Sample
 from exoflow.llm.planning.progress import shown
-from exoflow.llm.voting.asking import Model, Question, answered, judged, parsed
+from exoflow.llm.voting.asking import Model, Question, answered, check_words, judged, parsed
 from exoflow.llm.voting.consulting import check_functions, without_calls
 from exoflow.llm.voting.deciding import check_count
 from exoflow.llm.voting.equivalence import canonical, verbatim
@@ -56,6 +56,7 @@ class Asking:
         check_count("n", self.n)
         if self.refused not in ("fail", "abstain"):
             raise ValueError(f"refused={self.refused!r} must be 'fail' or 'abstain'")
+        check_words(self.params)
         check_functions(parse=self.parse, judge=self.judge, equivalence=self.equivalence)
 
     @property

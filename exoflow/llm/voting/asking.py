@@ -47,8 +47,7 @@ class Question:
             raise TypeError("give messages, or prompt=... for a plain completion")
         if not hasattr(self.llm, "how"):
             raise TypeError(f"llm={self.llm!r} must be an LLM(...)")
-        if self.params.get("n", 1) != 1:
-            raise TypeError(f"n={self.params['n']}: each sample is a call of its own; k says how many there are")
+        check_words(self.params)
 
     @property
     def asked(self) -> Any:
@@ -64,6 +63,32 @@ class Question:
         return (
             call.submit(prompt=self.prompt, **params) if self.messages is None else call.submit(self.messages, **params)
         )
+
+
+_WORDS = {
+    "k": "how often vote, filter_vote and weighted_vote ask",
+    "n": "how often best_of_n and collect ask",
+    "max_k": "how often adaptive_vote asks at most",
+    "parallel": "adaptive_vote's",
+    "judge": "filter_vote's and collect's",
+    "weight": "weighted_vote's",
+    "score": "best_of_n's",
+    "ties": "how votes end a tie",
+    "refused": "collect's",
+}
+
+
+def check_words(params: Mapping[str, object]) -> None:
+    """Refuse what would go to the endpoint, and is another vote's word: what it would say goes unsaid.
+
+    Raises:
+        TypeError: it names it.
+    """
+    for name, value in params.items():
+        if name.lower() in _WORDS:
+            raise TypeError(f"{name}={value!r}: that is {_WORDS[name.lower()]}, and no parameter of a call")
+        if name == "stop" and hasattr(value, "enough"):
+            raise TypeError(f"stop={value!r}: such rules are adaptive_vote's; of a call, stop is text")
 
 
 async def answered(calls: Sequence[Ref[Answer]]) -> list[Answer]:
