@@ -126,6 +126,32 @@ def test_a_data_set_that_cannot_be_asked_is_refused(rows: list[dict[str, object]
         checked(rows)
 
 
+class NA:
+    """As pandas' NA: it compares to nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __ne__ = __eq__
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), Decimal("nan"), NA()], ids=["None", "nan", "NaN", "NA"])
+def test_what_a_table_has_for_nothing_is_no_label_no_answer_and_no_prompt(missing: object) -> None:
+    assert checked([{"id": 1, "prompt": "x", "messages": missing, "answer": missing}]) == [{"id": "1", "prompt": "x"}]
+    with pytest.raises(ValueError, match="neither prompt nor messages"):
+        checked([{"id": 1, "prompt": missing}])
+    with pytest.raises(ValueError, match="has no id"):
+        checked([{"id": missing, "prompt": "x"}])
+    said, silent = Log(
+        [
+            {"id": 1, "index": 0, "answer": "A", "abstained": missing, "correct": missing, "usd": missing},
+            {"id": 1, "index": 1, "answer": missing, "abstained": True, "passed": missing},
+        ]
+    )
+    assert (said.answer, said.correct, said.usd, silent.answer) == ("A", None, 0, None)
+
+
 def test_other_fields_of_a_data_set_are_left_out() -> None:
     assert checked([{"id": 1, "prompt": "?", "answer": "A", "source": "x"}]) == [
         {"id": "1", "prompt": "?", "answer": "A"}

@@ -12,6 +12,7 @@ from uuid import uuid4
 from exoflow.declaration import key_text
 from exoflow.extras import needed
 from exoflow.llm.calls.question import check_asked
+from exoflow.llm.planning.log import is_missing
 
 Row = dict[str, Any]
 
@@ -46,8 +47,8 @@ def checked(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
         if not isinstance(row, Mapping):
             raise TypeError(f"row {number} of the data set is no mapping of fields: {row!r}")
         here = f"row {number} of the data set"
-        kept = {name: row[name] for name in ("prompt", "messages", "answer") if row.get(name) is not None}
-        if row.get("id") is None:
+        kept = {name: row[name] for name in ("prompt", "messages", "answer") if not is_missing(row.get(name))}
+        if is_missing(row.get("id")):
             raise ValueError(f"{here} has no id; it has {', '.join(map(str, row)) or 'nothing'}")
         if ("prompt" in kept) == ("messages" in kept):
             which = "both prompt and messages" if "prompt" in kept else "neither prompt nor messages"
