@@ -126,6 +126,26 @@ def test_a_data_set_that_cannot_be_asked_is_refused(rows: list[dict[str, object]
         checked(rows)
 
 
+class Frame(list[dict[str, object]]):
+    """As pandas' DataFrame: what it iterates over are no rows."""
+
+    def to_dict(self) -> None: ...
+
+
+@pytest.mark.parametrize("rows", [None, 5, Frame()], ids=["None", "5", "DataFrame"])
+def test_a_data_set_that_is_none_is_refused_with_what_to_give(rows: object) -> None:
+    with pytest.raises(TypeError, match=r"the data set is a .*give rows, .*df.to_dict\('records'\), or the name"):
+        checked(rows)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_messages_of_a_file_hold_what_json_holds(tmp_path: Path) -> None:
+    row = {"id": 1, "messages": [{"role": "user", "content": "x", "weight": 0.5}], "answer": 0.1}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (found,) = read_rows(str(tmp_path / "rows.jsonl"))
+    assert json.dumps(found["messages"]) == json.dumps(row["messages"])
+    assert found["answer"] == Decimal("0.1")
+
+
 class NA:
     """As pandas' NA: it compares to nothing."""
 
@@ -185,7 +205,7 @@ def test_a_question_that_cannot_be_asked_is_found_before_the_others_are_paid_for
         checked([{"id": "a", "prompt": "?"}, row])
 
 
-@pytest.mark.parametrize("seconds", ["soon", -1, float("nan")])
+@pytest.mark.parametrize("seconds", ["soon", -1, "nan", float("inf")])
 def test_seconds_that_are_none_are_found(seconds: object) -> None:
     with pytest.raises(ValueError, match="row 1 of the log: seconds is"):
         Log([{"id": "a", "index": 0, "answer": "A", "seconds": seconds}])

@@ -57,7 +57,8 @@ class Asking:
         if self.refused not in ("fail", "abstain"):
             raise ValueError(f"refused={self.refused!r} must be 'fail' or 'abstain'")
         check_words(self.params)
-        check_functions(parse=self.parse, judge=self.judge, equivalence=self.equivalence)
+        judge = {} if self.judge is None else {"judge": self.judge}
+        check_functions(parse=self.parse, equivalence=self.equivalence, **judge)
 
     @property
     def form(self) -> object:

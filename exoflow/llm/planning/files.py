@@ -42,6 +42,11 @@ def checked(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
     Raises:
         TypeError, ValueError: a row is no mapping, lacks a field, or has the id of another.
     """
+    if not isinstance(rows, Iterable) or hasattr(rows, "to_dict"):
+        raise TypeError(
+            f"the data set is a {type(rows).__name__}: give rows, as [{{'id': 1, 'prompt': '...'}}], of a DataFrame "
+            "df.to_dict('records'), or the name of a file"
+        )
     found: dict[str, Row] = {}
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, Mapping):
@@ -93,6 +98,8 @@ def _object(line: str, place: str) -> Row:
         raise ValueError(f"{place}: this is no JSON ({error}){cut}: {line.strip()[:80]!r}") from error
     if not isinstance(row, dict):
         raise TypeError(f"{place}: a row is a JSON object, not {line.strip()[:80]!r}")
+    if "messages" in row:  # they go on as JSON, which has no Decimal
+        row["messages"] = json.loads(json.dumps(row["messages"], default=float))
     return row
 
 

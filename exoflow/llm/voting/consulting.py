@@ -17,6 +17,7 @@ from exoflow.flows import flow
 from exoflow.gathering import gather
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.metering import Meter, metered
+from exoflow.llm.voting.equivalence import is_hashable
 from exoflow.llm.voting.results import NOTHING, Outcome, spent
 from exoflow.model import Bill, Spent
 
@@ -36,14 +37,16 @@ class Opinion:
     cost: Spent = NOTHING
 
 
-def check_functions(**functions: object) -> None:
-    """Refuse what cannot be called, before a model is asked whose answers nobody could read. None: there is none.
+def check_functions(*, parse: object, weight: object = None, **needed: object) -> None:
+    """Refuse what cannot be called, before a model is asked whose answers nobody could read. What has a name here may
+    be None: there is none.
 
     Raises:
         TypeError: it names the one.
     """
-    for role, function in functions.items():
-        if function is not None and not callable(function):
+    optional = {"parse": parse, "weight": weight}
+    for role, function in (needed | {role: each for role, each in optional.items() if each is not None}).items():
+        if not callable(function):
             raise TypeError(f"{role}={function!r} must be a function")
 
 
@@ -140,14 +143,14 @@ def _abstention(error: Exception, abstains: bool) -> Opinion:
 
 
 def verdict(value: object) -> bool:
-    """What a judge has said.
+    """What a judge has said: True or False, or what is equal to one, as numpy's are, and 1 and 0.
 
     Raises:
-        TypeError: it is neither True nor False.
+        TypeError: it is neither.
     """
-    if not isinstance(value, bool):
+    if not is_hashable(value) or value not in (True, False):
         raise TypeError(f"judge gave {value!r}: it must give True or False")
-    return value
+    return bool(value)
 
 
 def without_calls(function: Callable[..., Any], *args: Any) -> Opinion | None:
