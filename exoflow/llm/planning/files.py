@@ -42,9 +42,10 @@ def checked(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
     Raises:
         TypeError, ValueError: a row is no mapping, lacks a field, or has the id of another.
     """
-    if not isinstance(rows, Iterable) or hasattr(rows, "to_dict"):
+    given: object = rows
+    if not isinstance(given, Iterable) or hasattr(given, "to_dict"):
         raise TypeError(
-            f"the data set is a {type(rows).__name__}: give rows, as [{{'id': 1, 'prompt': '...'}}], of a DataFrame "
+            f"the data set is a {type(given).__name__}: give rows, as [{{'id': 1, 'prompt': '...'}}], of a DataFrame "
             "df.to_dict('records'), or the name of a file"
         )
     found: dict[str, Row] = {}

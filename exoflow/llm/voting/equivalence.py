@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Hashable, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, cast
+from typing import Any
 
 DEEPEST = 100
 """Levels of containers in an answer. One of more can be neither compared nor recorded, which is done by recursion."""
@@ -39,7 +39,7 @@ def verbatim(answer: object) -> Hashable:
     kind = type(answer)
     is_compared = kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__
     if is_compared and is_hashable(answer):
-        return cast(Hashable, answer)
+        return answer
     content = _by_content(answer, verbatim)
     if content is not None:
         return content
