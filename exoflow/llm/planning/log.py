@@ -122,7 +122,9 @@ class Log(Sequence[Sample]):
         return cls(sample_of(row, f"{path}, row {n}") for n, row in enumerate(read_rows(fspath(path)), start=1))
 
     def write(self, path: str | PathLike[str]) -> None:
-        """A line a sample, as jsonl or parquet by the ending of the name. What was in the file is replaced.
+        """A line a sample, as jsonl or parquet by the ending of the name.
+
+        What was in the file is replaced, once all is written. Half of a surrogate pair is U+FFFD in parquet.
 
         Raises:
             ValueError: the name ends with no known format.
