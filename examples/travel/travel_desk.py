@@ -64,7 +64,7 @@ def acquire(connection: Connection, key: str, kind: str, items: Sequence[str]) -
         if price_cents is not None:
             break
     else:
-        return None
+        return _acquired_before(connection, key)  # the last place may be the one that this key has
     acquired = Acquired(key, kind, item, price_cents)
     sql = "INSERT INTO acquisitions VALUES (:key, :kind, :item, :price_cents, 'held') ON CONFLICT DO NOTHING"
     if run(connection, sql, **acquired._asdict()).rowcount:
@@ -73,12 +73,14 @@ def acquire(connection: Connection, key: str, kind: str, items: Sequence[str]) -
     return _acquired_before(connection, key)
 
 
-def _acquired_before(connection: Connection, key: str) -> Acquired:
-    sql = "SELECT key, kind, item, price_cents FROM acquisitions WHERE key = :key AND outcome <> 'released'"
+def _acquired_before(connection: Connection, key: str) -> Acquired | None:
+    sql = "SELECT outcome, key, kind, item, price_cents FROM acquisitions WHERE key = :key"
     before = run(connection, sql, key=key).first()
     if before is None:
+        return None
+    if before.outcome == "released":
         raise TooLate(f"{key} was released")
-    return Acquired(*before)
+    return Acquired(*before[1:])
 
 
 def release(connection: Connection, key: str) -> None:

@@ -26,9 +26,12 @@ import exoflow
 AGENCY = Path(__file__).parents[2] / "examples" / "travel"
 sys.path.insert(0, str(AGENCY))
 
+import travel_desk as desk  # noqa: E402
 from travel_audit import audit, compare, receipts, summary  # noqa: E402  # they lie with the example
 from travel_load import Request, Results, in_line, reservations  # noqa: E402
 
+AT_LEAST = 8
+"""Guests who are served between two faults."""
 VARIANTS = ("sync", "parallel", "async", "rollback", "transactional")
 GATEWAY = [sys.executable, "-c", "from exoflow.cli import main; main()", "serve", str(AGENCY / "travel.py")]
 
@@ -240,13 +243,26 @@ def test_whoever_comes_when_all_is_sold_out_is_told_so(make_town: Callable[..., 
     check(town, results, 100)
 
 
-def now_and_then(*faults: Callable[[], None]) -> Callable[[Results], object]:
-    """One of the faults every second or so."""
+def test_whoever_asks_again_for_the_last_place_has_it_already(tmp_path: Path) -> None:
+    town = Town(tmp_path, f"sqlite:///{tmp_path}/travel.sqlite", places=1)
+    with town.engine.begin() as connection:
+        seats = desk.search(connection, "seat", "Lima")[:1]
+        first = desk.acquire(connection, "guest", "seat", seats)
+        assert first is not None
+        assert desk.acquire(connection, "guest", "seat", seats) == first
+        assert desk.acquire(connection, "another", "seat", seats) is None
 
-    async def happen(_: Results) -> None:
+
+def now_and_then(*faults: Callable[[], None]) -> Callable[[Results], object]:
+    """One of the faults every second or so, if some guests were served meanwhile: machines differ."""
+
+    async def happen(results: Results) -> None:
         chance = random.Random(11)
         while True:
+            served = len(results.answers)
             await asyncio.sleep(chance.uniform(0.5, 1.5))
+            while len(results.answers) < served + AT_LEAST:  # noqa: ASYNC110 -- as above
+                await asyncio.sleep(0.01)
             await asyncio.to_thread(chance.choice(faults))
 
     return happen
