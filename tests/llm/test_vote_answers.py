@@ -106,7 +106,7 @@ def test_a_label_that_no_answer_could_be_compared_with_is_refused_before_anythin
     llm: LLM, endpoint: FakeEndpoint, equivalence: Any
 ) -> None:
     rows = [{"id": 1, "prompt": "?"}, {"id": 2, "prompt": "!", "answer": "A"}]
-    with pytest.raises(ValueError, match="row 2 of the data set, id '2': with its answer 'A' no other can be compared"):
+    with pytest.raises(ValueError, match="row 2 of the data set, id '2': its answer 'A' cannot be compared with"):
         collect(llm, rows, 4, response_format=Out, equivalence=equivalence)
     assert not endpoint.asked
 
@@ -163,6 +163,13 @@ def test_an_answer_of_brackets_without_end_abstains(
     assert silent.why
     log = collect(llm, [{"id": 1, "prompt": "?"}], n=2, **how)
     assert len(log) == 2
+
+
+def test_nan_is_an_answer_like_another(llm: LLM, answers: Answers) -> None:
+    answers.of = lambda number: '{"answer": NaN}' if number < 2 else '{"answer": 1}'
+    assert sorted(vote(llm, "?", k=3, parse=json_field("answer")).counts.values()) == [1, 2]
+    r = vote(llm, "?", k=3, response_format={"type": "json_object"})
+    assert r.answer == {"answer": 1}
 
 
 def test_a_parser_that_asserts_or_reads_python_abstains(llm: LLM, answers: Answers) -> None:

@@ -186,8 +186,8 @@ def _check_labels(rows: Sequence[Row], how: Asking) -> None:
             _right(row.get("answer"), how)
         except Exception as error:
             raise ValueError(
-                f"row {number} of the data set, id {row['id']!r}: with its answer {row['answer']!r} no other can be "
-                f"compared: {type(error).__name__}: {error}. Give it as parse, or response_format, makes them"
+                f"row {number} of the data set, id {row['id']!r}: its answer {row['answer']!r} cannot be compared with "
+                f"a model's: {type(error).__name__}: {error}. Give it as parse or response_format makes theirs"
             ) from error
 
 

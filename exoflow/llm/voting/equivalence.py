@@ -91,5 +91,7 @@ def _opened(answer: Any) -> object:
 
 
 def _number(number: float | Decimal | Fraction) -> Hashable:
+    if number != number:
+        return ("nan",)  # which Python holds for no two of
     # Python compares and hashes numbers by value. No Fraction of it: the integer that 1e99999999 is takes for ever.
     return Decimal(repr(float(number))) if isinstance(number, float) else number
