@@ -111,7 +111,7 @@ def _write_jsonl(rows: Sequence[Mapping[str, object]], path: Path) -> None:
 
 
 def _write_parquet(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    with needed(str(path), "plan"):
+    with needed("a parquet file", "plan"):
         import pyarrow as pa
         from pyarrow import parquet
 

@@ -37,16 +37,17 @@ class Opinion:
     cost: Spent = NOTHING
 
 
-def check_functions(*, parse: object, weight: object = None, **needed: object) -> None:
-    """Refuse what cannot be called, before a model is asked whose answers nobody could read. What has a name here may
-    be None: there is none.
+_OPTIONAL = ("parse", "weight")
+
+
+def check_functions(**functions: object) -> None:
+    """Refuse what cannot be called, before a model is asked whose answers nobody could read.
 
     Raises:
         TypeError: it names the one.
     """
-    optional = {"parse": parse, "weight": weight}
-    for role, function in (needed | {role: each for role, each in optional.items() if each is not None}).items():
-        if not callable(function):
+    for role, function in functions.items():
+        if not callable(function) and not (function is None and role in _OPTIONAL):
             raise TypeError(f"{role}={function!r} must be a function")
 
 
