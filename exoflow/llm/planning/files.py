@@ -79,7 +79,8 @@ def write_rows(rows: Sequence[Mapping[str, object]], path: str) -> None:
     target = Path(path).resolve()
     beside = target.with_name(f".{target.name}.{uuid4().hex}")
     try:
-        write(rows, beside)
+        with needed(path, "plan"):
+            write(rows, beside)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
@@ -111,9 +112,8 @@ def _write_jsonl(rows: Sequence[Mapping[str, object]], path: Path) -> None:
 
 
 def _write_parquet(rows: Sequence[Mapping[str, object]], path: Path) -> None:
-    with needed("a parquet file", "plan"):
-        import pyarrow as pa
-        from pyarrow import parquet
+    import pyarrow as pa
+    from pyarrow import parquet
 
     text, whole, number, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     schema = pa.schema(
