@@ -102,6 +102,8 @@ class LLM(_Described):
         count("retries", retries)
         if count("max_in_flight", max_in_flight) < 1:
             raise ValueError("max_in_flight=0: nothing would ever be called")
+        if model is not None and not isinstance(model, str):
+            raise TypeError(f"model={model!r} must be text: the name by which the endpoint knows it")
         engine = None
         if isinstance(endpoint, str):
             address = address_of(endpoint)
@@ -111,7 +113,7 @@ class LLM(_Described):
             engine, address = engine_of(endpoint)
             if scheduler is not None:
                 raise TypeError("LLM(engine, scheduler=...): an engine has a queue of its own, Engine(..., queue=...)")
-        check_parts(prices, scheduler, api_key, headers)
+        check_parts(prices, scheduler, api_key, api_key_env, headers)
         secrets = None
         if api_key is not None or headers:
             secrets = Secrets(api_key, tuple((headers or {}).items()))

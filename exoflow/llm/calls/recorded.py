@@ -69,7 +69,8 @@ def _tell_what_was_spent(scheduler: FairScheduler, run: str) -> None:
     of_run = labels()
     for call, bill in bills.items():
         usage = Usage(bill.input_tokens, bill.output_tokens, bill.cached_tokens)
-        scheduler.fold(run, call, {**of_run, **dict(bill.labels)}, usage, bill.nano_usd)
+        if bill.nano_usd or usage != Usage(0, 0):  # one that failed is made again: it is not settled yet
+            scheduler.fold(run, call, {**of_run, **dict(bill.labels)}, usage, bill.nano_usd)
 
 
 async def asked(llm: Model | LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:

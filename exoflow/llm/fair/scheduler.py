@@ -80,6 +80,8 @@ class FairScheduler:
         given: object = name
         if given is not None and not (isinstance(given, str) and given):
             raise TypeError(f"name={name!r}: give a text, or none")
+        if isinstance(group_by, str):
+            raise TypeError(f"group_by={group_by!r} is a list of labels: write group_by=({group_by!r},)")
         named = tuple((path_of(who), tenant) for who, tenant in (tenants or {}).items())
         self._settings = Settings(
             policy, slots, cost or Linear(1, 2), charge, tuple(group_by), named, each_run, ageing_s
