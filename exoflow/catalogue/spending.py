@@ -31,6 +31,3 @@ def spent_by_flow(calls: Iterable[CallSeen]) -> Mapping[str, Spent]:
                 break
             above = path_of(above[:-1])
     return dict(sorted(found.items()))
-
-
-__all__ = ["Spent", "spent_by_flow", "spent_on"]

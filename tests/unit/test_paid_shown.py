@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from exoflow import flow, paid, task
-from exoflow.catalogue import Description, Spent, describe, spent_by_flow
+from exoflow.catalogue import Description, describe, spent_by_flow
 from exoflow.cli.explaining import explain_run, explain_source
 from exoflow.cli.showing import description_json
 from exoflow.cli.tree import totals, tree
 from exoflow.cli.words import spending
-from exoflow.paid import Bill
+from exoflow.model import Bill, Spent
 from exoflow.storage import open_store
 
 

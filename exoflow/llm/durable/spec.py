@@ -12,8 +12,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from exoflow.attempts import current_attempt
-from exoflow.driver.body import Body, current_body
+from exoflow.context import calling_body
 from exoflow.driver.spec import TaskSpec
 from exoflow.errors import AdapterError
 from exoflow.llm.durable.calls import generated, looked_up
@@ -174,7 +173,7 @@ class EngineSpec:
         """
         asked, adapters = _each(prompts, adapter)
         params = params_of(params)
-        body = _body()
+        body = calling_body()
         if body is None:
             if asyncio._get_running_loop() is not None:
                 raise RuntimeError("on an event loop, outside of a flow: await asyncio.to_thread(engine.generate, ...)")
@@ -218,7 +217,7 @@ class EngineSpec:
         """In a flow, what stands for the adapter in its calls: its content is looked up once, and recorded."""
         if name is None:
             return None
-        body = _body()
+        body = calling_body()
         path = self.how.path(name)
         if body is None:
             raise RuntimeError(
@@ -256,11 +255,6 @@ def _by_name(adapters: Mapping[str, str | os.PathLike[str]] | None) -> dict[str,
     if adapters is not None and not isinstance(adapters, Mapping):
         raise TypeError(f"adapters={adapters!r}: give a directory for each name, as {{'pirate': 'adapters/pirate'}}")
     return {name: os.fspath(path) for name, path in (adapters or {}).items()}
-
-
-def _body() -> Body | None:
-    """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
-    return None if current_attempt() is not None else current_body()
 
 
 def _each(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from exoflow.declaration import key_text
 from exoflow.extras import needed
 from exoflow.llm.calls.question import check_asked
 from exoflow.llm.planning.log import is_missing
+from exoflow.naming import key_text
 
 Row = dict[str, Any]
 
