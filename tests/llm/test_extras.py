@@ -22,7 +22,7 @@ for wanted in {wanted!r}:
     except ImportError as error:
         print(error)
 """
-LOG = "Log([{'id': str(i), 'index': j, 'answer': 'A', 'correct': True} for i in range(3) for j in range(5)])"
+LOG = "Log([{'id': str(i), 'index': j, 'answer': 'AAAAB'[j], 'correct': j < 4} for i in range(3) for j in range(5)])"
 NEEDS = {
     "from exoflow.llm import Engine; Engine('.')": "Engine needs numpy: pip install 'exoflow[llm]'",
     "from exoflow.llm import curve": "curve needs numpy: pip install 'exoflow[plan]'",

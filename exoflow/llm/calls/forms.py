@@ -61,19 +61,33 @@ def parsed(text: str, form: object, finish_reason: str, refusal: str | None) -> 
     Raises:
         WrongForm: it is not that; the message says where.
     """
-    if form is None or isinstance(form, Mapping) and form.get("type") in ("text", "grammar"):
+    if not is_parsed(form):
         return None
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise _wrong(text, f"it is no JSON ({error}){_why(finish_reason, refusal)}") from error
+    except (ValueError, RecursionError) as error:
+        raise _wrong(text, f"it is no JSON ({error}){told_why(finish_reason, refusal)}") from error
     try:
-        if isinstance(form, Mapping):
-            _check(data, form)
-            return data
-        return converted(data, form)
-    except ValueError as error:
+        return in_form(data, form)
+    except (ValueError, RecursionError) as error:
         raise _wrong(text, str(error)) from error
+
+
+def is_parsed(form: object) -> bool:
+    """Whether an answer in this form is more than its text."""
+    return form is not None and not (isinstance(form, Mapping) and form.get("type") in ("text", "grammar"))
+
+
+def in_form(data: object, form: object) -> Any:
+    """What JSON has said, as the form.
+
+    Raises:
+        ValueError: it is not that; the message says where.
+    """
+    if isinstance(form, Mapping):
+        _check(data, form)
+        return data
+    return converted(data, form)
 
 
 def _schema_in(form: Mapping[Any, Any]) -> object:
@@ -168,7 +182,8 @@ def _wrong(text: str, why: str) -> WrongForm:
     return error
 
 
-def _why(finish_reason: str, refusal: str | None) -> str:
+def told_why(finish_reason: str, refusal: str | None) -> str:
+    """Why the text is not what was wanted, where the endpoint tells, to stand behind what was found."""
     if refusal:
         return f": the model refused, {refusal!r}"
     return ": max_tokens cut it off, give more" if finish_reason == "length" else ""
