@@ -26,12 +26,12 @@ class Counter:
 
 @task
 def refers(text):
-    return {"in": [ray.put(text)]}
+    return {"in": [ray.put([ray.put(text)])]}
 
 
 @task
 def follows(found):
-    return ray.get(found["in"][0])
+    return ray.get(ray.get(found["in"][0])[0])
 
 
 @task
@@ -68,7 +68,7 @@ def test_the_body_may_look_at_them(tmp_path):
     @flow(executor="ray")
     def trial():
         found, counters = refers("x"), begins(5)
-        return ray.get(found["in"][0]), follows(found), ray.get(counters[0].add.remote(1)), adds(counters, 1)
+        return follows.function(found), follows(found), ray.get(counters[0].add.remote(1)), adds(counters, 1)
 
     assert trial.options(store=tmp_path).run() == ("x", "x", 7, 8)
 
