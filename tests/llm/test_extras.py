@@ -24,7 +24,7 @@ for wanted in {wanted!r}:
 """
 LOG = "Log([{'id': str(i), 'index': j, 'answer': 'A', 'correct': True} for i in range(3) for j in range(5)])"
 NEEDS = {
-    "from exoflow.llm import Engine": "Engine needs numpy: pip install 'exoflow[llm]'",
+    "from exoflow.llm import Engine; Engine('.')": "Engine needs numpy: pip install 'exoflow[llm]'",
     "from exoflow.llm import curve": "curve needs numpy: pip install 'exoflow[plan]'",
     "from exoflow.llm.planning import plan": "plan needs numpy: pip install 'exoflow[plan]'",
     f"from exoflow.llm import Log; {LOG}.write('log.parquet')": f"log.parquet needs pyarrow: {PLAN}",

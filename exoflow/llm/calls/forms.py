@@ -42,6 +42,19 @@ def response_format_of(form: object) -> Mapping[str, object]:
     )
 
 
+def check_findable(form: object) -> None:
+    """Of what stands in the arguments of a recorded call.
+
+    Raises:
+        TypeError: it is a dataclass of a function: what msgspec keeps in it cannot be pickled, nor is it found by name.
+    """
+    if isinstance(form, type) and dataclasses.is_dataclass(form) and "<locals>" in form.__qualname__:
+        raise TypeError(
+            f"response_format={form.__qualname__}: a recorded call needs a class that is found again by its name: "
+            "define it at the top of a module, outside of any function"
+        )
+
+
 def parsed(text: str, form: object, finish_reason: str, refusal: str | None) -> Any:
     """The text as the form.
 

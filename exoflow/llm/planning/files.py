@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from exoflow.declaration import key_text
 from exoflow.extras import needed
 from exoflow.llm.calls.question import check_asked
+from exoflow.naming import key_text
 
 Row = dict[str, Any]
 
