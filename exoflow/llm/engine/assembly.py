@@ -44,11 +44,12 @@ def assemble(
     geometry, filled = model.decoder.geometry, _nothing
     runner: Runner | Leader
     if ranks == 1:
-        runner = Runner(model.decoder, config, _pages(model.decoder, config, device))
+        runner = Runner(model.decoder.packed(), config, _pages(model.decoder, config, device))
     else:
         check_split(name, geometry, ranks)
         runner = Leader(name, model.decoder, config, device, lambda part: _pages(part, config, device))
-        model, filled = replace(model, decoder=runner.decoder), runner.filled
+        filled = runner.filled
+    model = replace(model, decoder=runner.decoder)  # nobody holds weights that nobody computes with
     reader = AdapterReader(
         geometry=geometry,
         page_elems=runner.pool.shape[2],

@@ -89,7 +89,7 @@ class Leader:
     ) -> None:
         ranks = config.tensor_parallel
         store = TCPStore("localhost", 0, None, is_master=True, wait_for_workers=False, timeout=WAIT)
-        mine = shard(decoder, Shard(0, ranks), device_of(device, 0))
+        mine = shard(decoder, Shard(0, ranks), device_of(device, 0)).packed()
         count = pages(mine)
         self._followers = [_Follower() for _ in range(1, ranks)]
         try:
@@ -180,7 +180,8 @@ def follow(told: BinaryIO, say: Callable[[bytes], object]) -> None:
     torch.set_num_threads(start.threads)
     if start.device.type == "cuda":
         torch.cuda.set_device(start.device)  # kernels are launched on the device that is set
-    decoder = shard(load_model(start.model, torch.device("cpu"), start.dtype).decoder, start.part, start.device)
+    whole = load_model(start.model, torch.device("cpu"), start.dtype).decoder
+    decoder = shard(whole, start.part, start.device).packed()
     say(b"!")
     store = TCPStore("localhost", start.port, None, is_master=False, timeout=WAIT)
     decoder = replace(decoder, complete=summed(store, start.part, start.device))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from exoflow.llm.engine.batch import Batch
 from exoflow.llm.engine.geometry import Geometry
+from exoflow.llm.engine.ops.products import packed, product
 from exoflow.llm.engine.ops.protocol import Ops
 
 QKV, OUT, GATE_UP, DOWN = range(4)
@@ -58,6 +58,11 @@ class Decoder:
             tensors += [*layer.weights, layer.input_norm, layer.post_norm]
         return sum(tensor.nbytes for tensor in tensors)
 
+    def packed(self) -> Decoder:
+        """The same to compute with, where packed weights are faster."""
+        layers = [replace(layer, weights=tuple(map(packed, layer.weights))) for layer in self.layers]  # type: ignore[arg-type]
+        return replace(self, layers=tuple(layers), head=packed(self.head))
+
     def forward(self, batch: Batch, ops: Ops) -> Tensor:
         """Logits of the wanted rows, ``[m, vocab]``; the KV of all rows is in the pool afterwards."""
         x = self.embedding[batch.tokens]
@@ -71,7 +76,7 @@ class Decoder:
                 x, self._attention(index, layer, normed, cos, sin, batch, ops), layer.post_norm, eps
             )
             x, normed = ops.add_norm(x, self._mlp(index, layer, normed, batch, ops), following[index + 1], eps)
-        return functional.linear(normed[batch.wanted], self.head)
+        return product(normed[batch.wanted], self.head)
 
     def _attention(
         self, index: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, batch: Batch, ops: Ops
@@ -91,7 +96,7 @@ class Decoder:
 
     def _linear(self, index: int, layer: Layer, group: int, x: Tensor, batch: Batch, ops: Ops) -> Tensor:
         """The base's product, and each row's own adapter added."""
-        y = functional.linear(x, layer.weights[group], layer.biases[group])
+        y = product(x, layer.weights[group], layer.biases[group])
         ops.lora(index, group, x, y, batch)
         return y
 
