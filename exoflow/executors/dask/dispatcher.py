@@ -88,6 +88,10 @@ class Dispatcher:
         self._call(self._open)
 
     @property
+    def is_own(self) -> bool:
+        return self._connection.is_own
+
+    @property
     def is_over(self) -> bool:
         return self._roster.is_over or self._connection.is_lost
 

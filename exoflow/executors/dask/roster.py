@@ -153,7 +153,7 @@ class Roster:
             await asyncio.sleep(_LOOK_S)
         self.is_over = True
         self._ended()
-        await self._client.close()  # else it goes on trying to connect
+        await self._client.close()
 
 
 def process_of(seat: Seat) -> psutil.Process | None:
