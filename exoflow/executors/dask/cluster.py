@@ -89,7 +89,7 @@ class Connection:
             quiet.end()
 
 
-class _Client(Client):
+class _Client(Client):  # type: ignore[misc]  # Dask has no types
     """One that is closed when its scheduler is gone: whatever comes back in its place knows nothing of us."""
 
     async def _reconnect(self) -> None:
