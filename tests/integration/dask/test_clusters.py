@@ -67,7 +67,7 @@ def test_where_dask_gave_up_the_last_worker_it_is_said_and_another_is_waited_for
 
         run = one.options(store=tmp_path / "store").start()
         for deaths in (1, 2):
-            until(lambda n=deaths: caplog.text.count("the cluster has none now: start one") >= n, "it was not said")  # type: ignore[misc]
+            until(lambda n=deaths: caplog.text.count("none now: start one (cluster.scale(n))") >= n, "it was not said")  # type: ignore[misc]
             assert caplog.text.count("died: 1 attempts were lost with it") == deaths
             cluster.scale(1)
         assert run.result() == int(lines(tmp_path / "log")[2])
