@@ -47,7 +47,7 @@ class Connection:
                 quiet.begin()
             elif isinstance(found, Client):
                 security = found.security
-                place = _address_of(found)
+                place = _place_of(found)
             if isinstance(place, str):
                 reach(place)
             self.client = _Client(place, security=security, set_as_default=False, name="exoflow", timeout=patience_s())
@@ -107,15 +107,19 @@ def _current() -> Client | str | None:
         return None
 
 
-def _address_of(client: Client) -> str:
-    """Not its cluster: a client of that would run on the cluster's loop, which may be the program's, and end with it.
+def _place_of(client: Client) -> Any:
+    """Its cluster, on whose loop ours then runs, beside the scheduler: two would wait for each other's interpreter.
+
+    Not where that is a loop of the program's, which ends when it likes: then, its address.
 
     Raises:
         ConnectionError: it is closed.
     """
-    if client.scheduler is None or client.cluster is not None and client.cluster.status == Status.closed:
+    cluster = client.cluster
+    if client.scheduler is None or cluster is not None and cluster.status == Status.closed:
         raise ConnectionError("it was closed")
-    return str(client.scheduler.address)
+    of_program = client._asynchronous  # ``asynchronous`` is whether the thread that asks runs the loop
+    return client.scheduler.address if cluster is None or of_program else cluster
 
 
 def _own_failed(cause: str) -> str:
