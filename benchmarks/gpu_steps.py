@@ -7,8 +7,8 @@ from typing import Any
 from gpu_world import ALL, QKVO, Bench, Pages, decoding, layout_of, put_adapter, runner_of
 
 from exoflow.llm.bench.roofline import Roofline
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.runner import Runner
-from exoflow.llm.engine.scheduler import Chunk
 
 Rows = list[dict[str, Any]]
 CONTEXT = 390

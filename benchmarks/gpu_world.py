@@ -19,9 +19,10 @@ from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.geometry import Geometry
 from exoflow.llm.engine.models.decoder import Decoder, Layer
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.request import Request, SamplingParams
+from exoflow.llm.engine.residency import AdapterCost
 from exoflow.llm.engine.runner import Runner
-from exoflow.llm.engine.scheduler import AdapterCost, Chunk
 
 QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL = (*QKVO, "gate_proj", "up_proj", "down_proj")

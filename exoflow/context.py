@@ -100,6 +100,11 @@ def put(value: T) -> Ref[T]:
     return Ref(context.put(value))
 
 
+def calling_body() -> Body | None:
+    """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
+    return None if current_attempt() is not None else current_body()
+
+
 def now() -> float:
     """In a flow: seconds since the epoch; a replay sees the same.
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 from exoflow.attempts import is_async, wants_refs
 from exoflow.attempts.actors import Creation, Method
-from exoflow.codec import code_mark
-from exoflow.driver.identity import keep_home
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.model import Annotations, Checkpoint, Effect, Kind
+from exoflow.naming import cleaned, code_of, key_text, name_of, place_of
 from exoflow.options import (
     AttemptOptions,
     CallOptions,
     FlowOptions,
     OnFailure,
-    RunOptions,
     TaskOptions,
     boolean,
     check_backoff,
@@ -34,10 +30,7 @@ from exoflow.options import (
 from exoflow.protocols import Executor
 from exoflow.transactions import Transacted, Transaction
 
-__all__ = ["RunOptions", "actor_specs", "call_spec", "flow_spec", "is_method", "key_text", "place_of", "task_spec"]
-
-_FORBIDDEN = frozenset("/#~!:[]")  # they divide the parts of a call's id
-_IN_KEYS = str.maketrans({c: f"%{ord(c):02X}" for c in "%![]\n\r\t"})
+__all__ = ["actor_specs", "call_spec", "flow_spec", "is_method", "task_spec"]
 
 
 def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
@@ -74,7 +67,7 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         rollback=undo is not None,
         on_doubt="probe" if callable(doubt) else doubt,
     )
-    name = _name_of(function, options.get("name"), "task")
+    name = name_of(function, options.get("name"), "task")
     spec = TaskSpec(
         name=name,
         function=function,
@@ -84,7 +77,7 @@ def task_spec(function: Callable[..., Any], options: TaskOptions) -> TaskSpec:
         undo_retries=count("undo_retries", options.get("undo_retries", 9)),
         probe=doubt if callable(doubt) else None,
         ref_parameters=wants_refs(function),
-        code=_code(name, function, options.get("version")),
+        code=code_of(name, function, options.get("version")),
     )
     return _with_attempt_options(spec, options)
 
@@ -114,7 +107,7 @@ def actor_specs(
     methods = {each: _method_spec(cls, name, each, task, executor, resources) for each, task in tasks.items()}
     function = Creation(cls)
     initial = cls.__init__  # type: ignore[misc]  # of this very class
-    code = _code(name, initial, None) if inspect.isfunction(initial) else b""
+    code = code_of(name, initial, None) if inspect.isfunction(initial) else b""
     note = Annotations(actor=True)
     wanted = wants_refs(initial) if inspect.isfunction(initial) else frozenset()
     creates = TaskSpec(name, function, note, executor=executor, resources=resources, ref_parameters=wanted, code=code)
@@ -202,10 +195,10 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
     check_executor(executor)
     place = place_of(function)
     name = options.get("name")
-    own = _name_of(function, name, "flow")
-    code = _code(own, function, options.get("version"))
+    own = name_of(function, name, "flow")
+    code = code_of(own, function, options.get("version"))
     return FlowSpec(
-        name=name if name is not None else f"{place.name}.{_cleaned(function)}" if place.name else own,
+        name=name if name is not None else f"{place.name}.{cleaned(function)}" if place.name else own,
         function=function,
         is_async=is_async(function),
         version=options.get("version"),
@@ -225,46 +218,6 @@ def flow_spec(function: Callable[..., Any], options: FlowOptions) -> FlowSpec:
             code=code,
         ),
     )
-
-
-class Place(NamedTuple):
-    """Where code lies."""
-
-    module: str
-    """By which it is imported; empty: it is not."""
-    file: str | None
-    name: str
-    """Stands before the names of its flows."""
-
-
-def place_of(function: Callable[..., Any]) -> Place:
-    """Where a function is defined, said so that another process finds it."""
-    name = function.__module__
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None) or function.__code__.co_filename
-    path = os.path.realpath(file) if os.path.exists(file) else None
-    if name != "__main__" and not name.startswith("__exoflow_main_"):
-        return Place(name, path, name)
-    spec = getattr(module, "__spec__", None)
-    imported = "" if spec is None or spec.name.startswith("__exoflow_main_") else spec.name
-    stem = os.path.splitext(os.path.basename(path))[0] if path else ""
-    return Place(imported, path, imported or stem)
-
-
-def key_text(key: object) -> str:
-    """A user's key as it stands in a call's id.
-
-    Raises:
-        TypeError, ValueError: it is neither text nor a number, or empty.
-    """
-    if isinstance(key, bool) or not isinstance(key, str | int):
-        raise TypeError(f"key={key!r} must be a str or an int")
-    text = str(key).translate(_IN_KEYS)
-    if not text:
-        raise ValueError("key='' names nothing")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"key={key!r} holds half of a character, and is no UTF-8")
-    return text
 
 
 def _with_attempt_options(spec: TaskSpec, options: AttemptOptions | TaskOptions | CallOptions) -> TaskSpec:
@@ -333,27 +286,3 @@ def _check_looks_back(option: str, undo: object, function: Callable[..., Any]) -
             f"{option}={shown(undo)} is called with the key and with what {function.__qualname__} was called with: "
             f"it must take ({wanted}); {error}"
         ) from None
-
-
-def _name_of(function: Callable[..., Any], name: object, kind: str) -> str:
-    if name is None:
-        return _cleaned(function).rpartition(".")[2] if kind == "flow" else _cleaned(function, last=True)
-    if not isinstance(name, str) or not name or not name.isprintable() or _FORBIDDEN.intersection(name):
-        raise ValueError(f"name={name!r} must be printable text without {' '.join(sorted(_FORBIDDEN))}")
-    return name
-
-
-def _cleaned(function: Callable[..., Any], *, last: bool = False) -> str:
-    """The qualified name, fit for ids; of a function inside another the ``last`` part only, or all of them."""
-    qualname = function.__qualname__
-    qualname = qualname.rpartition("<locals>.")[2] if last else qualname.replace("<locals>.", "")
-    return qualname.replace("<lambda>", "lambda")
-
-
-def _code(name: str, function: Callable[..., Any], version: object) -> bytes:
-    if version is not None and (not isinstance(version, str) or not version):
-        raise TypeError(f"version={version!r} must be text, as '2'")
-    home = f"{place_of(function).name}.{function.__qualname__}"
-    mark = code_mark(function, home, version)
-    keep_home(name, mark, home, function)
-    return mark

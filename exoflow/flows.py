@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeV
 from exoflow import codec, settings
 from exoflow.attempts import current_attempt
 from exoflow.codec.mainfile import is_finding_code
-from exoflow.declaration import flow_spec, key_text
+from exoflow.declaration import flow_spec
 from exoflow.driver.async_body import AsyncBody
 from exoflow.driver.body import Body, current_body
 from exoflow.driver.runtime import Runtime
@@ -20,6 +20,7 @@ from exoflow.driver.spec import FlowSpec
 from exoflow.driver.sync_body import SyncBody
 from exoflow.errors import RunMismatch
 from exoflow.hosting import adopt, is_first, run_here, run_here_async
+from exoflow.naming import key_text
 from exoflow.options import FlowOptions, RunOptions, check_run_options
 from exoflow.refs import Ref, Refs
 from exoflow.running import Run

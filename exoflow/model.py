@@ -96,7 +96,7 @@ NANO_USD_PER_USD = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a paid call has cost, as its body says."""
+    """What a call has cost, or used, as its body says."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -107,6 +107,8 @@ class Bill:
     """An earlier attempt may have been charged for, too."""
     labels: tuple[tuple[str, str], ...] = ()
     """Of the call's own, beside the run's: who is charged."""
+    charged: bool = True
+    """To somebody's budget or share. Not what an engine of one's own has used: its queue has seen to that."""
 
     def __add__(self, other: Bill) -> Bill:
         return Bill(
@@ -116,6 +118,7 @@ class Bill:
             self.nano_usd + other.nano_usd,
             self.maybe_rebilled or other.maybe_rebilled,
             self.labels if self.labels == other.labels else (),
+            self.charged or other.charged,
         )
 
 

@@ -93,7 +93,7 @@ def when_recorded(callback: Callable[[], None]) -> None:
 
 
 def tell_bill(bill: Bill) -> None:
-    """In the body of a paid call: what it costs, in all. It is recorded beside the result, or the error."""
+    """In the body of a call: what it costs, in all. It is recorded beside the result, or the error."""
     attempt = current_attempt()
     if attempt is not None:
         attempt.bill = bill

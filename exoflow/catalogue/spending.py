@@ -1,4 +1,4 @@
-"""What a run's paid calls have cost, by the flows that made them."""
+"""What a run's calls have cost, by the flows that made them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from exoflow.catalogue.description import CallSeen, path_of
-from exoflow.model import Spent
+from exoflow.model import Bill, Spent
+
+_NOTHING = Bill()
 
 
 def spent_on(calls: Iterable[CallSeen]) -> Spent:
-    """What these calls have cost themselves."""
-    return Spent.on(call.bill for call in calls if call.bill is not None)
+    """What these calls have cost themselves; one that was refused, or handed a batch in, is not among them."""
+    return Spent.on(call.bill for call in calls if call.bill is not None and call.bill != _NOTHING)
 
 
 def spent_by_flow(calls: Iterable[CallSeen]) -> Mapping[str, Spent]:
     """By path, with all that is below: ``""`` is the whole run, ``"vote#0/"`` a child flow."""
     own: dict[str, list[CallSeen]] = defaultdict(list)
     for call in calls:
-        if call.bill is not None:
+        if call.bill is not None and call.bill != _NOTHING:
             own[call.path].append(call)
     found: dict[str, Spent] = {}
     for path, made in own.items():
@@ -29,6 +31,3 @@ def spent_by_flow(calls: Iterable[CallSeen]) -> Mapping[str, Spent]:
                 break
             above = path_of(above[:-1])
     return dict(sorted(found.items()))
-
-
-__all__ = ["Spent", "spent_by_flow", "spent_on"]

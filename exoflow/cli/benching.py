@@ -9,7 +9,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -106,13 +106,21 @@ def bench(
             served = _in_process(terminal, target, config, folder, adapters, ranks, calls)
         from exoflow.llm.bench.figures import figures_of
 
+        about = {
+            "model": target,
+            "workload": {
+                "rate": rate, "duration_s": duration, "lengths": lengths, "alpha": alpha, "cv": cv, "seed": seed,
+                "adapters": adapters, "models": models, "folder": str(folder) if folder else None,
+                "ranks": None if is_url or folder or not adapters else ranks,
+            },
+        }  # fmt: skip
         of = f"of {folder}" if folder else "as listed" if is_url else f"of rank {ranks}"
         who = f"{count(adapters, 'adapter')} {of}" if adapters else "no adapters"
         said = (
             f"{target}, {models or who}\n{rate:g} requests/s for {duration:g} s, {lengths} tokens, alpha {alpha:g},"
             f" cv {cv:g}, seed {seed}"
         )
-        _report(terminal, said, figures_of(served, slo), served)
+        _report(terminal, about, said, figures_of(served, slo), served)
         if all(each.error for each in served):
             raise typer.Exit(1)
 
@@ -251,9 +259,11 @@ async def _driven(terminal: Terminal, target: Target, calls: Sequence[Call]) -> 
         return await drive(target, calls, told)
 
 
-def _report(terminal: Terminal, said: str, figures: Figures, served: Sequence[Served]) -> None:
+def _report(
+    terminal: Terminal, about: Mapping[str, object], said: str, figures: Figures, served: Sequence[Served]
+) -> None:
     if terminal.json_output:
-        terminal.print_json(asdict(figures))
+        terminal.print_json({**about, **asdict(figures)})
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()

@@ -172,14 +172,18 @@ def _serve(
 
     library = Library(engine, name, folder=folder, named=named)
     service = Service(engine, name, library, tokens=tokens, any_host=any_host, max_body=max_body)
-    server = Server(make_app(service), service.drain, "answers", grace_s=grace_s, tell=terminal.say)
+    address = listen(bound)
 
-    async def main() -> None:
-        terminal.say(f"serving {_shown(engine, name, library, folder)} at {listen(bound)}")
+    def ready() -> None:
+        terminal.say(f"serving {_shown(engine, name, library, folder)} at {address}")
         if (most := engine.room([])) < engine.max_context:
             terminal.say(
                 f"prompt and answer can have {most:,} tokens, of the model's {engine.max_context:,}: see --pages"
             )
+
+    server = Server(make_app(service), service.drain, "answers", grace_s=grace_s, tell=terminal.say, ready=ready)
+
+    async def main() -> None:
         watching = asyncio.create_task(stop_with_engine())
         await server.serve([bound])
         watching.cancel()

@@ -30,10 +30,10 @@ from exoflow.cli.stopping import Stopped, run_stoppable
 from exoflow.cli.terminal import STYLES, Terminal, terminal_alone
 from exoflow.cli.words import count, duration
 from exoflow.client import code_of
-from exoflow.declaration import RunOptions
 from exoflow.errors import ExecutorError
 from exoflow.flows import AnyFlow, adopt
 from exoflow.model import Status
+from exoflow.options import RunOptions
 
 if TYPE_CHECKING:
     from exoflow.driver.execution import Execution

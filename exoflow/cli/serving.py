@@ -53,14 +53,14 @@ def serve(
         most = bytes_of(max_body, "--max-body")
         flows = _flows(target)
         _serve(
-            flows, known, host=host, port=port, limits=(max_running, max_queue), fair=fair, max_body=most,
-            grace_s=grace, store=store, executor=executor, terminal=terminal, debug=debug,
+            flows, known, any_host=no_auth, host=host, port=port, limits=(max_running, max_queue), fair=fair,
+            max_body=most, grace_s=grace, store=store, executor=executor, terminal=terminal, debug=debug,
         )  # fmt: skip
 
 
 def _serve(
-    flows: Mapping[str, Flow], known: Tokens, *, host: str, port: int, limits: tuple[int, int], fair: bool,
-    max_body: int, grace_s: float, store: str | None, executor: str | None, terminal: Terminal, debug: bool,
+    flows: Mapping[str, Flow], known: Tokens, *, any_host: bool, host: str, port: int, limits: tuple[int, int],
+    fair: bool, max_body: int, grace_s: float, store: str | None, executor: str | None, terminal: Terminal, debug: bool,
 ) -> None:  # fmt: skip
     import asyncio
 
@@ -80,11 +80,12 @@ def _serve(
                 gateway.check()
             except (ExecutorError, ValueError) as error:
                 raise WrongUsage(str(error)) from error
-            service = Service(gateway, known, max_body=max_body, debug=debug)
-            terminal.say(f"serving {', '.join(flows)} at {address}, runs in {opened.url}")
+            service = Service(gateway, known, any_host=any_host, max_body=max_body, debug=debug)
+            serving = f"serving {', '.join(flows)} at {address}, runs in {opened.url}"
             server = Server(
-                application(service), gateway.drain, "flows", grace_s=grace_s, tell=terminal.say, lifespan="on"
-            )
+                application(service), gateway.drain, "flows", grace_s=grace_s, tell=terminal.say,
+                ready=lambda: terminal.say(serving), lifespan="on",
+            )  # fmt: skip
             await server.serve([bound])
 
         asyncio.run(main())

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from exoflow.catalogue import CallSeen, Description, Spent, spent_by_flow, spent_on
+from exoflow.catalogue import CallSeen, Description, spent_by_flow, spent_on
 from exoflow.cli.failures import reported
 from exoflow.cli.listing import summary_json
 from exoflow.cli.options import DebugOption, JsonOption, RunIdArgument, StoreOption
@@ -16,7 +16,7 @@ from exoflow.cli.terminal import Terminal, status_text
 from exoflow.cli.timeline import timeline
 from exoflow.cli.tree import error_line, totals, tree
 from exoflow.cli.words import count, duration, listed, moment, usd, waits_for
-from exoflow.model import Status, Version, show_version
+from exoflow.model import Spent, Status, Version, show_version
 from exoflow.protocols import Store
 
 _DOUBTS_MAX = 10

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from exoflow.driver.signals import look_on
 from exoflow.flows import run_here, run_here_async
 from exoflow.hosting import in_users_code
 
@@ -82,6 +83,7 @@ class _Stop:
     async def run_async(self) -> object:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
+        look_on(loop)
         self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
         try:
             return await run_here_async(self._execution)

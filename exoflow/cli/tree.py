@@ -9,10 +9,10 @@ from rich.console import Group
 from rich.text import Text
 
 from exoflow import codec
-from exoflow.catalogue import AttemptSeen, CallSeen, Description, Spent, spent_by_flow, spent_on
+from exoflow.catalogue import AttemptSeen, CallSeen, Description, spent_by_flow, spent_on
 from exoflow.cli.rows import Row, names, rows, sources
 from exoflow.cli.words import count, duration, listed, moment, place, reason, size, spending, times
-from exoflow.model import Status, Version, show_version
+from exoflow.model import Spent, Status, Version, show_version
 
 _MOST_ERROR_CHARACTERS = 200
 _GAP = "   "

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from exoflow.catalogue import AttemptSeen, Spent, Waits
+from exoflow.catalogue import AttemptSeen, Waits
+from exoflow.model import Spent
 
 _REASONS = {
     "retry": "the attempt before it raised an error",

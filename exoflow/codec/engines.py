@@ -2,7 +2,8 @@
 lies on a cluster, and is worth nothing where the cluster is gone.
 
 So one in a task's result is tracked as if the body had ``put`` what it stands for: it lies with whoever ran the body,
-its content is saved with the value, and where that is read later another object of the kind is made of it.
+its content is saved with the value, and where that is read later another object of the kind is made of it. One that
+stands in such a content is part of it, by its own.
 """
 
 from __future__ import annotations
@@ -86,6 +87,10 @@ class Live:
         return engine_objects(self.engine).is_lost(self.thing)
 
 
+class ContentLost(KeyError):
+    """What an engine's object stands for is lost, found out while that is pickled: no fault of what is pickled."""
+
+
 _kinds: dict[type, str | None] = {}
 
 
@@ -94,20 +99,36 @@ def reduce_engine_object(thing: Any) -> tuple[Any, ...] | None:
 
     Raises:
         CodecError: it stands in something that is not a task's result.
+        ContentLost: it was to be embedded.
     """
     kind = type(thing)
     name = _kinds[kind] if kind in _kinds else _kind_of(kind)
     if name is None:
         return None
+    if session.embeds:
+        return engine_object, (name, _embedded(Live(name, thing)))
     if session.adopt is None:
         raise CodecError(
-            f"a {name} means something only while its cluster lives. Return it from a task: its content is then saved "
-            "and restored with the result; elsewhere pass a Ref, or what it stands for"
+            f"a {name} means something only while its cluster lives. Return it from a task, in the result itself: its "
+            "content is then saved and restored with that; elsewhere pass a Ref, or what it stands for"
         )
     call = session.adopt(Live(name, thing))
     assert session.met is not None
     session.met[call] = None
     return _found, (call, name)
+
+
+def _embedded(live: Live) -> object:
+    """The content of an object that stands in the content of another one."""
+    if live.changes():
+        raise CodecError(
+            f"a {live.kind} stands in what another object of an engine stands for, where nobody sees it when that is "
+            "returned, and what it stands for may have changed since. Return it beside that, in the task's result"
+        )
+    try:
+        return live.content()
+    except KeyError as error:
+        raise ContentLost(*error.args) from error
 
 
 def _kind_of(kind: type) -> str | None:

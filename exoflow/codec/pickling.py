@@ -9,11 +9,14 @@ from types import FunctionType
 from typing import Any
 
 from exoflow.codec.encoded import OUT_OF_BAND_MIN_BYTES
-from exoflow.codec.engines import reduce_engine_object
+from exoflow.codec.engines import ContentLost, reduce_engine_object
 from exoflow.codec.explain import WatchedPickler, refusal, run_deep
 from exoflow.codec.mainfile import MainUnpickler, main_stem, reduce_by_name
 from exoflow.codec.references import session
 from exoflow.errors import CodecError
+
+_PASSING = (MemoryError, CodecError, ContentLost)
+"""Errors that another pickler would meet too."""
 
 
 def pickled(value: object, what: str) -> tuple[bytes, list[memoryview]]:
@@ -31,7 +34,7 @@ def pickled(value: object, what: str) -> tuple[bytes, list[memoryview]]:
     try:
         _PlainPickler(file, 5, buffer_callback=in_band).dump(value)
         return file.getvalue(), views
-    except (MemoryError, CodecError):
+    except _PASSING:
         raise
     except Exception:  # noqa: BLE001 -- __reduce__ and the like are the user's code: anything can come
         return _pickled_by_value(value, what, views, in_band)
@@ -48,7 +51,7 @@ def _pickled_by_value(
     try:
         by_value.dump(value)
         return file.getvalue(), views
-    except (MemoryError, CodecError):
+    except _PASSING:
         raise
     except Exception:  # noqa: BLE001 -- the user's code again; the next pickler says where
         _start_again(views)
@@ -58,7 +61,7 @@ def _pickled_by_value(
     )
     try:
         run_deep(lambda: watched.dump(value))
-    except (MemoryError, CodecError):
+    except _PASSING:
         raise
     except Exception as error:
         raise refusal(watched.chain, error, what) from error

@@ -6,6 +6,7 @@ resources that its class asks for.
 
 from __future__ import annotations
 
+import logging
 import pickle
 from typing import Any
 
@@ -23,6 +24,11 @@ _KINDS = {
 }
 _LOOK_S = 1.0
 """Whether an actor lives, it has to say itself."""
+_PATIENCE_S = 10.0
+_REFUSAL_S = 300.0
+"""Its state an actor tells between two calls: after how long it is said that it is waited for, and is refused."""
+
+_log = logging.getLogger(__name__)
 
 
 def kind_of(thing: type) -> str | None:
@@ -36,14 +42,56 @@ def changes(kind: str) -> bool:
 
 
 def load(thing: Any) -> object:
-    """See ``engines.EngineObjects``."""
+    """See ``engines.EngineObjects``.
+
+    Raises:
+        KeyError: it is lost.
+        CodecError: an actor cannot tell its state, or the object stands for an error.
+    """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
     try:
-        return ray.get(thing.__ray_call__.remote(_state_of) if _is_actor(thing) else thing)
+        return _told_by(thing) if _is_actor(thing) else ray.get(thing)
     except RayError as error:
-        raise KeyError(f"what {thing} stands for is lost: {error}") from error
+        cause = error.cause if isinstance(error, RayTaskError) else None
+        if cause is None or isinstance(cause, ObjectLostError):
+            raise KeyError(f"what {thing} stands for is lost: {_in_a_line(cause or error)}") from error
+        if _is_actor(thing):
+            raise CodecError(
+                f"the state of {thing}, whose handle was returned, cannot be pickled ({_in_a_line(cause)}): give its "
+                "class a __getstate__ and a __setstate__ that do without that, or return what such an actor is made of"
+            ) from error
+        raise CodecError(
+            f"{thing} stands for an error, which is not saved with a result ({_in_a_line(cause)}): look at it in the "
+            "task that returns it, by ray.get"
+        ) from error
+
+
+def _told_by(actor: Any) -> object:
+    import ray
+    from ray.exceptions import GetTimeoutError
+
+    answer = actor.__ray_call__.remote(_state_of)
+    try:
+        return ray.get(answer, timeout=_PATIENCE_S)
+    except GetTimeoutError:
+        _log.warning(
+            "%s, whose handle was returned, is waited for: it tells its state when its calls have ended", actor
+        )
+    try:
+        return ray.get(answer, timeout=_REFUSAL_S)
+    except GetTimeoutError as error:
+        raise CodecError(
+            f"{actor}, whose handle was returned, has not told its state in {_PATIENCE_S + _REFUSAL_S:.0f} s: it is in "
+            "another call, or has not been started. Return it when its calls have ended, or return what such an actor "
+            "is made of"
+        ) from error
+
+
+def _in_a_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def is_lost(thing: Any) -> bool:

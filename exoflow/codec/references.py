@@ -49,6 +49,8 @@ class Session(threading.local):
     """Takes an engine's object that was met, as a ``Live``; the id by which it will be found."""
     bring: Callable[[CallId, str], object] | None = None
     """Finds it again."""
+    embeds: bool = False
+    """Whether an engine's object is pickled as what it stands for, instead."""
 
 
 session = Session()

@@ -32,7 +32,9 @@ def all_immutable(args: tuple[object, ...], kwargs: Mapping[str, object]) -> boo
     return IMMUTABLE.issuperset(map(type, args)) and (not kwargs or IMMUTABLE.issuperset(map(type, kwargs.values())))
 
 
-def encode(value: object, *, what: str = "the value", own: bool = False, adopt: Adopt | None = None) -> Encoded:
+def encode(
+    value: object, *, what: str = "the value", own: bool = False, adopt: Adopt | None = None, embeds: bool = False
+) -> Encoded:
     """The value as bytes; buffers of 16 KiB and more are views of its memory.
 
     Args:
@@ -40,20 +42,22 @@ def encode(value: object, *, what: str = "the value", own: bool = False, adopt: 
         what: Names it in messages: ``the result of train``.
         own: Copy buffers that the caller could still change.
         adopt: Takes the objects of engines in it; without it they are refused.
+        embeds: Take along what they stand for, instead.
 
     Raises:
         CodecError: a part of it cannot be pickled; the message names the way to it.
+        KeyError: what is to be taken along is lost.
     """
     kind = type(value)
     if kind in IMMUTABLE:
         return encode_scalar(value, kind)
-    outer = session.met, session.adopt
+    outer = session.met, session.adopt, session.embeds
     met: dict[CallId, None] = {}
-    session.met, session.adopt = met, adopt
+    session.met, session.adopt, session.embeds = met, adopt, embeds
     try:
         head, buffers = pickled(value, what)
     finally:
-        session.met, session.adopt = outer
+        session.met, session.adopt, session.embeds = outer
     if own:
         buffers = [view if is_constant(view) else copied(view) for view in buffers]
     views = tuple(view.toreadonly() for view in buffers)
@@ -126,9 +130,10 @@ def as_encoded(found: Encoded | Live) -> Encoded:
 
     Raises:
         KeyError: that has lost it.
+        CodecError: it cannot be pickled.
     """
     if isinstance(found, Live):
-        return encode(found.content(), what=f"what a {found.kind} stands for", own=True)
+        return encode(found.content(), what=f"what a {found.kind} stands for", own=True, embeds=True)
     return found
 
 

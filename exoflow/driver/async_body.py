@@ -13,8 +13,9 @@ from exoflow.driver.attempt import attempt_of
 from exoflow.driver.body import Body
 from exoflow.driver.handle import PLAIN, Handle
 from exoflow.driver.life import Life, arguments
-from exoflow.driver.loops import Mailbox, mailbox
+from exoflow.driver.loops import mailbox
 from exoflow.driver.order import Order
+from exoflow.driver.sleepers import Sleepers
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
@@ -44,13 +45,7 @@ class AsyncBody(Body):
     def __init__(self, execution: Execution, flow: FlowSpec, path: str = "", owner: Handle | None = None) -> None:
         super().__init__(execution, flow, path, owner)
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._mail: Mailbox | None = None
-        self._futures: dict[Call, list[asyncio.Future[None]]] = {}
-        self._woken_up: set[asyncio.Future[None]] = set()
-        """Those whose strands have not gone on yet."""
-        self.pauses = 0
-        """How often strands have waited."""
-        self._watchers: list[asyncio.Future[None]] = []
+        self._sleepers = Sleepers()
         self._order: Order | None = None
         self._held_back: asyncio.TimerHandle | None = None
         self._given_up: list[tuple[Handle, Version]] = []
@@ -58,7 +53,7 @@ class AsyncBody(Body):
     async def run(self) -> None:
         """Run the body to its end, and tell the kernel what it came to."""
         self.loop = asyncio.get_running_loop()
-        self._mail = mailbox(self.loop)
+        self._sleepers.mail = mailbox(self.loop)
         begun = arguments(self)
         if begun is not None:
             args, kwargs = begun
@@ -106,7 +101,7 @@ class AsyncBody(Body):
                 if attempt is not None:
                     outcome = await self._run_here(handle, attempt)
                 elif future is not None:
-                    await self._pause(future)
+                    await self._sleepers.sleep(future)
         except asyncio.CancelledError:
             with self.lock:
                 execution.kernel.abandoned(call)
@@ -188,7 +183,7 @@ class AsyncBody(Body):
                         pass  # it is being made again
                 future = self._woken(call)
             try:
-                await self._pause(future)
+                await self._sleepers.sleep(future)
             except asyncio.CancelledError:
                 with self.lock:
                     notes.leave(self, (handle,))
@@ -215,7 +210,7 @@ class AsyncBody(Body):
         """Give the call its id and tell the kernel; a strand may have waited for another to make it."""
         handle = super().make(*args, **kwargs)
         if self._order:
-            self._wake_all()
+            self._sleepers.wake_all()
         if self.strands > 1 and handle.spec.note.effect == "idempotent":
             called = self._in_order().called(self.execution.index, handle.call)
             if called is not None:
@@ -229,7 +224,7 @@ class AsyncBody(Body):
             return self.read(handle)
         finally:
             if in_order:
-                self._wake_all()
+                self._sleepers.wake_all()
 
     def _woken(self, call: Call) -> asyncio.Future[None]:
         """Done when there is news of the call. Under the lock, under which there was none."""
@@ -257,17 +252,7 @@ class AsyncBody(Body):
             self.still_wants(call)
         self.check()  # what was found may have set this body aside, and that wakes it only once
         self.loop = loop
-        future: asyncio.Future[None] = loop.create_future()
-        for call in calls:
-            self._futures.setdefault(call, []).append(future)
-        return future
-
-    async def _pause(self, future: asyncio.Future[None]) -> None:
-        self.pauses += 1
-        try:
-            await future
-        finally:
-            self._woken_up.discard(future)
+        return self._sleepers.until_news(loop, calls)
 
     def _idle(self, made: int, cycles: int) -> None:
         """No call was made for some cycles of the loop: the body waits."""
@@ -316,7 +301,7 @@ class AsyncBody(Body):
                 calls = [*(handle.call for handle in handles), note.call]
                 future = self._await_one_of(asyncio.get_running_loop(), calls)
             try:
-                await self._pause(future)
+                await self._sleepers.sleep(future)
             except asyncio.CancelledError:
                 with self.lock:
                     notes.leave(self, handles)
@@ -330,36 +315,27 @@ class AsyncBody(Body):
         with self.lock:
             if self.dead or self.execution.over():
                 return None
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._watchers.append(future)
-            return future
+            return self._sleepers.until_change(asyncio.get_running_loop())
 
     # -- waking ------------------------------------------------------------------------------------------------------
 
     @property
     def waits(self) -> bool:
-        return self.scope.returned or bool(self._futures) and not self._woken_up
+        return self.scope.returned or bool(self._sleepers)
+
+    @property
+    def pauses(self) -> int:
+        """How often strands have waited."""
+        return self._sleepers.pauses
 
     def wake_for(self, handle: Handle) -> None:
         super().wake_for(handle)
-        self._wake_futures(handle.call)
+        self._sleepers.wake_for(handle.call)
 
     def wake(self) -> None:
         super().wake()
-        self._wake_all()
-        if self._watchers and self._mail is not None:
-            watchers, self._watchers = self._watchers, []
-            self._mail.post(watchers)
-
-    def _wake_all(self) -> None:
-        for call in list(self._futures):
-            self._wake_futures(call)
-
-    def _wake_futures(self, call: Call) -> None:
-        futures = self._futures.pop(call, None)
-        if futures and self._mail is not None:
-            self._woken_up.update(future for future in futures if not future.done())
-            self._mail.post(futures)
+        self._sleepers.wake_all()
+        self._sleepers.wake_watchers()
 
 
 async def _within(timeout_s: float | None, attempt: Awaitable[Outcome]) -> Outcome:

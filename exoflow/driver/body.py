@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from exoflow import codec
-from exoflow.driver.arguments import taken
+from exoflow.driver.calling import called
 from exoflow.driver.damage import forsake
-from exoflow.driver.depth import leave_room
 from exoflow.driver.handle import PLAIN, Handle
-from exoflow.driver.identity import check_error, check_same
-from exoflow.driver.letting_go import note_passes
+from exoflow.driver.identity import check_error
 from exoflow.driver.outcomes import forget_value
+from exoflow.driver.signals import at_a_time
 from exoflow.driver.spec import FlowSpec, TaskSpec
 from exoflow.driver.strands import current
 from exoflow.driver.values import ValueLost
-from exoflow.errors import Cancelled, Corrupt, RunError, RunMismatch, StorageError, Superseded
+from exoflow.errors import Cancelled, Corrupt, RunMismatch, StorageError, Superseded
 from exoflow.kernel.call import Call, State
 from exoflow.model import CallId, Inline, Kind
 
@@ -130,53 +129,7 @@ class Body:
         Raises:
             RecursionError: the body has recursed too deep to make a call.
         """
-        execution = self.execution
-        kernel = execution.kernel
-        leave_room()
-        self.check()
-        strand = current.get()
-        assert strand is not None
-        assert strand.body is self
-        if threading.get_ident() != self.thread:  # asyncio.to_thread takes the strand along, and ids would race
-            raise RuntimeError(
-                f"{spec.name} is called in another thread than its flow's: make the call in the flow's own body, and "
-                f"hand its value to the thread"
-            )
-        if spec.actor is not None:
-            spec.actor.check(strand)
-        name = spec.name
-        if spec.key is None:
-            n = strand.counts.get(name, 0)
-            strand.counts[name] = n + 1
-            id = CallId(f"{strand.prefix}{name}#{n}")
-        else:
-            id = self._keyed(name, spec.key)
-        given = taken(self, spec, args, kwargs)
-        past = execution.history.results.get(id) if execution.history.results else None
-        try:
-            turn = None if spec.actor is None else spec.actor.turn(spec.note)
-            call = kernel.called(self.scope, id, spec.note, given.inputs, given.passes, turn)
-            handle = Handle(call, self, spec, args, kwargs, given.encoded, given.fingerprint)
-            if choose is not None:
-                handle.choose = choose
-            execution.handles[id] = handle
-            if given.passes:
-                note_passes(execution, handle)
-            if spec.actor is not None:
-                spec.actor.called(handle)
-            if past is not None:
-                check_same(call, past, handle, execution)
-        except Exception as error:  # the kernel may know half of the call
-            execution.stop(error)
-            raise
-        return handle
-
-    def _keyed(self, name: str, key: object) -> CallId:
-        id = CallId(f"{self.scope.path}{name}[{key}]")
-        known = self.execution.kernel.calls.get(id)
-        if known is not None and known.attached:
-            raise RunError(f"the key {key!r} is already taken by another call of {name} in this flow: {id}")
-        return id
+        return called(self, spec, args, kwargs, choose)
 
     def _runs_here(self, spec: TaskSpec) -> bool:
         """Whether attempts run in the thread, or asyncio task, that waits for them. No thread can be ended in time."""
@@ -337,12 +290,14 @@ class Body:
         return True
 
     def park(self, timeout_s: float | None = None) -> None:
-        """Wait in the body's thread until something has happened; under the lock, which is free meanwhile."""
+        """Wait in the body's thread until something has happened, or it is time to look; under the lock, which is free
+        meanwhile.
+        """
         if self._condition is None:
             self._condition = threading.Condition(self.lock)
         self._parked = True
         try:
-            self._condition.wait(timeout_s)
+            self._condition.wait(at_a_time(timeout_s))
         finally:
             self._parked = False
 

@@ -45,7 +45,7 @@ class History:
         self.refs: dict[CallId, tuple[tuple[CallId, ...], bool]] = {}
         """Refs inside of recorded values, and whether some of them stand in what was put."""
         self.bills: dict[CallId, Bill] = {}
-        """What the paid calls have cost, in all their records."""
+        """What the calls have cost that told it, in all their records."""
         self.events: dict[CallId, int] = {}
         """Which message each event took."""
         self._takers: dict[int, CallId] = {}

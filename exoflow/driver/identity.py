@@ -41,8 +41,8 @@ def check_same(call: Call, past: Recorded, handle: Handle, execution: Execution)
         raise NondeterministicFlow(
             f"{call.id} was called with other arguments than recorded, though everything that the flow body has read "
             f"is the same: {difference}. Take the time, random numbers and the like from exoflow.now(), exoflow.rng(), "
-            f"exoflow.uuid4() or from a task. If you have edited it, start another run, or fork this one before the "
-            f"call: `exoflow fork {execution.run_id} --from {call.id}`"
+            f"exoflow.uuid4() or from a task. If you have edited it, undo that and resume, which keeps what is "
+            f"recorded, or start another run, with another run_id"
         )
     if kind == Code.SAVED and code != handle.spec.code:
         _refuse_code(code, handle, execution)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+
+from exoflow.driver.signals import at_a_time
 
 _first = threading.Lock()
 """Held for the first who waits: a thousand runs have a latch each, and most have nobody."""
@@ -36,5 +39,14 @@ class Latch:
                     self._waiting = []
             self._waiting.append(turn)
             if not self._set:  # or it was set before we stood in the row
-                turn.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s))
+                _acquired(turn, timeout_s)
         return self._set
+
+
+def _acquired(turn: threading.Lock, timeout_s: float | None) -> None:
+    until_s = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+        wait_s = at_a_time(left_s)
+        if turn.acquire(timeout=-1 if wait_s is None else wait_s) or wait_s == left_s:
+            return

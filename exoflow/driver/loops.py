@@ -6,9 +6,11 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Coroutine, Iterable
+from concurrent.futures import wait
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
+from exoflow.driver.signals import at_a_time
 from exoflow.driver.strands import hook
 from exoflow.inlet import Inlet
 
@@ -33,6 +35,8 @@ def waited(work: Coroutine[Any, Any, T]) -> T:
     """What comes of it on that loop; what interrupts this thread meanwhile ends it there."""
     future = asyncio.run_coroutine_threadsafe(work, background_loop())
     try:
+        while not future.done():
+            wait((future,), at_a_time(None))
         return future.result()
     except BaseException:
         future.cancel()

@@ -29,7 +29,7 @@ def take_outcome(execution: Execution, handle: Handle, version: Version, outcome
 
 def _take_outcome(execution: Execution, handle: Handle, version: Version, outcome: Outcome) -> None:
     call = handle.call
-    if call.note.paid and not isinstance(outcome, Vanished) and outcome.bill is not None:
+    if not isinstance(outcome, Vanished) and outcome.bill is not None:
         handle.bill = outcome.bill if handle.bill is None else handle.bill + outcome.bill
     if call.note.actor:
         given_back = isinstance(outcome, Vanished) and outcome.state is not None

@@ -93,7 +93,7 @@ class Result(NamedTuple):
     actor: str | None = None
     """Of an actor's call: the call that has created the actor."""
     bill: list[Any] | None = None
-    """Of a paid call: the fields of ``model.Bill``, of all attempts behind its intent that have told theirs."""
+    """The fields of ``model.Bill``, of all attempts (behind its intent, of a paid call) that have told theirs."""
 
 
 BILL = Result._fields.index("bill")

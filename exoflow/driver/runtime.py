@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import random
 import sys
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any
 
 from exoflow import codec
 from exoflow.driver import records
-from exoflow.driver.bells import Bells, look
+from exoflow.driver.bells import look
 from exoflow.driver.clock import clock_in_use
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History, recorded_results
+from exoflow.driver.hold import Hold
 from exoflow.driver.identity import check_accepted, check_inputs
 from exoflow.driver.opened import Executors, Opened
 from exoflow.driver.rate import Rate
@@ -27,37 +26,23 @@ from exoflow.driver.values import value_of
 from exoflow.errors import Corrupt, Fenced, RunCancelled, RunIsLive, RunMismatch, StorageError
 from exoflow.journal import Journal, Kind
 from exoflow.journal.collector import at_rest
-from exoflow.journal.numbered import in_bucket
-from exoflow.journal.records import IN_DOUBT
 from exoflow.journal.takeover import Found
-from exoflow.journal.writer import Rested
 from exoflow.model import INLINE_MAX_BYTES, Inline, RunId, Status, Stored, Value
 from exoflow.protocols import Executor, Store, place_of
 
 logger = logging.getLogger(__name__)
 
-Turn = threading.RLock
-T = TypeVar("T")
-
 _runtimes: dict[Hashable, Runtime] = {}
 _lock = threading.Lock()
 
 
-class Runtime:
-    """One process's hold on a store."""
+class Runtime(Hold):
+    """What begins runs in a store, and goes on with them."""
 
     def __init__(self, store: Store) -> None:
-        self.store = store
-        self._journals = [Journal(store)]
-        """The last one is written to; those before it are over."""
-        self._closed = False
-        self.executions: dict[str, Execution] = {}
-        self._lock = threading.Lock()
-        self._turns: WeakValueDictionary[str, Turn] = WeakValueDictionary()
+        super().__init__(store)
         self._chance = random.Random()  # no secret; seeded by the system
         self._opened: Opened | None = None
-        self.bells = Bells(store, lambda: self._journals[-1].name, self.executions)
-        self._forgets = self._forget
         self._keeps_source = Sources(store).keep
         self.rate = Rate()
 
@@ -72,29 +57,6 @@ class Runtime:
                 if runtime is None:
                     runtime = _runtimes[place] = Runtime(store)
         return runtime
-
-    @property
-    def journal(self) -> Journal:
-        """The one that new runs go to.
-
-        In a bucket one ends before its process does: when it had nothing to do for long, when somebody took a run over
-        while this process stood still, when the service was out of order. Its runs stay with it.
-        """
-        journal = self._journals[-1]
-        if journal.can_write() or not in_bucket(self.store):
-            return journal
-        with self._lock:
-            if not self._journals[-1].can_write() and not self._closed:
-                self._journals.append(Journal(self.store))
-            return self._journals[-1]
-
-    def _in_journal(self, begin: Callable[[Journal], T]) -> T:
-        """What ``begin`` gives, with a journal that does not rest before it has a run."""
-        while True:
-            try:
-                return begin(self.journal)
-            except Rested:
-                continue  # between the two looks
 
     # -- beginning ---------------------------------------------------------------------------------------------------
 
@@ -133,18 +95,6 @@ class Runtime:
                 )
             assert claimed.found is not None
             return self._known(claimed.found, flow, inputs, executor, executors)
-
-    def _turn(self, run_id: str) -> Turn:
-        """Held by the thread that begins the run of this id, or goes on with it: others then find it, and join."""
-        with self._lock:
-            turn = self._turns.get(run_id)
-            if turn is None:
-                turn = self._turns[run_id] = Turn()
-            return turn
-
-    def _live(self, run_id: str) -> Execution | None:
-        live = self.executions.get(run_id)
-        return None if live is None or live.ended.is_set() else live
 
     def _begun(
         self,
@@ -222,20 +172,6 @@ class Runtime:
         name = f"values/{journal}/{index:x}/inputs"
         self.store.create(name, *codec.to_parts(inputs))
         return ["@", name, inputs.size]
-
-    def _keep(self, execution: Execution) -> None:
-        with self._lock:
-            self.executions[execution.run_id] = execution
-        execution.forget = self._forgets
-        self.bells.listen()
-
-    def _forget(self, execution: Execution) -> None:
-        if self.executions.get(execution.run_id) is execution:
-            self.executions.pop(execution.run_id, None)
-        if execution.fatal is not None:  # it stopped without an end: this process, too, may go on with it
-            with contextlib.suppress(Fenced, StorageError):
-                doubt = (IN_DOUBT,) if execution.status is Status.IN_DOUBT else ()
-                execution.log.append((Kind.RELEASED, execution.index, *doubt))
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
@@ -385,15 +321,6 @@ class Runtime:
             execution.go_on_failing(history.failing)
         look(execution)
         return execution
-
-    def close(self) -> None:
-        """End in good order: runs that have not ended can be taken over at once."""
-        for execution in list(self.executions.values()):
-            execution.stop(KeyboardInterrupt("the process ends"))
-        self.bells.close()
-        self._closed = True
-        for journal in self._journals:
-            journal.close()
 
 
 def live_executions() -> list[Execution]:

@@ -168,6 +168,8 @@ def _uploaded_group(
     ids = groups.pop(name)
     if isinstance(saved, KeyError):
         execution.kernel.lost(handle.call.id)
+    elif isinstance(saved, CodecError):  # another try would end alike
+        raise CodecError(f"the result of {handle.call.id} cannot be saved: {saved}") from saved
     elif isinstance(saved, BaseException):
         tries = execution.save_tries[ids[0]] = execution.save_tries.get(ids[0], 0) + 1
         if tries >= SAVE_TRIES:

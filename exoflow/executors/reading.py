@@ -55,7 +55,10 @@ class StoredValues:
         return [Stored(name, encoded.size, at) for encoded, at in zip(several, places, strict=True)]
 
     def try_write(self, made: Encoded | Live, name: str) -> Stored | None:
-        """``write``; None where the store fails: no fault of the attempt, and the value can be saved later."""
+        """``write``; None where the store fails, or an engine has lost the value: no fault of the attempt.
+
+        It can be saved later, or is found to be lost then.
+        """
         return self._try_together([made], name)[0]
 
     def kept(
@@ -77,7 +80,7 @@ class StoredValues:
         if self.store is not None:
             try:
                 return self.write_together(made, name)
-            except StorageError as error:
+            except (StorageError, KeyError) as error:
                 _log.warning("cannot save %s (%s); it is kept in memory until it is saved or lost", name, error)
         return [None] * len(made)
 

@@ -7,7 +7,8 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
@@ -59,11 +60,13 @@ class Server(uvicorn.Server):
         what: is under way, in words for whoever stops it.
         grace_s: those seconds.
         tell: says a line to him.
+        ready: Called when signals are heard: who is told only now that it serves may stop it at once.
     """
 
     def __init__(
         self, app: App, drain: Callable[[float], Coroutine[Any, Any, None]], what: str, *, grace_s: float,
-        tell: Callable[[str], None], lifespan: Literal["on", "off"] = "off",
+        tell: Callable[[str], None], ready: Callable[[], None] = lambda: None,
+        lifespan: Literal["on", "off"] = "off",
     ) -> None:  # fmt: skip
         config = uvicorn.Config(
             access_log(app),
@@ -75,6 +78,13 @@ class Server(uvicorn.Server):
         self._what = what
         self._grace_s = grace_s
         self._tell = tell
+        self._ready = ready
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        with super().capture_signals():
+            self._ready()
+            yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -278,7 +278,7 @@ class Outcomes(Saving):
         if call.id in self._unsure and call.note.on_doubt != "probe":
             raise Corrupt(
                 f"a damaged record in the journal may have said that the effect of {call.id} happened. Nothing was run "
-                f"again: look at the service that it speaks to, then fork the run or start a new one."
+                f"again: look at the service that it speaks to, then start a new run."
             )
         if call.note.on_doubt == "retry" or not call.recalled and call.attempt < call.intent:
             return True

@@ -91,7 +91,7 @@ class Retirement(Needs):
             raise Corrupt(
                 f"{call.id} had an effect that cannot be undone, and a result that it stands on is gone from the "
                 f"journal (version {show_version(call.version or call.attempt)}). Nothing was run again: look at what "
-                f"the effect did, then use `exoflow fork` or start a new run."
+                f"the effect did, then start a new run."
             )
         self.fallen += 1
         if call.note.paid and call.intent:

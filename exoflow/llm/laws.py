@@ -15,6 +15,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from numbers import Real
 from typing import Any, Literal, overload
 
 Exact = int | Fraction | Decimal
@@ -36,7 +37,10 @@ def _taken(*numbers: Number) -> list[Fraction] | list[float]:
 
 def _chances(**chances: Number) -> None:
     for name, chance in chances.items():
-        if not 0 <= chance <= 1:
+        given: object = chance
+        if not isinstance(given, Real | Decimal):
+            raise TypeError(f"{name}={chance!r} must be a number, from 0 to 1")
+        if given != given or not 0 <= chance <= 1:
             raise ValueError(f"{name}={chance!r} is no probability")
 
 

@@ -58,6 +58,7 @@ class S3Store:
         self._prefix = f"{prefix}/" if prefix else ""
         self._options = storage_options
         self.place = self.url, *(os.environ.get(name, "") for name in _ENDPOINTS), _frozen(storage_options)
+        self._sent = False
         self._opening = threading.Lock()
         self._opened: tuple[int, Bucket] | None = None
 
@@ -127,7 +128,7 @@ class S3Store:
             place = f"{self.url}/{name}"
             if code_of(error) in NOT_THERE and what not in ("list", "create"):
                 raise FileNotFoundError(f"{place}: there is no such object") from None
-            raise s3_error(what, place, error) from error
+            raise s3_error(what, place, error, sent=self._sent) from error
 
     def _bucket(self) -> Bucket:
         opened = self._opened
@@ -169,4 +170,6 @@ def _frozen(options: Any) -> Hashable:
 
 
 def _reopened(url: str, options: dict[str, Any]) -> S3Store:
-    return S3Store(url, **options)
+    store = S3Store(url, **options)
+    store._sent = True
+    return store

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+
 from exoflow.errors import StorageError, UnsupportedStore
 
 _CREDENTIALS = "renew them (`aws sso login`, or whatever made them), then resume: nothing that was acknowledged is lost"
@@ -49,6 +52,11 @@ _ADVICE = {
     "RecursionError": f"the bucket is in another region: {_REGION}",  # of botocore: it was sent on again and again
     "404": "there is no S3 service at the endpoint: look into AWS_ENDPOINT_URL",
 }
+_SENT = (
+    ". So says process {} on {}, which the store was sent to: it has the credentials, region and endpoint of its own"
+    " environment. Give the cluster's workers yours (on Ray: ray.init(runtime_env={{'env_vars': ...}})), or make the"
+    " store with them: S3Store(url, key=..., secret=..., endpoint_url=...)"
+)
 _ADVICE_ELSE = "look into the network and the service's status, then resume"
 
 NOT_THERE = ("404", "NoSuchKey")
@@ -88,11 +96,21 @@ def _answered(error: BaseException | None) -> bool:
     return False
 
 
-def s3_error(what: str, place: str, error: BaseException) -> StorageError:
-    """The error to raise from ``error``: what was tried, where, why it failed and what to do."""
+def s3_error(what: str, place: str, error: BaseException, *, sent: bool) -> StorageError:
+    """The error to raise from ``error``: what was tried, where, why it failed and what to do.
+
+    Args:
+        what: The operation.
+        place: On what.
+        error: Of s3fs, or of what it stands on.
+        sent: Whether the store was made in another process, whose environment this one may lack.
+    """
     code = code_of(error)
     if code in UNKNOWN_CONDITION:
         return UnsupportedStore(f"cannot {what} {place}: {error}; this service cannot create an object atomically")
     text = str(error) or code
     shown = text if code in text else f"{code}: {text}"
-    return StorageError(f"cannot {what} {place}: {shown}; {_ADVICE.get(code, _ADVICE_ELSE)}")
+    advice = _ADVICE.get(code, _ADVICE_ELSE)
+    if sent and advice not in (_LATER, _ADVICE_ELSE):
+        advice += _SENT.format(os.getpid(), socket.gethostname())
+    return StorageError(f"cannot {what} {place}: {shown}; {advice}")

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from exoflow import sending
 from exoflow.conversion import WrongArgument, arguments_of, json_of
 from exoflow.errors import CodecError, RunError, RunMismatch, RunNotFound
+from exoflow.http.pages import why_not
 from exoflow.http.tokens import Tokens
 from exoflow.model import Status
 from exoflow.web import openapi, problems
@@ -41,15 +42,18 @@ class Service:
     Args:
         gateway: Runs the flows.
         tokens: Who may ask.
+        any_host: Without tokens, take requests to whatever name: something in front says who may ask.
         max_body: Bytes of a request's body.
         debug: Whether a failed run's problem has its traceback.
     """
 
     def __init__(
-        self, gateway: Gateway, tokens: Tokens | None = None, *, max_body: int = MAX_BODY_BYTES, debug: bool = False
-    ) -> None:
+        self, gateway: Gateway, tokens: Tokens | None = None, *, any_host: bool = False,
+        max_body: int = MAX_BODY_BYTES, debug: bool = False,
+    ) -> None:  # fmt: skip
         self.gateway = gateway
         self.tokens = tokens or Tokens()
+        self._any_host = any_host
         self._max_body = max_body
         self._debug = debug
         self._openapi = json_of(openapi.document(gateway.flows, authenticated=bool(self.tokens)))
@@ -213,19 +217,22 @@ class Service:
         self._token(request)
         return Response(self._openapi, media_type="application/json")
 
-    async def index(self, _: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         """``GET /``: nothing that a token would be needed for."""
-        names = "" if self.tokens else "".join(f"<li>{html.escape(name)}</li>" for name in self.gateway.flows)
+        told = () if self.tokens or self._why_not(request) else self.gateway.flows
+        names = "".join(f"<li>{html.escape(name)}</li>" for name in told)
         return HTMLResponse(_PAGE.format(flows=f"<ul>{names}</ul>" if names else ""))
 
     def _token(self, request: Request) -> str:
         """The name of the request's token; empty where none is needed.
 
         Raises:
-            Problem: 401, or 403 for a page of another site in a browser.
+            Problem: 401, or 403 for what may be a page of another site in a browser.
         """
         if not self.tokens:
-            _refuse_other_sites(request)
+            why = self._why_not(request)
+            if why:
+                raise Problem(403, f"{why}: serve with tokens, if it may be")
             return ""
         name = self.tokens.name_of(request.headers.get("authorization"))
         if name is None:
@@ -235,19 +242,15 @@ class Service:
             )
         return name
 
+    def _why_not(self, request: Request) -> str | None:
+        return why_not(request.headers, any_host=self._any_host)
+
 
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>ExoFlow</title>
 <body style="font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em">
 <h1>ExoFlow</h1><p>Flows as HTTP functions: <code>POST /flows/NAME</code>, with <code>Idempotency-Key</code>.
 They are described in <a href="openapi.json">openapi.json</a>.</p>{flows}</body></html>
 """
-
-
-def _refuse_other_sites(request: Request) -> None:
-    """A browser on this machine can be made to ask by any page: without tokens its word for where it is has to do."""
-    origin = request.headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
-        raise Problem(403, f"a page of {origin} asks: serve with tokens, if it may")
 
 
 def _no_flow(name: str, gateway: Gateway) -> Problem:

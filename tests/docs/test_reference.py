@@ -51,3 +51,11 @@ def test_every_command_in_the_reference_exists() -> None:
     command_line = [sys.executable, "-c", program, "--help"]
     told = subprocess.run(command_line, capture_output=True, text=True, timeout=60, check=True).stdout
     assert not [command for command in commands if not re.search(rf"\b{command}\b", told)]
+
+
+def test_every_command_that_a_message_or_a_page_tells_to_use_stands_in_the_reference() -> None:
+    known = set(re.findall(r"`exoflow (\w+)", first_column("command-line.md"))) | {"llm"}
+    root = REFERENCE.parents[1]
+    texts = [*(root / "exoflow").rglob("*.py"), *(root / "docs").rglob("*.md"), root / "README.md"]
+    told = {(path.name, word) for path in texts for word in re.findall(r"`exoflow ([a-z]\w*)", path.read_text())}
+    assert not [(name, word) for name, word in told if word not in known and word != "import"]

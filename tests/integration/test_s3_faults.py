@@ -196,13 +196,19 @@ def test_two_stores_of_one_url_with_other_options_are_not_one(s3_url: str, proxy
     assert len({id(executors_of(store)) for store in (one, *others)}) == 4
 
 
-def test_missing_credentials_are_said(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_said_and_where_if_the_store_was_sent_there(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    with pytest.raises(StorageError, match="no credentials were found"):
+    with pytest.raises(StorageError, match=r"no credentials were found: set AWS_PROFILE or [A-Z_]+ and [A-Z_]+$"):
         S3Store(s3_url).read("a")
+    sent = pickle.loads(pickle.dumps(S3Store(s3_url)))
+    here = rf"no credentials were found.* So says process {os.getpid()} on .* Give the cluster's workers yours"
+    with pytest.raises(StorageError, match=here):
+        sent.read("a")
 
 
 def test_each_use_is_one_request(store: S3Store, proxy: Any) -> None:

@@ -264,7 +264,7 @@ def test_a_client_that_hangs_up_does_not_stop_the_run(serve: Serve, tmp_path: Pa
     body = b'{"name": "a"}'
     with socket.create_connection(gateway.address) as connection:
         connection.sendall(
-            b"POST /flows/wait HTTP/1.1\r\nHost: x\r\nIdempotency-Key: k\r\nContent-Type: application/json\r\n"
+            b"POST /flows/wait HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: k\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body) + body
         )
         until(lambda: lines(tmp_path / "begun") == ["a"])
@@ -278,7 +278,7 @@ def test_a_hundred_megabytes_are_refused_before_they_are_sent(serve: Serve) -> N
     gateway = serve()
     size, sent = 100_000_000, 0
     with socket.create_connection(gateway.address) as connection:
-        head = "POST /flows/wait HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /flows/wait HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: {size}\r\n\r\n".encode())
         assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
     with socket.create_connection(gateway.address) as connection:

@@ -212,6 +212,18 @@ def test_a_cancelled_worker_has_ended_when_it_is_reported(bench, tmp_path):
         os.kill(pid, 0)
 
 
+def test_no_worker_is_started_for_what_waits_still_when_the_executor_is_closed(bench, tmp_path, monkeypatch):
+    bench.start(waits, str(tmp_path / "started"), str(tmp_path / "gate"))
+    wait_for_line(tmp_path / "started")
+    for _ in range(5):
+        bench.start(len, "")
+    begun = []
+    begin = Worker.__init__
+    monkeypatch.setattr(Worker, "__init__", lambda worker, *args: (begun.append(worker), begin(worker, *args))[1])
+    bench.executor.close()
+    assert begun == []
+
+
 def test_large_arguments_and_results_do_not_pass_through_the_socket(bench, monkeypatch):
     sent = []
     send = Worker.send

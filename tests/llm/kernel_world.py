@@ -13,8 +13,8 @@ from exoflow.llm.engine.adapters.packing import pack
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.batch import Arrays, arrays_of
 from exoflow.llm.engine.geometry import Geometry
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.request import Request, SamplingParams
-from exoflow.llm.engine.scheduler import Chunk
 
 ODD = Geometry(layers=2, hidden=72, heads=4, kv_heads=2, head_dim=18, intermediate=200)
 EVEN = Geometry(layers=2, hidden=128, heads=4, kv_heads=2, head_dim=32, intermediate=256)

@@ -25,9 +25,9 @@ from exoflow.llm.engine.ops.lora_triton import Tuning
 from exoflow.llm.engine.ops.protocol import Ops
 from exoflow.llm.engine.ops.reference import ReferenceOps
 from exoflow.llm.engine.ops.stacked import StackedOps
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.request import Request, SamplingParams
 from exoflow.llm.engine.runner import Runner
-from exoflow.llm.engine.scheduler import Chunk
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 torch.set_num_threads(1)
@@ -122,7 +122,7 @@ def test_attention_is_the_references(group: int) -> None:
         layers=2, hidden=64, heads=2 * group, kv_heads=2, head_dim=18 if group == 3 else 16, intermediate=64
     )
     world = make_world(geometry, block=8 if group != 2 else 4, seed=group)
-    contexts = [(1, 1), (300, 1), (64, 64), (17, 1), (130, 70), (65, 2), (5, 5)]
+    contexts = [(1, 1), (300, 1), (64, 40), (17, 1), (130, 20), (65, 2), (5, 5)]
     batch = send(world.arrays([(context, rows, -1) for context, rows in contexts]), CPU)
     q = torch.randn(batch.rows, geometry.heads, geometry.head_dim)
     found, expected = (ops.attend(1, q, batch) for ops in (triton(world), reference(world)))
@@ -233,7 +233,7 @@ def test_whole_steps_by_the_kernels_in_the_arrays_of_graphs_are_the_references()
     graphed.pool.copy_(plain.pool)
     graphed._ops = TritonOps(graphed.pool, graphed.tables, geometry, 8, max_rows=64, tuning=Tuning(splits=1))
     graphed.graphs = GraphedSteps(decoder, graphed._ops, config, repeat, scratch=400 * 8)
-    requests = [Request(tuple(range(length)), SamplingParams()) for length in (20, 3, 9)]
+    requests = [Request(tuple(range(length)), SamplingParams()) for length in (10, 3, 5)]
     for request in requests:
         request.pages = world.take(6)
     slots = [0, -1, 2]

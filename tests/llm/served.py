@@ -70,7 +70,11 @@ class Served:
         while True:
             stats = await asyncio.to_thread(self.engine.stats)
             busy = sum(map(sum, (stats.running.values(), stats.waiting.values(), stats.loading.values())))
-            if not busy and stats.free_pages + stats.reclaimable_pages == stats.pages and not self.service._open:
+            if (
+                not busy
+                and stats.free_pages + stats.reclaimable_pages == stats.pages
+                and not self.service.under_way.generations
+            ):
                 return
 
     def __enter__(self) -> Self:

@@ -55,6 +55,11 @@ def test_an_engine_here_is_measured_with_random_adapters_of_mixed_ranks(zoo: Zoo
     )
     assert code == 0
     found = json.loads(out)
+    assert found["model"] == str(zoo.path)
+    assert found["workload"] == {
+        "rate": 40, "duration_s": 0.5, "lengths": "3:9", "alpha": 1, "cv": 1, "seed": 42, "adapters": 4,
+        "ranks": "4,16", "models": None, "folder": None,
+    }  # fmt: skip
     assert (found["requests"], found["failed"]) == (20, 0)
     assert found["first_token_p99_s"] >= found["first_token_p50_s"] > 0
     assert found["output_tokens_per_s"] > 0
@@ -144,6 +149,7 @@ def test_a_server_is_asked_for_its_adapters_by_their_names(
     code, out, _ = run(url, *FEW, "--adapters", "2", "--json")
     found = json.loads(out)
     assert code == 0
+    assert (found["model"], found["workload"]["adapters"], found["workload"]["ranks"]) == (url, 2, None)
     assert (found["requests"], found["failed"]) == (20, 0)
     assert found["output_tokens_per_s"] * found["seconds"] == pytest.approx(60)
     assert {each["model"] for each in asked} == {"pirate", "poet"}

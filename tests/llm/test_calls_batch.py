@@ -13,9 +13,11 @@ from typing import Any
 
 import openai
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from exoflow import Backoff, flow
-from exoflow.errors import CallRefused, Unanswered
+from exoflow.errors import CallFailed, CallRefused, Unanswered
 from exoflow.llm import LLM, Answer, Prices
 from exoflow.testing import Asked, FakeEndpoint, Reply
 
@@ -91,6 +93,109 @@ def test_mistakes_are_told(llm: LLM, run: Callable[..., Any]) -> None:
             LLM(llm.endpoint, model="m", scheduler=object()).batch(["one"])  # type: ignore[arg-type]
 
     run(asks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"messages": "Hello"}, "'Hello'.* would ask each letter: give a list of texts"),
+        ({"prompt": "Hello"}, "'Hello'.* would ask each letter: give a list of texts"),
+        ({"messages": ["one"], "poll_s": "1"}, "poll_s='1' must be a number"),
+        ({"messages": ["one"], "poll_s": None}, "poll_s=None must be a number"),
+        ({"messages": ["one"], "window": 24}, "window=24 must be text"),
+    ],
+)
+def test_a_mistake_is_told_before_a_batch_is_made(
+    llm: LLM, server: FakeEndpoint, run: Callable[..., Any], arguments: dict[str, Any], message: str
+) -> None:
+    @flow
+    def asks() -> None:
+        llm.batch(arguments.pop("messages", None), **arguments).result()
+
+    with pytest.raises(TypeError, match=message):
+        run(asks)
+    assert server.asked == []
+
+
+class Sloppy:
+    """An endpoint whose batches are done at once; what it says of them is as it is given."""
+
+    def __init__(self, results: Callable[[str], str] = lambda mark: "", **said: object) -> None:
+        self._said = {"file": {"id": "f"}, "batch": {"id": "b"}, "state": {"output_file_id": "o"}} | said
+        self._results = results
+        self._mark = ""
+
+    def server(self) -> TestServer:
+        app = web.Application()
+        app.router.add_post("/v1/files", self._take)
+        app.router.add_post("/v1/batches", self._make)
+        app.router.add_get("/v1/batches/{id}", self._look)
+        app.router.add_get("/v1/files/{id}/content", self._content)
+        return TestServer(app)
+
+    async def _take(self, request: web.Request) -> web.Response:
+        await request.read()
+        return web.json_response(self._said["file"])
+
+    async def _look(self, request: web.Request) -> web.Response:
+        return web.json_response(self._said["state"])
+
+    async def _make(self, request: web.Request) -> web.Response:
+        self._mark = (await request.json())["metadata"]["exoflow_call"]
+        return web.json_response(self._said["batch"])
+
+    async def _content(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._results(self._mark).encode("utf-8", "surrogateescape"))
+
+
+async def found_by(sloppy: Sloppy) -> list[Answer | CallFailed]:
+    async with sloppy.server() as server:
+        llm = LLM(str(server.make_url("/v1")), model="fake", retries=0)
+
+        @flow
+        async def asks() -> list[Answer | CallFailed]:
+            return await llm.batch(["one", "two"], poll_s=0)
+
+        return await asks.options(store="memory://").run()
+
+
+def line(mark: str, number: int, **other: object) -> str:
+    body = {"choices": [{"message": {"content": "yes"}}]}
+    return json.dumps({"custom_id": f"{mark}/{number}", "response": {"status_code": 200, "body": body}} | other)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        lambda mark: line(mark, 1)[:40],
+        lambda mark: "\udcff\udcfe",
+        lambda mark: "[" * 100_000,
+        lambda mark: line(mark, 1, response=["x"]),
+        lambda mark: line(mark, 1, response="x"),
+        lambda mark: line(mark, 1, response={"status_code": 200, "body": None}),
+        lambda mark: line(mark, 1, response=None, error={"message": "too late"}),
+    ],
+    ids=["cut off", "no text", "too deep", "a list", "a text", "no body", "an error"],
+)
+async def test_a_result_that_cannot_be_read_takes_no_other_with_it(second: Callable[[str], str]) -> None:
+    good, bad = await found_by(Sloppy(lambda mark: f"{line(mark, 0)}\n{second(mark)}"))
+    assert isinstance(good, Answer)
+    assert isinstance(bad, Unanswered)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"file": {"object": "file"}}, "/files gave an answer that names no id"),
+        ({"file": [1]}, "/files gave an answer that cannot be read"),
+        ({"batch": {"status": "validating"}}, "/batches gave an answer that names no id"),
+        ({"state": {"status": "failed", "errors": ["a line is wrong"]}}, "it is failed: .*a line is wrong"),
+        ({"state": {"status": "failed", "errors": {"data": [{"message": "bad"}, 5]}}}, "it is failed: bad"),
+    ],
+)
+async def test_a_service_of_another_form_is_told_of_in_words(said: dict[str, object], message: str) -> None:
+    with pytest.raises(CallFailed, match=message):
+        await found_by(Sloppy(**said))  # type: ignore[arg-type]  # its results are not said
 
 
 PROGRAM = """

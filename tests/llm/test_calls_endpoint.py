@@ -243,6 +243,18 @@ def test_retry_after_is_waited_for_by_all_calls(replies: Callable[..., LLM], end
     assert min(asyncio.run(both())) >= 0.4
 
 
+def test_retry_after_holds_all_models_of_a_key_whatever_their_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "sk-1")
+
+    def waits(**options: Any) -> bool:
+        llm = LLM("http://localhost:1/held", model="m", **options)
+        return llm.how.pace.take(1) > 0
+
+    LLM("http://localhost:1/held", model="m", rpm=600, api_key="sk-1").how.pace.hold(60)
+    assert waits(api_key="sk-1") and waits(api_key="sk-1", rpm=600) and waits(api_key_env="A_KEY", tpm=1000)
+    assert not waits(api_key="sk-2")
+
+
 @pytest.mark.parametrize(("status", "kind"), [(429, RateLimited), (503, Unanswered)])
 def test_who_would_have_to_wait_for_hours_is_told_so(
     replies: Callable[..., LLM], endpoint: FakeEndpoint, status: int, kind: type[CallFailed]
@@ -341,6 +353,24 @@ def test_a_key_is_shown_nowhere_and_pickled_nowhere(
     assert endpoint.asked[1].headers["Authorization"] == "Bearer sk-from-environment"
 
 
+def test_a_description_that_was_pickled_never_sends_the_headers_of_another_one(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pickled() -> list[bytes]:
+        return [pickle.dumps(replies("yes", headers={"X-Org": org})) for org in "ab"]
+
+    first, second = pickled()
+    pickle.loads(first)("?")
+    pickle.loads(second)("?")
+    assert [asked.headers["X-Org"] for asked in endpoint.asked] == ["a", "b"]
+
+    monkeypatch.setattr("exoflow.llm.calls.how._secrets", {})  # as in another process, whose program says the same
+    pickled()
+    with pytest.raises(CallRefused, match=r"has given 2 for this endpoint. Describe only the right one"):
+        pickle.loads(first)("?")
+    assert len(endpoint.asked) == 2
+
+
 def test_streams_give_pieces_and_the_answer(replies: Callable[..., LLM]) -> None:
     stream = replies("so it is", prices=Prices(1, 1)).stream("What is?")
     with pytest.raises(RuntimeError, match="to its end"):
@@ -351,6 +381,19 @@ def test_streams_give_pieces_and_the_answer(replies: Callable[..., LLM]) -> None
     assert stream.answer.nano_usd == 5000
     with pytest.raises(RuntimeError, match="read once"):
         list(stream)
+
+
+def test_an_endpoint_that_does_not_stream_is_asked_once_and_its_answer_is_one_piece(
+    replies: Callable[..., LLM], endpoint: FakeEndpoint
+) -> None:
+    said = '{"choices": [{"message": {"content": "so it is"}, "finish_reason": "stop"}]}'
+    stream = replies(Reply(raw=said)).stream("What is?")
+    assert list(stream) == ["so it is"]
+    assert stream.answer.text == "so it is"
+    heard: list[str] = []
+    assert replies(Reply(raw=said)).options(on_text=heard.append)("What is?").text == "so it is"
+    assert heard == ["so it is"]
+    assert len(endpoint.asked) == 2
 
 
 def test_streams_on_an_event_loop(replies: Callable[..., LLM]) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_zoo import Zoo
 
 from exoflow import flow
+from exoflow.catalogue import describe, spent_on
 from exoflow.errors import AdapterError
-from exoflow.llm import LLM, Engine, EngineSpec, Prices, SamplingParams
+from exoflow.llm import LLM, Engine, EngineSpec, FairScheduler, Prices, SamplingParams
 from exoflow.llm.engine.request import WrongRequest
+from exoflow.model import Bill, Spent
+from exoflow.storage import open_store
+from exoflow.testing import Asked, FakeEndpoint
+
+
+def answers(_: Asked) -> str:
+    return "an endpoint's"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +113,36 @@ def test_a_described_engine_is_an_argument(zoo: Zoo, run: Callable[..., Any]) ->
         assert run(asks, LLM(spec, model="r8", max_tokens=3)) == run(asks, LLM(spec, model="r8", max_tokens=3))
     finally:
         spec.close()
+
+
+def test_what_an_engine_has_used_is_shown_and_charged_to_nobody(
+    engine: Engine, endpoint: FakeEndpoint, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    dies = [True]
+
+    @flow
+    def asks(paid: LLM) -> None:
+        engine.generate([[1, 2, 3], [4, 5]], SamplingParams(max_tokens=4, n=2, ignore_eos=True), "r8")
+        LLM(engine)(prompt="abc", max_tokens=1)
+        paid("one")
+        if dies.pop():
+            raise KeyboardInterrupt
+        paid("two")
+
+    def charged_to(scheduler: FairScheduler) -> LLM:
+        return LLM(endpoint.url, model="fake", max_tokens=20, scheduler=scheduler)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(asks, charged_to(FairScheduler()))
+    dies.append(False)
+    scheduler = FairScheduler()  # of another process
+    run(asks, charged_to(scheduler))
+    calls = describe("r", open_store(str(tmp_path / "store"))).calls
+    assert spent_on(call for call in calls if call.task == "generate") == Spent(2, Bill(3 + 2, 4 * 4))
+    used = [call.bill for call in calls if call.id.startswith("llm#") and call.id != "llm#0" and call.bill]
+    assert len(used) == 2
+    [tenant] = scheduler.stats().values()
+    assert (tenant.calls, tenant.spent_tokens) == (2, sum(bill.input_tokens + bill.output_tokens for bill in used))
 
 
 def test_streams_of_an_engine_come_whole(engine: Engine) -> None:

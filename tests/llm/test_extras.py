@@ -22,9 +22,9 @@ for wanted in {wanted!r}:
     except ImportError as error:
         print(error)
 """
-LOG = "Log([{'id': str(i), 'index': j, 'answer': 'A', 'correct': True} for i in range(3) for j in range(5)])"
+LOG = "Log([{'id': str(i), 'index': j, 'answer': 'AAAAB'[j], 'correct': j < 4} for i in range(3) for j in range(5)])"
 NEEDS = {
-    "from exoflow.llm import Engine": "Engine needs numpy: pip install 'exoflow[llm]'",
+    "from exoflow.llm import Engine; Engine('.')": "Engine needs numpy: pip install 'exoflow[llm]'",
     "from exoflow.llm import curve": "curve needs numpy: pip install 'exoflow[plan]'",
     "from exoflow.llm.planning import plan": "plan needs numpy: pip install 'exoflow[plan]'",
     f"from exoflow.llm import Log; {LOG}.write('log.parquet')": f"log.parquet needs pyarrow: {PLAN}",
@@ -92,3 +92,8 @@ def test_a_module_of_ours_that_is_missing_is_not_taken_for_a_package() -> None:
         needed("it", "plan"),
     ):
         import no_such_thing.part  # type: ignore[import-not-found]  # noqa: F401 -- nor is this
+
+
+def test_an_engine_is_imported_without_torch_which_takes_seconds() -> None:
+    done = run("-c", "import sys; from exoflow.llm import Engine; print({'torch', 'numpy'} & set(sys.modules))")
+    assert done.stdout == "set()\n", done.stderr

@@ -138,6 +138,28 @@ def test_a_task_may_make_the_prompt_and_n_answers_come_from_one_call(spec: Engin
     assert tale.options(run_id="a", store=store).run() == found
 
 
+def test_each_of_many_refs_is_a_prompt_of_its_own(spec: EngineSpec, counting: type[Counting], store: str) -> None:
+    @task
+    def prompt(first: int) -> list[int]:
+        return [first, 2, 3]
+
+    @flow
+    def tales() -> list[Output]:
+        prompts = prompt.map(range(6))
+        found = [output for outputs in spec.map(prompts, GREEDY, NAMES).result() for output in outputs]
+        assert tokens(spec.generate(prompts[:2], GREEDY, NAMES[:2])) == tokens(found[:2])
+        assert tokens(spec.generate([prompts[0]], GREEDY, NAMES[0])) == tokens(found[:1])
+        return found
+
+    @flow
+    def none() -> list[Output]:
+        return spec.generate(prompt.map([]), GREEDY)
+
+    assert tokens(tales.options(store=store).run()) == tokens(spec.generate(PROMPTS, GREEDY, NAMES))
+    assert counting.asked == 6 + 2 + 1 + 6
+    assert none.options(store=store).run() == []
+
+
 def test_a_running_engine_records_in_a_flow_too(open_engine: Callable[..., Engine], store: str) -> None:
     engine = open_engine()
 
@@ -264,7 +286,7 @@ def test_more_prompts_than_may_wait_are_taken_one_after_another(zoo: Zoo, store:
 
 def test_a_flow_waits_while_others_keep_its_engine_busy(open_engine: Callable[..., Engine], store: str) -> None:
     engine = open_engine(max_batch=1, max_waiting=2)
-    long = SamplingParams(max_tokens=400, ignore_eos=True)
+    long = SamplingParams(max_tokens=150, ignore_eos=True)
     running = engine.submit([1, 2, 3], long)
     next(iter(running))
     others = [running, *(engine.submit([index], long) for index in range(2))]
@@ -274,7 +296,7 @@ def test_a_flow_waits_while_others_keep_its_engine_busy(open_engine: Callable[..
         return engine.generate(PROMPTS, GREEDY)
 
     assert len(tales.options(store=store).run()) == len(PROMPTS)
-    assert [len(other.outputs()[0].token_ids) for other in others] == [400] * 3
+    assert [len(other.outputs()[0].token_ids) for other in others] == [150] * 3
 
 
 def test_more_answers_to_one_prompt_than_may_ever_wait_are_no_overload(

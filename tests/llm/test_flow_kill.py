@@ -59,7 +59,9 @@ PROGRAM = """
     if __name__ == "__main__":
         if executor == "ray":
             import ray
-            ray.init(num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, logging_level="error")
+            ray.init(
+                "local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, logging_level="error"
+            )
         with open("answers.json", "w") as file:  # Ray prints what it thinks of a worker's death
             json.dump(tales.options(run_id="tales", store="store").run(), file)
 """

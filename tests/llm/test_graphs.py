@@ -14,8 +14,8 @@ from exoflow.llm import Engine, SamplingParams
 from exoflow.llm.engine.batch import SPAN, TILE, Arrays, arrays_of, bytes_of, send, tiles
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.graphs import GraphedSteps, shapes
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.request import Request
-from exoflow.llm.engine.scheduler import Chunk
 
 NAMES = [None, *ADAPTERS, None, "r8", "r33"]
 

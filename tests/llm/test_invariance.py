@@ -22,7 +22,8 @@ Alone = dict[tuple[str | None, int, bool], Output]
 
 
 NAMES = [None, *ADAPTERS]
-COUNT = 16
+COUNT = 10
+"""Enough to fill a page and begin the next: pages have 8 tokens here."""
 GREEDY = SamplingParams(max_tokens=COUNT, temperature=0, ignore_eos=True, logprobs=2)
 SEEDED = SamplingParams(max_tokens=COUNT, temperature=0.8, top_k=40, top_p=0.95, seed=7, ignore_eos=True)
 BEGIN = [(5 * index) % 256 for index in range(33)]

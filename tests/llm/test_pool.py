@@ -122,7 +122,7 @@ def test_two_thousand_adapters_take_turns_in_a_small_pool(tmp_path: Path, open_e
     outputs = engine.generate([[65 + index % 50, 66] for index in range(2000)], one, names)
     assert [output.adapter and output.adapter.name for output in outputs] == names
     assert engine.stats().loads >= 2000
-    again = names[::97] * 2
+    again = names[::199] * 2
     for name, output in zip(again, engine.generate([HELLO] * len(again), GREEDY, again), strict=True):
         (alone,) = engine.generate([HELLO], GREEDY, name)
         assert output.token_ids == alone.token_ids
@@ -184,9 +184,9 @@ def test_a_pinned_reload_that_has_no_room_changes_nothing(open_engine: Opens, zo
     assert engine.adapter("mine") == old
     assert engine.generate([HELLO], GREEDY, "mine")[0].token_ids == before
     assert [info.pinned for info in engine.adapters() if info.name == "mine"] == [was_pinned]
-    assert list(engine._core.scheduler._pins) == [old.version] * was_pinned
+    assert list(engine._core.scheduler.limits.pins) == [old.version] * was_pinned
     new = engine.load_adapter("mine", zoo.folders["r33"], pin=True)
-    assert list(engine._core.scheduler._pins) == [new.version]
+    assert list(engine._core.scheduler.limits.pins) == [new.version]
     engine.generate([HELLO], GREEDY, "mine")  # it is there
     engine.unload_adapter("mine")
     assert_empty(engine)
@@ -316,9 +316,9 @@ def test_an_order_that_breaks_loses_none_of_those_behind_it(open_engine: Opens) 
     def broken() -> None:
         raise ZeroDivisionError("no")
 
-    engine._order(hold)
+    engine._thread.order(hold)
     told: list[LLMError] = []
-    engine._order(broken, told.append)
+    engine._thread.order(broken, told.append)
     later = engine.submit(HELLO, GREEDY)
     gate.set()
     with pytest.raises(LLMError, match="ZeroDivisionError"):

@@ -16,7 +16,7 @@ from llm_zoo import Zoo
 from exoflow.llm import SamplingParams
 
 TEXT = "The quick brown fox"
-LONG: dict[str, Any] = {"max_tokens": 150, "temperature": 0, "extra_body": {"ignore_eos": True}}
+LONG: dict[str, Any] = {"max_tokens": 60, "temperature": 0, "extra_body": {"ignore_eos": True}}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def folder(zoo: Zoo, tmp_path: Path) -> Path:
     return tmp_path / "adapters"
 
 
-def expected(server: Served, path: Path, count: int = 150) -> str:
+def expected(server: Served, path: Path, count: int = 60) -> str:
     server.engine.load_adapter("expected", path)
     params = SamplingParams(max_tokens=count, temperature=0, ignore_eos=True)
     (output,) = server.engine.generate([TEXT], params, "expected")
@@ -207,7 +207,7 @@ async def test_nothing_takes_the_base_models_name(zoo: Zoo, open_server: Callabl
     async with server.openai() as client:
         assert [model.id async for model in client.models.list()] == [BASE, "one"]
         base = await ask(client, BASE)
-    params = SamplingParams(max_tokens=150, temperature=0, ignore_eos=True)
+    params = SamplingParams(max_tokens=60, temperature=0, ignore_eos=True)
     assert base == server.engine.generate([TEXT], params)[0].text
     status, _ = await post(server, "load_lora_adapter", lora_name=BASE, lora_path="one", load_inplace=True)
     assert status == 400

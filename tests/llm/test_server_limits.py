@@ -62,12 +62,14 @@ async def test_a_client_that_leaves_before_its_answer_gives_its_pages_back(
     server.gate.close_after(10)
     async with server.openai() as client:
         first = asyncio.create_task(client.completions.create(model=BASE, prompt=TEXT, **LONG))
-        await until(lambda: len(server.service._open) == 1)
+        await until(lambda: len(server.service.under_way.generations) == 1)
         asking = asyncio.create_task(client.completions.create(model=BASE, prompt="x", stream=stream, **LONG))
-        await until(lambda: len(server.service._open) == 2)
+        await until(lambda: len(server.service.under_way.generations) == 2)
         asking.cancel()
         await asyncio.wait([asking])
-        await until(lambda: len(server.service._open) == 1)  # the second is gone, while the first goes on
+        await until(
+            lambda: len(server.service.under_way.generations) == 1
+        )  # the second is gone, while the first goes on
         server.gate.open()
         assert (await first).choices
     await server.is_idle()
@@ -264,7 +266,7 @@ async def test_who_asks_what_is_short_does_not_wait_for_long_texts_of_others(
         asking = [
             asyncio.create_task(http.post("/v1/completions", json={**LONG_BODY, "max_tokens": 1})) for _ in range(50)
         ]
-        await until(lambda: server.service._open_answers == 50)
+        await until(lambda: server.service.under_way.answers == 50)
         try:
             assert (await http.get("/metrics")).status_code == 200  # it needs a thread, too
         finally:

@@ -15,6 +15,7 @@ import pytest
 from llm_zoo import Zoo
 
 from exoflow.errors import LLMError
+from exoflow.http.server import Server
 from exoflow.llm import Engine
 
 COMMAND = [sys.executable, "-c", "from exoflow.cli import main; main()", "llm"]
@@ -169,15 +170,22 @@ main()
         assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_a_pool_that_holds_less_than_the_model_can_read_is_told(zoo: Zoo) -> None:
-    process = Process(str(zoo.path), "--port", "0", "--pages", "3", "--threads", "1")
-    with process.process:
-        try:
-            process.is_up()
-            assert process.process.stderr is not None
-            assert "can have 48 tokens, of the model's 512: see --pages" in process.process.stderr.readline()
-        finally:
-            process.process.kill()
+def test_a_pool_that_holds_less_than_the_model_can_read_is_told(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from typer.testing import CliRunner
+
+    from exoflow.cli.app import app
+
+    async def stop_at_once(server: Server, sockets: list[socket.socket]) -> None:
+        for each in sockets:
+            each.close()
+
+    monkeypatch.setattr(Server, "serve", stop_at_once)
+    result = CliRunner().invoke(app, ["llm", "serve", str(zoo.path), "--port", "0", "--pages", "3"])
+    told = result.stderr + capfd.readouterr().err
+    assert result.exit_code == 0, told
+    assert "can have 48 tokens, of the model's 512: see --pages" in told
 
 
 def test_an_engine_is_warm_before_it_is_served(

@@ -85,7 +85,7 @@ def test_an_answer_that_is_too_long_for_its_limit_is_cut(open_engine: Callable[.
 
 def test_a_grammar_that_fails_on_its_way_fails_its_answer_and_no_other(open_engine: Callable[..., Engine]) -> None:
     engine = open_engine()
-    engine._grammars = Grammars(engine.model.tokenizer, 300, states_max=300)
+    engine._intake.grammars = Grammars(engine.model.tokenizer, 300, states_max=300)
     generation = engine.submit("x", SamplingParams(max_tokens=400, n=2, seed=1, regex="[ab]*a[ab]{1000}"), "r8")
     with pytest.raises(WrongRequest, match=r"the grammar failed: .*too many states"):
         generation.outputs()
@@ -123,7 +123,7 @@ class Fails:
 
 def test_whose_token_cannot_be_chosen_fails_alone(open_engine: Callable[..., Engine]) -> None:
     engine = open_engine()
-    engine._grammars = Broken(engine.model.tokenizer, 300)
+    engine._intake.grammars = Broken(engine.model.tokenizer, 300)
     params = SamplingParams(max_tokens=30, seed=1, ignore_eos=True)
     (alone,) = engine.generate(["x"], params, "r8")
     others = [engine.submit("x", params, "r8") for _ in range(2)]

@@ -27,7 +27,7 @@ def assert_empty(engine: Engine) -> None:
     assert stats.free_pages + stats.reclaimable_pages == stats.pages
     assert not any(entry.holders for entry in engine._store._entries.values())
     assert not engine._core.scheduler.prefixes._paths
-    assert not engine._core.scheduler._followers
+    assert engine._core.scheduler.followers.is_empty
 
 
 def assert_belongs_to(events: list[Event], output: Output) -> None:

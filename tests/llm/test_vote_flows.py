@@ -10,6 +10,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import exoflow
@@ -238,13 +239,17 @@ def test_sync_and_async_callers_use_the_words_of_their_own(llm: LLM) -> None:
         {"ties": "random"},
         {"prompt": "as well"},
         {"n": 3},
+        {"K": 3},
+        {"max_k": 3},
+        {"judge": len},
+        {"stop": BetaStop()},
     ],
     ids=str,
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_asked(
     llm: LLM, endpoint: FakeEndpoint, wrong: dict[str, Any]
 ) -> None:
-    with pytest.raises((TypeError, ValueError), match=r"must be|give messages|its own"):
+    with pytest.raises((TypeError, ValueError), match=r"must be|give messages|no parameter of a call|adaptive_vote's"):
         vote(llm, QUESTION, **wrong)
     assert not endpoint.asked
 
@@ -322,8 +327,21 @@ def test_a_judge_that_fails_fails_the_vote_once_the_others_have_ended(
 
 
 def test_a_judge_has_to_say_yes_or_no(llm: LLM) -> None:
-    with pytest.raises(TypeError, match="True or False"):
-        filter_vote(llm, QUESTION, k=2, judge=lambda question, answer: "no")
+    for verdict in ("no", 2, 0.5, None, [True]):
+        with pytest.raises(TypeError, match="True or False"):
+            filter_vote(llm, QUESTION, k=2, judge=lambda question, answer, verdict=verdict: verdict)
+    for verdict, passed in ((np.bool_(True), 2), (np.bool_(False), 0), (1, 2), (0, 0)):
+        assert filter_vote(llm, QUESTION, k=2, judge=lambda q, a, verdict=verdict: verdict).n_passed == passed
+
+
+def test_a_judge_that_is_none_is_refused_before_anything_is_asked(llm: LLM, endpoint: FakeEndpoint) -> None:
+    with pytest.raises(TypeError, match="judge=None must be a function"):
+        filter_vote(llm, QUESTION, judge=None)  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(TypeError, match="score=None must be a function"):
+        best_of_n(llm, QUESTION, score=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="equivalence=None must be a function"):
+        vote(llm, QUESTION, equivalence=None)  # type: ignore[arg-type]
+    assert not endpoint.asked
 
 
 def test_a_parser_may_ask_a_model_too(llm: LLM, said: Said, endpoint: FakeEndpoint) -> None:

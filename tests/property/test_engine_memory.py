@@ -13,8 +13,8 @@ from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Fcfs
 from exoflow.llm.engine.request import AdapterRef, Request, SamplingParams, State
-from exoflow.llm.engine.residency import Place
-from exoflow.llm.engine.scheduler import AdapterCost, Scheduler
+from exoflow.llm.engine.residency import AdapterCost, Place
+from exoflow.llm.engine.scheduler import Scheduler
 
 
 class World:
@@ -112,7 +112,7 @@ class World:
             if self.chance.random() < 0.15:
                 self.scheduler.failed(version, self.now)
             else:
-                self.scheduler.arrived(version)
+                self.scheduler.residency.arrived(version)
 
     def stop(self) -> None:
         live = [request for request in self.requests if request.state is not State.DONE]
@@ -125,7 +125,7 @@ class World:
 
     def pin(self) -> None:
         if self.pinned and self.chance.random() < 0.6:
-            self.scheduler.unpin(self.pinned.pop(self.chance.randrange(len(self.pinned))))
+            self.scheduler.limits.unpin(self.pinned.pop(self.chance.randrange(len(self.pinned))))
             return
         version = self.chance.choice(list(self.costs))
         before = self.pinned[-1] if self.pinned and self.chance.random() < 0.5 else None
@@ -147,7 +147,9 @@ class World:
         loose = sum(len(resident.pages) for resident in scheduler.residency if resident.kept in kept_loose(self.memory))
         alone = sum(self.pool.owners(page) == 1 for pages in tree for page in pages)
         assert self.memory.reclaimable == loose + alone
-        assert scheduler._pinned_pages == sum(scheduler.residency.size_of(version) for version in scheduler._pins)
+        assert scheduler.limits.pinned_pages == sum(
+            scheduler.residency.size_of(version) for version in scheduler.limits.pins
+        )
 
     def drain(self) -> None:
         """Nobody asks any more, and loads succeed: everybody is served in the end."""
@@ -157,12 +159,12 @@ class World:
             self.now += 0.1
             self.step()
             while self.coming:
-                self.scheduler.arrived(self.coming.pop())
+                self.scheduler.residency.arrived(self.coming.pop())
             self.check()
         assert self.scheduler.is_idle
         assert all(request.state is State.DONE for request in self.requests)
         while self.pinned:
-            self.scheduler.unpin(self.pinned.pop())
+            self.scheduler.limits.unpin(self.pinned.pop())
         self.check()
         assert self.memory.room == self.pool.size
 

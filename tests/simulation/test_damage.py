@@ -14,9 +14,10 @@ from exoflow.driver.execution import Execution
 from exoflow.errors import Corrupt
 from exoflow.journal.records import Kind as Code
 from exoflow.protocols import Attempt
+from exoflow.testing.simulation import Violation, simulate
 from exoflow.testing.simulation.oracle import Till
 from exoflow.testing.simulation.program import Pair
-from exoflow.testing.simulation.world import Violation, World, simulate
+from exoflow.testing.simulation.world import World
 
 SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "500"))
 

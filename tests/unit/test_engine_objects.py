@@ -20,6 +20,7 @@ from exoflow.errors import CodecError
 cluster: dict[int, object] = {}
 numbers = itertools.count()
 made: list[object] = []
+pickled: list[int] = []
 
 
 class Thing:
@@ -37,6 +38,18 @@ class Thing:
         raise TypeError("a thing cannot be pickled")
 
 
+class Counter(Thing):
+    """What it stands for changes."""
+
+
+class Told(list[object]):
+    """Tells each time that it is pickled."""
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        pickled.append(1)
+        return super().__reduce_ex__(protocol)
+
+
 class Wrapped:
     """Not a container that Refs are found in."""
 
@@ -47,19 +60,21 @@ class Wrapped:
 @pytest.fixture(autouse=True)
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     module = types.ModuleType("fake_engine_objects")
-    module.kind_of = lambda kind: "fake_engine.Thing" if kind is Thing else None  # type: ignore[attr-defined]
-    module.changes = lambda kind: False  # type: ignore[attr-defined]
+    module.kind_of = lambda kind: f"fake_engine.{kind.__name__}" if kind in (Thing, Counter) else None  # type: ignore[attr-defined]
+    module.changes = lambda kind: kind == "fake_engine.Counter"  # type: ignore[attr-defined]
     module.load = lambda thing: thing.get()  # type: ignore[attr-defined]
     module.is_lost = lambda thing: thing.number not in cluster  # type: ignore[attr-defined]
     module.make = lambda kind, content: Thing(content)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "fake_engine_objects", module)
     monkeypatch.setitem(engines._ENGINES, "fake_engine", "fake_engine_objects")
     monkeypatch.setattr(Thing, "__module__", "fake_engine.api")
+    monkeypatch.setattr(Counter, "__module__", "fake_engine.api")
     monkeypatch.setattr(engines, "_kinds", {})
     cluster.clear()
     made.clear()
+    pickled.clear()
     yield
-    assert all(isinstance(content, str | int) for content in made)
+    assert all(isinstance(content, str | int | list) for content in made)
 
 
 @task
@@ -159,6 +174,68 @@ def test_another_life_finds_one_of_the_same_content(tmp_path: Path, checkpoint: 
     assert exoflow.resume("r", store=str(tmp_path)) == ["x", "x"]
     assert set(made) == {"x"}
     assert made[1:]
+
+
+@task(checkpoint="sync")
+def load_within(text: str) -> Thing:
+    return Thing([Thing([Thing(text)]), lambda: text])
+
+
+@task
+def read_within(thing: Thing) -> str:
+    return str(thing.get()[0].get()[0].get())
+
+
+def test_one_that_stands_in_what_another_stands_for_is_saved_and_made_again_with_it(tmp_path: Path) -> None:
+    lives = []
+
+    @flow
+    def f() -> str:
+        thing = load_within.submit("x")
+        lives.append(read_within(thing))
+        if len(lives) == 1:
+            raise LookupError("the first life ends here")
+        return read_within(thing)
+
+    with pytest.raises(LookupError):
+        f.options(store=str(tmp_path), run_id="r").run()
+    cluster.clear()
+    assert exoflow.resume("r", store=str(tmp_path)) == "x"
+
+
+@pytest.mark.parametrize("checkpoint", ["sync", "async"])
+def test_one_that_may_have_changed_in_what_another_stands_for_is_refused_without_another_try(checkpoint: Any) -> None:
+    @task(checkpoint=checkpoint)
+    def loads() -> Thing:
+        return Thing(Told([Counter(3)]))
+
+    @flow
+    def f() -> str:
+        return read_one(loads())
+
+    with pytest.raises(CodecError, match=r"Counter stands in what another .* Return it beside"):
+        f.options(store="memory://").run()
+    assert pickled == [1]
+
+
+def test_one_that_is_lost_in_what_another_stands_for_is_made_again_with_the_call(tmp_path: Path) -> None:
+    entered: list[int] = []
+
+    @task(checkpoint="sync")
+    def loads(text: str) -> Thing:
+        entered.append(1)
+        inner = Thing([Thing(text)])
+        outer = Thing([inner])
+        if len(entered) == 1:
+            del cluster[inner.number]
+        return outer
+
+    @flow
+    def f() -> str:
+        return read_within(loads("x"))
+
+    assert f.options(store=str(tmp_path)).run() == "x"
+    assert entered == [1, 1]
 
 
 def test_one_that_is_lost_is_made_again_with_the_call(tmp_path: Path) -> None:

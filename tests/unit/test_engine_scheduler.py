@@ -15,7 +15,8 @@ from exoflow.llm.engine.memory import Kept, Memory
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Fcfs, Queue
 from exoflow.llm.engine.request import AdapterRef, Overloaded, Request, SamplingParams, State
-from exoflow.llm.engine.scheduler import AdapterCost, Scheduler
+from exoflow.llm.engine.residency import AdapterCost
+from exoflow.llm.engine.scheduler import Scheduler
 from exoflow.llm.fair import VTC
 
 STEP_S, TOKEN_S = 0.01, 0.0001
@@ -69,7 +70,7 @@ class Simulation:
                 self.scheduler.add(coming[-1], self.now)
                 coming.pop()
             while self.loads and self.loads[0][0] <= self.now:
-                self.scheduler.arrived(heapq.heappop(self.loads)[1])
+                self.scheduler.residency.arrived(heapq.heappop(self.loads)[1])
             if not self._step():
                 self._sleep(coming)
 
@@ -304,9 +305,7 @@ def test_samples_that_come_one_by_one_compute_their_prompt_once() -> None:
     simulation.run([*one, *other])
     assert [request.cached for request in (*one, *other)] == [0, 48, 48, 48, 48] * 2
     assert len(simulation.ended) == 10
-    assert (
-        not simulation.scheduler._followers and not simulation.scheduler._first_of and not simulation.scheduler._alike
-    )
+    assert simulation.scheduler.followers.is_empty
 
 
 def test_nobody_waits_for_the_prompt_of_another_client() -> None:

@@ -468,6 +468,35 @@ async def test_a_loop_that_closed_with_a_call_waiting_costs_nobody_a_turn() -> N
         assert standing(tasks) == "+"
 
 
+async def test_a_loop_that_closed_with_a_call_in_flight_keeps_no_slot(caplog: pytest.LogCaptureFixture) -> None:
+    sched = FairScheduler(slots=1, tenants={"acme": Tenant(budget_tokens=30)})
+    left: list[asyncio.Task[None]] = []
+
+    async def call() -> None:
+        grant = await sched.admit(ask("left"))
+        await asyncio.get_running_loop().create_future()
+        grant.release()
+
+    def left_in_flight() -> None:
+        loop = asyncio.new_event_loop()
+        left.append(loop.create_task(call()))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        left[0]._log_destroy_pending = False  # type: ignore[attr-defined]  # that is what is tested
+
+    await asyncio.to_thread(left_in_flight)
+    assert sched.stats()["acme"].in_flight == 1
+    async with asking(sched, ask("next"), ask("another")) as tasks:
+        assert standing(tasks) == "+-"
+    assert "call left was in flight when its event loop was closed" in caplog.text
+
+
+def test_a_label_is_no_list_of_labels() -> None:
+    with pytest.raises(TypeError, match=r"group_by='user' is a list of labels: write group_by=\('user',\)"):
+        FairScheduler(group_by="user")
+
+
 async def test_copies_of_a_scheduler_are_one_and_others_are_not() -> None:
     sched = FairScheduler(slots=1)
     copy, other = pickle.loads(pickle.dumps(sched)), FairScheduler(slots=1)

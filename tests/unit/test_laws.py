@@ -267,8 +267,14 @@ WRONG = {
     "a negative count": lambda: laws.u_statistic({"a": -1, "b": 3}, 1, "a"),
     "no truth": lambda: laws.u_statistic({"a": 1}, 1, None),
     "moments that none have": lambda: laws.three_vote_bounds(0.5, 0.1),
+    "no number": lambda: laws.binary(Decimal("nan"), 0.8, 0.3, 3),
     "no margin": lambda: laws.margin_draws(0.6, 0),
 }
+
+
+def test_a_chance_that_is_text_is_refused_by_its_name() -> None:
+    with pytest.raises(TypeError, match=r"p1='\.85' must be a number, from 0 to 1"):
+        laws.binary(0.5, ".85", 0.4, 3)  # type: ignore[call-overload]  # that is what is tested
 
 
 @pytest.mark.parametrize("what", WRONG)

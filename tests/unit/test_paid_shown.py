@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from exoflow import flow, paid, task
-from exoflow.catalogue import Description, Spent, describe, spent_by_flow
+from exoflow.catalogue import Description, describe, spent_by_flow
 from exoflow.cli.explaining import explain_run, explain_source
 from exoflow.cli.showing import description_json
 from exoflow.cli.tree import totals, tree
 from exoflow.cli.words import spending
-from exoflow.paid import Bill
+from exoflow.model import Bill, Spent
 from exoflow.storage import open_store
 
 
@@ -63,6 +63,29 @@ async def test_the_tree_shows_what_each_flow_has_spent(found: Description) -> No
     row = next(line for line in shown.get().splitlines() if line.startswith("└─ llm"))
     assert "paid for; 100 tokens in, 10 out, $0.0015" in row
     assert totals(found).endswith("6 paid calls, 600 tokens in, 70 out, $0.009, 1 maybe billed twice")
+
+
+@paid.paid_task(name="llm")
+async def ask_or_be_refused(prompt: str) -> str:
+    await paid.dispatching()
+    if prompt == "refused":
+        paid.tell_bill(Bill())
+        raise ValueError(prompt)
+    paid.tell_bill(Bill(100, 10, 0, 1_500_000))
+    return prompt
+
+
+@flow
+async def half_refused() -> None:
+    await asyncio.gather(*map(ask_or_be_refused, ["good", "refused", "refused"]), return_exceptions=True)
+
+
+async def test_a_call_that_was_refused_is_no_paid_call(tmp_path: Path) -> None:
+    await half_refused.options(run_id="s", store=tmp_path).run()
+    found = describe("s", open_store(str(tmp_path)))
+    assert totals(found).startswith("3 calls · ")
+    assert totals(found).endswith(" · 1 paid call, 100 tokens in, 10 out, $0.0015")
+    assert {path: spent.calls for path, spent in spent_by_flow(found.calls).items()} == {"": 1}
 
 
 def test_calls_that_cost_nothing_are_not_called_paid() -> None:

@@ -123,6 +123,7 @@ def test_unequal_numbers_of_samples_are_used_up_to_the_fewest() -> None:
         ({"rule": "filter_vote"}, "needs judged samples"),
         ({"ci": "normal"}, "ci is 'cluster-bootstrap'"),
         ({"replicates": 0}, "intervals need some"),
+        ({"replicates": "9"}, "intervals need some"),
     ],
 )
 def test_what_cannot_be_estimated_is_refused(asked: dict[str, object], message: str) -> None:

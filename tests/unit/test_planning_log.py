@@ -69,6 +69,33 @@ def test_a_sample_that_is_there_twice_is_refused() -> None:
         Log([("q", 0)])  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(("name", "read"), [("log.jsonl", "\ud83d"), ("log.parquet", "\ufffd")])
+def test_half_a_character_in_an_answer_is_written(name: str, read: str, tmp_path: Path) -> None:
+    LOG.write(tmp_path / name)
+    log = Log([Sample("q", 0, "sûr \ud83d", "A"), Sample("q", 1, "\ud83d\ude00", "A")])
+    log.write(tmp_path / name)
+    assert [sample.text for sample in Log.read(tmp_path / name)] == [f"sûr {read}", "😀"]
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.parquet"])
+def test_a_log_that_cannot_be_written_leaves_the_one_that_was_there(name: str, tmp_path: Path) -> None:
+    LOG.write(tmp_path / name)
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        Log([*LOG, Sample("q3", 0, "x", object())]).write(tmp_path / name)  # type: ignore[arg-type]  # no answer is that
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert Log.read(tmp_path / name) == LOG
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("log.jsonl", "log.jsonl:3: .* was it cut off"), ("log.parquet", "not all")]
+)
+def test_a_file_that_was_cut_off_says_so(name: str, told: str, tmp_path: Path) -> None:
+    LOG.write(tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-40])
+    with pytest.raises(ValueError, match=told):
+        Log.read(tmp_path / name)
+
+
 def test_files_of_no_known_format_and_broken_lines_are_refused_by_their_place(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"its name ends with \.jsonl or \.parquet"):
         LOG.write(tmp_path / "log.csv")
@@ -97,6 +124,52 @@ def test_files_of_no_known_format_and_broken_lines_are_refused_by_their_place(tm
 def test_a_data_set_that_cannot_be_asked_is_refused(rows: list[dict[str, object]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked(rows)
+
+
+class Frame(list[dict[str, object]]):
+    """As pandas' DataFrame: what it iterates over are no rows."""
+
+    def to_dict(self) -> None: ...
+
+
+@pytest.mark.parametrize("rows", [None, 5, Frame()], ids=["None", "5", "DataFrame"])
+def test_a_data_set_that_is_none_is_refused_with_what_to_give(rows: object) -> None:
+    with pytest.raises(TypeError, match=r"the data set is a .*give rows, .*df.to_dict\('records'\), or the name"):
+        checked(rows)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_messages_of_a_file_hold_what_json_holds(tmp_path: Path) -> None:
+    row = {"id": 1, "messages": [{"role": "user", "content": "x", "weight": 0.5}], "answer": 0.1}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    (found,) = read_rows(str(tmp_path / "rows.jsonl"))
+    assert json.dumps(found["messages"]) == json.dumps(row["messages"])
+    assert found["answer"] == Decimal("0.1")
+
+
+class NA:
+    """As pandas' NA: it compares to nothing."""
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("boolean value of NA is ambiguous")
+
+    __ne__ = __eq__
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), Decimal("nan"), NA()], ids=["None", "nan", "NaN", "NA"])
+def test_what_a_table_has_for_nothing_is_no_label_no_answer_and_no_prompt(missing: object) -> None:
+    assert checked([{"id": 1, "prompt": "x", "messages": missing, "answer": missing}]) == [{"id": "1", "prompt": "x"}]
+    with pytest.raises(ValueError, match="neither prompt nor messages"):
+        checked([{"id": 1, "prompt": missing}])
+    with pytest.raises(ValueError, match="has no id"):
+        checked([{"id": missing, "prompt": "x"}])
+    said, silent = Log(
+        [
+            {"id": 1, "index": 0, "answer": "A", "abstained": missing, "correct": missing, "usd": missing},
+            {"id": 1, "index": 1, "answer": missing, "abstained": True, "passed": missing},
+        ]
+    )
+    assert (said.answer, said.correct, said.usd, silent.answer) == ("A", None, 0, None)
 
 
 def test_other_fields_of_a_data_set_are_left_out() -> None:
@@ -132,7 +205,7 @@ def test_a_question_that_cannot_be_asked_is_found_before_the_others_are_paid_for
         checked([{"id": "a", "prompt": "?"}, row])
 
 
-@pytest.mark.parametrize("seconds", ["soon", -1, float("nan")])
+@pytest.mark.parametrize("seconds", ["soon", -1, "nan", float("inf")])
 def test_seconds_that_are_none_are_found(seconds: object) -> None:
     with pytest.raises(ValueError, match="row 1 of the log: seconds is"):
         Log([{"id": "a", "index": 0, "answer": "A", "seconds": seconds}])

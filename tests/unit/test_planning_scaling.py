@@ -68,8 +68,10 @@ def test_rates_are_not_negative_and_even_votes_are_those_before() -> None:
     assert np.all(model.fits.a[:, :2] >= 1e-6)
     assert model.fits.easy.tolist() == [True] * 6 + [False] * 4
     assert model.predict(6) == model.predict(5)
-    with pytest.raises(ValueError, match="at least one sample"):
-        model.predict(0)
+    assert model.predict(np.int64(5)) == model.predict(5)
+    for none in (0, 2.5, "3", [], [3, "5"]):
+        with pytest.raises(ValueError, match="whole numbers from 1"):
+            model.predict(none)  # type: ignore[call-overload]  # that is what is tested
 
 
 def logged(rights: list[int], n: int) -> Log:
@@ -93,6 +95,18 @@ def test_a_fit_needs_five_samples_and_labels() -> None:
         fit_scaling(logged([2, 3], 7), ks=[1, 3, 9])
     with pytest.raises(ValueError, match="accuracy needs labels"):
         fit_scaling([{"id": "q", "index": i, "answer": "A"} for i in range(5)])
+    for none in (5, [1, 3, "5"]):
+        with pytest.raises(ValueError, match="ks are whole numbers from 1"):
+            fit_scaling(logged([2, 3], 7), ks=none)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="replicates is 0"):
+        fit_scaling(logged([2, 3], 7), replicates=0)
+
+
+@pytest.mark.parametrize(("rights", "accuracy"), [([11, 11], 1), ([0, 0], 0), ([11, 0], 0.5)], ids=str)
+def test_what_no_vote_changes_is_best_asked_once(rights: list[int], accuracy: float) -> None:
+    model = fit_scaling(logged(rights, 11))
+    assert model.predict([1, 3, 99]) == [accuracy] * 3
+    assert model.best_k("max") == model.best_k("1se") == (1, (1, 1))
 
 
 def test_a_log_is_fitted_as_well_as_its_samples_allow() -> None:

@@ -62,6 +62,11 @@ def test_amounts_that_are_none_are_refused() -> None:
         plan(LOG, -1)
     with pytest.raises(ValueError, match="usd_per_call is nan"):
         plan(LOG, 1, usd_per_call=float("nan"))
+    for value in ("0.1", Decimal("nan"), None):
+        with pytest.raises(ValueError, match=r"value_per_correct is .*, no amount of dollars"):
+            plan(LOG, value)  # type: ignore[arg-type]  # that is what is tested
+    with pytest.raises(ValueError, match="replicates is 0"):
+        plan(LOG, 1, replicates=0)
 
 
 def test_two_samples_an_item_bound_a_vote_of_three() -> None:

@@ -21,6 +21,10 @@ GOOD: list[tuple[Callable[[str], object], str, object]] = [
     (choice("ABCD"), "Answer: D\nBecause A is wrong.", "D"),
     (choice("ABCD"), "the answer is b", "B"),
     (choice("ABCD"), "It is a dog. So: B", "B"),
+    (choice("ABCD"), r"The final answer is $\boxed{C}$, not A", "C"),
+    (choice("ABCD"), r"The answer is \(\text{C}\), not A", "C"),
+    (choice("ABCD"), r"So it is \boxed{\textbf{(B)}}. A would be wrong.", "B"),
+    (choice("abc"), r"The answer is \alpha and not c", "c"),
     (choice(["yes", "no"]), "Yes, of course.", "yes"),
     (choice(["yes", "no"]), "I say yes... no, NO", "no"),
     (choice(["new", "new york"]), "in New York", "new york"),
@@ -33,6 +37,16 @@ GOOD: list[tuple[Callable[[str], object], str, object]] = [
     (number, "about .25", Decimal("0.25")),
     (number, "6.02e23 of them", Decimal("6.02e23")),
     (number, "1,2,3", Decimal(3)),
+    (number, "between 10-15", 15),
+    (number, "x=-5", -5),
+    (number, "COVID-19", 19),
+    (number, "on 2024-11-29", 29),
+    (number, "on 12/25/2024", 2024),
+    (number, "so 1/2.", Fraction(1, 2)),
+    (number, "-3 1/2", Fraction(-7, 2)),
+    (number, r"$\boxed{-\frac{1}{3}}$", Fraction(-1, 3)),
+    (number, r"2\frac{1}{3} cups", Fraction(7, 3)),
+    (number, "1,000/2.5", Decimal("2.5")),
     (first_line, "\n  Paris \nis the capital", "Paris"),
     (whole, " two\nlines ", "two\nlines"),
     (regex(r"<answer>(.*?)</answer>"), "<answer>no</answer> or <answer> yes </answer>", "yes"),
@@ -56,6 +70,8 @@ BAD: list[tuple[Callable[[str], object], str]] = [
     (choice(["yes", "no"]), "yesterday"),
     (number, "no idea"),
     (number, "-"),
+    (number, "1/0"),
+    (number, "9" * 5000),
     (first_line, " \n "),
     (whole, ""),
     (regex("x(y)?"), "x"),
@@ -65,6 +81,8 @@ BAD: list[tuple[Callable[[str], object], str]] = [
     (json_field("answer"), '{"reply": 3}'),
     (json_field("answer"), '{"answer": 3'),
     (json_field("answer"), "no json"),
+    (json_field("answer"), '{"answer": ' + "[" * 20_000),
+    (json_field("answer"), '{"answer": 1e9999999999999999999}'),
 ]
 
 
@@ -103,6 +121,7 @@ def test_parsers_that_cannot_work_are_refused_where_they_are_made() -> None:
         ({"x", "Y"}, frozenset(["y", "X"])),
         (float("inf"), Decimal("Infinity")),
         (True, 1),
+        (Decimal("1e99999999"), Decimal("10e99999998")),
     ],
 )
 def test_answers_that_say_the_same_are_the_same(one: object, other: object) -> None:
@@ -119,10 +138,11 @@ def test_answers_that_say_something_else_are_not(one: object, other: object) -> 
 
 def test_an_answer_that_cannot_be_counted_is_refused_with_what_to_do() -> None:
     with pytest.raises(TypeError, match="equivalence="):
-        verbatim([1])
+        verbatim([bytearray()])
     with pytest.raises(TypeError, match="equivalence="):
         canonical({"a": bytearray()})
     assert verbatim("A") != verbatim("a")
+    assert verbatim([1, "A"]) == verbatim([1.0, "A"]) != verbatim([1, "a"])
     assert canonical(b"x") == b"x"
 
 
@@ -134,6 +154,15 @@ def test_options_that_are_none_are_refused() -> None:
     for options in (5, [1, 2]):
         with pytest.raises(ValueError, match="give the options"):
             choice(options)  # type: ignore[arg-type]  # that is what is tested
+
+
+def test_a_number_of_any_size_is_counted_at_once() -> None:
+    huge = [number("1e99999999"), json_field("x")('{"x": 1e99999999}'), number("1e-99999999"), 10, Fraction(1, 3)]
+    assert len({canonical(each) for each in huge}) == 4
+
+
+def test_a_whole_number_is_an_int() -> None:
+    assert [repr(number(text)) for text in ("1,234", "-3", "3.0")] == ["1234", "-3", "Decimal('3.0')"]
 
 
 class Thing:

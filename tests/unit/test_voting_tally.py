@@ -192,5 +192,7 @@ def test_rules_of_nonsense_are_refused() -> None:
     for usd in (float("nan"), "much"):
         with pytest.raises(ValueError, match="an amount of money is a number, more than 0"):
             Budget(usd=usd)
+    with pytest.raises(TypeError, match="stop=3 must be a rule"):
+        BetaStop() | 3  # type: ignore[operator]  # that is what is tested
     with pytest.raises(ValueError, match="a confidence lies between"):
         BetaStop("high")  # type: ignore[arg-type]  # that is what is tested

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
+import time
 
 import pytest
 
@@ -28,6 +30,25 @@ def test_a_latch_lets_all_go_who_wait_and_who_come_later() -> None:
 
 def test_a_latch_that_nobody_sets_is_waited_for_only_so_long() -> None:
     assert Latch().wait(0.0) is False
+
+
+def test_a_signal_that_another_thread_was_given_is_handled_while_a_latch_is_waited_for() -> None:
+    heard: list[int] = []
+    latch, before = Latch(), signal.signal(signal.SIGUSR1, lambda number, _: (heard.append(number), latch.set()))
+
+    def strike() -> None:
+        while not latch._waiting:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    struck = threading.Thread(target=strike)
+    struck.start()
+    try:
+        assert latch.wait() and latch.wait(1000)
+        struck.join()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1]
 
 
 def test_a_mailbox_resolves_futures_from_other_threads_and_from_its_own() -> None:

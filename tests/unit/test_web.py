@@ -125,7 +125,7 @@ def made(request: pytest.FixtureRequest, tokens: Tokens | None = None, **options
 def client_of(service: Service, token: str | None = None) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {SECRETS[token]}"} if token else {}
     transport = httpx.ASGITransport(application(service))
-    return httpx.AsyncClient(transport=transport, base_url="http://here", headers=headers)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
 
 
 @pytest.fixture
@@ -481,7 +481,36 @@ async def test_runs_of_other_tokens_are_not_there(request: pytest.FixtureRequest
 async def test_a_page_of_another_site_may_not_ask_where_no_token_is_needed(client: httpx.AsyncClient) -> None:
     body = {"order": {"item": "a"}}
     assert (await client.post("/flows/buy", json=body, headers={"Origin": "http://evil"})).status_code == 403
-    assert (await client.post("/flows/buy", json=body, headers={"Origin": "http://here"})).status_code == 200
+    assert (await client.post("/flows/buy", json=body, headers={"Origin": "http://localhost"})).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "["])
+async def test_without_tokens_a_name_that_anybody_can_give_to_this_machine_is_not_its(
+    client: httpx.AsyncClient, host: str
+) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    for method, path in [("POST", "/flows/buy"), ("POST", "/runs/x/cancel"), ("GET", "/runs"), ("GET", "/runs/x")]:
+        answer = await client.request(method, path, headers=headers)
+        assert answer.status_code == 403, path
+        assert "this is localhost: serve with tokens" in problem(answer)["detail"]
+    assert "buy" not in (await client.get("/", headers=headers)).text
+    assert (await client.get("/health", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost:3000", "127.0.0.1", "[::1]:8000", "10.0.0.7:80"])
+async def test_without_tokens_this_machine_is_asked_by_its_names(client: httpx.AsyncClient, host: str) -> None:
+    assert (await client.get("/runs", headers={"Host": host, "Origin": f"http://{host}"})).status_code == 200
+    assert "buy" in (await client.get("/", headers={"Host": host})).text
+
+
+async def test_behind_something_that_asks_who_it_is_every_name_is_good(request: pytest.FixtureRequest) -> None:
+    async with client_of(made(request, any_host=True)) as client:
+        assert (await client.get("/runs", headers={"Host": "flows.example"})).status_code == 200
+
+
+async def test_with_tokens_every_name_is_good(request: pytest.FixtureRequest) -> None:
+    async with client_of(made(request, Tokens(SECRETS)), "alice") as client:
+        assert (await client.get("/runs", headers={"Host": "flows.example"})).status_code == 200
 
 
 def test_tokens_are_lines_of_names_and_secrets() -> None:

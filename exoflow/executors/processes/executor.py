@@ -192,6 +192,8 @@ class ProcessExecutor:
         """Run one attempt; the worker for the next one, if there still is one."""
         try:
             for _ in range(_STARTS):
+                if self._live.get(entry.key) is not entry:  # a new worker would be for nothing
+                    return worker
                 if worker is None or worker.is_dead():
                     worker = self._replaced(worker, entry.place)
                 if worker is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,14 +21,18 @@ from exoflow.errors import CallFailed, CallRefused, Unanswered
 from exoflow.llm.calls import endpoint
 from exoflow.llm.calls.answer import Answer, bill_of
 from exoflow.llm.calls.calling import answer_of
-from exoflow.llm.calls.failures import Failed, failed_with
+from exoflow.llm.calls.failures import EXCERPT, Failed, failed_with
+from exoflow.llm.calls.forms import check_findable
 from exoflow.llm.calls.how import How, Model
 from exoflow.llm.calls.question import Messages, Question
-from exoflow.llm.calls.reading import Unreadable, whole
+from exoflow.llm.calls.reading import Unreadable, mapping, whole
 from exoflow.llm.calls.recorded import own_labels
 from exoflow.llm.calls.retrying import Retries
+from exoflow.options import number as check_number
 from exoflow.paid import Bill, dispatching, may_be_paid_twice, paid_task, tell_bill
 from exoflow.refs import Ref
+
+logger = logging.getLogger(__name__)
 
 MARK = "exoflow_call"
 """In a batch's metadata: whose it is, so that it is found again if its id was lost."""
@@ -61,6 +66,12 @@ def begun(
     """As ``LLM.batch``."""
     if (messages is None) == (prompts is None):
         raise TypeError("give a list of chats, or prompt=[...] of plain prompts, and not both")
+    if isinstance(messages, str) or isinstance(prompts, str):
+        raise TypeError(f"llm.batch({messages or prompts!r}) would ask each letter: give a list of texts")
+    if not isinstance(window, str):
+        raise TypeError(f"window={window!r} must be text, as '24h'")
+    check_number("poll_s", poll_s)
+    check_findable(params.get("response_format"))
     questions = [Question.of(chat, None, params) for chat in messages or ()]
     questions += [Question.of(None, text, params) for text in prompts or ()]
     if not 1 <= len(questions) <= BATCH_MAX:
@@ -83,7 +94,7 @@ async def submitted(llm: Model, questions: Sequence[Question], window: str) -> S
         await dispatching()
         found = await service.create(wanted, mark)
     tell_bill(Bill())  # that of its results is the batch's
-    return Submitted(str(found["id"]), mark)
+    return Submitted(_id_of(found), mark)
 
 
 @paid_task(name="batch-results", version="1")
@@ -128,7 +139,7 @@ def _result(how: How, question: Question, line: Json | None, batch: Submitted, s
     where = f"{how.endpoint}/batches/{batch.id}"
     if line is None:
         return _named(Unanswered(f"{where}: there is no answer to this one; the batch is {state.get('status')}"), None)
-    response = line.get("response") or {}
+    response = mapping(line.get("response"))
     status, body = response.get("status_code"), response.get("body")
     if status != 200:
         text = json.dumps(line.get("error") or body or {})
@@ -142,9 +153,8 @@ def _result(how: How, question: Question, line: Json | None, batch: Submitted, s
 
 def _failed(how: How, batch: Submitted, state: Json) -> CallFailed:
     """Of a batch that has no results at all."""
-    errors = (state.get("errors") or {}).get("data") or []
-    said = "; ".join(str(each.get("message")) for each in errors if isinstance(each, dict))
-    where, why = f"{how.endpoint}/batches/{batch.id}", said or "it does not say why"
+    said = "; ".join(str(each.get("message")) for each in _objects(mapping(state.get("errors")).get("data")))
+    where, why = f"{how.endpoint}/batches/{batch.id}", said or state.get("errors") or "it does not say why"
     return _named(CallRefused(f"{where} has no results, it is {state.get('status')}: {why}"), None)
 
 
@@ -164,13 +174,13 @@ class _Service:
         after = ""
         while True:
             page = await self.ask(f"/batches?limit=100{after}")
-            for batch in page.get("data", ()):
-                if (batch.get("metadata") or {}).get(MARK) == mark:
-                    found: Json = batch
-                    return found
-            if not page.get("has_more") or not page.get("data"):
+            batches = _objects(page.get("data"))
+            for batch in batches:
+                if mapping(batch.get("metadata")).get(MARK) == mark:
+                    return batch
+            if not page.get("has_more") or not batches:
                 return None
-            after = f"&after={page['data'][-1]['id']}"
+            after = f"&after={batches[-1].get('id')}"
 
     async def create(self, wanted: Json, mark: str) -> Json:
         """A batch; where a try was lost on its way, it is looked for first."""
@@ -178,7 +188,9 @@ class _Service:
 
         async def once() -> Json:
             found = await self.find(mark) if retries.lost else None
-            return found or await self._once("POST", url, wanted, mark)
+            found = found or await self._once("POST", url, wanted, mark)
+            _id_of(found)
+            return found
 
         return await retries.answered(once)
 
@@ -193,10 +205,11 @@ class _Service:
 
         url = f"{self._how.endpoint}/files"
         headers = {name: value for name, value in self._how.headers().items() if name != "Content-Type"}
-        said = await Retries(self._how, url).answered(
-            lambda: endpoint.requested("POST", url, headers, self._how.timeout_s, form())
-        )
-        return str(json.loads(said)["id"])
+
+        async def once() -> str:
+            return _id_of(_object(await endpoint.requested("POST", url, headers, self._how.timeout_s, form())))
+
+        return await Retries(self._how, url).answered(once)
 
     async def ask(self, path: str) -> Json:
         """How something is."""
@@ -206,14 +219,7 @@ class _Service:
     async def _once(self, method: str, url: str, wanted: Json | None = None, key: str = "") -> Json:
         headers = self._how.headers() | (endpoint.key_header(key) if key else {})
         body = None if wanted is None else endpoint.body_of(wanted)
-        said = await endpoint.requested(method, url, headers, self._how.timeout_s, body)
-        try:
-            found = json.loads(said)
-        except ValueError as error:
-            raise Failed(f"gave an answer that cannot be read: {error}", status=200, sent=True) from error
-        if not isinstance(found, dict):
-            raise Failed("gave an answer that cannot be read", status=200, sent=True)
-        return found
+        return _object(await endpoint.requested(method, url, headers, self._how.timeout_s, body))
 
     async def lines(self, file: str) -> list[Json]:
         """Of a file."""
@@ -225,8 +231,35 @@ class _Service:
 
 
 def _parsed(said: bytes) -> Iterator[Json]:
+    """Its lines; one that cannot be read leaves the others as they are."""
     for line in said.splitlines():
-        if line.strip():
-            found = json.loads(line)
-            if isinstance(found, dict) and isinstance(found.get("custom_id"), str):
-                yield found
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line.decode("utf-8", "replace"))
+        except (ValueError, RecursionError) as error:
+            logger.warning("a line of a batch's results cannot be read, and whose it is nobody knows: %s", error)
+            continue
+        if isinstance(mapping(found).get("custom_id"), str):
+            yield found
+
+
+def _object(said: bytes) -> Json:
+    try:
+        found = json.loads(said)
+    except (ValueError, RecursionError) as error:
+        raise Failed(f"gave an answer that cannot be read: {error}", status=200, sent=True) from error
+    if not isinstance(found, dict):
+        raise Failed("gave an answer that cannot be read", status=200, sent=True)
+    return found
+
+
+def _objects(found: object) -> list[Json]:
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _id_of(made: Json) -> str:
+    """Of what was made; another try would make one more, and say no more of it."""
+    if not isinstance(made.get("id"), str | int):
+        raise Failed("gave an answer that names no id", status=200, body=str(made)[:EXCERPT], again=False, sent=True)
+    return str(made["id"])

@@ -14,7 +14,7 @@ from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.how import Call, CallOptions, How
 from exoflow.llm.calls.in_flight import flights_of
 from exoflow.llm.calls.question import Question
-from exoflow.llm.calls.reading import Pieces, Reading
+from exoflow.llm.calls.reading import Reading
 from exoflow.llm.calls.retrying import Retries
 from exoflow.llm.calls.usage import usage_of
 from exoflow.llm.engine.request import Usage
@@ -166,12 +166,12 @@ class _Tries:
             return await endpoint.asked(*arguments)
         return await endpoint.streamed(*arguments, self._piece)
 
-    def _piece(self, pieces: Pieces) -> None:
-        if pieces.count > self._told:
-            self._turn.charge(pieces.count - self._told)
-            self._told = pieces.count
+    def _piece(self, text: str, count: int) -> None:
+        if count > self._told:
+            self._turn.charge(count - self._told)
+            self._told = count
         if self._listener is not None:
-            self._listener.hears(pieces.text)
+            self._listener.hears(text)
 
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Pace, asyncio.Lock]] = WeakKeyDictionary()

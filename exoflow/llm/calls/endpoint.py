@@ -38,17 +38,16 @@ async def asked(url: str, body: bytes, headers: Mapping[str, str], timeout_s: fl
         Failed: there is none.
     """
     async with _posted(url, body, headers, timeout_s) as response:
-        data = await response.read()
-    try:
-        return whole(_json(data))
-    except (Unreadable, ValueError, RecursionError) as error:
-        raise _unreadable(error, data) from error
+        return _whole(await response.read())
 
 
 async def streamed(
-    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, on_piece: Callable[[Pieces], None]
+    url: str, body: bytes, headers: Mapping[str, str], timeout_s: float, on_piece: Callable[[str, int], None]
 ) -> Reading:
-    """An answer that is told of piece by piece.
+    """An answer that is told of piece by piece; where the endpoint streams none, as a whole.
+
+    Args:
+        on_piece: Is told all of the text so far, and of how many pieces it is.
 
     Raises:
         Failed: it did not come, or not to its end.
@@ -56,13 +55,19 @@ async def streamed(
     pieces = Pieces()
     try:
         async with _posted(url, body, headers, timeout_s) as response:
-            async for data in _events(response.content):
+            begun = await response.content.readany()
+            if begun.lstrip().startswith(b"{"):  # no event begins so
+                reading = _whole(begun + await response.content.read())
+                if reading.text:
+                    on_piece(reading.text, 1)
+                return reading
+            async for data in _events(begun, response.content):
                 try:
                     text = pieces.add(_json(data))
                 except (Unreadable, ValueError, RecursionError) as error:
                     raise _unreadable(error, data) from error
                 if text:
-                    on_piece(pieces)
+                    on_piece(pieces.text, pieces.count)
     except Failed as failed:
         if not pieces.has_ended:
             raise
@@ -114,19 +119,28 @@ async def _sent(
         raise Failed(f"broke the connection off ({type(error).__name__}: {error})", sent=True) from error
 
 
-async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _events(begun: bytes, content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """The data of server-sent events, to ``[DONE]`` or the end; lines may be as long as they like."""
-    rest = b""
-    async for chunk in content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
+    rest, more = begun, begun
+    while more:
+        *lines, rest = rest.split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 data = line[5:].strip()
                 if data == b"[DONE]":
                     return
                 yield data
+        more = await content.readany()
+        rest += more
     if rest.startswith(b"data:") and rest[5:].strip() != b"[DONE]":
         yield rest[5:].strip()
+
+
+def _whole(data: bytes) -> Reading:
+    try:
+        return whole(_json(data))
+    except (Unreadable, ValueError, RecursionError) as error:
+        raise _unreadable(error, data) from error
 
 
 def _json(data: bytes) -> object:

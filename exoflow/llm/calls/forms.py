@@ -42,25 +42,52 @@ def response_format_of(form: object) -> Mapping[str, object]:
     )
 
 
+def check_findable(form: object) -> None:
+    """Of what stands in the arguments of a recorded call.
+
+    Raises:
+        TypeError: it is a dataclass of a function: what msgspec keeps in it cannot be pickled, nor is it found by name.
+    """
+    if isinstance(form, type) and dataclasses.is_dataclass(form) and "<locals>" in form.__qualname__:
+        raise TypeError(
+            f"response_format={form.__qualname__}: a recorded call needs a class that is found again by its name: "
+            "define it at the top of a module, outside of any function"
+        )
+
+
 def parsed(text: str, form: object, finish_reason: str, refusal: str | None) -> Any:
     """The text as the form.
 
     Raises:
         WrongForm: it is not that; the message says where.
     """
-    if form is None or isinstance(form, Mapping) and form.get("type") in ("text", "grammar"):
+    if not is_parsed(form):
         return None
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise _wrong(text, f"it is no JSON ({error}){_why(finish_reason, refusal)}") from error
+    except (ValueError, RecursionError) as error:
+        raise _wrong(text, f"it is no JSON ({error}){told_why(finish_reason, refusal)}") from error
     try:
-        if isinstance(form, Mapping):
-            _check(data, form)
-            return data
-        return converted(data, form)
-    except ValueError as error:
+        return in_form(data, form)
+    except (ValueError, RecursionError) as error:
         raise _wrong(text, str(error)) from error
+
+
+def is_parsed(form: object) -> bool:
+    """Whether an answer in this form is more than its text."""
+    return form is not None and not (isinstance(form, Mapping) and form.get("type") in ("text", "grammar"))
+
+
+def in_form(data: object, form: object) -> Any:
+    """What JSON has said, as the form.
+
+    Raises:
+        ValueError: it is not that; the message says where.
+    """
+    if isinstance(form, Mapping):
+        _check(data, form)
+        return data
+    return converted(data, form)
 
 
 def _schema_in(form: Mapping[Any, Any]) -> object:
@@ -155,7 +182,8 @@ def _wrong(text: str, why: str) -> WrongForm:
     return error
 
 
-def _why(finish_reason: str, refusal: str | None) -> str:
+def told_why(finish_reason: str, refusal: str | None) -> str:
+    """Why the text is not what was wanted, where the endpoint tells, to stand behind what was found."""
     if refusal:
         return f": the model refused, {refusal!r}"
     return ": max_tokens cut it off, give more" if finish_reason == "length" else ""

@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 BACKOFF = Backoff(initial_s=0.5)
 _here: WeakValueDictionary[str, How] = WeakValueDictionary()
 """By token: what was described in this process, and what came from elsewhere."""
-_secrets: dict[str, dict[str | None, Secrets]] = {}
-"""By endpoint and key."""
+_secrets: dict[str, dict[Secrets, str]] = {}
+"""By endpoint, all that this program has given, and the names by which its own descriptions refer to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Secrets:
         raise TypeError("a key is not to be pickled")
 
 
-def check_parts(prices: object, scheduler: object, api_key: object, headers: object) -> None:
+def check_parts(prices: object, scheduler: object, api_key: object, api_key_env: object, headers: object) -> None:
     """Refuse what would be found out at the first call only. It shows no key.
 
     Raises:
@@ -49,8 +49,10 @@ def check_parts(prices: object, scheduler: object, api_key: object, headers: obj
     """
     if prices is not None and not isinstance(prices, Prices):
         raise TypeError(f"prices={prices!r}: give Prices(usd_per_million_in=..., usd_per_million_out=...)")
-    if scheduler is not None and not hasattr(scheduler, "admit"):
+    if scheduler is not None and (isinstance(scheduler, type) or not hasattr(scheduler, "admit")):
         raise TypeError(f"scheduler={scheduler!r}: give a FairScheduler(...)")
+    if not isinstance(api_key_env, str):
+        raise TypeError(f'api_key_env={api_key_env!r} must be the name of an environment variable; "" is none')
     if headers is not None and not isinstance(headers, Mapping):
         raise TypeError("headers= must be a mapping of text to text")
     for name, value in (("api_key", api_key), *(headers or {}).items()):
@@ -81,25 +83,25 @@ class How:
     backoff: Backoff = BACKOFF
     max_in_flight: int = 64
     secrets: Secrets | None = None
-    lacks_secrets: bool = False
-    """They were given as arguments, in another process."""
+    lacks_secrets: str = ""
+    """By this name they were given as arguments, in this process or another one."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
         _here[self.token] = self
         if self.secrets is not None:
-            _secrets.setdefault(self.endpoint, {})[self.secrets.api_key] = self.secrets
+            _secrets.setdefault(self.endpoint, {}).setdefault(self.secrets, uuid.uuid4().hex)
 
     def __reduce__(self) -> tuple[Any, ...]:
         described = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "secrets"}
-        described["lacks_secrets"] = self.secrets is not None or self.lacks_secrets
+        if self.secrets is not None:
+            described["lacks_secrets"] = _secrets[self.endpoint][self.secrets]
         return _again, (self.token, described)
 
     @property
     def pace(self) -> Pace:
-        """What the endpoint takes in a minute; one for all that describe it alike in this process."""
-        key = self.secrets.api_key if self.secrets is not None else self.api_key_env
-        return Pace.of((self.endpoint, key), self.rpm, self.tpm)
+        """What the endpoint takes in a minute; one for all that have its key and describe it alike in this process."""
+        return Pace.of((self.endpoint, self._key(self._given())), self.rpm, self.tpm)
 
     def headers(self) -> dict[str, str]:
         """With the key, where there is one.
@@ -107,21 +109,33 @@ class How:
         Raises:
             CallRefused: it was given as an argument in another process, and is not at hand in this one.
         """
-        secrets = self._found() if self.lacks_secrets else self.secrets
-        key = (secrets.api_key if secrets is not None else None) or os.environ.get(self.api_key_env)
+        secrets = self._given()
+        key = self._key(secrets)
         authorised = {"Authorization": f"Bearer {key}"} if key else {}
         return {"Content-Type": "application/json", **authorised, **dict(secrets.headers if secrets else ())}
 
+    def _key(self, secrets: Secrets | None) -> str | None:
+        return (secrets.api_key if secrets is not None else None) or os.environ.get(self.api_key_env)
+
+    def _given(self) -> Secrets | None:
+        return self._found() if self.lacks_secrets else self.secrets
+
     def _found(self) -> Secrets | None:
         """Of the same endpoint: a description that was read from a store has none, but the program gives them again."""
-        found = _secrets.get(self.endpoint, {})
-        if len(found) > 1 or not found and self.api_key_env not in os.environ:
-            raise CallRefused(
-                f"{self.endpoint}: this LLM was read from a store, where keys are not kept, and the program has given "
-                f"{len(found) or 'none'} for this endpoint. Write LLM(..., api_key=...) in the program that resumes, "
-                f"or put the key into an environment variable: api_key_env='NAME'"
-            )
-        return next(iter(found.values()), None)
+        given = _secrets.get(self.endpoint, {})
+        found = [secrets for secrets, name in given.items() if name == self.lacks_secrets] or list(given)
+        if len(found) == 1 or not found and self.api_key_env in os.environ:
+            return next(iter(found), None)
+        advice = (
+            "Describe only the right one, LLM(..., api_key=..., headers=...), in the program that resumes"
+            if found
+            else "Write LLM(..., api_key=...) in the program that resumes, or put the key into an environment "
+            "variable: api_key_env='NAME'"
+        )
+        raise CallRefused(
+            f"{self.endpoint}: this LLM was read from a store, where keys and headers are not kept, and the program "
+            f"has given {len(found) or 'none'} for this endpoint. {advice}"
+        )
 
 
 def _again(token: str, described: Mapping[str, Any]) -> How:

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from exoflow.attempts import current_attempt
-from exoflow.declaration import key_text
-from exoflow.driver.body import Body, current_body
+from exoflow.context import calling_body
+from exoflow.driver.body import Body
 from exoflow.driver.loops import waited
 from exoflow.driver.spec import Backoff, TaskSpec
 from exoflow.errors import CallFailed
@@ -22,6 +21,7 @@ from exoflow.llm.calls.prices import Prices
 from exoflow.llm.calls.question import Messages, Question, check_asked, check_params
 from exoflow.llm.calls.recorded import asked, called, unrecorded
 from exoflow.llm.durable import EngineSpec
+from exoflow.naming import key_text
 from exoflow.options import check_backoff, check_run_options, count, number
 from exoflow.paid import labels as labels_of_run
 from exoflow.refs import Ref, Refs
@@ -102,6 +102,8 @@ class LLM(_Described):
         count("retries", retries)
         if count("max_in_flight", max_in_flight) < 1:
             raise ValueError("max_in_flight=0: nothing would ever be called")
+        if model is not None and not isinstance(model, str):
+            raise TypeError(f"model={model!r} must be text: the name by which the endpoint knows it")
         engine = None
         if isinstance(endpoint, str):
             address = address_of(endpoint)
@@ -111,7 +113,7 @@ class LLM(_Described):
             engine, address = engine_of(endpoint)
             if scheduler is not None:
                 raise TypeError("LLM(engine, scheduler=...): an engine has a queue of its own, Engine(..., queue=...)")
-        check_parts(prices, scheduler, api_key, headers)
+        check_parts(prices, scheduler, api_key, api_key_env, headers)
         secrets = None
         if api_key is not None or headers:
             secrets = Secrets(api_key, tuple((headers or {}).items()))
@@ -175,7 +177,7 @@ class LLM(_Described):
             CallFailed: there is no answer.
             BudgetExceeded, Overloaded: the scheduler refuses it.
         """
-        body = _body()
+        body = calling_body()
         params = {**self.how.params, **params}
         if body is None:
             answer = asked(self, Question.of(messages, prompt, params), unrecorded(), None)
@@ -193,7 +195,7 @@ class LLM(_Described):
         """In a flow: ask, and go on."""
         params = {**self.how.params, **params}
         check_asked(messages, prompt, params)
-        return noted(self._task().submit(self._in(_body()), messages, prompt, params, self._adapter()))
+        return noted(self._task().submit(self._in(calling_body()), messages, prompt, params, self._adapter()))
 
     def map(
         self,
@@ -215,7 +217,7 @@ class LLM(_Described):
         for one in each:
             check_asked(*one, params)
         chats, prompts = [chat for chat, _ in each], [text for _, text in each]
-        llm, adapter = self._in(_body()), self._adapter() if each else None
+        llm, adapter = self._in(calling_body()), self._adapter() if each else None
         refs = self._task().map(repeat(llm), chats, prompts, repeat(params), repeat(adapter))
         for ref in refs:
             noted(ref)
@@ -249,7 +251,7 @@ class LLM(_Described):
             raise TypeError("llm.batch(...): an engine has no batches; llm.map(...) fills its own")
         if self.how.scheduler is not None:
             raise TypeError("llm.batch(...) goes past a scheduler and its budgets: use an LLM without one")
-        llm, params = self._in(_body()), {**self.how.params, **params}
+        llm, params = self._in(calling_body()), {**self.how.params, **params}
         return begun(llm, messages, prompt, params, window=window, poll_s=poll_s, key=self.call.key)
 
     def stream(self, messages: Messages | None = None, /, *, prompt: str | None = None, **params: Any) -> Stream:
@@ -259,7 +261,7 @@ class LLM(_Described):
         """
         from exoflow.llm.calls.streaming import Stream
 
-        if _body() is not None:
+        if calling_body() is not None:
             raise RuntimeError(
                 "llm.stream(...) in a flow would not be recorded: llm.options(on_text=...)(...) is one recorded call, "
                 "which tells its text as it comes"
@@ -290,14 +292,9 @@ class LLM(_Described):
     def _adapter(self) -> Any:
         """What stands for an engine's adapter in a flow: its content is looked up once, and recorded."""
         engine = self.how.engine
-        if engine is None or self.model == self.endpoint or _body() is None:
+        if engine is None or self.model == self.endpoint or calling_body() is None:
             return None
         return engine.adapter_ref(self.model)
 
     def __repr__(self) -> str:
         return f"LLM({self.endpoint!r}, model={self.model!r})"
-
-
-def _body() -> Body | None:
-    """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
-    return None if current_attempt() is not None else current_body()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from exoflow.llm.calls.forms import response_format_of
+from exoflow.llm.calls.forms import check_findable, response_format_of
 from exoflow.refs import Ref
 
 Messages = str | Sequence[Mapping[str, Any]]
@@ -53,6 +54,8 @@ def check_params(params: Mapping[str, object]) -> None:
                 raise TypeError(f"{name}={value!r} must be a whole number")
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name}={value} must be a finite number")
     if params.get("response_format") is not None:
         response_format_of(params["response_format"])
 
@@ -157,6 +160,7 @@ def check_asked(messages: object, prompt: object, params: Mapping[str, Any]) -> 
         TypeError, ValueError: as ``Question.of``.
     """
     check_params(params)
+    check_findable(params.get("response_format"))
     if (messages is None) == (prompt is None):
         raise TypeError("give messages for a chat, or prompt='...' for a plain completion, and not both")
     if prompt is not None and not isinstance(prompt, str | Ref):

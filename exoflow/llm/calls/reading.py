@@ -46,10 +46,10 @@ def whole(data: object) -> Reading:
     choice = _choice(data)
     if choice is None:
         raise Unreadable("it has no choices")
-    message = _mapping(choice.get("message"))
+    message = mapping(choice.get("message"))
     if not message and "text" not in choice:
         raise Unreadable("its choice has neither message nor text")
-    fields, unread = _mapping(data), set[str]()
+    fields, unread = mapping(data), set[str]()
     reading = Reading(
         _content(message.get("content") if message else choice.get("text"), unread),
         tuple(_tool_call(call) for call in _calls(message, unread)),
@@ -81,7 +81,7 @@ class Pieces:
         Raises:
             Unreadable: it is an error.
         """
-        fields, reading = _mapping(data), self._reading
+        fields, reading = mapping(data), self._reading
         if fields.get("error"):
             raise Unreadable(f"it broke off with {fields['error']!r}")
         reading.usage = fields.get("usage") or reading.usage
@@ -89,7 +89,7 @@ class Pieces:
         choice = _choice(data)
         if choice is None:
             return ""
-        delta = _mapping(choice.get("delta"))
+        delta = mapping(choice.get("delta"))
         text = _content(delta.get("content") if delta else choice.get("text"), self._unread)
         if text:
             self.count += 1
@@ -102,7 +102,7 @@ class Pieces:
         return text
 
     def _add_call(self, call: Mapping[str, Any]) -> None:
-        index, function = call.get("index"), _mapping(call.get("function"))
+        index, function = call.get("index"), mapping(call.get("function"))
         parts = self._calls.setdefault(index if isinstance(index, int) else 0, ["", "", ""])
         for place, part in enumerate((call.get("id"), function.get("name"), function.get("arguments"))):
             parts[place] += _text_or_json(part)
@@ -145,11 +145,12 @@ def _kept(reading: Reading, unread: set[str]) -> Reading:
 
 
 def _choice(data: object) -> Mapping[str, Any] | None:
-    choices = _mapping(data).get("choices")
-    return _mapping(choices[0]) if isinstance(choices, list) and choices else None
+    choices = mapping(data).get("choices")
+    return mapping(choices[0]) if isinstance(choices, list) and choices else None
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
+    """It, if it is a JSON object; else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
@@ -173,10 +174,10 @@ def _content(found: object, unread: set[str]) -> str:
         return ""
     texts = []
     for part in found:
-        text = part if isinstance(part, str) else _text(_mapping(part).get("text"))
+        text = part if isinstance(part, str) else _text(mapping(part).get("text"))
         if text is not None:
             texts.append(text)
-        elif _mapping(part).get("type", "text") == "text":
+        elif mapping(part).get("type", "text") == "text":
             unread.add("content")
     return "".join(texts)
 
@@ -190,7 +191,7 @@ def _calls(message: Mapping[str, Any], unread: set[str]) -> list[Mapping[str, An
 
 
 def _tool_call(call: Mapping[str, Any]) -> ToolCall:
-    function = _mapping(call.get("function"))
+    function = mapping(call.get("function"))
     return ToolCall(*map(_text_or_json, (call.get("id"), function.get("name"), function.get("arguments"))))
 
 
@@ -204,7 +205,7 @@ def _logprobs(found: object, unread: set[str]) -> tuple[TokenLogprob, ...] | Non
 
 
 def _told_logprobs(found: object) -> tuple[TokenLogprob, ...] | None:
-    fields = _mapping(found)
+    fields = mapping(found)
     content = fields.get("content")
     if isinstance(content, list):
         return tuple(

@@ -43,7 +43,7 @@ async def called(
     except CallFailed as error:
         tell_bill(Bill(maybe_rebilled=error.maybe_billed or call.was_dispatched))
         raise
-    tell_bill(replace(bill_of(answer), labels=own_labels(llm)))
+    tell_bill(replace(bill_of(answer), labels=own_labels(llm), charged=llm.how.engine is None))
     return answer
 
 
@@ -68,8 +68,11 @@ def _tell_what_was_spent(scheduler: FairScheduler, run: str) -> None:
     _told[key] = bills
     of_run = labels()
     for call, bill in bills.items():
+        if not bill.charged:
+            continue
         usage = Usage(bill.input_tokens, bill.output_tokens, bill.cached_tokens)
-        scheduler.fold(run, call, {**of_run, **dict(bill.labels)}, usage, bill.nano_usd)
+        if bill.nano_usd or usage != Usage(0, 0):  # one that failed is made again: it is not settled yet
+            scheduler.fold(run, call, {**of_run, **dict(bill.labels)}, usage, bill.nano_usd)
 
 
 async def asked(llm: Model | LLM, question: Question, call: Call, adapter: AdapterRef | None = None) -> Answer:

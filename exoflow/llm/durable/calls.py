@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, cast
 from exoflow.llm.durable.host import Named, Prompted
 from exoflow.llm.durable.seats import seat_of
 from exoflow.llm.engine.prompts import Prompt
-from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams
+from exoflow.llm.engine.request import AdapterRef, Output, SamplingParams, used_by
+from exoflow.model import Bill
+from exoflow.paid import tell_bill
 from exoflow.tasks import task
 
 if TYPE_CHECKING:
@@ -28,4 +30,7 @@ async def generated(
     """The answers to one prompt. Many of these calls are in the engine's batches together."""
     seat = await seat_of(engine.how.setup)
     path = engine.how.path(adapter.name) if adapter else None
-    return cast("list[Output]", await seat.answer(Prompted(prompt, params, adapter, path)))
+    outputs = cast("list[Output]", await seat.answer(Prompted(prompt, params, adapter, path)))
+    used = used_by(outputs)
+    tell_bill(Bill(used.prompt_tokens, used.completion_tokens, used.cached_tokens, charged=False))
+    return outputs

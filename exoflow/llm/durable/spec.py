@@ -12,8 +12,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from exoflow.attempts import current_attempt
-from exoflow.driver.body import Body, current_body
+from exoflow.context import calling_body
 from exoflow.driver.spec import TaskSpec
 from exoflow.errors import AdapterError
 from exoflow.llm.durable.calls import generated, looked_up
@@ -162,7 +161,7 @@ class EngineSpec:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> list[Output]:
@@ -174,7 +173,7 @@ class EngineSpec:
         """
         asked, adapters = _each(prompts, adapter)
         params = params_of(params)
-        body = _body()
+        body = calling_body()
         if body is None:
             if asyncio._get_running_loop() is not None:
                 raise RuntimeError("on an event loop, outside of a flow: await asyncio.to_thread(engine.generate, ...)")
@@ -187,7 +186,7 @@ class EngineSpec:
         return [output for answers in self._map(asked, params, adapters).result() for output in answers]
 
     def submit(
-        self, prompt: Prompt, params: SamplingParams | None = None, adapter: str | None = None
+        self, prompt: Prompt | Ref[Prompt], params: SamplingParams | None = None, adapter: str | None = None
     ) -> Ref[list[Output]]:
         """In a flow: ask, and go on; ``params.n`` answers will come."""
         [asked], [name] = _each([prompt], adapter)
@@ -195,7 +194,7 @@ class EngineSpec:
 
     def map(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> Refs[list[Output]]:
@@ -218,7 +217,7 @@ class EngineSpec:
         """In a flow, what stands for the adapter in its calls: its content is looked up once, and recorded."""
         if name is None:
             return None
-        body = _body()
+        body = calling_body()
         path = self.how.path(name)
         if body is None:
             raise RuntimeError(
@@ -258,13 +257,6 @@ def _by_name(adapters: Mapping[str, str | os.PathLike[str]] | None) -> dict[str,
     return {name: os.fspath(path) for name, path in (adapters or {}).items()}
 
 
-def _body() -> Body | None:
-    """The flow's body that calls; in a task there is none, though one on an event loop has its context."""
-    return None if current_attempt() is not None else current_body()
-
-
-def _each(
-    prompts: Prompt | Sequence[Prompt], adapter: str | Sequence[str | None] | None
-) -> tuple[list[Prompt], list[str | None]]:
+def _each(prompts: object, adapter: str | Sequence[str | None] | None) -> tuple[list[Prompt], list[str | None]]:
     asked = prompts_of(prompts, later=(Ref,))
     return asked, one_for_each(adapter, len(asked))

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from exoflow.llm.engine.scheduler import Chunk
+from exoflow.llm.engine.plan import Chunk
 
 TILE = 16
 """Rows that the adapter kernels work on together; all of one adapter. Fixed, so that a row's sum never depends on its

@@ -98,3 +98,7 @@ class EngineConfig:
             raise ValueError(f"group_by={self.group_by!r}: it is a tuple of names of labels, as ('tenant', 'user')")
         if not self.slo_s > 0:
             raise ValueError(f"slo_s={self.slo_s}: it must be positive")
+
+    def pages_for(self, tokens: int) -> int:
+        """Pages of the KV of so many tokens."""
+        return -(-tokens // self.block)

@@ -6,24 +6,26 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from exoflow.errors import AdapterError, LLMError
+from exoflow.errors import LLMError
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.generation import Answer, Generation
 from exoflow.llm.engine.memory import Memory
 from exoflow.llm.engine.models.loaded import LoadedModel
 from exoflow.llm.engine.parallel import Leader
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.pool import PagePool
 from exoflow.llm.engine.queues import Queue
-from exoflow.llm.engine.request import AdapterRef, Event, FinishReason, Request, State
-from exoflow.llm.engine.residency import Load
+from exoflow.llm.engine.request import FinishReason, Request, State
+from exoflow.llm.engine.residency import AdapterCost, Load
 from exoflow.llm.engine.runner import Runner
-from exoflow.llm.engine.sampler import Choice, Draw, chance_of, choose
-from exoflow.llm.engine.scheduler import AdapterCost, Chunk, Scheduler
+from exoflow.llm.engine.sampler import Choice, Draw, chance_of, choose, failure_of
+from exoflow.llm.engine.scheduler import Scheduler
+from exoflow.llm.engine.stats import Stats
+from exoflow.llm.engine.telling import Told
 
 logger = logging.getLogger(__name__)
 
@@ -42,52 +44,6 @@ class Adapters(Protocol):
         ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """How the engine stands. Adapters by name; the base model is None."""
-
-    running: dict[str | None, int]
-    waiting: dict[str | None, int]
-    loading: dict[str | None, int]
-    resident: int
-    loads: int
-    preemptions: int
-    steps: int
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    pages: int
-    free_pages: int
-    reclaimable_pages: int
-    adapter_pages: int
-    page_bytes: int
-    step_s: float
-    """Of the last steps, on average."""
-
-
-@dataclass(slots=True)
-class _Told:
-    """A token that somebody is to hear of."""
-
-    generation: Generation
-    answer: Answer
-    choice: Choice
-    is_eos: bool
-    reason: FinishReason | None = None
-    text: str | None = None
-
-    def read(self) -> None:
-        if self.text is None:
-            self.text = "" if self.is_eos else self.answer.stream.add(self.choice.token_id)
-
-    def tell(self) -> None:
-        self.read()
-        assert self.text is not None
-        text = self.text + (self.answer.stream.end() if self.reason is not None else "")
-        choice = self.choice
-        self.generation.tell(Event(self.answer.request.index, text, choice.token_id, choice.logprobs, self.reason))
 
 
 class Core:
@@ -116,7 +72,7 @@ class Core:
             first_token_s=lambda tokens: self._step_s + tokens * self._token_s,
         )
         self._live: dict[Request, tuple[Generation, Answer]] = {}
-        self._late: list[_Told] = []
+        self._late: list[Told] = []
         self._step_s = 0.0
         self._token_s = 0.0
         self._counts: Counter[str] = Counter()
@@ -195,7 +151,7 @@ class Core:
     def _take_in_adapters(self) -> None:
         for version, error in self._adapters.finished():
             if error is None:
-                self.scheduler.arrived(version)
+                self.scheduler.residency.arrived(version)
                 continue
             logger.warning("an adapter could not be loaded: %s", error)
             self._tell_late()
@@ -242,7 +198,7 @@ class Core:
                         choices |= self._choices([request], logits[row : row + 1])
                 return choices
             logger.warning("a token could not be chosen: %s", error, exc_info=not isinstance(error, OverflowError))
-            self._fail(requests[0], _failed_by(error, requests[0].adapter))
+            self._fail(requests[0], failure_of(error, requests[0].adapter))
             return {}
 
     def _draws(self, requests: Sequence[Request]) -> list[Draw]:
@@ -267,7 +223,7 @@ class Core:
                 return
         ignores_eos = request.params.ignore_eos and grammar is None
         is_eos = choice.token_id in self._model.tokenizer.eos_ids and not ignores_eos
-        told = _Told(generation, answer, choice, is_eos)
+        told = Told(generation, answer, choice, is_eos)
         if request.params.stop:
             told.read()  # its text may be its end
         if is_eos or answer.stream.has_stopped or (grammar is not None and grammar.is_complete):
@@ -338,10 +294,3 @@ class Core:
             page_bytes=self._runner.pool[:, 0].numel() * self._runner.pool.element_size(),
             step_s=self._step_s,
         )
-
-
-def _failed_by(error: Exception, adapter: AdapterRef | None) -> LLMError:
-    text = f"a token could not be chosen: {type(error).__name__}: {error}"
-    if isinstance(error, OverflowError) and adapter is not None:
-        return AdapterError(f"{text}; the adapter {adapter.name!r} is broken, or was trained for a larger one")
-    return LLMError(text)

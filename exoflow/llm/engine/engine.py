@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import sys
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 from exoflow.errors import LLMError
 from exoflow.extras import needed
 from exoflow.llm.engine.config import EngineConfig
-from exoflow.llm.engine.core import Stats
-from exoflow.llm.engine.generation import Answer, Generation
+from exoflow.llm.engine.generation import Generation
 from exoflow.llm.engine.prompts import Prompt, check_prompt, one_for_each, params_of, prompts_of
 from exoflow.llm.engine.queues import Fcfs, Queue
 from exoflow.llm.engine.request import (
     AdapterRef,
     Event,
     Output,
-    Request,
     SamplingParams,
-    WrongRequest,
-    client_of,
 )  # fmt: skip
+from exoflow.llm.engine.stats import Stats
+from exoflow.llm.engine.thread import EngineThread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from exoflow.llm.engine.adapters.store import AdapterInfo
+    from exoflow.llm.engine.adapters.entries import AdapterInfo
+    from exoflow.refs import Ref
 
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
-Order = tuple[Callable[[], None], Callable[[LLMError], None]]
-"""What the engine's thread is to do, and who is told if it will not be done."""
 SCORED = SamplingParams(max_tokens=1, temperature=0.0)
 
 
@@ -56,28 +49,22 @@ class Engine:
 
     def __init__(self, model: str | Path, *, queue: Queue | None = None, **settings: object) -> None:
         self.config = EngineConfig(**settings)  # type: ignore[arg-type]  # it checks them itself
-        self._changed = threading.Condition()
-        self._orders: deque[Order] = deque()
-        self._woken = False
-        self._closing = False
-        self._error: LLMError | None = None
+        self._thread = EngineThread()
         self._pinned: dict[str, str] = {}
         self._naming = threading.Lock()
         with needed("Engine", "llm"):  # torch: not before it is used
             from exoflow.llm.engine.assembly import assemble
-            from exoflow.llm.engine.grammar import Grammars
+            from exoflow.llm.engine.intake import Intake
 
             self.model, self._store, self._core = assemble(
                 str(model),
                 self.config,
                 Fcfs(self.config.cluster_s) if queue is None else queue,
-                wake=self._wake,
-                forgotten=self._forgotten,
+                wake=self._thread.wake,
+                forgotten=lambda version: self._thread.order(lambda: self._core.forget(version)),
             )
-        self._vocab = self.model.decoder.embedding.shape[0]
-        self._grammars = Grammars(self.model.tokenizer, self._vocab)
-        self._thread = threading.Thread(target=self._run, name="exoflow-llm-engine", daemon=True)
-        self._thread.start()
+        self._intake = Intake(self.config, self.model, self._store)
+        self._thread.start(self._core)
         atexit.register(self.close)  # a step that is cut off by the end of the process would end it with a crash
 
     # Adapters.
@@ -126,16 +113,16 @@ class Engine:
 
     def adapters(self) -> list[AdapterInfo]:
         """All that have a name, and where they are."""
-        return self._store.adapters(self._ask(self._core.resident_versions))
+        return self._store.adapters(self._thread.ask(self._core.resident_versions))
 
     def _pin(self, name: str, version: str | None) -> None:
         """Keep this version in the pool for the name, and no other."""
         before = self._pinned.get(name)
         if version is not None:
-            self._ask(lambda: self._core.scheduler.pin(version, instead_of=before))
+            self._thread.ask(lambda: self._core.scheduler.pin(version, instead_of=before))
             self._pinned[name] = version
         elif before is not None:
-            self._ask(lambda: self._core.scheduler.unpin(before))
+            self._thread.ask(lambda: self._core.scheduler.limits.unpin(before))
             del self._pinned[name]
 
     # Requests.
@@ -163,18 +150,16 @@ class Engine:
             WrongRequest: tokens that there are not, or a grammar that is none.
             ValueError: a priority below 0.
         """
-        if priority < 0:
-            raise ValueError(f"priority={priority}: 0 is the most urgent")
         if _in_flow():
             raise RuntimeError(
                 "in a flow's body this would not be recorded: engine.generate(...), or EngineSpec(...).submit(...)"
             )
         check_prompt(prompt)
-        return self._submit(prompt, params_of(params), adapter, labels or {}, priority)
+        return self._begun(self._intake.generation(prompt, params_of(params), adapter, labels or {}, priority))
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt | Ref[Prompt]],
         params: SamplingParams | None = None,
         adapter: str | Sequence[str | None] | None = None,
     ) -> list[Output]:
@@ -216,7 +201,7 @@ class Engine:
     def abort(self, generation: Generation) -> None:
         """Nobody wants it any more. Nothing happens if it has ended."""
         if not generation.is_done:
-            self._order(lambda: self._core.abort(generation))
+            self._thread.order(lambda: self._core.abort(generation))
 
     def logits(
         self, prompts: Sequence[Sequence[int]], adapter: str | Sequence[str | None] | None = None
@@ -226,7 +211,8 @@ class Engine:
 
         adapters = self._one_for_each(adapter, len(prompts))
         pairs = zip(prompts, adapters, strict=True)
-        asked = (self._submit(prompt, SCORED, name, {}, 0, scores=True) for prompt, name in pairs)
+        intake = self._intake
+        asked = (self._begun(intake.generation(prompt, SCORED, name, {}, 0, scores=True)) for prompt, name in pairs)
         return [torch.cat(generation.answers[0].rows) for generation in self._ended(asked, 1)]
 
     def room(self, prompt: Sequence[int], adapter: str | None = None) -> int:
@@ -236,20 +222,20 @@ class Engine:
             AdapterError: nothing has this name.
         """
         ref = self._store.resolve(adapter) if adapter is not None else None
-        return self._core.scheduler.longest(ref) - len(prompt)
+        return self._core.scheduler.limits.longest(ref) - len(prompt)
 
     @property
     def max_context(self) -> int:
         """Tokens of prompt and answer together."""
-        return self._core.scheduler.max_context
+        return self._core.scheduler.limits.max_context
 
     @property
     def error(self) -> LLMError | None:
         """Why the engine has stopped, if it has."""
-        return self._error
+        return self._thread.error
 
     def stats(self) -> Stats:
-        return self._ask(self._core.stats)
+        return self._thread.ask(self._core.stats)
 
     # Its life.
 
@@ -257,15 +243,11 @@ class Engine:
         """Make ready now what the first requests would wait for: on a GPU the graphs of all steps, which takes a while;
         on a CPU there is nothing.
         """
-        self._ask(self._core.warm_up)
+        self._thread.ask(self._core.warm_up)
 
     def close(self) -> None:
         """End what runs, and give the memory back. Safe to call twice; the engine's own thread does not wait for it."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -282,6 +264,10 @@ class Engine:
         for name in {name for name in adapters if name is not None}:
             self._store.resolve(name)
         return adapters
+
+    def _begun(self, generation: Generation) -> Generation:
+        self._thread.order(lambda: self._core.add(generation), otherwise=generation.fail)
+        return generation
 
     def _ended(self, asked: Iterator[Generation], n: int) -> list[Generation]:
         """All of them once they have ended: asked one after the other, so that the call alone never overloads the
@@ -301,122 +287,6 @@ class Engine:
                 self.abort(generation)
             raise
         return generations
-
-    # Between threads.
-
-    def _submit(
-        self,
-        prompt: Prompt,
-        params: SamplingParams,
-        adapter: str | None,
-        labels: Mapping[str, str],
-        priority: int,
-        *,
-        scores: bool = False,
-    ) -> Generation:
-        tokens = tuple(self.model.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt)
-        if tokens and not 0 <= min(tokens) <= max(tokens) < self._vocab:
-            raise WrongRequest(f"the prompt has a token that there is not: they are 0 to {self._vocab - 1}")
-        most = self.config.max_batch + self.config.max_waiting
-        if params.n > most:
-            raise WrongRequest(f"n={params.n} is more than can ever be here at once: {most}, max_batch + max_waiting")
-        grammars = self._grammars.begin(params)
-        ref = self._store.hold(adapter) if adapter is not None else None
-        client = client_of(labels, self.config.group_by)
-        first = Request(tokens, params, ref, scores=scores, client=client, priority=priority)
-        first.job = labels.get("job") or (f"answers to {first.number}" if params.n > 1 else "")
-        others = [
-            Request(tokens, params, ref, index=index, leader=first, client=client, job=first.job, priority=priority)
-            for index in range(1, params.n)
-        ]
-        seed = params.seed if params.seed is not None else hash((self.config.seed, first.number))
-        answers = [
-            Answer(request, self.model.tokenizer, seed, grammar)
-            for request, grammar in zip((first, *others), grammars, strict=True)
-        ]
-        generation = Generation(answers, ref, when_done=lambda: self._store.let_go(ref) if ref else None)
-        self._order(lambda: self._core.add(generation), otherwise=generation.fail)
-        return generation
-
-    def _order(self, order: Callable[[], None], otherwise: Callable[[LLMError], None] = lambda error: None) -> None:
-        """Have the engine's thread do this before its next step."""
-        with self._changed:
-            if not self._closing:
-                self._orders.append((order, otherwise))
-                self._changed.notify_all()
-                return
-        otherwise(self._error or LLMError("the engine is closed"))
-
-    def _ask(self, question: Callable[[], T]) -> T:
-        answered, result = threading.Event(), []
-        failed: list[LLMError] = []
-
-        def order() -> None:
-            try:
-                result.append(question())
-            except LLMError as error:
-                failed.append(error)
-            answered.set()
-
-        def closed(error: LLMError) -> None:
-            failed.append(error)
-            answered.set()
-
-        self._order(order, closed)
-        answered.wait()
-        if failed:
-            raise failed[0]
-        return result[0]
-
-    def _forgotten(self, version: str) -> None:
-        """Nobody needs this version any more."""
-        self._order(lambda: self._core.forget(version))
-
-    def _wake(self) -> None:
-        """From a thread that has brought an adapter."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
-
-    def _run(self) -> None:
-        try:
-            while self._take_orders():
-                if not self._core.step():
-                    self._wait()
-        except Exception as error:  # whatever it is, those who wait must hear of it
-            logger.exception("the engine has stopped")
-            self._error = _stopped_by(error)
-        self._end(self._error or LLMError("the engine was closed"))
-
-    def _end(self, error: LLMError) -> None:
-        with self._changed:
-            self._closing = True
-        while self._orders:
-            self._orders.popleft()[1](error)
-        self._core.close(error)
-
-    def _take_orders(self) -> bool:
-        """Do what others asked for; False: the engine is to close."""
-        with self._changed:
-            self._woken = False
-            count = len(self._orders)
-        for _ in range(count):
-            order, otherwise = self._orders.popleft()
-            try:
-                order()
-            except Exception as error:
-                otherwise(_stopped_by(error))
-                raise
-        return not self._closing
-
-    def _wait(self) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._orders or self._woken or self._closing, self._core.wait_s())
-
-
-def _stopped_by(error: Exception) -> LLMError:
-    # Everybody hears of it: what somebody asked may stand in the error, and does not in this one.
-    return LLMError(f"the engine has stopped by {type(error).__name__}: its log says more")
 
 
 def _in_flow() -> bool:

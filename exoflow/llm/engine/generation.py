@@ -8,11 +8,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from exoflow.errors import LLMError
-from exoflow.llm.engine.grammar import Grammar
 from exoflow.llm.engine.request import (
     AdapterRef,
     Event,
@@ -24,6 +22,11 @@ from exoflow.llm.engine.request import (
     Usage,
 )
 from exoflow.llm.engine.text import TextStream, Tokenizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from exoflow.llm.engine.grammar import Grammar
 
 logger = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.models.loading import load_model
 from exoflow.llm.engine.models.sharding import shard
+from exoflow.llm.engine.plan import Chunk
 from exoflow.llm.engine.residency import Load
 from exoflow.llm.engine.runner import Runner
-from exoflow.llm.engine.scheduler import Chunk
 
 WAIT = timedelta(minutes=10)
 """For another rank, at a sum."""

@@ -16,12 +16,13 @@ def prompts_of(prompts: object, *, later: tuple[type[Any], ...] = ()) -> list[An
     """One prompt or several, as a list.
 
     Args:
-        later: types of what will be a prompt, and is not looked into.
+        later: types of what will be a prompt, and is not looked into; several, where it is a sequence itself.
 
     Raises:
         TypeError: they are none.
     """
-    if isinstance(prompts, (str, Mapping, *later)) or not isinstance(prompts, Iterable):
+    is_later = isinstance(prompts, later) and not isinstance(prompts, Sequence)
+    if is_later or isinstance(prompts, str | Mapping) or not isinstance(prompts, Iterable):
         several = [prompts]
     else:
         several = list(prompts)

@@ -129,6 +129,16 @@ class Output:
     index: int = 0
 
 
+def used_by(outputs: Sequence[Output]) -> Usage:
+    """All answers together; a prompt counts once, however many answers it has."""
+    firsts = [output.usage for output in outputs if output.index == 0]
+    return Usage(
+        sum(usage.prompt_tokens for usage in firsts),
+        sum(output.usage.completion_tokens for output in outputs),
+        sum(usage.cached_tokens for usage in firsts),
+    )
+
+
 class State(Enum):
     WAITING = "waiting"
     LOADING = "loading"

@@ -29,6 +29,13 @@ class Resident:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterCost:
+    pages: int
+    load_s: float
+    """From host memory into the pool."""
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """An order: fill these pages with this version."""
 

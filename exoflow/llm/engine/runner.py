@@ -16,7 +16,7 @@ from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.graphs import Capture, CudaCapture, GraphedSteps, shapes
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.ops import select
-from exoflow.llm.engine.scheduler import Chunk
+from exoflow.llm.engine.plan import Chunk
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from exoflow.llm.engine.request import SamplingParams, TokenLogprobs
+from exoflow.errors import AdapterError, LLMError
+from exoflow.llm.engine.request import AdapterRef, SamplingParams, TokenLogprobs
 
 WIDTHS = (256, 4096)
 """Among so many of the most likely tokens one is looked for, before the whole vocabulary is sorted: that takes thirty
@@ -136,3 +137,11 @@ def _logprobs(logits: Tensor, row: int, token: int, count: int | None) -> TokenL
     top = logprobs.topk(min(count, len(logprobs))) if count else None
     best = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else ()
     return TokenLogprobs(token, float(logprobs[token]), best)
+
+
+def failure_of(error: Exception, adapter: AdapterRef | None) -> LLMError:
+    """What a request's owner is told that no token could be chosen for."""
+    text = f"a token could not be chosen: {type(error).__name__}: {error}"
+    if isinstance(error, OverflowError) and adapter is not None:
+        return AdapterError(f"{text}; the adapter {adapter.name!r} is broken, or was trained for a larger one")
+    return LLMError(text)

@@ -7,51 +7,19 @@ When pages run out, who was admitted last gives up its pages and computes again 
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from exoflow.errors import ContextTooLong, OutOfPages
+from exoflow.errors import OutOfPages
 from exoflow.llm.engine.config import EngineConfig
+from exoflow.llm.engine.followers import Followers
+from exoflow.llm.engine.limits import Limits
 from exoflow.llm.engine.memory import Memory
+from exoflow.llm.engine.plan import Chunk, Plan
 from exoflow.llm.engine.prefix import PrefixCache
 from exoflow.llm.engine.queues import Fcfs, Queue
-from exoflow.llm.engine.request import AdapterRef, FinishReason, Overloaded, Request, State, WrongRequest
-from exoflow.llm.engine.residency import Load, Place, Residency
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Compute the tokens ``start`` to ``start + count`` of a sequence."""
-
-    request: Request
-    start: int
-    count: int
-
-    @property
-    def gives_token(self) -> bool:
-        """The last known token is among them, so that the next one can be chosen."""
-        return self.start + self.count == self.request.length
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    chunks: tuple[Chunk, ...]
-    loads: tuple[Load, ...]
-    """To be begun now; the steps do not wait for them."""
-    dropped: tuple[Request, ...]
-    """Too late for their deadline: ended, nothing was computed."""
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterCost:
-    pages: int
-    load_s: float
-    """From host memory into the pool."""
-
-
-Alike = tuple[tuple[int, ...], AdapterRef | None, tuple[str, ...], str, int]
+from exoflow.llm.engine.request import FinishReason, Overloaded, Request, State
+from exoflow.llm.engine.residency import AdapterCost, Place, Residency
 
 
 class Scheduler:
@@ -74,25 +42,18 @@ class Scheduler:
     ) -> None:
         self.config = config
         self.queue = queue
-        self.max_context = max_context
         self.running: list[Request] = []
         """In the order of their admission."""
         self.loading: deque[Request] = deque()
         """Admitted, their adapters on the way: in the order of their admission, too."""
         self.preemptions = 0
-        self._pins: Counter[str] = Counter()
-        """How often each version was pinned."""
-        self._pinned_pages = 0
         self._cost = cost
         self._first_token_s = first_token_s
         self._memory = memory
         self.prefixes = PrefixCache(memory, config.block)
         self.residency = Residency(memory, config.adapter_slots)
-        self._followers: dict[Request, list[Request]] = {}
-        self._first_of: dict[Alike, Request] = {}
-        """Of those that ask the same, the one whose prompt is computed for all."""
-        self._alike: dict[Request, Alike] = {}
-        """The same, the other way round."""
+        self.limits = Limits(config, self.residency, memory.pool.size, max_context=max_context, cost=cost)
+        self.followers = Followers()
         if isinstance(queue, Fcfs):
             queue.is_near = lambda version: self.residency.find(version) is not None
 
@@ -106,47 +67,37 @@ class Scheduler:
             OutOfPages: they and the adapter would not fit into the pool if it were theirs alone.
             Overloaded: too many wait already.
         """
-        alike = _alike(request) if self._is_shared(request) and len(request.prompt) > self.config.block else None
-        leader = self._leader(request, alike)
-        self._check(request, len(self.queue) + len(self._followers.get(leader, ()) if leader else ()))
+        shares = self._is_shared(request) and len(request.prompt) > self.config.block
+        leader = self.followers.leader_of(request, shares=shares) if self.config.prefix_cache else None
+        self.limits.check(request)
+        self._check_waiting(len(self.queue) + self.followers.count(leader))
         if request.adapter is not None:
             cost = self._cost(request.adapter.version)
             self.residency.prefetch(request.adapter.version, cost.pages, cost.load_s)
         if leader is not None:
-            request.leader = leader
-            self._followers.setdefault(leader, []).append(request)
+            self.followers.follow(request, leader)
             return
         self.queue.add(request, now_s)
-        if alike:
-            self._first_of[alike], self._alike[request] = request, alike
-
-    def _leader(self, request: Request, alike: Alike | None) -> Request | None:
-        """Whose prompt it waits for, so as not to compute it beside it."""
-        leader = request.leader
-        if leader is None or not leader.in_prefill or leader.state is State.DONE:
-            leader = self._first_of.get(alike) if alike else None
-        return leader if self.config.prefix_cache else None
+        if shares:
+            self.followers.lead(request)
 
     def finish(self, request: Request, reason: FinishReason, now_s: float) -> None:
         """It has ended, wherever it was: a stop string, its length, its client is gone."""
         if request.state is State.DONE:
             return
         if request.state is State.WAITING:
-            self._withdraw(request)
+            if not self.queue.cancel(request):
+                self.followers.withdraw(request)
         else:
             self._give_up(request)
             self.queue.finish(request)
         request.state, request.finish_reason = State.DONE, reason
         self._let_follow(request, now_s)
 
-    def arrived(self, version: str) -> None:
-        """The pages of a ``Load`` are filled."""
-        self.residency.arrived(version)
-
     def failed(self, version: str, now_s: float) -> list[Request]:
         """A ``Load`` could not be carried out: those who waited for it have ended."""
-        while version in self._pins:
-            self.unpin(version)
+        while version in self.limits.pins:
+            self.limits.unpin(version)
         ended = [request for request in self.loading if request.adapter and request.adapter.version == version]
         for request in ended:
             self.finish(request, "abort", now_s)
@@ -170,40 +121,8 @@ class Scheduler:
             self._let_follow(request, now_s)
 
     def pin(self, version: str, instead_of: str | None = None) -> None:
-        """Keep this adapter in the pool, from now on and whether it is used or not; undo one ``pin`` of another.
-
-        Raises:
-            OutOfPages: there is no room for it now, or would be too little for a request that is under way; nothing
-                changes.
-        """
-        was_pinned = instead_of if instead_of in self._pins else None
-        if was_pinned is not None:
-            self.unpin(was_pinned)
-        cost = self._cost(version)
-        self._pinned_pages += 0 if version in self._pins else cost.pages
-        self._pins[version] += 1
-        try:
-            for request in self._under_way():
-                self._check_room(request)
-            self.residency.hold(version, cost.pages, cost.load_s)
-        except OutOfPages:
-            self._unmark(version, cost.pages)
-            if was_pinned is not None:
-                self.pin(was_pinned)  # it is where it was: nobody has taken its pages meanwhile
-            raise
-
-    def unpin(self, version: str) -> None:
-        """Undo one ``pin``. Nothing happens if it could not be brought."""
-        if version not in self._pins:
-            return
-        self._unmark(version, self.residency.size_of(version))
-        self.residency.let_go(version)
-
-    def _unmark(self, version: str, pages: int) -> None:
-        self._pins[version] -= 1
-        if not self._pins[version]:
-            del self._pins[version]
-            self._pinned_pages -= pages
+        """As of ``Limits``."""
+        self.limits.pin(version, instead_of, self._under_way)
 
     @property
     def is_idle(self) -> bool:
@@ -246,7 +165,7 @@ class Scheduler:
         return list(chunks.values()), self.preemptions > before
 
     def _grow(self, request: Request) -> bool:
-        missing = self._pages(request.length) - len(request.pages)
+        missing = self.config.pages_for(request.length) - len(request.pages)
         if missing <= 0:
             return True
         if missing > self._memory.room:
@@ -302,7 +221,7 @@ class Scheduler:
         adapter = request.adapter
         missing = self.residency.missing_pages(adapter.version, self._cost(adapter.version).pages) if adapter else 0
         known = self.prefixes.known(request) if self._is_shared(request) else 0
-        needed = self._pages(request.length) - known // self.config.block + missing
+        needed = self.config.pages_for(request.length) - known // self.config.block + missing
         spare = len(self.running)  # the next page of each that runs: else it would be preempted soon
         return needed + (spare if self.running else 0) <= self._memory.room
 
@@ -347,14 +266,8 @@ class Scheduler:
 
     def _let_follow(self, request: Request, now_s: float) -> None:
         """Its prompt lies in the prefix cache, or never will."""
-        if request in self._alike:
-            del self._first_of[self._alike.pop(request)]
-        for follower in self._followers.pop(request, ()):
+        for follower in self.followers.end(request):
             self.queue.add(follower, now_s)
-
-    def _withdraw(self, request: Request) -> None:
-        if not self.queue.cancel(request) and request.leader in self._followers:
-            self._followers[request.leader].remove(request)
 
     def _drop_late(self, now_s: float) -> list[Request]:
         if self.config.policy != "deadline":
@@ -369,59 +282,17 @@ class Scheduler:
             self.finish(request, "abort", now_s)
         return late
 
-    # Limits.
-
-    def longest(self, adapter: AdapterRef | None) -> int:
-        """Tokens of prompt and answer that would fit if the pool were theirs alone."""
-        pages = self._memory.pool.size - self._pinned_pages
-        if adapter is not None and adapter.version not in self._pins:
-            pages -= self._cost(adapter.version).pages
-        return min(self.max_context, pages * self.config.block)
-
-    def _check(self, request: Request, waiting: int) -> None:
-        if not request.prompt:
-            raise WrongRequest("the prompt is empty: it has no tokens")
-        if self._longest(request) > self.max_context:
-            raise ContextTooLong(
-                f"{len(request.prompt)} tokens of prompt and {request.params.max_tokens} of answer are more than"
-                f" the {self.max_context} of the context: shorten the prompt or lower max_tokens"
-            )
-        self._check_room(request)
+    def _check_waiting(self, waiting: int) -> None:
         at_once = max(0, self.config.max_batch - len(self.running) - len(self.loading))  # they only seem to wait
         if waiting - at_once >= self.config.max_waiting:
             raise Overloaded(f"max_waiting={self.config.max_waiting}: so many requests wait already")
-
-    def _check_room(self, request: Request) -> None:
-        """It could run if there were only what is pinned besides."""
-        longest = self._longest(request)
-        pages, pinned = self._pages(longest), self._pinned_pages
-        if request.adapter is not None and request.adapter.version not in self._pins:
-            pages += self._cost(request.adapter.version).pages
-            if len(self._pins) >= self.config.adapter_slots:
-                raise OutOfPages(f"all {len(self._pins)} adapter slots are pinned: start the engine with more")
-        if pages > self._memory.pool.size - pinned:
-            raise OutOfPages(
-                f"{longest} tokens and the adapter need {pages} pages; the pool has {self._memory.pool.size}, of which"
-                f" {pinned} are pinned: start the engine with more pages"
-            )
 
     def _under_way(self) -> Iterator[Request]:
         yield from self.running
         yield from self.loading
         yield from self.queue
-        yield from itertools.chain.from_iterable(self._followers.values())
-
-    def _longest(self, request: Request) -> int:
-        return len(request.prompt) + (0 if request.scores else request.params.max_tokens)
+        yield from self.followers
 
     def _is_shared(self, request: Request) -> bool:
         """Its KV may be another's, and another's its. Not if its logits are wanted: they are made with the KV."""
         return self.config.prefix_cache and not request.scores
-
-    def _pages(self, tokens: int) -> int:
-        return -(-tokens // self.config.block)
-
-
-def _alike(request: Request) -> Alike:
-    """What the samples of one question share, and where they stand in a queue: nobody waits for another's turn."""
-    return request.prompt, request.adapter, request.client, request.job, request.priority

@@ -101,6 +101,8 @@ class Waiter:
     """Why it was refused."""
     wake: Callable[[], bool] | None = None
     """Called when it is granted or refused, if somebody waits for that; whether they could be told."""
+    is_lost: Callable[[], bool] | None = None
+    """Whether nobody is left who could end it."""
     forget_deadline: Callable[[], None] | None = None
     reservation: Reservation | None = None
     charged: int = 0

@@ -44,6 +44,7 @@ class Dispatch:
         self._clients = Clients(tenants, levels, self._weigh)
         self._ledger = self._clients.ledger
         self._numbers = itertools.count()
+        self.running: set[Waiter] = set()
         self.told: list[Waiter] = []
         self.errors: list[Exception] = []
         self.again_s: float | None = None
@@ -135,6 +136,7 @@ class Dispatch:
     def _finish(self, waiter: Waiter, now_s: float, billed: int | None) -> None:
         """What it was charged and has reserved is put right."""
         waiter.place = Place.SETTLED
+        self.running.discard(waiter)
         try:
             self._policy.finish(waiter, billed)
         except LLMError as error:
@@ -232,6 +234,7 @@ class Dispatch:
 
     def _start(self, waiter: Waiter, now_s: float) -> None:
         waiter.place = Place.RUNNING
+        self.running.add(waiter)
         waiter.reservation = self._ledger.reserve(waiter.of.account, *waiter.ask.most)
         self._free -= 1
         self._has_begun = True

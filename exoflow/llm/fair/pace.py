@@ -10,6 +10,7 @@ from exoflow.llm.fair.limits import SlidingMinute
 from exoflow.protocols import Clock
 
 _paces: dict[Hashable, Pace] = {}
+_holds: dict[Hashable, SlidingMinute] = {}
 _lock = threading.Lock()
 
 
@@ -27,22 +28,25 @@ class Pace:
 
     def __init__(self, rpm: int | None = None, tpm: int | None = None, clock: Clock | None = None) -> None:
         self._window = SlidingMinute(rpm, tpm)
+        self._held = SlidingMinute(None, None)
         self._clock = clock or clock_in_use()
         self._lock = threading.Lock()
 
     @staticmethod
     def of(endpoint: Hashable, rpm: int | None = None, tpm: int | None = None) -> Pace:
-        """The one of this endpoint with these limits in this process."""
+        """The one of this endpoint with these limits in this process; all of an endpoint are held together."""
         with _lock:
             found = _paces.get((endpoint, rpm, tpm))
             if found is None:
                 found = _paces[endpoint, rpm, tpm] = Pace(rpm, tpm)
+                found._held = _holds.setdefault(endpoint, found._held)
             return found
 
     def take(self, tokens: int) -> float:
         """Take room for a request: 0. Or take none: the seconds to wait before it is worth another try."""
         with self._lock:
-            return self._window.take(self._clock.monotonic(), tokens)
+            now_s = self._clock.monotonic()
+            return self._held.take(now_s, tokens) or self._window.take(now_s, tokens)
 
     def correct(self, tokens: int, used: int) -> None:
         """A request that took ``tokens`` has used so many."""
@@ -51,5 +55,5 @@ class Pace:
 
     def hold(self, seconds: float) -> None:
         """The endpoint wants no request for so long: what Retry-After said."""
-        with self._lock:
-            self._window.hold(self._clock.monotonic() + seconds)
+        with _lock:
+            self._held.hold(self._clock.monotonic() + seconds)

@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from exoflow.attempts import current_attempt
-from exoflow.driver.body import current_body
+from exoflow.context import calling_body
 from exoflow.driver.clock import clock_in_use
 from exoflow.extras import needed
 from exoflow.llm.engine.request import Overloaded, Usage
@@ -80,6 +79,8 @@ class FairScheduler:
         given: object = name
         if given is not None and not (isinstance(given, str) and given):
             raise TypeError(f"name={name!r}: give a text, or none")
+        if isinstance(group_by, str):
+            raise TypeError(f"group_by={group_by!r} is a list of labels: write group_by=({group_by!r},)")
         named = tuple((path_of(who), tenant) for who, tenant in (tenants or {}).items())
         self._settings = Settings(
             policy, slots, cost or Linear(1, 2), charge, tuple(group_by), named, each_run, ageing_s
@@ -113,7 +114,7 @@ class FairScheduler:
         again; not that of a child flow which has ended: nothing of it is replayed.
         """
         path = self._settings.checked(path_of(who), tenant)
-        body = None if current_attempt() is not None else current_body()
+        body = calling_body()
         if body is None:
             self._turns().update(path, tenant, time.time_ns())
             return _Done()

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from weakref import WeakSet
 
 from exoflow.llm.engine.request import Usage
 from exoflow.llm.fair.asks import Ask, Waiter
@@ -22,7 +23,8 @@ logger = logging.getLogger(__name__)
 class Grant:
     """A call's turn: a slot, and what is reserved for it.
 
-    End it by ``settle`` or ``release``; what comes after is nothing. One that is forgotten is released.
+    End it by ``settle`` or ``release``; what comes after is nothing. One that is forgotten is released; so is one whose
+    event loop was closed, when another call waits.
     """
 
     __slots__ = ("_turns", "_waiter")
@@ -59,15 +61,21 @@ class Turns:
         self._clock = clock
         self._lock = threading.Lock()
         self._abandoned: list[Waiter] = []
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+        """Those that calls have come from."""
         self._forget_look: Callable[[], None] = lambda: None
 
     async def admit(self, ask: Ask) -> Grant:
         """As ``FairScheduler.admit``."""
         turn: asyncio.Future[None] | None = None
+        loop = asyncio.get_running_loop()
         with self as now_s:
             waiter = self._dispatch.join(ask, now_s)
+            waiter.is_lost = loop.is_closed
+            self._loops.add(loop)
             if waiter.waits:
-                loop = asyncio.get_running_loop()
+                self._end_lost(now_s)
+            if waiter.waits:
                 turn = loop.create_future()
                 waiter.wake = partial(_wake, loop, turn)
                 if ask.deadline_s is not None:
@@ -119,6 +127,17 @@ class Turns:
     def _look(self) -> None:
         with self as now_s:
             self._dispatch.serve(now_s)
+
+    def _end_lost(self, now_s: float) -> None:
+        """Calls whose loop was closed under them: they would keep their slots for ever."""
+        closed = [loop for loop in self._loops if loop.is_closed()]
+        if closed:
+            self._loops.difference_update(closed)
+            for waiter in [each for each in self._dispatch.running if each.is_lost is not None and each.is_lost()]:
+                logger.warning(
+                    "call %s was in flight when its event loop was closed: its slot is free", waiter.ask.call
+                )
+                self._dispatch.end(waiter, now_s)
 
     def __enter__(self) -> float:
         """A block that has the lock; what it has decided is carried out at its end. Gives the time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +13,15 @@ from exoflow.errors import CallRefused
 from exoflow.flows import flow
 from exoflow.gathering import gather
 from exoflow.llm.calls import Answer
+from exoflow.llm.calls.forms import in_form, is_parsed
 from exoflow.llm.library_flow import library_flow
 from exoflow.llm.planning.files import Row, checked, read_rows
 from exoflow.llm.planning.log import Log, Sample
 from exoflow.llm.planning.progress import shown
-from exoflow.llm.voting.asking import Model, Question, answered, judged, parsed
+from exoflow.llm.voting.asking import Model, Question, answered, check_words, judged, parsed
 from exoflow.llm.voting.consulting import check_functions, without_calls
 from exoflow.llm.voting.deciding import check_count
-from exoflow.llm.voting.equivalence import canonical
+from exoflow.llm.voting.equivalence import canonical, verbatim
 from exoflow.llm.voting.results import NOTHING, Sample as Voted, by_first_said, spent
 from exoflow.tasks import task
 
@@ -54,7 +56,14 @@ class Asking:
         check_count("n", self.n)
         if self.refused not in ("fail", "abstain"):
             raise ValueError(f"refused={self.refused!r} must be 'fail' or 'abstain'")
-        check_functions(parse=self.parse, judge=self.judge, equivalence=self.equivalence)
+        check_words(self.params)
+        judge = {} if self.judge is None else {"judge": self.judge}
+        check_functions(parse=self.parse, equivalence=self.equivalence, **judge)
+
+    @property
+    def form(self) -> object:
+        """What answers without ``parse`` are, as ``response_format`` says."""
+        return self.params.get("response_format", self.llm.how.params.get("response_format"))
 
 
 @library_flow
@@ -91,6 +100,7 @@ async def collect(
     """
     asking = Asking(llm, n, parse, judge, equivalence, refused, params)
     rows = checked(await read_dataset.submit(fspath(dataset)) if isinstance(dataset, str | PathLike) else dataset)
+    _check_labels(rows, asking)
     samples, failed = list[Sample](), list[Exception]()
     begun: deque[Ref[list[Sample]]] = deque()
     with shown(len(rows) * n) as progress:
@@ -165,13 +175,49 @@ async def _answered_or_refused(calls: Sequence[Ref[Answer]]) -> list[Answer]:
     return replies
 
 
+def _check_labels(rows: Sequence[Row], how: Asking) -> None:
+    """Before anything is asked that could not be compared with them.
+
+    Raises:
+        ValueError: it names the row.
+    """
+    for number, row in enumerate(rows, start=1):
+        try:
+            _right(row.get("answer"), how)
+        except Exception as error:
+            raise ValueError(
+                f"row {number} of the data set, id {row['id']!r}: its answer {row['answer']!r} cannot be compared with "
+                f"a model's: {type(error).__name__}: {error}. Give it as parse or response_format makes theirs"
+            ) from error
+
+
 def _right(label: object, how: Asking) -> frozenset[Hashable] | None:
     """The options that are correct; None: nobody says which."""
     if label is None:
         return None
+    if how.parse is None and is_parsed(how.form):
+        return frozenset([how.equivalence(_in_form(label, how))])
     right = {how.equivalence(label)}
     if isinstance(label, str) and how.parse is not None:
         read = without_calls(how.parse, label)
         if read is not None and read.value is not None:
             right.add(how.equivalence(read.value))
     return frozenset(right)
+
+
+def _in_form(label: object, how: Asking) -> object:
+    """As answers are: it may be JSON, too. An equivalence of whoever collects may know what to do with another.
+
+    Raises:
+        ValueError: it is not of the form, so that no answer would be right.
+    """
+    try:
+        return in_form(label, how.form)
+    except ValueError as error:
+        why = error
+    try:
+        return in_form(json.loads(label) if isinstance(label, str) else label, how.form)
+    except ValueError:
+        if how.equivalence in (canonical, verbatim):
+            raise why from None
+        return label

@@ -10,7 +10,7 @@ import numpy as np
 
 from exoflow.llm.planning.estimate import RULES, Floats, Rule, accuracy_matrix, silence
 from exoflow.llm.planning.log import Log, Sample, as_log
-from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, choose, means
+from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, check_replicates, choose, means
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def curve(
     """
     if ci != "cluster-bootstrap":
         raise ValueError(f"ci is 'cluster-bootstrap', not {ci!r}")
-    if replicates < 1:
-        raise ValueError(f"replicates is {replicates}: intervals need some, 2,000 by default")
+    check_replicates(replicates)
     log = as_log(log)
     table = accuracies_of(log, rule)
     wanted = _wanted(ks, table.shape[1], log)
@@ -172,11 +171,7 @@ def calls_of(rule: Rule, k: int) -> int:
 
 
 def _wanted(ks: Iterable[int] | None, most: int, log: Log) -> tuple[int, ...]:
-    asked: object = range(1, most + 1) if ks is None else ks
-    given = tuple(asked) if isinstance(asked, Iterable) else ()
-    if not given or not all(isinstance(k, int | np.integer) and k >= 1 for k in given):
-        raise ValueError(f"ks are whole numbers from 1, and at least one: {ks!r}")
-    wanted = tuple(sorted({int(k) for k in given}))
+    wanted = tuple(sorted(set(whole(range(1, most + 1) if ks is None else ks))))
     if wanted[-1] > most:
         short = [item for item in log.items if item.n < wanted[-1]]
         raise ValueError(
@@ -184,6 +179,18 @@ def _wanted(ks: Iterable[int] | None, most: int, log: Log) -> tuple[int, ...]:
             f"the fewest {most}: ask for ks up to {most}, or collect more; fit_scaling() predicts beyond"
         )
     return wanted
+
+
+def whole(ks: object) -> tuple[int, ...]:
+    """Ks as they were given.
+
+    Raises:
+        ValueError: they are none.
+    """
+    given = tuple(ks) if isinstance(ks, Iterable) else ()
+    if not given or not all(isinstance(k, int | np.integer) and k >= 1 for k in given):
+        raise ValueError(f"ks are whole numbers from 1, and at least one: {ks!r}")
+    return tuple(map(int, given))
 
 
 def _points(ks: Sequence[int], of_k: Means, gains: Means, log: Log, rule: Rule) -> tuple[Point, ...]:

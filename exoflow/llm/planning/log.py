@@ -122,7 +122,9 @@ class Log(Sequence[Sample]):
         return cls(sample_of(row, f"{path}, row {n}") for n, row in enumerate(read_rows(fspath(path)), start=1))
 
     def write(self, path: str | PathLike[str]) -> None:
-        """A line a sample, as jsonl or parquet by the ending of the name. What was in the file is replaced.
+        """A line a sample, as jsonl or parquet by the ending of the name.
+
+        What was in the file is replaced, once all is written. Half of a surrogate pair is U+FFFD in parquet.
 
         Raises:
             ValueError: the name ends with no known format.
@@ -185,6 +187,7 @@ def sample_of(row: Mapping[str, object], place: str) -> Sample:
     """Of a line of a log; ``place`` says in an error which one it was."""
     if not isinstance(row, Mapping):
         raise TypeError(f"{place} is no mapping of fields: {row!r}")
+    row = {name: None if is_missing(value) else value for name, value in row.items()}
     missing = [name for name in ("id", "index") if row.get(name) is None]
     if "answer" not in row and not row.get("abstained"):
         missing.append("answer")
@@ -206,6 +209,18 @@ def sample_of(row: Mapping[str, object], place: str) -> Sample:
         passed=_truth(row.get("passed"), "passed", place),
         maybe_rebilled=bool(_truth(row.get("maybe_rebilled"), "maybe_rebilled", place)),
     )
+
+
+def is_missing(value: object) -> bool:
+    """Whether it is None, or what tables have in its place: NaN, pandas' NA and NaT."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # NaN and NaT are not themselves
+    except TypeError:  # NA is neither the same nor another
+        return True
+    except ValueError:  # an array
+        return False
 
 
 def _truth(value: object, name: str, place: str) -> bool | None:

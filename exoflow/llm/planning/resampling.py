@@ -34,6 +34,11 @@ class Range(NamedTuple):
     high: float
 
 
+def check_replicates(replicates: object) -> None:
+    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 1:
+        raise ValueError(f"replicates is {replicates!r}, no whole number from 1: intervals need some, 2,000 by default")
+
+
 def cautions_of(items: int) -> tuple[str, ...]:
     """What to bear in mind before intervals over so many items are believed."""
     if items == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exoflow.extras import needed
-from exoflow.llm.planning.curves import REPLICATES, BestK, accuracies_of
+from exoflow.llm.planning.curves import REPLICATES, BestK, accuracies_of, whole
 from exoflow.llm.planning.estimate import Floats, Rule
 from exoflow.llm.planning.log import Log, Sample, as_log
-from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, choose, means
+from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, check_replicates, choose, means
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:
@@ -77,11 +78,9 @@ class Scaling:
     def predict(self, ks: Iterable[int]) -> list[float]: ...
     def predict(self, ks: int | Iterable[int]) -> float | list[float]:
         """The accuracy of a vote over k samples, for any k from 1."""
-        wanted = [ks] if isinstance(ks, int) else list(ks)
-        if any(k < 1 for k in wanted):
-            raise ValueError(f"a vote has at least one sample: {wanted}")
+        wanted = whole(ks if isinstance(ks, Iterable) else [ks])
         predicted = [float(value) for value in self.fits.accuracy(wanted).mean(axis=0)]
-        return predicted[0] if isinstance(ks, int) else predicted
+        return predicted if isinstance(ks, Iterable) else predicted[0]
 
     def best_k(self, rule: Choosing = "max") -> BestK:
         """``max``: the odd k of the highest accuracy, up to 99. ``1se``: the smallest within one standard error of it.
@@ -143,7 +142,7 @@ def fit_scaling(
     """
     table = accuracies_of(as_log(log), rule)
     most = table.shape[1]
-    odd = [k for k in (range(1, most + 1) if ks is None else sorted(set(ks))) if k % 2]
+    odd = sorted({k for k in whole(range(1, most + 1) if ks is None else ks) if k % 2})
     if len(odd) < 3 or odd[0] < 1 or odd[-1] > most:
         raise ValueError(
             f"three parameters need three odd k, from 1 to the {most} samples that each item has: {odd}; "
@@ -154,6 +153,7 @@ def fit_scaling(
 
 def fit_accuracies(ks: Sequence[int], table: Floats, *, replicates: int = REPLICATES, seed: int = 0) -> Scaling:
     """Fit the model to ``table`` ``[items, ks]``, accuracies at odd ks that come from anywhere."""
+    check_replicates(replicates)
     patterns, of_item = np.unique(table, axis=0, return_inverse=True)
     fitted = [_fit(_terms(ks), pattern) for pattern in patterns]
     a = np.array([parameters for parameters, _ in fitted])[of_item]
@@ -166,8 +166,10 @@ def _fit(terms: Floats, accuracy: Floats) -> tuple[Floats, bool]:
     """The nearer of the two forms. What only rises is easy, what only falls hard: the other form cannot be nearer."""
     steps = np.diff(accuracy)
     forms = [form for form, possible in ((True, steps.max() > 0), (False, steps.min() < 0)) if possible]
-    if not forms:  # flat
-        forms = [bool(accuracy[0] >= 0.5)]
+    if not forms:  # flat, and it stays so: the rates' least is no rate at all
+        easy = bool(accuracy[0] >= 0.5)
+        g = float(1 - accuracy[0] if easy else accuracy[0])
+        return np.array([0.0, 0.0, -math.log(g) if g else math.inf]), easy
     results = [(*_least_squares(terms, 1 - accuracy if easy else accuracy), easy) for easy in forms]
     _, parameters, easy = min(results, key=lambda result: result[0])
     return parameters, easy

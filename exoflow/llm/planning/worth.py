@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Real
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from exoflow.llm import laws
 from exoflow.llm.planning.curves import REPLICATES, accuracies_of, calls_of, cost_of_sample
 from exoflow.llm.planning.estimate import Floats, Rule
 from exoflow.llm.planning.log import Log, Sample, as_log
-from exoflow.llm.planning.resampling import Range, cautions_of, choose, means
+from exoflow.llm.planning.resampling import Range, cautions_of, check_replicates, choose, means
 from exoflow.llm.planning.tables import in_columns
 
 
@@ -99,9 +100,10 @@ def plan(
     Raises:
         ValueError: an amount is negative, or nobody says what a call costs; else as of ``curve``.
     """
+    check_replicates(replicates)
+    value = _amount(value_per_correct, "value_per_correct")
     log = as_log(log)
     table = accuracies_of(log, rule)
-    value = _amount(value_per_correct, "value_per_correct")
     ks = np.arange(1, table.shape[1] + 1)
     cost = _cost_of_sample(log, usd_per_call, rule)[:, None] * ks
     net = value * table - cost
@@ -147,6 +149,8 @@ def _cost_of_sample(log: Log, usd_per_call: float | Decimal | None, rule: Rule) 
 
 
 def _amount(usd: float | Decimal, name: str) -> float:
-    if not 0 <= usd < math.inf:
+    given: object = usd
+    amount = float(given) if isinstance(given, Real | Decimal) and given == given else math.nan
+    if not 0 <= amount < math.inf:
         raise ValueError(f"{name} is {usd!r}, no amount of dollars")
-    return float(usd)
+    return amount

@@ -7,7 +7,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from exoflow.llm.engine.request import Event, Output, TokenLogprobs, Usage
+from exoflow.llm.engine.request import Event, Output, TokenLogprobs, used_by
 
 Json = dict[str, object]
 Word = Callable[[int], str]
@@ -104,13 +104,11 @@ class Form:
 
 
 def usage_of(outputs: Sequence[Output]) -> Json:
-    """Of all answers; a prompt counts once, however many answers it has."""
-    firsts: list[Usage] = [output.usage for output in outputs if output.index == 0]
-    prompt = sum(usage.prompt_tokens for usage in firsts)
-    completion = sum(output.usage.completion_tokens for output in outputs)
+    """As OpenAI's protocol has it."""
+    used = used_by(outputs)
     return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in firsts)},
+        "prompt_tokens": used.prompt_tokens,
+        "completion_tokens": used.completion_tokens,
+        "total_tokens": used.prompt_tokens + used.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": used.cached_tokens},
     }

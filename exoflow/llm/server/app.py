@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.applications import Starlette
@@ -27,18 +24,14 @@ from exoflow.llm.server.asked import ChatRequest, CompletionRequest, LoadRequest
 from exoflow.llm.server.library import Library
 from exoflow.llm.server.metrics import CONTENT_TYPE, Meters
 from exoflow.llm.server.refusals import Refusal, no_model, refusal_of
+from exoflow.llm.server.under_way import UnderWay
 
 if TYPE_CHECKING:
     from exoflow.llm.engine.engine import Engine
-    from exoflow.llm.engine.generation import Generation
     from exoflow.llm.engine.prompts import Prompt
 
-logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 8 << 20
-ANSWERS_MAX = 256
-"""Of one request: its prompts times n."""
 Route_ = Callable[[Request], Awaitable[Response]]
-T = TypeVar("T")
 
 
 class Service:
@@ -69,10 +62,7 @@ class Service:
         self._any_host = any_host
         self._max_body = max_body
         self._meters = Meters(engine)
-        self._tokenising = ThreadPoolExecutor(thread_name_prefix="exoflow-llm-tokenising")
-        self._open: set[Generation] = set()
-        self._open_answers = 0
-        self._all_ended = asyncio.Event()
+        self.under_way = UnderWay(engine, self._meters)
         self._stopping = False
         self._started = int(time.time())
 
@@ -84,7 +74,7 @@ class Service:
         adapter = await self._adapter(asked)
         messages = [message.plain() for message in asked.messages]
         self._check_length(str(message["content"]) for message in messages)
-        prompt = await self._tokenised(lambda: self.engine.model.tokenizer.chat(messages))
+        prompt = await self.under_way.tokenised(lambda: self.engine.model.tokenizer.chat(messages))
         max_tokens = asked.max_completion_tokens or asked.max_tokens or max(1, self._room(prompt, adapter))
         params = asked.params(max_tokens, asked.counted_logprobs)
         return await self._answer(request, asked, [prompt], params, adapter)
@@ -106,10 +96,6 @@ class Service:
                 f"the prompt has {length:,} characters: {self.engine.max_context:,} tokens, the model's context, are"
                 f" {most:,} at most"
             )
-
-    async def _tokenised(self, work: Callable[[], T]) -> T:
-        """In threads of its own, so that nothing else waits for long texts."""
-        return await asyncio.get_running_loop().run_in_executor(self._tokenising, work)
 
     async def _adapter(self, asked: ChatRequest | CompletionRequest) -> str | None:
         """The adapter that is asked for, loaded; None: the base."""
@@ -136,7 +122,7 @@ class Service:
         labels = {"tenant": request.state.tenant} | ({"user": asked.user} if asked.user else {})
         word, is_chat = self.engine.model.tokenizer.word, isinstance(asked, ChatRequest)
         form = Form(asked.model, word, is_chat=is_chat, with_usage=asked.with_usage)
-        ended = await self._begin(prompts, params, adapter, labels)
+        ended = await self.under_way.begin(prompts, params, adapter, labels)
         generations = ended.args[0]
         try:
             if not asked.stream:
@@ -150,62 +136,10 @@ class Service:
             ended()
             raise
 
-    async def _begin(
-        self, prompts: Sequence[Prompt], params: SamplingParams, adapter: str | None, labels: dict[str, str]
-    ) -> partial[None]:
-        """The generations, and what is to be called when nobody waits for them any more."""
-        count, config = params.n * len(prompts), self.engine.config
-        if not 1 <= count <= ANSWERS_MAX:
-            raise Refusal(400, f"{count} answers are asked for: it can be 1 to {ANSWERS_MAX}", param="n")
-        most = config.max_waiting + config.max_batch
-        if count > most:
-            raise Refusal(400, f"{count} answers are asked for: this server has {most} under way at most", param="n")
-        if self._open_answers + count > most:
-            raise Refusal(429, f"{most} answers can be under way: ask again later", code="overloaded", wait_s=1)
-        self._open_answers += count
-        begun = time.monotonic()
-        try:
-            generations = await self._tokenised(lambda: self._submit(prompts, params, adapter, labels))
-        except BaseException:
-            self._open_answers -= count
-            raise
-        self._open.update(generations)
-        return partial(self._end, generations, count, begun)
-
-    def _submit(
-        self, prompts: Sequence[Prompt], params: SamplingParams, adapter: str | None, labels: dict[str, str]
-    ) -> list[Generation]:
-        generations: list[Generation] = []
-        try:
-            generations.extend(self.engine.submit(prompt, params, adapter, labels=labels) for prompt in prompts)
-        except BaseException as error:
-            for generation in generations:
-                self.engine.abort(generation)
-            if isinstance(error, AdapterError):  # it was unloaded just now
-                raise no_model(adapter or "") from error
-            raise
-        return generations
-
-    def _end(self, generations: Sequence[Generation], count: int, begun: float) -> None:
-        self._meters.ended(generations, time.monotonic() - begun)
-        for generation in generations:
-            self.engine.abort(generation)
-        self._open.difference_update(generations)
-        self._open_answers -= count
-        if not self._open:
-            self._all_ended.set()
-
     async def drain(self, grace_s: float) -> None:
         """Begin nothing any more; what is under way has so many seconds to end."""
         self._stopping = True
-        self._all_ended.clear()
-        if self._open:
-            try:
-                await asyncio.wait_for(self._all_ended.wait(), grace_s)
-            except TimeoutError:
-                logger.info("%d requests are ended unfinished", len(self._open))
-                for generation in self._open:
-                    self.engine.abort(generation)
+        await self.under_way.drain(grace_s)
 
     # -- models ------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from exoflow.llm.engine.adapters.store import AdapterInfo
+    from exoflow.llm.engine.adapters.entries import AdapterInfo
     from exoflow.llm.engine.engine import Engine
     from exoflow.llm.engine.generation import Generation
 

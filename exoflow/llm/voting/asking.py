@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from exoflow.errors import LLMError
 from exoflow.gathering import gather
+from exoflow.llm.calls.forms import told_why
 from exoflow.llm.voting.consulting import Opinion, consult, verdict
+from exoflow.llm.voting.equivalence import DEEPEST, is_deep
 from exoflow.llm.voting.results import NOTHING, Sample, spent
 from exoflow.model import Spent
 
@@ -45,8 +47,7 @@ class Question:
             raise TypeError("give messages, or prompt=... for a plain completion")
         if not hasattr(self.llm, "how"):
             raise TypeError(f"llm={self.llm!r} must be an LLM(...)")
-        if self.params.get("n", 1) != 1:
-            raise TypeError(f"n={self.params['n']}: each sample is a call of its own; k says how many there are")
+        check_words(self.params)
 
     @property
     def asked(self) -> Any:
@@ -62,6 +63,32 @@ class Question:
         return (
             call.submit(prompt=self.prompt, **params) if self.messages is None else call.submit(self.messages, **params)
         )
+
+
+_WORDS = {
+    "k": "how often vote, filter_vote and weighted_vote ask",
+    "n": "how often best_of_n and collect ask",
+    "max_k": "how often adaptive_vote asks at most",
+    "parallel": "adaptive_vote's",
+    "judge": "filter_vote's and collect's",
+    "weight": "weighted_vote's",
+    "score": "best_of_n's",
+    "ties": "how votes end a tie",
+    "refused": "collect's",
+}
+
+
+def check_words(params: Mapping[str, object]) -> None:
+    """Refuse what would go to the endpoint, and is another vote's word: what it would say goes unsaid.
+
+    Raises:
+        TypeError: it names it.
+    """
+    for name, value in params.items():
+        if name.lower() in _WORDS:
+            raise TypeError(f"{name}={value!r}: that is {_WORDS[name.lower()]}, and no parameter of a call")
+        if name == "stop" and hasattr(value, "enough"):
+            raise TypeError(f"stop={value!r}: such rules are adaptive_vote's; of a call, stop is text")
 
 
 async def answered(calls: Sequence[Ref[Answer]]) -> list[Answer]:
@@ -83,7 +110,7 @@ async def parsed(
         "parse", parse, [(first + i, (each.text,)) for i, each in enumerate(replies)], abstains=True
     )
     samples = [
-        Sample(first + i, reply, opinion.value, "" if opinion.value is not None else opinion.why or "parse gave None")
+        _sample(first + i, reply, opinion.value, opinion.why or "parse gave None")
         for i, (reply, opinion) in enumerate(zip(replies, opinions, strict=True))
     ]
     return samples, [opinion.cost for opinion in opinions]
@@ -95,8 +122,16 @@ def _as_it_is(index: int, reply: Answer) -> Sample:
         answer = reply.parsed
     except LLMError as error:  # it is not of the form that was asked for
         return Sample(index, reply, None, str(error))
-    answer = reply.text.strip() or None if answer is None else answer
-    return Sample(index, reply, answer, "" if answer is not None else "it is empty")
+    return _sample(index, reply, reply.text.strip() or None if answer is None else answer, "it is empty")
+
+
+def _sample(index: int, reply: Answer, answer: object, why: str) -> Sample:
+    """``why``: should there be no answer; what the endpoint says of it is added."""
+    if answer is None:
+        return Sample(index, reply, None, why + told_why(reply.finish_reason, reply.refusal))
+    if is_deep(answer):
+        return Sample(index, reply, None, f"it is nested deeper than {DEEPEST} times")
+    return Sample(index, reply, answer)
 
 
 async def sampled(question: Question, k: int, parse: Callable[[str], Any] | None) -> tuple[list[Sample], Spent]:

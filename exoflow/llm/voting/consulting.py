@@ -17,10 +17,13 @@ from exoflow.flows import flow
 from exoflow.gathering import gather
 from exoflow.llm.calls.answer import Answer
 from exoflow.llm.calls.metering import Meter, metered
+from exoflow.llm.voting.equivalence import is_hashable
 from exoflow.llm.voting.results import NOTHING, Outcome, spent
 from exoflow.model import Bill, Spent
 
-_UNPARSED = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError)
+_UNPARSED = (
+    ValueError, LookupError, ArithmeticError, TypeError, AttributeError, AssertionError, SyntaxError, RecursionError
+)  # fmt: skip
 """What a parser raises at a text that is not as it expects: the sample abstains. Errors of calls are none of these."""
 
 
@@ -34,14 +37,17 @@ class Opinion:
     cost: Spent = NOTHING
 
 
+_OPTIONAL = ("parse", "weight")
+
+
 def check_functions(**functions: object) -> None:
-    """Refuse what cannot be called, before a model is asked whose answers nobody could read. None: there is none.
+    """Refuse what cannot be called, before a model is asked whose answers nobody could read.
 
     Raises:
         TypeError: it names the one.
     """
     for role, function in functions.items():
-        if function is not None and not callable(function):
+        if not callable(function) and not (function is None and role in _OPTIONAL):
             raise TypeError(f"{role}={function!r} must be a function")
 
 
@@ -138,14 +144,14 @@ def _abstention(error: Exception, abstains: bool) -> Opinion:
 
 
 def verdict(value: object) -> bool:
-    """What a judge has said.
+    """What a judge has said: True or False, or what is equal to one, as numpy's are, and 1 and 0.
 
     Raises:
-        TypeError: it is neither True nor False.
+        TypeError: it is neither.
     """
-    if not isinstance(value, bool):
+    if not is_hashable(value) or value not in (True, False):
         raise TypeError(f"judge gave {value!r}: it must give True or False")
-    return value
+    return bool(value)
 
 
 def without_calls(function: Callable[..., Any], *args: Any) -> Opinion | None:

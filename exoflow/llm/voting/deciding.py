@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from exoflow.context import rng
 from exoflow.errors import NoConsensus
 from exoflow.llm.engine.request import Usage
+from exoflow.llm.voting.equivalence import is_hashable
 from exoflow.llm.voting.results import Sample, by_first_said
 from exoflow.llm.voting.tally import Tally, Ties, check_ties, winner
 from exoflow.model import Spent
@@ -24,7 +25,7 @@ def votes_of(samples: Sequence[Sample], equivalence: Equivalence) -> list[Hashab
 
 def _key(equivalence: Equivalence, answer: object) -> Hashable:
     key = equivalence(answer)
-    if _is_hashable(key):
+    if is_hashable(key):
         return key
     raise TypeError(f"equivalence gave {key!r} for {answer!r}: it must give a key that is hashable, as text or a tuple")
 
@@ -67,15 +68,7 @@ def plain(weight: Fraction) -> float:
 def named(votes: Mapping[Hashable, X], voters: Sequence[Sample], equivalence: Equivalence) -> dict[Hashable, X]:
     """The same by how each option was first said, where that can be a key."""
     said = by_first_said(voters, equivalence)
-    return {said[option] if _is_hashable(said[option]) else option: value for option, value in votes.items()}
-
-
-def _is_hashable(answer: object) -> bool:
-    try:
-        hash(answer)
-    except TypeError:  # a tuple of lists
-        return False
-    return True
+    return {said[option] if is_hashable(said[option]) else option: value for option, value in votes.items()}
 
 
 def _refuse_empty(tally: Tally, samples: Sequence[Sample]) -> None:

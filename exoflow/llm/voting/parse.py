@@ -7,8 +7,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
 
-_NUMBER = re.compile(r"[-+−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+−]?\.\d+")
+_SIGN = r"(?:(?<![\w)])[-+−])?"
+"""Behind a digit, a word or brackets it is none: a dash, as in 10-15, or minus."""
+_NUMBER = re.compile(
+    rf"{_SIGN}(?:\d+ )?(?<![\d/])\d+/\d+(?![\d/]|[.,]\d)"  # 1/2, 3 1/2, and no date
+    rf"|{_SIGN}(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|{_SIGN}\.\d+"
+)
+_FRAC = re.compile(r"(\d?)\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+_BOXED = r"\\boxed(?=\s*\{)"
+_AROUND = r"(?:[(*\[{$\s'\"]|\\[(\[]|\\(?:boxed|text|textbf|mathrm|mathbf)(?=\s*\{))*"
+"""What may stand before an option that is the answer: space, brackets, bold, LaTeX."""
 _FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 
 
@@ -24,12 +34,23 @@ def first_line(text: str) -> str:
     return whole(text).splitlines()[0].strip()
 
 
-def number(text: str) -> Decimal:
-    """The last number in the text, its thousands set off by commas or not: where models say what they came to."""
-    found = _NUMBER.findall(text)
+def number(text: str) -> int | Decimal | Fraction:
+    """The last number in the text, where models say what they came to: 42, 1,234.50, 6e23, 1/2, LaTeX's fractions."""
+    found = _NUMBER.findall(_FRAC.sub(lambda frac: f"{frac[1] and frac[1] + ' '}{frac[2]}/{frac[3]}", text))
     if not found:
         raise ValueError("there is no number in it")
-    return Decimal(found[-1].replace(",", "").replace("−", "-"))
+    last: str = found[-1].replace(",", "").replace("−", "-")
+    if "/" in last:
+        return _fraction(last)
+    return int(last) if last.lstrip("+-").isdecimal() else Decimal(last)
+
+
+def _fraction(text: str) -> Fraction:
+    try:
+        value = sum(map(Fraction, text.lstrip("+-").split()), Fraction(0))
+    except ZeroDivisionError:
+        raise ValueError(f"{text} is no number") from None
+    return -value if text.startswith("-") else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +73,8 @@ class Choice:
 def choice(options: Iterable[str]) -> Choice:
     """One of these: the whole text, or the last that stands in it as a word; ``choice("ABCD")``.
 
-    After "answer" or "answer is", also in bold or parentheses, it counts before any that only stands there.
+    After "answer" or "answer is", also in bold or parentheses, or in LaTeX's box, it counts before any that only stands
+    there.
     """
     given: object = options
     found = tuple(given) if isinstance(given, Iterable) else ()
@@ -65,7 +87,7 @@ def choice(options: Iterable[str]) -> Choice:
 
 def _last_named(options: tuple[str, ...], text: str, flags: re.RegexFlag) -> str | None:
     words = "|".join(re.escape(option) for option in sorted(options, key=len, reverse=True))
-    told = re.findall(rf"(?i:answer(?:\s+is)?)\s*:?\s*[(*\[\s'\"]*({words})(?!\w)", text, flags)
+    told = re.findall(rf"(?:(?i:answer(?:\s+is)?)\s*:?|{_BOXED}){_AROUND}({words})(?!\w)", text, flags)
     found = told or re.findall(rf"(?<![\w'])({words})(?![\w'])", text, flags)
     if not found:
         return None
@@ -100,7 +122,10 @@ class JsonField:
     path: tuple[str, ...]
 
     def __call__(self, text: str) -> object:
-        found: object = _json_in(text)
+        try:
+            found: object = _json_in(text)
+        except (RecursionError, ArithmeticError) as error:  # brackets or exponents without end
+            raise ValueError(f"its JSON cannot be read: {error}") from error
         for name in self.path:
             if not isinstance(found, dict) or name not in found:
                 raise ValueError(f"it has no field {'.'.join(self.path)!r}")

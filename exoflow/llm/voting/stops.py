@@ -53,6 +53,7 @@ class Rule:
         return True
 
     def __or__(self, other: Stop) -> First:
+        check_stop(other)
         return First((self, other))  # type: ignore[arg-type]  # each rule has its ``enough``
 
 

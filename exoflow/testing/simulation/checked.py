@@ -12,8 +12,9 @@ from exoflow.kernel.commands import Command, Dispatch, RecordUndone, Replay, Run
 from exoflow.kernel.reference.facts import CallFacts, Facts
 from exoflow.model import CallId, Kind, show_version
 from exoflow.testing.simulation.mirror import LOST, NONE
+from exoflow.testing.simulation.report import Report
 from exoflow.testing.simulation.told import Told
-from exoflow.testing.simulation.world import Report, World, simulate
+from exoflow.testing.simulation.world import World, simulate
 
 
 class FormsDiffer(BaseException):

@@ -3,70 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exoflow import codec
-from exoflow.attempts.actors import STATE
-from exoflow.codec import Encoded
 from exoflow.driver import records
 from exoflow.driver.execution import Execution
 from exoflow.driver.history import History
-from exoflow.driver.spec import FlowSpec
-from exoflow.errors import Corrupt, DidNotHappen, InDoubt, RunError, StorageError
+from exoflow.errors import Corrupt, InDoubt, RunError, StorageError
 from exoflow.journal.inbox import Message
 from exoflow.journal.records import Kind as Code
-from exoflow.kernel.call import Call, State as CallState
+from exoflow.kernel.call import State as CallState
 from exoflow.kernel.kernel import Kernel
-from exoflow.model import Bill, CallId, Happened, Held, Inline, Kind, RunId, Stored, Value
-from exoflow.protocols import Attempt, Computed, Outcome, Raised, Vanished
-from exoflow.testing.simulation.doubles import (
-    SimulatedClock,
-    SimulatedExecutor,
-    SimulatedLog,
-    SimulatedStore,
-    body,
-    probe,
-    undo,
-)
-from exoflow.testing.simulation.oracle import Sink, Till, Violation, check, check_stuck
-from exoflow.testing.simulation.program import (
-    UNDO_RETRIES,
-    Program,
-    SimulatedError,
-    SimulatedRef,
-    flow_of,
-    provenance,
-    with_actors,
-    with_paid,
-    write_program,
-)
+from exoflow.model import Kind, RunId
+from exoflow.testing.simulation.doubles import SimulatedClock, SimulatedExecutor, SimulatedLog
+from exoflow.testing.simulation.oracle import Violation, check, check_stuck
+from exoflow.testing.simulation.report import Report
+from exoflow.testing.simulation.workers import Workers
 
 STEPS_MAX = 3000
 
 
 class Crashed(BaseException):
     """The process is dead."""
-
-
-@dataclass(slots=True)
-class Report:
-    """What happened under one seed."""
-
-    seed: int
-    status: str = ""
-    calls: int = 0
-    faults: int = 0
-    epochs: int = 0
-    attempts: int = 0
-    undos: int = 0
-    given_up: int = 0
-    """Ends with an undo that had failed for good; the run was resumed."""
-    paid: int = 0
-    """Attempts that somebody charged for."""
-    trace: list[str] = field(default_factory=list)
 
 
 class _Traced(Execution):
@@ -79,53 +38,22 @@ class _Traced(Execution):
     carry_out = dict.fromkeys(Execution.carry_out, _traced)
 
 
-class World:
-    """One seed: a program, its runs from crash to crash, and the outside that its effects are seen in."""
-
-    has_actors = True
-    has_paid = True
+class World(Workers):
+    """One seed, from crash to crash."""
 
     def __init__(
         self, seed: int, kernel: type[Kernel], log: type[SimulatedLog], trace: bool, plain: bool = False
     ) -> None:
-        self.chance = random.Random(seed)
-        self.undo_chance = random.Random(f"{seed}/undo")  # a stream of its own: what it decides moves nothing else
-        self.report = Report(seed)
+        super().__init__(seed, trace, plain)
         self.kernel_type = kernel
         self.log_type = log
-        self.tracing = trace
-        self.sink = Sink()
-        self.till = Till()
-        self.actor_chance = random.Random(f"{seed}/actors")  # likewise
-        self.paid_chance = random.Random(f"{seed}/sends")
-        program = write_program(self.chance, body, undo, probe)
-        if self.has_actors:
-            program = with_actors(program, self.actor_chance)
-        if self.has_paid:
-            program = with_paid(program, random.Random(f"{seed}/paid"))
-        self.program: Program = replace(program, plain=plain)
-        self.flow: FlowSpec = replace(flow_of(self.program), undo_on_failure=self.undo_chance.random() < 0.7)
-        self.undo_faults_left = self.undo_chance.choice((0, 0, 1, 2, 4))
         self.undo_crashes_left = self.undo_chance.choice((0, 1, 1, 2))
-        self.undo_fails: dict[str, int] = {}
-        """How often the undo of an attempt is still going to fail; more often than it is tried: for good."""
         self.rolling_back = False
         """Something was undone because the run has failed: from now on no body may run, whatever crashes."""
-        self.store = SimulatedStore()
         self.clock = SimulatedClock()
-        self.zombies: list[Attempt] = []
-        self.faults_left = self.chance.choice((0, 2, 3, 3, 4, 6, 9))
         self.will_cancel = self.chance.random() < 0.08
-        self.soon: list[Callable[[], None]] = []
         self.messages: list[Message] = []
         """What somebody outside has sent the run: it outlives its processes."""
-
-    def trace(self, line: str) -> None:
-        if self.tracing:
-            self.report.trace.append(line)
-
-    def later(self, event: Callable[[], None]) -> None:
-        self.soon.append(event)
 
     async def live(self) -> Report:
         """Run, crash, resume, ... until the run has ended; then ask the oracle."""
@@ -218,6 +146,17 @@ class World:
             raise Violation(f"the run stopped: {execution.fatal!r}") from execution.fatal
         return False
 
+    def _survivors(self, execution: Execution) -> list[tuple[Any, ...]]:
+        """What the next epoch finds: all that was flushed, and as much of the rest as the page cache kept."""
+        log = self.log
+        kept = self.chance.randint(log.durable, len(log.records))
+        for attempt, _ in self.executor.pending:
+            if self.chance.random() < 0.4:
+                self._act(attempt) if self._readable(attempt) and self._may_send(attempt) else None
+            elif self.chance.random() < 0.2 and self._may_haunt(attempt):
+                self.zombies.append(self._portable(attempt))
+        return list(log.records[:kept])
+
     def _happen(self, execution: Execution) -> bool:
         """One event of the world; False: the process dies."""
         if self.soon:
@@ -286,272 +225,6 @@ class World:
         self.clock.time = max(self.clock.time, when)
         callback()
 
-    def _losable(self, execution: Execution) -> list[int]:
-        """What is held nowhere else."""
-        kept = {value.handle for value in execution.values.kept.values()}
-        return sorted({*self.executor.held, *self.executor.actors} - kept)
-
-    def _lose(self, execution: Execution) -> None:
-        id = self.chance.choice(self._losable(execution))
-        for kept in execution.values.kept.values():
-            self.executor.drop(kept)  # nobody need notice: the store has it, too
-        self.executor.held.pop(id, None)
-        for call, value in list(self.till.returned.items()):
-            if isinstance(value, Held) and value.handle == id:
-                del self.till.returned[call]
-        self.executor.actors.pop(id, None)
-        owner = [call for call, value in execution.values.at.items() if isinstance(value, Held) and value.handle == id]
-        owner += [CallId(f"{call}{STATE}") for call, held in execution.values.states.items() if held.handle == id]
-        self.trace(f"lose {owner}")
-        if owner and self.chance.random() < 0.6:
-            execution.value_lost(owner[0])
-
-    def _end_save(self) -> None:
-        value, name, report = self.executor.saves.pop(self.chance.randrange(len(self.executor.saves)))
-        if self.faults_left > 0 and self.chance.random() < 0.1:
-            self.faults_left -= 1
-            report(OSError("the store hiccups"))
-            return
-        try:
-            encoded = self.executor.fetch(value)
-        except KeyError as error:
-            report(error)
-            return
-        assert isinstance(encoded, Encoded)
-        self.store.create(name, *codec.to_parts(encoded))
-        report(Stored(name, encoded.size))
-
-    def _wake_zombie(self) -> None:
-        """An attempt of a dead epoch goes on where nobody could end it: only its key can stop its effect."""
-        attempt = self.zombies.pop(self.chance.randrange(len(self.zombies)))
-        self.trace(f"zombie {attempt.call}")
-        self._act(attempt, zombie=True)
-
-    def _end_attempt(self, execution: Execution) -> None:
-        attempt, report = self.executor.pending.pop(self._next_to_end())
-        lost = tuple(id for id, value in attempt.inputs.items() if not self._is_there(value))
-        part = attempt.actor
-        gone = part is not None and self.executor.given[attempt.version] is None
-        if lost or gone:
-            self.trace(f"lost inputs of {attempt.call}: {lost} {gone}")
-            report(self._not_begun(attempt, lost, gone))
-            return
-        if self.faults_left > 0 and self.chance.random() < 0.15:
-            self.faults_left -= 1
-            self.report.faults += 1
-            self._fail(attempt, report)
-            return
-        if not self._may_send(attempt) and self.paid_chance.random() < 0.9:  # else it sends nothing
-            self._ask(attempt, report)
-            return
-        if attempt.function is undo and self._undo_fails(attempt.key):
-            self.trace(f"undo fails {attempt.call} {attempt.version:x}")
-            if self.undo_chance.random() < 0.5:
-                self._act(attempt)  # and does not know
-            report(Raised(codec.encode_error(SimulatedError([])), 0.0))
-            return
-        self.trace(f"end {attempt.call} {attempt.version:x}")
-        outcome = self._act(attempt)
-        if attempt.paid is not None and isinstance(outcome, Computed):
-            self.till.returned[attempt.call] = outcome.value
-        report(outcome)
-
-    def _may_send(self, attempt: Attempt) -> bool:
-        return attempt.paid is None or attempt.version in self.executor.sends
-
-    def _ask(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        """The body of a paid call is about to send."""
-        assert attempt.paid is not None
-        executor, log = self.executor, self.log
-
-        def told(error: BaseException | None) -> None:
-            executor.asking.discard(attempt.version)
-            if error is None:
-                self.trace(f"sends {attempt.call} {attempt.version:x}")
-                executor.sends.add(attempt.version)
-                self.till.dispatch(attempt, log.records[: log.durable])
-            else:
-                executor.pending.remove(entry)
-                self.later(lambda: report(Raised(codec.encode_error(error), 0.0)))
-
-        entry = attempt, report
-        executor.pending.append(entry)
-        executor.asking.add(attempt.version)
-        self.trace(f"is about to send {attempt.call} {attempt.version:x}")
-        attempt.paid.run.ask(told)
-
-    def _not_begun(self, attempt: Attempt, lost: tuple[CallId, ...], gone: bool) -> Vanished:
-        part = attempt.actor
-        if part is None:
-            return Vanished("inputs lost", lost=lost)
-        if gone:
-            return Vanished("state lost", lost=(*lost, CallId(f"{part.holder}{STATE}")))
-        state = self.executor.given.pop(attempt.version)
-        if part.state is None or state is None:
-            return Vanished("inputs lost", lost=lost)
-        self.executor.actors[part.state.handle] = state  # type: ignore[index]  # as above
-        return Vanished("inputs lost", lost=lost, state=part.state)
-
-    def _undo_fails(self, key: str) -> bool:
-        """Whether this try of an undo fails: of the few that do, some do so a few times, and some for good."""
-        if key not in self.undo_fails and self.undo_faults_left > 0 and self.undo_chance.random() < 0.5:
-            self.undo_faults_left -= 1
-            self.report.faults += 1
-            self.undo_fails[key] = self.undo_chance.choice((1, UNDO_RETRIES + 1))
-        left = self.undo_fails.get(key, 0)
-        self.undo_fails[key] = max(0, left - 1)
-        return left > 0
-
-    def _next_to_end(self) -> int:
-        """Which pending attempt: one that could not be ended goes on until its call runs again, to do harm there."""
-        pending, stubborn = self.executor.pending, self.executor.stubborn
-        wanted = {attempt.call for attempt, _ in pending if attempt.version not in stubborn}
-        free = [n for n, (a, _) in enumerate(pending) if a.version not in self.executor.asking]
-        likely = [n for n in free if pending[n][0].version not in stubborn or pending[n][0].call in wanted]
-        return self.chance.choice(likely or free)
-
-    def _fail(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
-        acted = self.chance.random() < 0.5 and self._may_send(attempt)
-        if acted:
-            self._act(_leaves_nothing(attempt))
-        self.trace(f"fail {attempt.call} {attempt.version:x} acted={acted}")
-        if self.chance.random() < 0.5:
-            if not acted and self.chance.random() < 0.4 and self._may_haunt(attempt):
-                self.zombies.append(self._portable(attempt))
-            report(Vanished("its worker died"))
-        elif acted or attempt.function is not body or self.chance.random() < 0.7:
-            choice = (f"error {attempt.call}", int(attempt.version), 0)
-            outcome = Raised(codec.encode_error(SimulatedError([choice])), 0.0)
-            report(self._leave(attempt, outcome, {choice}) if attempt.actor is not None else outcome)
-        elif attempt.actor is not None:
-            report(Vanished("its worker died"))
-        else:
-            self.sink.refuse(attempt.key)
-            report(
-                Raised(
-                    codec.encode_error(SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])), 0.0, True
-                )
-            )
-
-    def _act(self, attempt: Attempt, *, zombie: bool = False) -> Outcome:
-        """What the task's body does."""
-        if attempt.function is undo:
-            self.report.undos += 1
-            self.sink.undo(str(attempt.args[0]))
-            return Computed(Inline(codec.to_bytes(codec.encode(None))), 0.0)
-        if attempt.function is probe:
-            key = str(attempt.args[0])  # only a sink that dedups by key can stop an attempt that is taken for dead
-            self.zombies = [zombie for zombie in self.zombies if zombie.key != key]
-            answer = (
-                Happened(self.sink.value(str(attempt.args[0])))
-                if self.sink.probe(str(attempt.args[0]))
-                else DidNotHappen()
-            )
-            return Computed(Inline(codec.to_bytes(codec.encode(answer))), 0.0)
-        name, _, _ = attempt.call.rpartition("/")[2].partition("#")
-        name = name.rpartition(":")[2]
-        kind, number = name[0], int(name[1:])
-        note = (self.program.methods if kind == "m" else self.program.tasks)[number].note
-        made_from = self._provenance(attempt)
-        if attempt.actor is not None:
-            made_from |= self._state_before(attempt)
-        own = set() if note.deterministic else {(str(attempt.call), int(attempt.version), 0)}
-        value = tuple(sorted(made_from | own))
-        if note.effect is not None or note.rollback:
-            refused = self.sink.apply(attempt, note, made_from, value, zombie=zombie)
-            if refused:
-                error = SimulatedError([(f"error {attempt.call}", int(attempt.version), 0)])
-                return Raised(codec.encode_error(error), 0.0, True)
-        computed = Computed(self._place(value), self.chance.choice((0.0, 0.01, 1.0)))
-        if note.paid and self._may_send(attempt):
-            self.till.charge(attempt, made_from)
-            return replace(computed, bill=Bill(1, nano_usd=int(attempt.version)))
-        return self._leave(attempt, computed, set(value)) if attempt.actor is not None else computed
-
-    def _state_before(self, attempt: Attempt) -> set[Any]:
-        """The choices in the state that the attempt was given, which is that of the call before it."""
-        state = self.executor.given[attempt.version]
-        assert state is not None
-        turns, choices = state
-        before = _turns_before(self.execution.kernel.calls[attempt.call])
-        surely = tuple(call for call, ran in before.items() if ran or call in turns)
-        if turns != surely:
-            raise Violation(f"{attempt.call} got a state that {turns} have left, and {surely} come before it")
-        return set(choices)
-
-    def _leave(self, attempt: Attempt, outcome: Any, choices: set[Any]) -> Any:
-        """The outcome, with the state that the attempt leaves."""
-        assert attempt.actor is not None
-        before = self.executor.given[attempt.version]
-        assert before is not None
-        state = (*before[0], attempt.call), tuple(sorted({*before[1], *choices}))
-        snapshot: Value | None = None
-        if attempt.actor.snapshot_to is not None and self.actor_chance.random() < 0.8:
-            snapshot = Inline(codec.to_bytes(codec.encode(state)))
-            if self.actor_chance.random() < 0.5:
-                self.store.create(attempt.actor.snapshot_to, *codec.to_parts(codec.encode(state)))
-                snapshot = Stored(attempt.actor.snapshot_to, 0)
-        return replace(outcome, state=self.executor.keep(state), snapshot=snapshot)
-
-    def _place(self, value: object) -> Value:
-        encoded = codec.encode(value)
-        if self.chance.random() < 0.5:
-            return Inline(codec.to_bytes(encoded))
-        return self.executor.hold(encoded)
-
-    def _provenance(self, attempt: Attempt) -> set[Any]:
-        def lookup(id: Any) -> object:
-            value = attempt.inputs.get(id)
-            if value is None:
-                return SimulatedRef(id)
-            encoded = self.encoded(value)
-            return codec.decode(encoded, lookup=lookup)
-
-        assert isinstance(attempt.encoded, Encoded)
-        args, _ = codec.decode(attempt.encoded, lookup=lookup)
-        return provenance(list(args))
-
-    def encoded(self, value: Value) -> Encoded:
-        if isinstance(value, Held):
-            return self.executor.held[value.handle]  # type: ignore[index]  # a handle is whatever its executor makes it
-        if isinstance(value, Inline):
-            return codec.from_bytes(value)
-        return codec.from_object(self.store.read(value.name))
-
-    def _survivors(self, execution: Execution) -> list[tuple[Any, ...]]:
-        """What the next epoch finds: all that was flushed, and as much of the rest as the page cache kept."""
-        log = self.log
-        kept = self.chance.randint(log.durable, len(log.records))
-        for attempt, _ in self.executor.pending:
-            if self.chance.random() < 0.4:
-                self._act(attempt) if self._readable(attempt) and self._may_send(attempt) else None
-            elif self.chance.random() < 0.2 and self._may_haunt(attempt):
-                self.zombies.append(self._portable(attempt))
-        return list(log.records[:kept])
-
-    def _may_haunt(self, attempt: Attempt) -> bool:
-        return (
-            attempt.function is body and attempt.actor is None and self._readable(attempt) and self._may_send(attempt)
-        )
-
-    def _portable(self, attempt: Attempt) -> Attempt:
-        """A zombie has its inputs with it."""
-        inputs = {
-            id: Inline(codec.to_bytes(self.executor.held[value.handle])) if isinstance(value, Held) else value  # type: ignore[index]
-            for id, value in attempt.inputs.items()
-        }
-        return replace(attempt, inputs=inputs)
-
-    def _readable(self, attempt: Attempt) -> bool:
-        if attempt.actor is not None and self.executor.given[attempt.version] is None:
-            return False
-        return all(map(self._is_there, attempt.inputs.values()))
-
-    def _is_there(self, value: Value) -> bool:
-        if isinstance(value, Held):
-            return value.handle in self.executor.held
-        return not isinstance(value, Stored) or value.name in self.store.objects
-
 
 def _start(seed: int) -> records.Start:
     return records.Start(
@@ -580,21 +253,6 @@ def _unfinished(execution: Execution) -> list[object]:
         state,
         *(call for call in execution.kernel.calls.values() if call.attached and call.state.name != "DONE"),
     ]
-
-
-def _turns_before(call: Call) -> dict[CallId, bool]:
-    """The calls of its actor before this one, and whether they surely ran. Who stands aside may be known only later."""
-    found: dict[CallId, bool] = {}
-    before = call.before
-    while before is not None:
-        found[before.id] = before.state is CallState.DONE and not before.skipped
-        before = before.before
-    return dict(reversed(found.items()))
-
-
-def _leaves_nothing(attempt: Attempt) -> Attempt:
-    """The attempt without the snapshot that it would take in the end."""
-    return attempt if attempt.actor is None else replace(attempt, actor=replace(attempt.actor, snapshot_to=None))
 
 
 def simulate(
@@ -630,4 +288,4 @@ def simulate(
             loop.close()
 
 
-__all__ = ["Report", "simulate"]
+__all__ = ["World", "simulate"]

@@ -24,7 +24,7 @@ from exoflow.journal.frames import Batch
 Start = Callable[..., Any]
 
 JOBS = """
-    import asyncio, os, time
+    import asyncio, os, signal, sys, threading, time
     from exoflow import flow, task
 
     def waits():
@@ -57,6 +57,20 @@ JOBS = """
             except KeyboardInterrupt:
                 open("interrupted", "w").close()
 
+    def main_thread_waits():
+        frame = sys._current_frames()[threading.main_thread().ident]
+        return frame.f_code.co_name in ("wait", "select")
+
+    @task
+    def struck() -> int:
+        while not main_thread_waits():
+            time.sleep(0.005)
+        # the process's signal, given to a thread that cannot handle it
+        signal.pthread_kill(threading.get_ident(), int(os.environ["SIGNAL"]))
+        while waits():
+            time.sleep(0.005)
+        return 2
+
     @flow
     def plain() -> int:
         return one() + wait()
@@ -73,6 +87,18 @@ JOBS = """
     async def outside_any_call() -> int:
         first = await one.submit()
         return first + await wait_on_loop.function()
+
+    @flow
+    def struck_beside() -> int:
+        return one() + struck.submit().result()
+
+    @flow
+    def struck_in_time() -> int:
+        return one() + struck.submit().result(timeout=1000)
+
+    @flow
+    async def struck_beside_loop() -> int:
+        return await one.submit() + await struck.submit()
 
     @flow
     def unmoved() -> int:
@@ -146,6 +172,21 @@ def test_the_first_signal_stops_the_run_releases_it_and_says_how_to_go_on(
         out, err = process.communicate()
     assert (process.returncode, out) == (0, "3\n"), err
     assert "1 of them loaded" in err
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("flow", ["struck_beside", "struck_in_time", "struck_beside_loop"])
+def test_a_signal_that_does_not_wake_the_main_thread_stops_the_run_all_the_same(
+    exoflow: Start, monkeypatch: pytest.MonkeyPatch, flow: str, number: signal.Signals
+) -> None:
+    monkeypatch.setenv("SIGNAL", str(int(number)))
+    with exoflow("run", f"jobs.py:{flow}", "--id", "it") as process:
+        try:
+            _, err = process.communicate()
+        finally:
+            process.kill()
+    assert process.returncode == 128 + number, err
+    assert "nothing that was recorded is lost. Go on with it: exoflow resume it\n" in err
 
 
 def until_recorded(store: Path, flow: str) -> None:

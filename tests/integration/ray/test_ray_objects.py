@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 import ray
@@ -9,9 +10,27 @@ import ray.data
 
 import exoflow
 from exoflow import flow, task
+from exoflow.codec import ray_objects
 from exoflow.errors import CodecError
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@ray.remote(num_cpus=0)
+class Locked:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+@ray.remote(num_cpus=0)
+class Busy:
+    def work(self):
+        threading.Event().wait()
+
+
+@ray.remote(max_retries=0)
+def fails():
+    raise ZeroDivisionError("of its own")
 
 
 @ray.remote(num_cpus=0)
@@ -26,12 +45,12 @@ class Counter:
 
 @task
 def refers(text):
-    return {"in": [ray.put(text)]}
+    return {"in": [ray.put([ray.put(text)])]}
 
 
 @task
 def follows(found):
-    return ray.get(found["in"][0])
+    return ray.get(ray.get(found["in"][0])[0])
 
 
 @task
@@ -68,7 +87,7 @@ def test_the_body_may_look_at_them(tmp_path):
     @flow(executor="ray")
     def trial():
         found, counters = refers("x"), begins(5)
-        return ray.get(found["in"][0]), follows(found), ray.get(counters[0].add.remote(1)), adds(counters, 1)
+        return follows.function(found), follows(found), ray.get(counters[0].add.remote(1)), adds(counters, 1)
 
     assert trial.options(store=tmp_path).run() == ("x", "x", 7, 8)
 
@@ -140,3 +159,46 @@ def test_one_of_the_flows_own_making_is_refused(tmp_path):
 
     with pytest.raises(CodecError, match=r"ray\.ObjectRef that no task of this run has returned"):
         trial.options(store=tmp_path).run()
+
+
+def test_an_actor_whose_state_cannot_be_pickled_is_refused_and_named(tmp_path):
+    @task
+    def makes():
+        return [Locked.remote()]
+
+    @flow(executor="ray")
+    def trial():
+        return makes()
+
+    message = r"^the state of Actor\(Locked, \w+\), .* cannot pickle '_thread.lock' object\): give its class"
+    with pytest.raises(CodecError, match=message):
+        trial.options(store=tmp_path).run()
+
+
+def test_one_that_stands_for_an_error_is_refused_and_not_made_again(tmp_path):
+    entered = tmp_path / "entered"
+
+    @task
+    def makes():
+        with open(entered, "a") as file:
+            file.write("x")
+        return [fails.remote()]
+
+    @flow(executor="ray")
+    def trial():
+        return len(makes())
+
+    with pytest.raises(CodecError, match=r"makes\S+ cannot be saved: .* an error, .*ZeroDivisionError: of its own"):
+        trial.options(store=tmp_path / "store").run()
+    assert entered.read_text() == "x"
+
+
+def test_an_actor_that_is_busy_is_named_while_it_is_waited_for_and_refused_in_the_end(monkeypatch, caplog):
+    monkeypatch.setattr(ray_objects, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(ray_objects, "_REFUSAL_S", 0.1)
+    busy = Busy.remote()
+    busy.work.remote()
+    with pytest.raises(CodecError, match=r"^Actor\(Busy, \w+\), .* has not told its state"):
+        ray_objects.load(busy)
+    assert "Actor(Busy" in caplog.text
+    assert "is waited for" in caplog.text

@@ -8,71 +8,18 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from exoflow.errors import AdapterError
+from exoflow.llm.engine.adapters.entries import AdapterInfo, Entry, Meaning, Place, Reading
 from exoflow.llm.engine.adapters.format import AdapterSpec
 from exoflow.llm.engine.adapters.host import HostAdapter, HostCache
 from exoflow.llm.engine.adapters.reading import AdapterReader
 from exoflow.llm.engine.naming import same_model
 from exoflow.llm.engine.request import AdapterRef
-from exoflow.llm.engine.scheduler import AdapterCost
+from exoflow.llm.engine.residency import AdapterCost
 
 logger = logging.getLogger(__name__)
-
-Place = Literal["disk", "host", "pool"]
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterInfo:
-    """One line of the list of adapters."""
-
-    name: str
-    version: str
-    rank: int
-    bytes: int
-    """In the pool, and in host memory."""
-    place: Place
-    """The nearest of the places that have it."""
-    path: str
-    pinned: bool
-    loads: int
-    """How often this version was brought into the pool."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    version: str
-    path: Path
-    number: int
-    """Of the reading that it comes from: an older one that ends later does not overrule it."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Reading:
-    """What was read for a name that does not mean it yet."""
-
-    ref: AdapterRef
-    path: Path
-    number: int
-    adapter: HostAdapter
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """One version that somebody needs."""
-
-    spec: AdapterSpec
-    cost: AdapterCost
-    bytes: int
-    names: set[str] = field(default_factory=set)
-    paths: dict[Path, None] = field(default_factory=dict)
-    """Where its content was seen last. Empty: others were written over it, and only copies are left."""
-    holders: int = 0
-    loads: int = 0
-    reading: threading.Lock = field(default_factory=threading.Lock)
 
 
 class AdapterStore:
@@ -103,10 +50,10 @@ class AdapterStore:
         self._reader, self._base_model, self._bytes_per_s = reader, base_model, bytes_per_s
         self._forgotten = forgotten
         self._lock = threading.Lock()
-        self._names: dict[str, _Meaning] = {}
+        self._names: dict[str, Meaning] = {}
         self._readings = itertools.count()
-        self._entries: dict[str, _Entry] = {}
-        self._seen_at: dict[Path, _Meaning] = {}
+        self._entries: dict[str, Entry] = {}
+        self._seen_at: dict[Path, Meaning] = {}
         self._pinned: set[str] = set()
         self._other_bases: set[str] = set()
         self._host = HostCache(host_bytes, self._stays)
@@ -140,7 +87,7 @@ class AdapterStore:
         with self._lock:
             entry = self._entries.setdefault(spec.version, self._new_entry(spec, adapter))
             entry.holders += 1
-            self._see(entry, _Meaning(spec.version, path, number))
+            self._see(entry, Meaning(spec.version, path, number))
             self._host.put(spec.version, adapter)
         return Reading(AdapterRef(name, spec.version), path, number, adapter)
 
@@ -156,7 +103,7 @@ class AdapterStore:
             if not self.is_newest(reading):
                 return
             before = self._names.get(name)
-            self._names[name] = _Meaning(version, reading.path, reading.number)
+            self._names[name] = Meaning(version, reading.path, reading.number)
             if before is not None:
                 self._entries[before.version].names.discard(name)
             self._entries[version].names.add(name)
@@ -272,7 +219,7 @@ class AdapterStore:
             why = f"{path} has other content"
         raise AdapterError(f"the adapter has changed since it was loaded; load it again ({why})")
 
-    def _see(self, entry: _Entry, meaning: _Meaning) -> None:
+    def _see(self, entry: Entry, meaning: Meaning) -> None:
         """This reading has found the entry's content there."""
         seen = self._seen_at.get(meaning.path)
         if seen is not None and seen.number > meaning.number:
@@ -284,7 +231,7 @@ class AdapterStore:
 
     # Under the lock.
 
-    def _known(self, name: str) -> _Meaning:
+    def _known(self, name: str) -> Meaning:
         meaning = self._names.get(name)
         if meaning is None:
             some = ", ".join(heapq.nsmallest(5, list(self._names)))
@@ -292,15 +239,15 @@ class AdapterStore:
             raise AdapterError(f"there is no adapter {name!r}: {known}")
         return meaning
 
-    def _entry(self, version: str) -> _Entry:
+    def _entry(self, version: str) -> Entry:
         entry = self._entries.get(version)
         if entry is None:
             raise AdapterError(f"there is no adapter of version {version} any more: it was unloaded")
         return entry
 
-    def _new_entry(self, spec: AdapterSpec, adapter: HostAdapter) -> _Entry:
+    def _new_entry(self, spec: AdapterSpec, adapter: HostAdapter) -> Entry:
         cost = AdapterCost(adapter.pages.shape[1], adapter.bytes / self._bytes_per_s)
-        return _Entry(spec, cost, adapter.bytes)
+        return Entry(spec, cost, adapter.bytes)
 
     def _forget(self, version: str) -> str | None:
         """The version, if nobody needs it any more."""

@@ -13,8 +13,7 @@ from exoflow.errors import AdapterError, LLMError
 from exoflow.llm.engine.adapters.host import HostAdapter
 from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.tables import AdapterTables
-from exoflow.llm.engine.residency import Load
-from exoflow.llm.engine.scheduler import AdapterCost
+from exoflow.llm.engine.residency import AdapterCost, Load
 
 
 @dataclass(frozen=True, slots=True, eq=False)
