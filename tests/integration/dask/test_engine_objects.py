@@ -148,14 +148,15 @@ def test_nothing_keeps_a_persisted_collection_under_its_own_keys_when_it_was_ret
 
     @task
     def reads() -> Any:
-        return bag.from_sequence(range(2), npartitions=1).persist()
+        return get_client().persist(bag.from_sequence(range(2), npartitions=1))
 
     @task
     def sums(numbers: Any) -> int:
         deadline = time.monotonic() + WAIT_S
         while get_client().run_on_scheduler(_keys_of_bags):
             assert time.monotonic() < deadline
-        return int(numbers.sum().compute())
+        with get_client().as_current():
+            return int(numbers.sum().compute())
 
     @flow(executor="dask")
     def numbers() -> int:
