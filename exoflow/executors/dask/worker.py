@@ -186,6 +186,8 @@ class Seat:
                 self._begun = {serial for serial in self._begun if serial >= floor}
             if serial < self._floor or serial in self._begun:
                 return None
+            if not self._begun:  # whoever sends an order has found them, if it can
+                marks.forget(self.marks_at)
             self._begun.add(serial)
             if self._marks is not None:
                 self._marks.put(serial)
