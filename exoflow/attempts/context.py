@@ -66,6 +66,11 @@ class AttemptContext:
         """The object that was adopted under this id."""
         return next(put.thing for id, put in self.puts if id == call and isinstance(put, Live))
 
+    def end(self) -> None:
+        """Let go of values. Who begins something in a body, as Dask's client does, may keep its context for good."""
+        self.puts.clear()
+        self.given.clear()
+
     def _added(self, put: Encoded | Live) -> CallId:
         call = CallId(f"{self.attempt.call}!{len(self.puts)}")
         self.puts.append((call, put))

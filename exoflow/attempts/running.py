@@ -70,10 +70,13 @@ class _Boundary:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
         current.reset(self._token)
-        if error is None or isinstance(error, self._passes):
-            return False
-        self.outcome = _failed(error, perf_counter() - self.started, self.context)
-        return True
+        try:
+            if error is None or isinstance(error, self._passes):
+                return False
+            self.outcome = _failed(error, perf_counter() - self.started, self.context)
+            return True
+        finally:
+            self.context.end()
 
 
 def raised(error: BaseException, seconds: float, *, rolled_back: bool = False, bill: Bill | None = None) -> Raised:

@@ -14,8 +14,13 @@ _GONE = ("cancelled", "lost")
 
 def kind_of(thing: type) -> str | None:
     """See ``engines.EngineObjects``."""
-    from distributed import Future
+    from distributed import Actor, Future
 
+    if issubclass(thing, Actor):
+        raise CodecError(
+            "a distributed.Actor is lost with its worker, and nothing could restore it: declare the class with "
+            "@exoflow.actor, whose state is saved, or keep it within one task"
+        )
     return FUTURE if issubclass(thing, Future) else None
 
 

@@ -24,7 +24,11 @@ class EngineObjects(Protocol):
     """What there is to know of the objects of one engine. A module will do."""
 
     def kind_of(self, thing: type) -> str | None:
-        """The name of the kind, if objects of this type stand for something on the cluster."""
+        """The name of the kind, if objects of this type stand for something on the cluster.
+
+        Raises:
+            CodecError: they do, and of that nothing could be saved.
+        """
 
     def changes(self, kind: str) -> bool:
         """Whether what an object of the kind stands for may change: then its content is taken when it is told."""

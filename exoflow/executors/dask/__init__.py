@@ -15,6 +15,7 @@ Dask's own, as the executor itself chooses workers (ADR 0020). On the client's l
     dispatcher      the loop: gives attempts to workers, takes what comes
     roster          which workers there are
     placing         who has room, and for which resources
+    marks           what a process had begun when it died
     unplaceable     what nobody will ever have room for
     demand          what waits, shown to a cluster that scales
     stopping        cancels and timeouts

@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 from distributed import Client, LocalCluster, default_client, get_worker
+from distributed.core import Status
 from distributed.security import Security
 
 from exoflow.errors import ExecutorError
@@ -21,13 +22,18 @@ class Connection:
     Args:
         cluster: An address or a client; None: the cluster that this process is connected to, else one of our own.
         workers: Processes of a cluster of our own; one a core if None.
+        again: Whether it is for a run that was on a cluster of others: that was chosen, and none of our own can stand
+            for it.
 
     Raises:
-        ExecutorError: it cannot be reached, or does not start.
+        ExecutorError: it cannot be reached, does not start, or is not to be started.
     """
 
-    def __init__(self, cluster: str | Client | None, workers: int | None) -> None:
+    def __init__(self, cluster: str | Client | None, workers: int | None, *, again: bool = False) -> None:
         found = cluster if cluster is not None or workers is not None else _current()
+        if found is None and workers is None and again:
+            raise ExecutorError(f"the Dask cluster that this program was connected to is gone in mid-run: {_GO_ON}")
+        self.client: Client
         self.cluster: LocalCluster | None = None
         place: Any = found
         security: Security | dict[str, Any] | None = None
@@ -41,16 +47,14 @@ class Connection:
                 quiet.begin()
             elif isinstance(found, Client):
                 security = found.security
-                # By the cluster, if it can be: a client that knows it does not try to reach one that was closed.
-                is_known = found.cluster is not None and not found.asynchronous
-                place = found.cluster if is_known else found.scheduler.address
+                place = _place_of(found)
             if isinstance(place, str):
                 reach(place)
-            self.client = Client(place, security=security, set_as_default=False, name="exoflow", timeout=patience_s())
+            self.client = _Client(place, security=security, set_as_default=False, name="exoflow", timeout=patience_s())
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             self.close()
             cause = f"{type(error).__name__}: {error}"
-            raise ExecutorError(_own_failed(cause) if found is None else _unreachable(found, cause)) from error
+            raise ExecutorError(_own_failed(cause) if found is None else _unreachable(found, cause, again)) from error
 
     @property
     def is_own(self) -> bool:
@@ -85,6 +89,13 @@ class Connection:
             quiet.end()
 
 
+class _Client(Client):  # type: ignore[misc]  # Dask has no types
+    """One that is closed when its scheduler is gone: whatever comes back in its place knows nothing of us."""
+
+    async def _reconnect(self) -> None:
+        await self._close()
+
+
 def _current() -> Client | str | None:
     try:
         return str(get_worker().scheduler.address)
@@ -96,6 +107,21 @@ def _current() -> Client | str | None:
         return None
 
 
+def _place_of(client: Client) -> Any:
+    """Its cluster, on whose loop ours then runs, beside the scheduler: two would wait for each other's interpreter.
+
+    Not where that is a loop of the program's, which ends when it likes: then, its address.
+
+    Raises:
+        ConnectionError: it is closed.
+    """
+    cluster = client.cluster
+    if client.scheduler is None or cluster is not None and cluster.status == Status.closed:
+        raise ConnectionError("it was closed")
+    of_program = client._asynchronous  # ``asynchronous`` is whether the thread that asks runs the loop
+    return client.scheduler.address if cluster is None or of_program else cluster
+
+
 def _own_failed(cause: str) -> str:
     return (
         "cannot start a Dask cluster on this machine (a script that starts processes keeps what it does "
@@ -103,9 +129,16 @@ def _own_failed(cause: str) -> str:
     )
 
 
-def _unreachable(found: Client | str, cause: str) -> str:
-    address = found if isinstance(found, str) else found.scheduler_info().get("address", "of a client that is closed")
-    return (
-        f"cannot connect to Dask's scheduler at {address}: {cause}. `dask scheduler` starts one and prints its "
-        "address, which executor= takes; that is not the address of the dashboard"
-    )
+def _unreachable(found: Client | str, cause: str, again: bool) -> str:
+    where = f"at {found}"
+    if isinstance(found, Client):
+        where = "of this program's client" if found.scheduler is None else f"at {found.scheduler.address}"
+    what_to_do = f"The run was on that cluster, and it is gone: {_GO_ON}" if again else _START
+    return f"cannot connect to Dask's scheduler {where}: {cause}. {what_to_do}"
+
+
+_START = (
+    "`dask scheduler` starts one and prints its address, which executor= takes; that is not the address of the "
+    "dashboard"
+)
+_GO_ON = "connect to another one, and go on with exoflow.resume(run_id)"

@@ -88,6 +88,10 @@ class Dispatcher:
         self._call(self._open)
 
     @property
+    def is_own(self) -> bool:
+        return self._connection.is_own
+
+    @property
     def is_over(self) -> bool:
         return self._roster.is_over or self._connection.is_lost
 
@@ -308,12 +312,18 @@ class Dispatcher:
         self._spawn(self._lose(seat, gone, expected))
 
     async def _lose(self, seat: Seat, entries: list[Entry], expected: bool) -> None:
-        await until_gone(seat, kill=self._connection.is_own)  # first: they have ended when they are reported (V10)
+        is_gone = await until_gone(seat, kill=self._connection.is_own)  # they have ended when they are reported (V10)
+        lost: list[Entry] = []
+        for entry in entries:
+            if is_gone and entry.attempt.actor is None and entry.reason is None and not seat.may_have_begun(entry):
+                self._place_again(entry)
+            else:
+                lost.append(entry)
         how = "left the cluster" if expected else "died"
-        if entries:
-            where = f"{seat.address} (process {seat.place.pid})"
-            _log.warning("the Dask worker %s %s: %d attempts were lost with it", where, how, len(entries))
-        self._endings.vanished(entries, f"its worker {seat.address} (process {seat.place.pid}) {how}")
+        where = f"{seat.address} (process {seat.place.pid})"
+        if lost:
+            _log.warning("the Dask worker %s %s: %d attempts were lost with it", where, how, len(lost))
+        self._endings.vanished(lost, f"its worker {where} {how}")
         self._place()
 
     def _values_lost(self, keys: set[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from exoflow.codec import Encoded
@@ -36,6 +37,7 @@ class Entry:
         "sent",
         "serial",
         "settled",
+        "started",
     )
 
     def __init__(self, attempt: Attempt, report: Callable[[Outcome], None]) -> None:
@@ -57,6 +59,7 @@ class Entry:
         self.reason: str | None = None
         """Why it is to be stopped."""
         self.settled = False
+        self.started = monotonic()
 
     @property
     def state(self) -> Held | None:

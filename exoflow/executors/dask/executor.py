@@ -9,12 +9,14 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from math import inf
+from time import monotonic
 
 from distributed import Client
 
 from exoflow.attempts import raised
 from exoflow.codec import Encoded, Live, as_encoded
-from exoflow.errors import CodecError, ExecutorError, StorageError
+from exoflow.errors import ExecutorError, StorageError
 from exoflow.executors.actors.living import is_state
 from exoflow.executors.dask.cluster import Connection
 from exoflow.executors.dask.dispatcher import Dispatcher
@@ -69,6 +71,10 @@ class DaskExecutor:
         self._lock = threading.Lock()
         self._connecting = threading.Lock()
         self._dispatcher: Dispatcher | None = None
+        self._failure: ExecutorError | None = None
+        self._failed_at = -inf
+        self._guests: set[RunId] = set()
+        """Runs that are on a cluster of others."""
         self._closed = False
         _open.add(self)
 
@@ -176,8 +182,13 @@ class DaskExecutor:
             raise KeyError(f"{value.handle}: the value was released or lost")
         return dispatcher
 
-    def _connected(self) -> Dispatcher:
-        """Raises ExecutorError."""
+    def _connected(self, entry: Entry) -> Dispatcher:
+        """To a cluster, for this entry. What waited while that failed fails with it: each try may take long.
+
+        Raises:
+            ExecutorError: that is impossible.
+        """
+        run = entry.attempt.run_id
         with self._connecting:
             dispatcher = self._dispatcher
             if dispatcher is not None and dispatcher.is_over:
@@ -185,22 +196,32 @@ class DaskExecutor:
                 dispatcher = self._dispatcher = None
             if self._closed:
                 raise ExecutorError("the executor is closed")
+            if self._failure is not None and entry.started < self._failed_at:
+                raise self._failure
             if dispatcher is None:
-                connection = Connection(self._cluster, self._workers)
-                code = self._carrier.store_code
-                dispatcher = Dispatcher(connection, self.name, code, self._reporters.put, self._again)
-                self._dispatcher = dispatcher
+                dispatcher = self._dispatcher = self._connect(again=run in self._guests)
+                self._guests.clear()
+            if not dispatcher.is_own:
+                self._guests.add(run)
             return dispatcher
+
+    def _connect(self, *, again: bool) -> Dispatcher:
+        try:
+            connection = Connection(self._cluster, self._workers, again=again)
+        except ExecutorError as error:
+            self._failure, self._failed_at = error, monotonic()
+            raise
+        return Dispatcher(connection, self.name, self._carrier.store_code, self._reporters.put, self._again)
 
     def _prepare_all(self, take: Take[Entry]) -> None:
         while (entry := take()) is not None:
             try:
-                dispatcher = self._connected()
+                dispatcher = self._connected(entry)
                 order = self._order(entry)
             except KeyError as error:
                 call = CallId(str(error.args[0]))
                 self._settle(entry, Vanished(f"its input {call} is lost", lost=(call,), state=entry.state))
-            except (CodecError, StorageError, ExecutorError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 -- of a cluster that goes meanwhile Dask says anything
                 outcome = raised(error, 0.0, rolled_back=True)  # it did not begin
                 self._settle(entry, replace(outcome, state=entry.state))
             else:

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+from exoflow.executors.dask.marks import Marks
 from exoflow.executors.dask.worker import Place
 
 if TYPE_CHECKING:
     from exoflow.executors.dask.entry import Entry
 
 AHEAD_S = 0.1
-"""How much work a worker may have beyond what it can begin at once. An attempt that lies there is lost with its worker,
-begun or not, and waits for what lies before it; without any, a worker idles while it is told what to do next."""
+"""How much work a worker may have beyond what it can begin at once. An attempt that lies there waits for what lies
+before it, and may be lost with it (``Marks`` tell only on this machine that it has not begun): so only one that may,
+and never behind one that was tried before. Without any, a worker idles while it is told what to do next."""
 
 AHEAD_MAX = 100
 """Attempts, for each thread."""
@@ -38,19 +40,24 @@ class Seat:
     def __init__(self, address: str, place: Place) -> None:
         self.address = address
         self.place = place
+        self.marks: Marks | None = None
+        """Of its process, if that is on this machine."""
         self.placed: dict[int, Entry] = {}
         self.capacity = {_THREADS: float(place.threads), _MEMORY: place.memory, **place.resources}
         self._used = dict.fromkeys(self.capacity, 0.0)
         self._seconds = 0.0
+        self._alone = 0
         self._is_filling = True
 
     def can_ever(self, needs: Mapping[str, float]) -> bool:
         return all(amount <= self.capacity.get(name, 0.0) for name, amount in needs.items())
 
-    def has_room(self, needs: Mapping[str, float], seconds: float) -> bool:
-        threads = self.place.threads
+    def has_room(self, entry: Entry, seconds: float) -> bool:
+        threads, needs = self.place.threads, entry.needs
         if all(self._used[name] + amount <= self.capacity[name] for name, amount in needs.items()):
             return True
+        if self._alone or not entry.attempt.batchable:
+            return False
         if len(needs) > 1 or self._seconds + seconds > AHEAD_S * threads or len(self.placed) >= AHEAD_MAX * threads:
             self._is_filling = False
         elif not self._is_filling:  # many at a time: each message has its price
@@ -68,6 +75,10 @@ class Seat:
     def behind(self) -> list[Entry]:
         """What cannot have begun unless something before it has ended."""
         return list(self.placed.values())[self.place.threads :]
+
+    def may_have_begun(self, entry: Entry) -> bool:
+        """Asked when its process is gone."""
+        return self.marks is None or self.marks.has(entry.serial)
 
     def give_back(self, entry: Entry) -> None:
         if self.placed.pop(entry.serial, None) is not None:
@@ -89,6 +100,8 @@ class Seat:
 
     def _add(self, entry: Entry, sign: int) -> None:
         self._seconds += sign * entry.expected_s
+        if entry.attempt.number > 1:
+            self._alone += sign
         if _THREADS not in entry.needs:  # it has a thread, and all share the cores
             self._used[_THREADS] += sign
         for name, amount in entry.needs.items():
@@ -138,7 +151,7 @@ def nearest(seats: Iterable[Seat], entry: Entry, expected_s: float, lies_at: Cal
     best: tuple[float, float] | None = None
     found: Seat | None = None
     for seat in seats:
-        if seat.can_ever(entry.needs) and seat.has_room(entry.needs, expected_s):
+        if seat.can_ever(entry.needs) and seat.has_room(entry, expected_s):
             missing = sum(size for key, size in entry.held.items() if not lies_at(key, seat.address))
             rank = (float(missing), seat.load)
             if best is None or rank < best:

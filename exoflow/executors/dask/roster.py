@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 from distributed import Client, Future
 
-from exoflow.executors.dask import worker
+from exoflow.executors.dask import marks, worker
 from exoflow.executors.dask.placing import Seat
 
 _POLL_S = 0.02
@@ -139,7 +139,9 @@ class Roster:
         known = self.seats.get(address)
         if known is not None and known.place.seat == place.seat:
             return
-        self.seats[address] = Seat(address, place)
+        seat = self.seats[address] = Seat(address, place)
+        if process_of(seat) is not None:
+            seat.marks = marks.found(place.marks)
         if known is not None:  # another process under its address, before we were told that it has gone
             keys = {str(entry.future.key) for entry in known.placed.values() if entry.future is not None}
             self._gone(known, keys, False)
@@ -151,7 +153,7 @@ class Roster:
             await asyncio.sleep(_LOOK_S)
         self.is_over = True
         self._ended()
-        await self._client.close()  # else it goes on trying to connect
+        await self._client.close()
 
 
 def process_of(seat: Seat) -> psutil.Process | None:
@@ -163,8 +165,8 @@ def process_of(seat: Seat) -> psutil.Process | None:
         return None
 
 
-async def until_gone(seat: Seat, *, kill: bool) -> None:
-    """Wait for the end of a worker's process, where it can be seen from here."""
+async def until_gone(seat: Seat, *, kill: bool) -> bool:
+    """Wait for the end of a worker's process, where it can be seen from here; whether it is not seen any more."""
     process = process_of(seat)
     waited_s = 0.0
     while process is not None and _runs(process) and waited_s < _GONE_S:
@@ -172,6 +174,7 @@ async def until_gone(seat: Seat, *, kill: bool) -> None:
             process.kill()
         await asyncio.sleep(_POLL_S)
         waited_s += _POLL_S
+    return process is None or not _runs(process)
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -65,7 +65,9 @@ class Unplaceable:
         if self._roster.seats:
             there = "no worker of the cluster has that"
         else:
-            there = f"the cluster has none now: {'Dask is starting it' if self._is_own else 'start one'}"
+            there = (
+                f"the cluster has none now: {'Dask is starting it' if self._is_own else 'start one (cluster.scale(n))'}"
+            )
         _log.warning("attempts wait for a Dask worker with %s; %s", text, there)
         asyncio.get_running_loop().call_later(_AGAIN_S, self._say, needs, text)
 

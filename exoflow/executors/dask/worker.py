@@ -18,6 +18,7 @@ from distributed import Worker, get_worker
 from exoflow.codec import Encoded, Live, as_encoded, decode, encode, from_bytes
 from exoflow.errors import StorageError
 from exoflow.executors.actors.living import WorkerActors
+from exoflow.executors.dask import marks
 from exoflow.executors.dask.body import Leaving, Running, Stopped
 from exoflow.executors.dask.parcel import FUTURES, Parcel, future_of, pin, put
 from exoflow.executors.performing import Performer
@@ -57,6 +58,8 @@ class Place:
     threads: int
     memory: float
     resources: dict[str, float]
+    marks: str
+    """Where those are found of what has begun; empty: there are none."""
 
 
 async def take_seat(patron: Patron, dask_worker: Worker) -> Place:
@@ -82,6 +85,7 @@ async def take_seat(patron: Patron, dask_worker: Worker) -> Place:
         threads=dask_worker.state.nthreads,
         memory=float(memory or float("inf")),
         resources=resources,
+        marks=seat.marks_at,
     )
 
 
@@ -168,6 +172,9 @@ class Seat:
         """Threads of actors, by the key of the state. Of the worker's loop."""
         self.watching: asyncio.Task[None] | None = None
         self._begun: set[int] = set()
+        made = marks.made(self.id)
+        self._marks = None if made is None else made[0]
+        self.marks_at = "" if made is None else made[1]
         self._floor = 0
         self._lock = threading.Lock()
 
@@ -179,7 +186,11 @@ class Seat:
                 self._begun = {serial for serial in self._begun if serial >= floor}
             if serial < self._floor or serial in self._begun:
                 return None
+            if not self._begun:  # whoever sends an order has found them, if it can
+                marks.forget(self.marks_at)
             self._begun.add(serial)
+            if self._marks is not None:
+                self._marks.put(serial)
             running = self.running[serial] = Running(self, serial, timeout_s)
         return running
 
@@ -214,6 +225,7 @@ class Seat:
         """Its bodies are stopped, its actors freed. On the worker's loop."""
         if self.watching is not None and self.watching is not asyncio.current_task():
             self.watching.cancel()
+        marks.forget(self.marks_at)
         for running in list(self.running.values()):
             running.stop("its executor is gone")
         for key in list(self.lanes):

@@ -67,7 +67,7 @@ def test_where_dask_gave_up_the_last_worker_it_is_said_and_another_is_waited_for
 
         run = one.options(store=tmp_path / "store").start()
         for deaths in (1, 2):
-            until(lambda n=deaths: caplog.text.count("the cluster has none now: start one") >= n, "it was not said")  # type: ignore[misc]
+            until(lambda n=deaths: caplog.text.count("none now: start one (cluster.scale(n))") >= n, "it was not said")  # type: ignore[misc]
             assert caplog.text.count("died: 1 attempts were lost with it") == deaths
             cluster.scale(1)
         assert run.result() == int(lines(tmp_path / "log")[2])
@@ -87,18 +87,56 @@ def test_an_address_at_which_nobody_listens_is_an_error_that_says_what_to_do(tmp
             run.result()
 
 
+OPTIONS = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
+
+
+@task
+def stays(started: str, gate: str) -> str:
+    return waits(started, gate)
+
+
+@pytest.mark.big
+def test_a_run_whose_program_leaves_its_cluster_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    executor = DaskExecutor()
+
+    @flow(executor=executor)
+    def two() -> list[str]:
+        return stays.map([str(started)] * 2, [str(tmp_path / "gate")] * 2).result()
+
+    with LocalCluster(**OPTIONS) as cluster, Client(cluster):
+        run = two.options(store=tmp_path / "store").start()
+        os.kill(int(wait_for_line(started)), signal.SIGSTOP)  # it takes nothing more
+    with pytest.raises(ExecutorError, match=r"is gone in mid-run: connect to another one, .* exoflow.resume"):
+        run.result()
+    executor.close()
+
+
+def test_a_client_that_was_closed_is_an_error_that_says_so(tmp_path: Path) -> None:
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster, Client(cluster, set_as_default=False) as client:
+        executor = DaskExecutor(client)
+
+    @flow(executor=executor)
+    def one() -> int:
+        return dies_twice(str(tmp_path / "log"))
+
+    run = one.options(store=tmp_path / "store").start()
+    with pytest.raises(ExecutorError, match="scheduler of this program's client: ConnectionError: it was closed"):
+        run.result()
+    executor.close()
+
+
 @pytest.mark.big
 def test_what_has_not_begun_when_its_cluster_goes_runs_on_the_next_one(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     executor = DaskExecutor()
     bench = Bench(executor)
-    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
-    old = LocalCluster(**options)
+    old = LocalCluster(**OPTIONS)
     with Client(old):
         bench.start(waits, str(tmp_path / "first"), str(gate))
         wait_for_line(tmp_path / "first")
         bench.start(waits, str(tmp_path / "second"), str(gate))
-        with LocalCluster(**options) as new, Client(new) as client:
+        with LocalCluster(**OPTIONS) as new, Client(new) as client:
             os.kill(int(lines(tmp_path / "first")[0]), signal.SIGSTOP)  # it is not replaced, and takes nothing more
             old.close()
             assert isinstance(bench.outcome(), Vanished)

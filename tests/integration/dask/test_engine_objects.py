@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -13,7 +14,8 @@ from distributed import Client, Future, LocalCluster, get_client, get_worker
 
 import exoflow
 from exoflow import flow, task
-from exoflow.testing.executors import lines
+from exoflow.errors import CodecError
+from exoflow.testing.executors import WAIT_S, lines
 
 
 @pytest.fixture
@@ -136,6 +138,52 @@ def test_a_persisted_collection_is_saved_with_its_result_and_restored_on_another
             else:
                 assert exoflow.resume("r", store=tmp_path / "store", executor="dask") == 285
     assert lines(tmp_path / "log") == ["read"]
+
+
+def test_nothing_keeps_a_persisted_collection_under_its_own_keys_when_it_was_returned(
+    cluster: Client, tmp_path: Path
+) -> None:
+    """They are to stand for what was pinned: Dask warns, and may fail, where a key means two things."""
+    bag = pytest.importorskip("dask.bag")
+
+    @task
+    def reads() -> Any:
+        return get_client().persist(bag.from_sequence(range(2), npartitions=1))
+
+    @task
+    def sums(numbers: Any) -> int:
+        deadline = time.monotonic() + WAIT_S
+        while get_client().run_on_scheduler(_keys_of_bags):
+            assert time.monotonic() < deadline
+        with get_client().as_current():
+            return int(numbers.sum().compute())
+
+    @flow(executor="dask")
+    def numbers() -> int:
+        return sums(reads.submit())
+
+    assert numbers.options(store=tmp_path / "store").run() == 1
+
+
+def _keys_of_bags(dask_scheduler: Any) -> list[str]:
+    return [str(key) for key in dask_scheduler.tasks if "from_sequence" in str(key)]
+
+
+class Counter:
+    count = 0
+
+
+def test_an_actor_of_dask_is_refused_with_what_to_do(cluster: Client, tmp_path: Path) -> None:
+    @task
+    def creates() -> Any:
+        return get_client().submit(Counter, actor=True).result()
+
+    @flow(executor="dask")
+    def one() -> int:
+        return len([creates()])
+
+    with pytest.raises(CodecError, match=r"distributed.Actor is lost with its worker, .*@exoflow.actor"):
+        one.options(store=tmp_path / "store").run()
 
 
 def test_a_persisted_collection_that_is_lost_in_mid_body_is_made_again(cluster: Client, tmp_path: Path) -> None:

@@ -170,12 +170,46 @@ def test_under_imbalance_what_has_not_begun_moves_and_nothing_begins_twice(bench
     for _ in range(20):  # so that it is taken for a short task, of which a worker gets many at once
         bench.compute(counted_after, str(tmp_path / "before"), 0.0)
     for n in range(40):
-        bench.start(counted_after, str(log), 3.0 if n < 1 else 0.01)
+        bench.start(counted_after, str(log), 3.0 if n < 1 else 0.01, batchable=True)
     outcomes = [bench.outcome() for _ in range(40)]
     assert {type(outcome) for outcome in outcomes} == {Computed}, outcomes
     assert len(lines(log)) == 40
     assert min(map(lines(log).count, set(lines(log)))) < 20, "the slow one's worker has done as much as the other"
     assert bench.has_nothing_more()
+
+
+def counted_behind(log: str, gate: str) -> int:
+    _note(log)
+    while gate and not os.path.exists(gate):
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def test_what_lay_unbegun_on_a_worker_that_died_is_started_elsewhere_and_no_loss_is_told(
+    bench: Bench, tmp_path: Path
+) -> None:
+    first, behind, gate = tmp_path / "first", tmp_path / "behind", tmp_path / "gate"
+    for _ in range(20):  # so that it is taken for a short task, of which a worker gets many at once
+        bench.compute(counted_behind, str(tmp_path / "before"), "")
+    for _ in range(2):
+        bench.start(counted_behind, str(first), str(gate), batchable=True)
+    until(lambda: len(set(lines(first))) == 2, "there are no two workers")
+    for _ in range(20):
+        bench.start(counted_behind, str(behind), "", batchable=True)
+    until(lambda: bench_has_sent(bench, 22), "not all were sent")
+    os.kill(int(lines(first)[0]), signal.SIGKILL)
+    assert isinstance(bench.outcome(), Vanished)
+    gate.touch()
+    outcomes = [bench.outcome() for _ in range(21)]
+    assert {type(outcome) for outcome in outcomes} == {Computed}, outcomes
+    assert len(lines(behind)) == 20
+    assert bench.has_nothing_more()
+
+
+def bench_has_sent(bench: Bench, count: int) -> bool:
+    executor = bench.executor
+    assert isinstance(executor, DaskExecutor)
+    return sum(entry.future is not None for entry in executor._live.values()) == count
 
 
 @contextlib.contextmanager

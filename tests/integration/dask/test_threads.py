@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from exoflow import flow, task
 from exoflow.executors.dask import DaskExecutor
 from exoflow.protocols import Vanished
-from exoflow.testing.executors import Bench, returned, wait_for_line, waits
+from exoflow.testing.executors import WAIT_S, Bench, returned, wait_for_line, waits
 
 
 def asleep(started: str, gate: str) -> None:
@@ -110,3 +110,22 @@ def test_without_dask_the_error_names_what_to_install() -> None:
         raise SystemExit(1)
     """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_each_event_loop_of_a_program_may_have_a_cluster_of_its_own(tmp_path: Path) -> None:
+    executor = DaskExecutor()
+
+    @flow(executor=executor)
+    async def one() -> str:
+        return await slept()
+
+    async def program() -> str:
+        async with (
+            LocalCluster(n_workers=1, processes=False, dashboard_address=":0", asynchronous=True) as cluster,
+            Client(cluster, asynchronous=True),
+        ):
+            return await asyncio.wait_for(one.options(store=tmp_path / "store").run(), WAIT_S)
+
+    for _ in range(2):
+        assert asyncio.run(program()) == "slept"
+    executor.close()
