@@ -28,7 +28,8 @@ class Party:
         pages: ``[sequences * most pages]``.
         read: ``[2, sequences * most pages, block, kv_heads * head_dim]``: where their KV is gathered, layer by layer.
             Fresh memory for each layer would cost more than the copy.
-        beyond: ``[sequences, tokens, 1, 1]`` bool: what lies in the pages behind the sequence's own tokens.
+        shortest: tokens that all sequences have.
+        beyond: ``[sequences, tokens - shortest, 1, 1]`` bool: what lies in the pages behind the sequence's own tokens.
         mask: ``[sequences, 1, heads for each KV head * width, tokens]``: 0 where the row sees the token, else -inf.
     """
 
@@ -36,6 +37,7 @@ class Party:
     used: Tensor | None
     pages: Tensor
     read: Tensor
+    shortest: int
     beyond: Tensor
     mask: Tensor
 
@@ -45,7 +47,7 @@ class Party:
         counts = np.diff(batch.starts)[sequences, None]
         numbers = np.arange(counts.max())
         used, numbers = numbers < counts, np.minimum(numbers, counts - 1)
-        pages = -(-int(contexts.max()) // block)
+        pages, shortest = -(-int(contexts.max()) // block), int(contexts.min())
         places = torch.arange(pages * block)
         last = torch.from_numpy(contexts - counts + numbers)
         mask = torch.zeros(*last.shape, len(places), dtype=dtype)
@@ -56,7 +58,8 @@ class Party:
             used=None if used.all() else torch.from_numpy(used),
             pages=batch.block_table[sequences, :pages].flatten().long(),
             read=torch.empty(2, len(sequences) * pages, block, geometry.kv_heads * geometry.head_dim, dtype=dtype),
-            beyond=(places >= torch.from_numpy(contexts))[:, :, None, None],
+            shortest=shortest,
+            beyond=(places[shortest:] >= torch.from_numpy(contexts))[:, :, None, None],
             mask=mask[:, None].expand(-1, shared, -1, -1).reshape(len(sequences), 1, -1, len(places)),
         )
 
@@ -85,7 +88,7 @@ def attend_together(kv: Tensor, q: Tensor, party: Party) -> Tensor:
         torch.index_select(kv[:, side], 0, party.pages, out=read)
     k, v = party.read.view(2, count, party.mask.shape[-1], -1, size)
     for each in (k, v):  # what others left there may be infinite, and no mask makes that harmless
-        each.masked_fill_(party.beyond, 0)
+        each[:, party.shortest :].masked_fill_(party.beyond, 0)
     # The heads that share keys and values stand as rows of one head: nothing has to be repeated for them.
     rows = q.view(count, width, k.shape[2], -1, size).permute(0, 2, 3, 1, 4).reshape(count, k.shape[2], -1, size)
     out = functional.scaled_dot_product_attention(rows, k.transpose(1, 2), v.transpose(1, 2), attn_mask=party.mask)

@@ -1,5 +1,6 @@
-"""Products with weights. On a CPU these are packed once as oneDNN wants them: of 1 to 64 rows, which read all weights for
-few products, it makes about twice as many a second as MKL does with weights as they come."""
+"""Products with weights. On a CPU these are packed once as oneDNN wants them: of 1 to 64 rows, which read all weights
+for few products, it makes about twice as many a second as MKL does with weights as they come.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ ROWS = 32
 
 def packed(weight: Tensor) -> Tensor:
     """The same for ``product`` alone: float32 on a CPU where torch has oneDNN; else it stays as it is."""
-    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+    has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if weight.device.type != "cpu" or weight.dtype != torch.float32 or not has_onednn:
         return weight
     # What torch.compile makes of a frozen linear layer; there is no public name for it.
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS)  # type: ignore[no-any-return]
