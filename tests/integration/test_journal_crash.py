@@ -62,7 +62,7 @@ def recorded(root: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["start", "adopt"])
+@pytest.mark.parametrize("what", [pytest.param("start", marks=pytest.mark.big), "adopt"])
 def test_nothing_acknowledged_is_lost_wherever_the_process_is_killed(tmp_path: Path, what: str) -> None:
     if what == "adopt":
         write(tmp_path / "started", "start", None)

@@ -104,6 +104,7 @@ def gone(store: S3Store) -> bool:
     return "first" in collect(store, lambda run: False).dropped
 
 
+@pytest.mark.big
 def test_what_a_process_leaves_that_was_killed_when_it_was_idle_goes(
     tmp_path: Path, s3_url: str, owners: list[Owner], quick_beats: None
 ) -> None:
@@ -127,6 +128,7 @@ def test_what_a_process_leaves_that_was_killed_when_it_was_idle_goes(
         pytest.param("store.create.before_link", marks=pytest.mark.big),
     ],
 )
+@pytest.mark.big
 def test_an_idle_owner_that_wakes_behind_a_gc_begins_in_another_journal(
     tmp_path: Path, s3_url: str, owners: list[Owner], quick_beats: None, point: str
 ) -> None:

@@ -169,6 +169,7 @@ async def order(client: httpx.AsyncClient, urls: list[str], number: int, accepte
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.big
 async def test_every_accepted_order_ends_and_none_twice_though_gateways_are_killed(
     serve: Serve, tmp_path: Path
 ) -> None:

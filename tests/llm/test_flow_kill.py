@@ -145,6 +145,7 @@ def test_a_killed_flow_generates_only_what_was_not_recorded(lives: Lives) -> Non
 @pytest.mark.parametrize(
     "lives", ["processes", *(pytest.param(name, marks=pytest.mark.big) for name in ("ray", "dask"))], indirect=True
 )
+@pytest.mark.big
 @pytest.mark.parametrize("who_dies", ["engine", pytest.param("thread", marks=pytest.mark.big)])
 def test_a_worker_that_dies_is_replaced_and_only_what_it_had_is_generated_again(lives: Lives, who_dies: str) -> None:
     ended = lives.live(who_dies, at=20)

@@ -178,8 +178,9 @@ def test_a_pool_that_holds_less_than_the_model_can_read_is_told(
     from exoflow.cli.app import app
 
     async def stop_at_once(server: Server, sockets: list[socket.socket]) -> None:
-        for each in sockets:
-            each.close()
+        with server.capture_signals():
+            for each in sockets:
+                each.close()
 
     monkeypatch.setattr(Server, "serve", stop_at_once)
     result = CliRunner().invoke(app, ["llm", "serve", str(zoo.path), "--port", "0", "--pages", "3"])

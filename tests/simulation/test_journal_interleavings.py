@@ -16,7 +16,7 @@ sim = importlib.util.module_from_spec(_spec)
 sys.modules["journal_world"] = sim
 _spec.loader.exec_module(sim)
 
-SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "120"))
+SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "60"))
 """For each variant. 20,000 take some minutes."""
 
 

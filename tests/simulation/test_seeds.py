@@ -12,7 +12,7 @@ import pytest
 from exoflow.testing.simulation import Report, Violation, simulate
 from exoflow.testing.simulation.world import World
 
-SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "1000"))
+SEEDS = int(os.environ.get("EXOFLOW_SEEDS", "700"))
 """How many; 200,000 were run before the first release."""
 
 ONCE_WRONG = {

@@ -36,6 +36,7 @@ def test_pyright_refuses_a_ref_as_a_condition(tmp_path: Path) -> None:
     assert any("bool" in problem for problem in pyright(tmp_path, [str(tmp_path / "condition.py")]))
 
 
+@pytest.mark.big
 def test_the_checkers_do_look_at_each_line(tmp_path: Path) -> None:
     wrong = {3: "def f(x: int) -> str: return 1", 4: "f('x')", 5: "a: int = f(2)"}
     for line, instead in wrong.items():

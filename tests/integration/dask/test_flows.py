@@ -253,6 +253,7 @@ def test_a_run_whose_cluster_has_died_goes_on_with_another(dask_client: Client, 
     assert lines(log) == ["first"]
 
 
+@pytest.mark.big
 def test_a_body_that_does_not_let_itself_be_stopped_costs_its_worker(tmp_path: Path) -> None:
     from exoflow.executors.dask import DaskExecutor
 

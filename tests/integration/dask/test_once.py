@@ -265,6 +265,7 @@ def is_done(key: str, dask_scheduler: Any) -> bool:
     return dask_scheduler.tasks[key].state == "memory"
 
 
+@pytest.mark.big
 def test_a_cluster_that_dies_is_told_and_another_goes_on(tmp_path: Path) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
     with cluster_of_fixed_ports(tmp_path) as (address, processes):

@@ -58,6 +58,7 @@ def made(number, log):
     return os.urandom(LARGE)
 
 
+@pytest.mark.big
 def test_a_value_lost_with_its_node_is_reported_and_not_made_again_by_ray(cluster, node, bench, tmp_path):
     log = tmp_path / "log"
     here = bench.compute(made, 1, str(log))
@@ -73,6 +74,7 @@ def test_a_value_lost_with_its_node_is_reported_and_not_made_again_by_ray(cluste
     assert log.read_text() == "1\n2\n"
 
 
+@pytest.mark.big
 def test_an_attempt_that_runs_on_a_node_that_dies_vanishes(cluster, node, bench, tmp_path):
     started = tmp_path / "started"
     bench.start(waits, str(started), str(tmp_path / "gate"), resources=THERE)

@@ -43,7 +43,7 @@ def form(request: pytest.FixtureRequest) -> str:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each row is played in half of its forms, and which half goes round; in the others with ``-m big``."""
+    """Each row is played in a quarter of its forms, and which one goes round; in the others with ``-m big``."""
     rows: dict[str, list[pytest.Item]] = {}
     for item in items:
         callspec = getattr(item, "callspec", None)
@@ -52,5 +52,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             rows.setdefault(item.nodeid.replace(form, ""), []).append(item)
     for number, forms in enumerate(rows.values()):
         first = number % len(forms)
-        for item in (forms[first:] + forms[:first])[(len(forms) + 1) // 2 :]:
+        for item in (forms[first:] + forms[:first])[(len(forms) + 3) // 4 :]:
             item.add_marker(pytest.mark.big)
