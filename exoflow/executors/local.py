@@ -201,8 +201,8 @@ class LocalExecutor:
             if self._live.get(entry.key) is not entry:
                 return
             if is_async(entry.attempt.function):
-                assert self._loop is not None
-                self._loop.call_soon_threadsafe(self._cancel_task, entry, reason)
+                if self._loop is not None:  # else it was closed meanwhile, and nobody hears of it any more
+                    self._loop.call_soon_threadsafe(self._cancel_task, entry, reason)
                 return
             del self._live[entry.key]
             running = entry.running
