@@ -19,8 +19,9 @@ from exoflow.extras import needed
 if TYPE_CHECKING:
     from exoflow.llm.planning.collecting import collect
     from exoflow.llm.planning.curves import BestK, Curve, Point, curve
-    from exoflow.llm.planning.log import Log, Sample
+    from exoflow.llm.planning.log import Log
     from exoflow.llm.planning.resampling import Choice, Range
+    from exoflow.llm.planning.sample import Sample
     from exoflow.llm.planning.scaling import Scaling, fit_accuracies, fit_scaling
     from exoflow.llm.planning.worth import Plan, Row, plan
 
@@ -45,7 +46,8 @@ __all__ = [
 _HOMES = {
     "collecting": "collect",
     "curves": "BestK Curve Point curve",
-    "log": "Log Sample",
+    "log": "Log",
+    "sample": "Sample",
     "resampling": "Choice Range",
     "scaling": "Scaling fit_accuracies fit_scaling",
     "worth": "Plan Row plan",

@@ -16,8 +16,9 @@ from exoflow.llm.calls import Answer
 from exoflow.llm.calls.forms import in_form, is_parsed
 from exoflow.llm.library_flow import library_flow
 from exoflow.llm.planning.files import Row, checked, read_rows
-from exoflow.llm.planning.log import Log, Sample
+from exoflow.llm.planning.log import Log
 from exoflow.llm.planning.progress import shown
+from exoflow.llm.planning.sample import Sample
 from exoflow.llm.voting.asking import Model, Question, answered, check_words, judged, parsed
 from exoflow.llm.voting.consulting import check_functions, without_calls
 from exoflow.llm.voting.deciding import check_count

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from exoflow.llm.planning.estimate import RULES, Floats, Rule, accuracy_matrix, silence
-from exoflow.llm.planning.log import Log, Sample, as_log
+from exoflow.llm.planning.log import Log, as_log
 from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, check_replicates, choose, means
+from exoflow.llm.planning.sample import Sample
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from exoflow.extras import needed
 from exoflow.llm.calls.question import check_asked
-from exoflow.llm.planning.log import is_missing
+from exoflow.llm.planning.sample import is_missing
 from exoflow.naming import key_text
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from exoflow.llm.calls.prices import usd
-from exoflow.llm.planning.log import Sample
+from exoflow.llm.planning.sample import Sample
 
 logger = logging.getLogger(__name__)
 

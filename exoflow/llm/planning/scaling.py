@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from exoflow.extras import needed
 from exoflow.llm.planning.curves import REPLICATES, BestK, accuracies_of, whole
 from exoflow.llm.planning.estimate import Floats, Rule
-from exoflow.llm.planning.log import Log, Sample, as_log
+from exoflow.llm.planning.log import Log, as_log
 from exoflow.llm.planning.resampling import Choice, Choosing, Means, cautions_of, check_replicates, choose, means
+from exoflow.llm.planning.sample import Sample
 from exoflow.llm.planning.tables import in_columns
 
 if TYPE_CHECKING:

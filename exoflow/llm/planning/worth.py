@@ -14,8 +14,9 @@ import numpy as np
 from exoflow.llm import laws
 from exoflow.llm.planning.curves import REPLICATES, accuracies_of, calls_of, cost_of_sample
 from exoflow.llm.planning.estimate import Floats, Rule
-from exoflow.llm.planning.log import Log, Sample, as_log
+from exoflow.llm.planning.log import Log, as_log
 from exoflow.llm.planning.resampling import Range, cautions_of, check_replicates, choose, means
+from exoflow.llm.planning.sample import Sample
 from exoflow.llm.planning.tables import in_columns
 
 
