@@ -47,8 +47,8 @@ _HOMES = {
     "collecting": "collect",
     "curves": "BestK Curve Point curve",
     "log": "Log",
-    "sample": "Sample",
     "resampling": "Choice Range",
+    "sample": "Sample",
     "scaling": "Scaling fit_accuracies fit_scaling",
     "worth": "Plan Row plan",
 }
