@@ -68,7 +68,13 @@ def test_a_create_that_a_stranger_won_while_our_request_was_lost_is_not_ours(sto
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(500, "InternalError"), (503, "SlowDown"), (503, "ServiceUnavailable"), (429, "SlowDown")]
+    ("status", "code"),
+    [
+        (503, "SlowDown"),
+        (429, "SlowDown"),
+        pytest.param(500, "InternalError", marks=pytest.mark.big),
+        pytest.param(503, "ServiceUnavailable", marks=pytest.mark.big),
+    ],
 )
 def test_an_overloaded_service_is_asked_again(store: S3Store, proxy: Any, status: int, code: str) -> None:
     proxy.fault(2, put, planted.refused(status, code))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +28,10 @@ HELLO = [72, 101, 108, 108, 111]
 
 
 def assert_empty(engine: Engine) -> None:
-    """Nothing runs, and all pages are free or kept for later."""
-    stats = engine.stats()
+    """Nothing runs, and all pages are free or kept for later, once the adapters that are being copied have come."""
+    until_s = time.monotonic() + 30
+    while (stats := engine.stats()).free_pages + stats.reclaimable_pages < stats.pages and time.monotonic() < until_s:
+        time.sleep(0.01)
     assert not stats.running
     assert not stats.waiting
     assert not stats.loading

@@ -172,7 +172,7 @@ def test_killed_after_each_answer_a_vote_asks_for_exactly_what_is_missing(lives:
     assert len(lives.endpoint.asked) == K
 
 
-@pytest.mark.parametrize("which", ["at once", "filtered"])
+@pytest.mark.parametrize("which", [pytest.param("at once", marks=pytest.mark.big), "filtered"])
 def test_a_vote_whose_calls_are_all_under_way_asks_for_what_is_not_recorded(lives: Lives, which: str) -> None:
     k = 8
     whole = undisturbed(lives, which, k)

@@ -116,6 +116,7 @@ def test_65_a_killed_worker_costs_what_came_behind_the_fifth(
     assert places[:8] == [str(pid)] * 8
 
 
+@pytest.mark.big
 def test_65_when_all_is_killed_it_goes_on_from_the_fifth_on_another_cluster(
     command: list[str], client: Client, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -109,6 +110,12 @@ FLOWS = ["plain", "submitted", "on_loop", "outside_any_call"]
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
+def by_each(flows: list[str]) -> list[object]:
+    """Each flow by each signal; by default the signals take turns."""
+    pairs = itertools.product(flows, SIGNALS)
+    return [pytest.param(*pair, marks=[pytest.mark.big] if at % 4 in (1, 2) else []) for at, pair in enumerate(pairs)]
+
+
 MAIN = "import signal; signal.signal(signal.SIGINT, signal.{}); from exoflow.cli.app import app; app()"
 """The command, whatever the test's own process does with Ctrl-C."""
 
@@ -154,8 +161,7 @@ def kinds(folder: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize(("flow", "number"), by_each(FLOWS))
 def test_the_first_signal_stops_the_run_releases_it_and_says_how_to_go_on(
     exoflow: Start, tmp_path: Path, flow: str, number: signal.Signals
 ) -> None:
@@ -174,8 +180,7 @@ def test_the_first_signal_stops_the_run_releases_it_and_says_how_to_go_on(
     assert "1 of them loaded" in err
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("flow", ["struck_beside", "struck_in_time", "struck_beside_loop"])
+@pytest.mark.parametrize(("flow", "number"), by_each(["struck_beside", "struck_in_time", "struck_beside_loop"]))
 def test_a_signal_that_does_not_wake_the_main_thread_stops_the_run_all_the_same(
     exoflow: Start, monkeypatch: pytest.MonkeyPatch, flow: str, number: signal.Signals
 ) -> None:

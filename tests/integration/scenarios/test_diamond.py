@@ -1,5 +1,7 @@
 """A→B, A→D, {B,D}→E: what stands on a choice falls with it."""
 
+from itertools import product
+
 import pytest
 
 DIAMOND = "A→B→E, A→D→E"
@@ -27,9 +29,15 @@ def test_43_what_stands_on_a_lost_choice_is_undone_before_it_is_made_again(stage
     assert story.at("undo", "B") < story.at("enter", "B", 2)
 
 
-@pytest.mark.parametrize("b", ["ND sync", "ND async", "sync", "ND never", "rb sync", "rb async", "rb never"])
-@pytest.mark.parametrize("a", ["ND never", "ND async big", "ND sync", "never"])
-@pytest.mark.parametrize("effect", ["", "irr retry", "idem"])
+A = ["ND never", "ND async big", "ND sync", "never"]
+B = ["ND sync", "ND async", "sync", "ND never", "rb sync", "rb async", "rb never"]
+E = ["", "irr retry", "idem"]
+BY_DEFAULT = {("ND never", "irr retry"), ("ND async big", "idem"), ("ND sync", ""), ("never", "irr retry")}
+"""Each A with one effect behind each B; the others with ``-m big``."""
+NOTES = [pytest.param(a, b, e, marks=[] if (a, e) in BY_DEFAULT else [pytest.mark.big]) for e, a, b in product(E, A, B)]
+
+
+@pytest.mark.parametrize(("a", "b", "effect"), NOTES)
 def test_whatever_is_annotated_and_lost_one_failure_free_execution_is_seen(stage, a, b, effect):
     """The harness checks: one version of each in the result, one effect standing, and for that version."""
     notes = {"A": a, "B": b, "D": "never", "E": f"{effect} sync"}

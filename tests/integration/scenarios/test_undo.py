@@ -11,6 +11,13 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("undoing.py")
 POINTS = ("before", "in", "effect", "undone", "ended")
+
+
+def here(*by_default: str) -> list[object]:
+    """The other points with ``-m big``."""
+    return [pytest.param(point, marks=[] if point in by_default else [pytest.mark.big]) for point in POINTS]
+
+
 HOTEL, FLIGHT = "hotel after flight", "flight"
 
 
@@ -57,7 +64,7 @@ def test_a_recovery_that_dies_while_it_undoes_undoes_the_rest_before_anything_is
     assert whats[again - 1] == ("undone", FLIGHT)
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", here("in", "undone"))
 def test_a_retry_that_dies_while_it_undoes_is_not_begun_before_that_is_done(tmp_path: Path, point: str) -> None:
     played = Played(tmp_path, "retry")
     played.live(point)
@@ -68,7 +75,7 @@ def test_a_retry_that_dies_while_it_undoes_is_not_begun_before_that_is_done(tmp_
     assert made == 2 or point == "ended" and made == 3, "before the end, the second result may not have been durable"
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", here("before", "effect", "ended"))
 def test_a_failed_run_that_dies_while_it_rolls_back_has_failed_and_runs_nothing_again(
     tmp_path: Path, point: str
 ) -> None:
@@ -86,7 +93,7 @@ def test_a_failed_run_that_dies_while_it_rolls_back_has_failed_and_runs_nothing_
     assert played.net() == {}
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", here("in", "effect"))
 def test_a_cancelled_run_that_dies_while_it_undoes_is_cancelled_and_runs_nothing_again(
     tmp_path: Path, point: str
 ) -> None:
