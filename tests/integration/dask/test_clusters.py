@@ -184,6 +184,7 @@ PROGRAM = """
 """
 
 
+@pytest.mark.big
 def test_each_death_of_a_worker_of_our_own_cluster_is_told_in_one_line(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))

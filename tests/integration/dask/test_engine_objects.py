@@ -140,6 +140,7 @@ def test_a_persisted_collection_is_saved_with_its_result_and_restored_on_another
     assert lines(tmp_path / "log") == ["read"]
 
 
+@pytest.mark.big
 def test_nothing_keeps_a_persisted_collection_under_its_own_keys_when_it_was_returned(
     cluster: Client, tmp_path: Path
 ) -> None:
@@ -186,6 +187,7 @@ def test_an_actor_of_dask_is_refused_with_what_to_do(cluster: Client, tmp_path: 
         one.options(store=tmp_path / "store").run()
 
 
+@pytest.mark.big
 def test_a_persisted_collection_that_is_lost_in_mid_body_is_made_again(cluster: Client, tmp_path: Path) -> None:
     """What the body sees is an error of the sum, which Dask has forgotten because of what it stood on."""
     bag = pytest.importorskip("dask.bag")

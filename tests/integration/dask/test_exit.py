@@ -41,8 +41,10 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize("flags", [[], ["-W", "error"]], ids=["", "warnings are errors"])
-@pytest.mark.parametrize("cluster", ["own", "client"])
+@pytest.mark.parametrize(
+    ("cluster", "flags"),
+    [("own", []), ("client", ["-W", "error"]), pytest.param("own", ["-W", "error"], marks=pytest.mark.big)],
+)
 def test_a_program_ends_without_a_word(tmp_path: Path, cluster: str, flags: list[str]) -> None:
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(PROGRAM))

@@ -137,6 +137,7 @@ def test_a_value_that_another_worker_has_too_outlives_the_one_that_made_it(bench
     assert len(lines(made)) == 1
 
 
+@pytest.mark.big
 def test_a_worker_that_retires_hands_on_its_values_and_what_it_ran_is_lost_once(
     bench: Bench, client: Client, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ def addresses(dask_scheduler: Any) -> list[str]:
     return list(dask_scheduler.workers)
 
 
+@pytest.mark.big
 def test_under_imbalance_what_has_not_begun_moves_and_nothing_begins_twice(bench: Bench, tmp_path: Path) -> None:
     log = tmp_path / "log"
     for _ in range(20):  # so that it is taken for a short task, of which a worker gets many at once

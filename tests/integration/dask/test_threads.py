@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
 from distributed import Client, LocalCluster
 
 from exoflow import flow, task
@@ -57,6 +58,7 @@ def test_bodies_run_in_all_threads_of_a_worker_and_stopping_one_leaves_the_other
         executor.close()
 
 
+@pytest.mark.big
 def test_a_body_in_c_code_on_a_cluster_of_others_is_reported_as_one_that_may_still_run(tmp_path: Path) -> None:
     started, gate = tmp_path / "started", tmp_path / "gate"
     with (

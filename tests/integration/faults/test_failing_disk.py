@@ -22,7 +22,9 @@ OPERATIONS = {
 """Points right before a system call that can fail."""
 
 
-@pytest.mark.parametrize(("action", "advice"), [("eio", "I/O error"), ("enospc", "space")])
+@pytest.mark.parametrize(
+    ("action", "advice"), [("enospc", "space"), pytest.param("eio", "I/O error", marks=pytest.mark.big)]
+)
 def test_a_run_whose_disk_fails_once_ends_well_or_says_so_and_goes_on(
     place: Callable[..., Place], action: str, advice: str
 ) -> None:

@@ -89,7 +89,15 @@ STRACE = shutil.which("strace")
 
 @pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 @pytest.mark.parametrize(
-    ("call", "times"), [("fdatasync", 9), ("fsync", 20), ("link", 6), ("write", 4), ("flock", 1), ("unlink", 4)]
+    ("call", "times"),
+    [
+        ("fsync", 20),
+        ("link", 6),
+        *(
+            pytest.param(*each, marks=pytest.mark.big)
+            for each in [("fdatasync", 9), ("write", 4), ("flock", 1), ("unlink", 4)]
+        ),
+    ],
 )
 def test_a_process_killed_from_outside_at_a_system_call_of_its_store_goes_on(
     place: Callable[..., Place], call: str, times: int, tmp_path: Path

@@ -189,7 +189,9 @@ def test_the_sample_has_all_pairs():
     assert every == set().union(*map(pairs, ALL_DIE))
 
 
-@pytest.mark.parametrize("case", ALL_DIE, ids=str)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.big] if at % 2 else []) for at, case in enumerate(ALL_DIE)], ids=str
+)
 def test_all_die(stage, case):
     play(stage, case)
 

@@ -14,9 +14,6 @@ from exoflow.llm.engine.adapters.packing import pack, unpack
 from exoflow.llm.engine.adapters.sharding import Shard
 from exoflow.llm.engine.geometry import Geometry
 
-peft = pytest.importorskip("peft")
-transformers = pytest.importorskip("transformers")
-
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",  # PEFT asks transformers for it
 )
@@ -65,6 +62,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
     known: dict[Any, Any] = {}
 
     def save(geometry: Geometry, name: str) -> Any:
+        import peft  # here, as in what follows: seconds, which not every process of a test run has to wait
+
         if (geometry, name) not in known:
             directory = tmp_path_factory.mktemp("peft")
             torch.manual_seed(len(known))
@@ -80,6 +79,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def base(geometry: Geometry) -> Any:
+    import transformers
+
     return transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=300,
@@ -94,6 +95,8 @@ def base(geometry: Geometry) -> Any:
 
 
 def peft_reads(geometry: Geometry, directory: Path) -> dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor, float]]:
+    import peft
+
     model = peft.PeftModel.from_pretrained(base(geometry), directory)
     return {
         (int(name.split(".layers.")[1].split(".")[0]), name.rsplit(".", 1)[1]): (
