@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,6 +15,7 @@ from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.transfer import Transfer
 from exoflow.llm.engine.config import EngineConfig
 from exoflow.llm.engine.core import Core
+from exoflow.llm.engine.cores import one_core
 from exoflow.llm.engine.models.decoder import Decoder
 from exoflow.llm.engine.models.loaded import LoadedModel
 from exoflow.llm.engine.models.loading import load_model
@@ -40,11 +42,14 @@ def assemble(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     ranks = config.tensor_parallel
-    model = load_model(name, device if ranks == 1 else torch.device("cpu"), _dtype(config, device))
+    alone = one_core if device.type == "cpu" else nullcontext
+    with alone():
+        model = load_model(name, device if ranks == 1 else torch.device("cpu"), _dtype(config, device))
     geometry, filled = model.decoder.geometry, _nothing
     runner: Runner | Leader
     if ranks == 1:
-        runner = Runner(model.decoder.packed(), config, _pages(model.decoder, config, device))
+        with alone():
+            runner = Runner(model.decoder.packed(), config, _pages(model.decoder, config, device))
     else:
         check_split(name, geometry, ranks)
         runner = Leader(name, model.decoder, config, device, lambda part: _pages(part, config, device))

@@ -12,6 +12,7 @@ from exoflow.llm.engine.adapters.host import HostAdapter
 from exoflow.llm.engine.adapters.layout import AdapterLayout
 from exoflow.llm.engine.adapters.packing import pack
 from exoflow.llm.engine.adapters.sharding import Shard
+from exoflow.llm.engine.cores import one_core
 from exoflow.llm.engine.geometry import Geometry
 
 
@@ -32,6 +33,10 @@ class AdapterReader:
 
     def read(self, directory: Path) -> tuple[AdapterSpec, HostAdapter]:
         """Raises AdapterError: it is broken, not for this base, or not supported."""
+        with one_core():
+            return self._read(directory)
+
+    def _read(self, directory: Path) -> tuple[AdapterSpec, HostAdapter]:
         spec, matrices = read_adapter(directory, self.geometry, max_rank=self.max_rank)
         layout = AdapterLayout(self.geometry.shard(self.ranks), spec.ranks)
         pages, *others = (

@@ -13,6 +13,7 @@ from exoflow.errors import AdapterError, LLMError
 from exoflow.llm.engine.adapters.host import HostAdapter
 from exoflow.llm.engine.adapters.store import AdapterStore
 from exoflow.llm.engine.adapters.tables import AdapterTables
+from exoflow.llm.engine.cores import one_core
 from exoflow.llm.engine.residency import AdapterCost, Load
 
 
@@ -122,8 +123,9 @@ class Transfer:
     def _carry(self, load: Load, before: torch.cuda.Event | None) -> _Copied:
         adapter = self._store.host(load.version)
         if self._stream is None:
-            for first, page, count in _runs(load.pages):
-                self._pool[:, page : page + count] = adapter.pages[:, first : first + count]
+            with one_core():
+                for first, page, count in _runs(load.pages):
+                    self._pool[:, page : page + count] = adapter.pages[:, first : first + count]
             return _Copied(adapter, None)
         assert before is not None
         with torch.cuda.stream(self._stream):
