@@ -21,7 +21,7 @@ PANELS = (  # workload, figure, systems, title
     ("array", "s", (*BOTH, DISK), "100 MB between two tasks, s"),
     ("array_1gb", "s", (*BOTH, DISK), "1 GB between two tasks, s"),
     ("shuffle", "s", BOTH, "shuffle of 50×50, s"),
-    ("by_reference", "growth_trace_mb", BOTH, "10 GB by reference: growth of the driver's memory, MB"),
+    ("by_reference", "growth_trace_mb", BOTH, "10 GB by reference: MB more in the driver"),
     ("chain", "step_ms", (BARE, ALONE, WORKFLOWS.name), "chain of 100 tasks, ms a step"),
     ("reduce", "tasks_per_s", (BARE, ALONE, WORKFLOWS.name), "1,000 tasks and reduce, tasks a second"),
     ("train", "s", MODES, "training by checkpoint mode, s"),
