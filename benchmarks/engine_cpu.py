@@ -60,6 +60,9 @@ A step of 32 rows with 32 adapters, the contexts at 30 tokens, takes 0.10 to 0.1
 memory's speed; products with the adapters' 15, which read 313 MB; attention 8; gathering KV and rows 7; clearing what
 lies behind the contexts 2. No other operation takes 2 %. Until other threads left the cores alone (ADR 0028) the same
 step took 0.19 s, and 0.30 with 8 adapters.
+
+Three runs that day, against PEFT with 1 and with 32 adapters: 1.26 and 4.67, 1.64 and 4.06 on an idle machine; 0.93 and
+2.67 (two turns) while somebody edited and checked code on it. That run met neither goal.
 """
 """What torch.profiler said on 29 November 2026."""
 
