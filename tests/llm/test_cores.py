@@ -14,7 +14,7 @@ import torch
 
 from exoflow.llm import Engine, SamplingParams
 from exoflow.llm.engine import assembly
-from exoflow.llm.engine.adapters import reading
+from exoflow.llm.engine.adapters import reading, transfer
 from exoflow.llm.engine.adapters.tables import AdapterTables
 from exoflow.llm.engine.cores import one_core
 from exoflow.llm.engine.runner import Runner
@@ -86,6 +86,7 @@ def test_who_loads_reads_and_copies_has_one_core_and_who_steps_has_all(
     monkeypatch.setattr(assembly, "load_model", watched("load", assembly.load_model))
     monkeypatch.setattr(assembly, "Runner", watched("make", Runner))
     monkeypatch.setattr(reading, "pack", watched("read", reading.pack))
+    monkeypatch.setattr(transfer, "_runs", watched("copy", transfer._runs))
     monkeypatch.setattr(Runner, "run", watched("step", Runner.run))
     monkeypatch.setattr(AdapterTables, "fill", watched("fill", AdapterTables.fill))
     with Engine(str(zoo.path), device="cpu", threads=CORES) as engine:
@@ -93,7 +94,7 @@ def test_who_loads_reads_and_copies_has_one_core_and_who_steps_has_all(
         engine.load_adapter(name, folder)
         engine.generate([[5, 6, 7]], SamplingParams(max_tokens=2), [name])
     assert cores == {
-        "load": {(1, True)}, "make": {(1, True)}, "read": {(1, True)}, "step": {(CORES, False)},
-        "fill": {(CORES, False)},
+        "load": {(1, True)}, "make": {(1, True)}, "read": {(1, True)}, "copy": {(1, False)},
+        "step": {(CORES, False)}, "fill": {(CORES, False)},
     }  # fmt: skip
     assert torch.get_num_threads() == CORES

@@ -61,7 +61,6 @@ def start(zoo: Zoo) -> Iterator[Callable[[int], Process]]:
             process.process.kill()
 
 
-@pytest.mark.big
 def test_a_server_that_is_killed_starts_again_and_a_stop_lets_answers_end(
     zoo: Zoo, start: Callable[[int], Process]
 ) -> None:

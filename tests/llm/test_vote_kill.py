@@ -158,7 +158,6 @@ def test_killed_at_each_request_a_vote_asks_for_what_is_missing_and_for_what_is_
     assert found == whole, "and each is counted, and paid for, once"
 
 
-@pytest.mark.big
 def test_killed_after_each_answer_a_vote_asks_for_exactly_what_is_missing(lives: Lives) -> None:
     whole = undisturbed(lives, "one by one", K)
     (lives.folder / "parsed").unlink()

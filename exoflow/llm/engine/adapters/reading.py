@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class AdapterReader:
 
     def read(self, directory: Path) -> tuple[AdapterSpec, HostAdapter]:
         """Raises AdapterError: it is broken, not for this base, or not supported."""
-        with one_core():
+        with nullcontext() if self.page_locked else one_core():  # a GPU's steps are slowed down by nobody here
             return self._read(directory)
 
     def _read(self, directory: Path) -> tuple[AdapterSpec, HostAdapter]:
